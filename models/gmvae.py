@@ -1,0 +1,53 @@
+"""The variational autoencoder with a Gaussian mixture as its prior."""
+
+import math
+
+import pyro
+import pyro.distributions as dist
+import torch
+from torch import Tensor, nn
+
+from priorzoo.models.distributions import deviation
+from priorzoo.models.likelihoods import Bernoulli
+from priorzoo.models.plates import data_plate
+
+
+class GMVAE(nn.Module):
+    r"""Clusters ``x`` by the mixture component ``y`` that produced its code ``z``.
+
+    .. math:: y \sim \mathrm{Cat}(\pi), \quad z \mid y \sim \mathcal N(\mu_y, \sigma_y^2),
+        \quad x \mid z \sim p(x \mid \mathrm{decoder}(z))
+
+    The explicit mixture of Shu, "Gaussian Mixture VAE: Lessons in Variational Inference", 2016.
+    Unlike there, the variances have a floor, without which training can end in NaN, and the
+    constant of the uniform prior is log K for the K at hand (there log 10).
+
+    Args:
+        decoder: maps codes ``(..., D)`` to the likelihood's parameters ``(..., width P)``.
+        likelihood: maps these to p(x | z); :class:`Bernoulli` if None.
+        code, clusters: D and K.
+        learn_weights: whether pi is learnt (as in VaDE) or uniform.
+    """
+
+    def __init__(
+        self,
+        decoder: nn.Module,
+        likelihood: nn.Module | None = None,
+        code: int = 64,
+        clusters: int = 10,
+        learn_weights: bool = False,
+    ) -> None:
+        super().__init__()
+        self.decoder = decoder
+        self.likelihood = Bernoulli() if likelihood is None else likelihood
+        self.code, self.clusters, self.learn_weights = code, clusters, learn_weights
+        bound = math.sqrt(6 / (clusters + code))
+        self.loc = nn.Parameter(torch.empty(clusters, code).uniform_(-bound, bound))
+        self.raw = nn.Parameter(torch.empty(clusters, code).uniform_(-bound, bound))
+        self.logits = nn.Parameter(torch.zeros(clusters), requires_grad=learn_weights)
+
+    def forward(self, x: Tensor | None = None, size: int | None = None) -> Tensor:
+        with data_plate(x, size):
+            y = pyro.sample("y", dist.Categorical(logits=self.logits))
+            z = pyro.sample("z", dist.Normal(self.loc[y], deviation(self.raw)[y]).to_event(1))
+            return pyro.sample("x", self.likelihood(self.decoder(z)), obs=x)

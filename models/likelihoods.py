@@ -1,0 +1,71 @@
+"""Likelihoods: the last part of a generative story, from a decoder's output to p(x | z)."""
+
+import math
+from typing import Literal
+
+import pyro.distributions as dist
+import torch
+from torch import Tensor, nn
+
+from priorzoo.models.distributions import Counts, Pixel
+
+SCALE_FLOOR = 1e-3
+
+
+class Bernoulli(nn.Module):
+    """Binary pixels, or grey ones in [0, 1] scored by the cross-entropy; takes logits ``(..., P)``.
+
+    ``width``, here as in the other likelihoods, counts the decoder's outputs per dimension of x.
+    """
+
+    width = 1
+
+    def forward(self, logits: Tensor) -> dist.Independent:
+        return Pixel(logits=logits).to_event(1)
+
+
+class Gaussian(nn.Module):
+    """Real data; takes means ``(..., P)``, or means and log scales ``(..., 2 P)``.
+
+    Args:
+        scale: standard deviation, at the start where it is learnt; more than 0.001, its floor.
+        spread: ``fixed``; ``shared``, one learnt number; or ``network``, the decoder's second half,
+            which ``scale`` multiplies.
+    """
+
+    def __init__(
+        self, scale: float = 1.0, spread: Literal["fixed", "shared", "network"] = "fixed"
+    ) -> None:
+        super().__init__()
+        if not scale > SCALE_FLOOR:
+            raise ValueError(f"Expected a scale above {SCALE_FLOOR} but got {scale}.")
+        self.scale = scale
+        self.spread = spread
+        self.width = 2 if spread == "network" else 1
+        log_scale = torch.tensor(math.log(scale - SCALE_FLOOR))
+        self.log_scale = nn.Parameter(log_scale, requires_grad=spread == "shared")
+
+    def forward(self, output: Tensor) -> dist.Independent:
+        if self.spread == "network":
+            loc, log_scale = output.chunk(2, -1)
+            scale = (self.log_scale + log_scale).exp() + SCALE_FLOOR
+        else:
+            loc, scale = output, self.log_scale.exp() + SCALE_FLOOR
+        return dist.Normal(loc, scale).to_event(1)
+
+
+class Multinomial(nn.Module):
+    """Counts, such as the words of a document; takes logits ``(..., P)``.
+
+    Args:
+        draws: how many are drawn when x is sampled; the counts that are scored bring their own.
+    """
+
+    width = 1
+
+    def __init__(self, draws: int = 100) -> None:
+        super().__init__()
+        self.draws = draws
+
+    def forward(self, logits: Tensor) -> Counts:
+        return Counts(self.draws, logits=logits)

@@ -1,0 +1,100 @@
+"""M2, a cluster beside the code, and the modified M2, which makes the two a mixture."""
+
+import math
+from typing import Literal
+
+import pyro
+import pyro.distributions as dist
+import torch
+from torch import Tensor, nn
+
+from priorzoo.models.distributions import deviation
+from priorzoo.models.likelihoods import Bernoulli
+from priorzoo.models.plates import data_plate
+
+
+class M2(nn.Module):
+    r"""Decodes ``x`` from a cluster ``y`` and a code ``z`` that know nothing of each other.
+
+    .. math:: y \sim \mathrm{Cat}(1/K), \quad z \sim \mathcal N(0, I), \quad
+        x \mid y, z \sim p(x \mid \mathrm{decoder}(z, y))
+
+    Kingma et al., "Semi-supervised Learning with Deep Generative Models", 2014, without labels.
+    Its best bound is reached with ``y`` unused, and so it does not cluster (Shu, 2016).
+
+    Args:
+        conditional_decoder: maps codes ``(..., D)`` and clusters ``(...)`` to the likelihood's
+            parameters ``(..., width P)``.
+        likelihood: maps these to p(x | y, z); :class:`Bernoulli` if None.
+        code, clusters: D and K.
+    """
+
+    origin: Tensor
+    uniform: Tensor
+
+    def __init__(
+        self,
+        conditional_decoder: nn.Module,
+        likelihood: nn.Module | None = None,
+        code: int = 64,
+        clusters: int = 10,
+    ) -> None:
+        super().__init__()
+        self.conditional_decoder = conditional_decoder
+        self.likelihood = Bernoulli() if likelihood is None else likelihood
+        self.code, self.clusters = code, clusters
+        self.register_buffer("origin", torch.zeros(code), persistent=False)
+        self.register_buffer("uniform", torch.zeros(clusters), persistent=False)
+
+    def forward(self, x: Tensor | None = None, size: int | None = None) -> Tensor:
+        with data_plate(x, size):
+            y = pyro.sample("y", dist.Categorical(logits=self.uniform))
+            z = pyro.sample("z", dist.Normal(self.origin, 1.0).to_event(1))
+            return pyro.sample("x", self.likelihood(self.conditional_decoder(z, y)), obs=x)
+
+
+class ModifiedM2(nn.Module):
+    r"""M2 whose code is moved and scaled by the cluster before it is decoded.
+
+    .. math:: y \sim \mathrm{Cat}(1/K), \quad z \sim \mathcal N(0, I), \quad
+        h = \mu_y + \sigma_y z, \quad x \mid h \sim p(x \mid \mathrm{decoder}(f(h)))
+
+    Shu, "Gaussian Mixture VAE: Lessons in Variational Inference", 2016. Unlike there, the variances
+    have a floor, without which every run of the reference ends in NaN.
+
+    Args:
+        decoder: maps ``(..., D)`` to the likelihood's parameters ``(..., width P)``.
+        likelihood: maps these to p(x | h); :class:`Bernoulli` if None.
+        code, clusters: D and K.
+        link: f. ``identity``, ``relu``, or ``layer``, a learnt linear map followed by ReLU.
+    """
+
+    origin: Tensor
+    uniform: Tensor
+
+    def __init__(
+        self,
+        decoder: nn.Module,
+        likelihood: nn.Module | None = None,
+        code: int = 64,
+        clusters: int = 10,
+        link: Literal["identity", "relu", "layer"] = "relu",
+    ) -> None:
+        super().__init__()
+        self.decoder = decoder
+        self.likelihood = Bernoulli() if likelihood is None else likelihood
+        self.code, self.clusters, self.link = code, clusters, link
+        self.layer = nn.Linear(code, code) if link == "layer" else nn.Identity()
+        bound = math.sqrt(6 / (clusters + code))
+        self.loc = nn.Parameter(torch.empty(clusters, code).uniform_(-bound, bound))
+        self.raw = nn.Parameter(torch.empty(clusters, code).uniform_(-bound, bound))
+        self.register_buffer("origin", torch.zeros(code), persistent=False)
+        self.register_buffer("uniform", torch.zeros(clusters), persistent=False)
+
+    def forward(self, x: Tensor | None = None, size: int | None = None) -> Tensor:
+        with data_plate(x, size):
+            y = pyro.sample("y", dist.Categorical(logits=self.uniform))
+            z = pyro.sample("z", dist.Normal(self.origin, 1.0).to_event(1))
+            h = self.layer(self.loc[y] + deviation(self.raw)[y] * z)
+            h = h if self.link == "identity" else h.relu()
+            return pyro.sample("x", self.likelihood(self.decoder(h)), obs=x)

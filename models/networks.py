@@ -1,0 +1,158 @@
+"""Networks that any model and any guide can take; all map flat rows to flat rows."""
+
+import itertools
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+
+def glorot(network: nn.Module) -> None:
+    """Set every weight by Glorot's uniform rule and every bias to 0, as the reference codes do."""
+    for module in network.modules():
+        if isinstance(module, (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)):
+            nn.init.xavier_uniform_(module.weight)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+
+
+class MLP(nn.Module):
+    """Multi-layer perceptron with ReLU, optionally conditioned on a cluster.
+
+    A one-hot cluster appended to the input is a row added after the first linear map. Written so,
+    the part of x is computed once and not for each of the enumerated clusters.
+
+    Args:
+        inputs, outputs: sizes of the rows ``(..., inputs)`` and ``(..., outputs)``.
+        hidden: sizes of the hidden layers; none for a linear map.
+        clusters: number K of clusters, for a network called with ``y``, integers in 0..K-1 of a
+            shape that broadcasts with the batch; None for a network of x alone.
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        hidden: Sequence[int] = (512, 512),
+        clusters: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.inputs, self.outputs, self.hidden, self.clusters = inputs, outputs, hidden, clusters
+        sizes = [inputs, *hidden, outputs]
+        self.layers = nn.ModuleList(nn.Linear(*pair) for pair in itertools.pairwise(sizes))
+        glorot(self)
+        if clusters is not None:
+            bound = math.sqrt(6 / (inputs + clusters + sizes[1]))
+            self.shift = nn.Parameter(torch.empty(clusters, sizes[1]).uniform_(-bound, bound))
+
+    def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        first, *rest = self.layers
+        h = first(x)
+        if y is not None:
+            h = h + functional.embedding(y, self.shift)
+        for layer in rest:
+            h = layer(h.relu())
+        return h.to(x.dtype)
+
+
+class ConvEncoder(nn.Module):
+    """Convolutions of stride 2 over a picture, then an :class:`MLP`, which alone sees the cluster.
+
+    Args:
+        inputs, outputs: sizes of the flat rows, ``inputs`` the product of ``shape``.
+        shape: height and width, and channels last if there are several.
+        channels: of the convolutions, each of which halves the picture.
+        hidden, clusters: as in :class:`MLP`.
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        shape: Sequence[int],
+        channels: Sequence[int] = (32, 64),
+        hidden: Sequence[int] = (256,),
+        clusters: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.inputs, self.outputs, self.shape = inputs, outputs, shape
+        self.channels, self.hidden, self.clusters = channels, hidden, clusters
+        height, width, depth = picture(shape, inputs)
+        sizes = [depth, *channels]
+        self.layers = nn.ModuleList(
+            nn.Conv2d(a, b, 3, stride=2, padding=1) for a, b in itertools.pairwise(sizes)
+        )
+        glorot(self)
+        for _ in channels:
+            height, width = (height + 1) // 2, (width + 1) // 2
+        self.head = MLP(height * width * sizes[-1], outputs, hidden, clusters)
+
+    def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        height, width, depth = picture(self.shape, self.inputs)
+        h = x.reshape(-1, height, width, depth).movedim(-1, 1)
+        for layer in self.layers:
+            h = layer(h).relu()
+        return self.head(h.reshape(*x.shape[:-1], -1), y).to(x.dtype)
+
+
+class ConvDecoder(nn.Module):
+    """The mirror of :class:`ConvEncoder`: an :class:`MLP`, then transposed convolutions.
+
+    Args:
+        inputs, outputs: sizes of the flat rows, ``outputs`` a multiple of the product of ``shape``
+            (twice it, where the likelihood takes means and log scales).
+        shape, channels, hidden, clusters: as in :class:`ConvEncoder`, channels in its order.
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        shape: Sequence[int],
+        channels: Sequence[int] = (32, 64),
+        hidden: Sequence[int] = (256,),
+        clusters: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.inputs, self.outputs, self.shape = inputs, outputs, shape
+        self.channels, self.hidden, self.clusters = channels, hidden, clusters
+        height, width, depth = picture(shape, math.prod(shape))
+        self.copies = outputs // math.prod(shape)
+        if self.copies * math.prod(shape) != outputs:
+            raise ValueError(f"Expected outputs a multiple of shape {shape} but got {outputs}.")
+        steps = [(height, width)]
+        for _ in channels:
+            steps.append(((steps[-1][0] + 1) // 2, (steps[-1][1] + 1) // 2))
+        sizes = [depth * self.copies, *channels]
+        self.layers = nn.ModuleList(
+            nn.ConvTranspose2d(
+                sizes[i + 1], sizes[i], 3, 2, 1, (1 - steps[i][0] % 2, 1 - steps[i][1] % 2)
+            )
+            for i in reversed(range(len(channels)))
+        )
+        glorot(self)
+        self.start = (sizes[-1], *steps[-1])
+        self.head = MLP(inputs, math.prod(self.start), hidden, clusters)
+
+    def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
+        h = self.head(z, y)
+        batch = h.shape[:-1]
+        h = h.reshape(-1, *self.start)
+        for layer in self.layers:
+            h = layer(h.relu())
+        height, width, depth = picture(self.shape, math.prod(self.shape))
+        h = h.reshape(-1, self.copies, depth, height, width).movedim(2, -1)
+        return h.reshape(*batch, self.outputs).to(z.dtype)
+
+
+def picture(shape: Sequence[int], size: int) -> tuple[int, int, int]:
+    """Height, width and channels of a picture ``shape`` whose product must be ``size``."""
+    if len(shape) not in (2, 3) or math.prod(shape) != size:
+        raise ValueError(
+            f"Expected a shape (H, W) or (H, W, C) of {size} values but got {tuple(shape)}; use an "
+            "MLP for data that are no pictures."
+        )
+    height, width, *depth = shape
+    return height, width, depth[0] if depth else 1

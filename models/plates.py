@@ -1,0 +1,25 @@
+"""The data plate that every generative story and every guide opens."""
+
+import pyro
+import torch
+from pyro.poutine.subsample_messenger import SubsampleMessenger
+from torch import Tensor
+
+
+def data_plate(x: Tensor | None, size: int | None) -> SubsampleMessenger:
+    """Plate ``data`` at dim -1 over the rows of ``x``, scaled to a data set of ``size`` rows.
+
+    Indices are passed because ``subsample_size`` would draw a permutation of the whole data set at
+    every step, and so shift the random stream.
+
+    Args:
+        x: rows ``(B, P)``, or None to draw ``size`` rows from the prior.
+        size: number N of data that the rows stand for, each with weight N/B; None for B.
+    """
+    if x is None:
+        if size is None:
+            raise ValueError("Expected x or a size but got neither; give size=n to draw n rows.")
+        return pyro.plate("data", size, dim=-1)
+    rows = len(x)
+    index = torch.arange(rows, device=x.device)
+    return pyro.plate("data", rows if size is None else size, subsample=index, dim=-1)

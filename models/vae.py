@@ -1,0 +1,39 @@
+"""The variational autoencoder."""
+
+import pyro
+import pyro.distributions as dist
+import torch
+from torch import Tensor, nn
+
+from priorzoo.models.likelihoods import Bernoulli
+from priorzoo.models.plates import data_plate
+
+
+class VAE(nn.Module):
+    r"""Decodes ``x`` from one Gaussian code ``z``; the baseline of the zoo.
+
+    .. math:: z \sim \mathcal N(0, I), \quad x \mid z \sim p(x \mid \mathrm{decoder}(z))
+
+    Kingma & Welling, "Auto-Encoding Variational Bayes", 2014.
+
+    Args:
+        decoder: maps codes ``(..., D)`` to the likelihood's parameters ``(..., width P)``.
+        likelihood: maps these to p(x | z); :class:`Bernoulli` if None.
+        code: D.
+    """
+
+    origin: Tensor
+
+    def __init__(
+        self, decoder: nn.Module, likelihood: nn.Module | None = None, code: int = 64
+    ) -> None:
+        super().__init__()
+        self.decoder = decoder
+        self.likelihood = Bernoulli() if likelihood is None else likelihood
+        self.code = code
+        self.register_buffer("origin", torch.zeros(code), persistent=False)
+
+    def forward(self, x: Tensor | None = None, size: int | None = None) -> Tensor:
+        with data_plate(x, size):
+            z = pyro.sample("z", dist.Normal(self.origin, 1.0).to_event(1))
+            return pyro.sample("x", self.likelihood(self.decoder(z)), obs=x)

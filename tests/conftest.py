@@ -1,0 +1,38 @@
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+
+import pytest
+import torch
+
+# The tensors of the tests are small: more threads would only wait for each other.
+torch.set_num_threads(min(2, torch.get_num_threads()))
+
+# By its path, since pytest's importlib mode puts no folder of tests on the import path.
+spec = spec_from_file_location("catalogue", Path(__file__).with_name("catalogue.py"))
+catalogue = module_from_spec(spec)
+spec.loader.exec_module(catalogue)
+
+
+@pytest.fixture(autouse=True)
+def _seed():
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def double():
+    """Float64 for networks and rows made in the test."""
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+@pytest.fixture
+def zoo():
+    """The catalogue by name, for tests that want a certain pair."""
+    return catalogue.CATALOGUE
+
+
+@pytest.fixture(params=catalogue.CATALOGUE)
+def entry(request):
+    """Each pair of the catalogue in its turn."""
+    return catalogue.CATALOGUE[request.param]
