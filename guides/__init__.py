@@ -1,0 +1,5 @@
+"""Amortised inference programs, one file a family."""
+
+from priorzoo.guides.gaussian import ClusterThenCode, Code
+
+__all__ = ["ClusterThenCode", "Code"]

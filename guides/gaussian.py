@@ -1,0 +1,48 @@
+"""Guides with a Gaussian code, alone or below a cluster."""
+
+import pyro
+import pyro.distributions as dist
+from torch import Tensor, nn
+
+from priorzoo.models.distributions import diagonal_normal
+from priorzoo.models.plates import data_plate
+
+
+class Code(nn.Module):
+    r""":math:`q(z \mid x) = \mathcal N(m(x), s^2(x))`, for models whose one local site is ``z``.
+
+    Args:
+        encoder: maps rows ``(B, P)`` to locations and raw variances ``(B, 2 D)``.
+    """
+
+    def __init__(self, encoder: nn.Module) -> None:
+        super().__init__()
+        self.encoder = encoder
+
+    def forward(self, x: Tensor, size: int | None = None) -> None:
+        with data_plate(x, size):
+            pyro.sample("z", diagonal_normal(self.encoder(x)))
+
+
+class ClusterThenCode(nn.Module):
+    r""":math:`q(y \mid x)\, q(z \mid x, y)`, for models with a cluster ``y`` and a code ``z``.
+
+    The clusters are enumerated, so that the code is drawn once for each of them. Separate networks,
+    as in Shu, "Gaussian Mixture VAE: Lessons in Variational Inference", 2016.
+
+    Args:
+        classifier: maps rows ``(B, P)`` to logits ``(B, K)``.
+        conditional_encoder: maps rows ``(B, P)`` and clusters ``(...)`` to locations and raw
+            variances ``(..., B, 2 D)``.
+    """
+
+    def __init__(self, classifier: nn.Module, conditional_encoder: nn.Module) -> None:
+        super().__init__()
+        self.classifier = classifier
+        self.conditional_encoder = conditional_encoder
+
+    def forward(self, x: Tensor, size: int | None = None) -> None:
+        with data_plate(x, size):
+            q_y = dist.Categorical(logits=self.classifier(x))
+            y = pyro.sample("y", q_y, infer={"enumerate": "parallel"})
+            pyro.sample("z", diagonal_normal(self.conditional_encoder(x, y)))
