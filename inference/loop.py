@@ -1,0 +1,239 @@
+"""The training loop: order, history, evaluation, early stopping, and what to do with a NaN."""
+
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+from tqdm import tqdm
+
+from priorzoo.inference.evaluation import Transform, evaluate
+from priorzoo.inference.objective import ELBO
+from priorzoo.inference.pairs import check_data, check_pair
+from priorzoo.inference.randomness import Stream
+from priorzoo.inference.step import Precision, descend
+
+Row = dict[str, Any]
+Batches = Iterable[Tensor | tuple[Tensor, ...] | list[Tensor]]
+
+
+def fit(
+    model: nn.Module,
+    guide: nn.Module,
+    data: Tensor | Batches,
+    *,
+    steps: int | None = None,
+    epochs: float | None = None,
+    progress: bool = False,
+    **settings: Any,
+) -> list[Row]:
+    """Train a model and its guide, in place, and return the history as rows.
+
+    Args:
+        model, guide: a pair that :func:`check_pair` accepts.
+        data: rows ``(N, P)`` on the device to train on, or any iterable of batches.
+        steps, epochs: how long; exactly one of the two.
+        progress: whether to show a bar with the terms.
+        settings: the other arguments of :class:`Training`.
+
+    Raises:
+        ValueError: for a pair that does not fit, data the model cannot score, or bad settings.
+        FloatingPointError: when a term becomes NaN or infinite.
+    """
+    return Training(model, guide, data, **settings).run(steps, epochs, progress=progress)
+
+
+class Training:
+    """A training that can be run on in portions; :func:`fit` runs it in one.
+
+    Args:
+        model, guide, data: as in :func:`fit`.
+        objective: of the same model and guide; ``ELBO(model, guide)`` if None.
+        optimiser: makes an optimiser of parameters; Adam with step size 0.001 if None.
+        schedule: makes a schedule of that optimiser, stepped after each pass over the data.
+        batch_size: rows a step, where ``data`` is a tensor; the last of a pass may be smaller.
+        size: number N of data that an iterable of batches stands for, and needs.
+        transform: applied to each batch, such as ``torch.bernoulli`` for dynamic binarisation.
+        clip: norm to which the gradient is cut; None for no bound.
+        precision: see :func:`descend`.
+        seed: of order, transform and draws; the caller's random state is untouched.
+        every: steps between two rows of the history; one pass over the data if None.
+        validation: held-out rows ``(V, P)``, evaluated for each row of the history.
+        patience: rows without a better validation bound after which the training stops, and the
+            best parameters are put back; None to go on.
+        record: called with each row of the history as soon as it is there.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        guide: nn.Module,
+        data: Tensor | Batches,
+        *,
+        objective: ELBO | None = None,
+        optimiser: Callable[[Iterable[nn.Parameter]], Optimizer] | None = None,
+        schedule: Callable[[Optimizer], LRScheduler] | None = None,
+        batch_size: int = 100,
+        size: int | None = None,
+        transform: Transform | None = None,
+        clip: float | None = None,
+        precision: Precision = "float32",
+        seed: int = 0,
+        every: int | None = None,
+        validation: Tensor | None = None,
+        patience: int | None = None,
+        record: Callable[[Row], None] | None = None,
+    ) -> None:
+        self.model, self.guide, self.data = model, guide, data
+        self.objective = ELBO(model, guide) if objective is None else objective
+        parameters = [p for p in self.objective.parameters() if p.requires_grad]
+        self.device = parameters[0].device
+        self.objective.to(self.device)
+        self.optimiser = (optimiser or _adam)(parameters)
+        self.schedule = None if schedule is None else schedule(self.optimiser)
+        self.batch_size, self.transform, self.clip = batch_size, transform, clip
+        self.precision: Precision = precision
+        self.validation, self.patience, self.record = validation, patience, record
+        self.seed = seed
+        self._check(size)
+        self.size, self.epoch = self._extent(size)
+        self.every = self.epoch if every is None else every
+        self.objective.clock.epoch = self.epoch
+        self.stream = Stream(seed, self.device)
+        self.batches = self._batches()
+        self.history: list[Row] = []
+        self.step, self.seconds, self.stopped = 0, 0.0, False
+        self._best: tuple[float, int, dict[str, Tensor]] = (-math.inf, 0, {})
+
+    def run(
+        self, steps: int | None = None, epochs: float | None = None, *, progress: bool = False
+    ) -> list[Row]:
+        """Go on for so many steps or passes over the data; returns the whole history so far."""
+        if (steps is None) == (epochs is None):
+            raise ValueError(f"Expected steps or epochs but got steps={steps}, epochs={epochs}.")
+        last = self.step + (round((epochs or 0) * self.epoch) if steps is None else steps)
+        self.objective.clock.total = max(last, 1)
+        with tqdm(total=last, initial=self.step, disable=not progress, unit="step") as bar:
+            while self.step < last and not self.stopped:
+                begun = time.perf_counter()
+                until = min(last, (self.step // self.every + 1) * self.every)
+                with self.stream:
+                    row = self._advance(until, bar)
+                self.seconds += time.perf_counter() - begun
+                self._keep(row | {"seconds": round(self.seconds, 3)})
+                if self.validation is not None:
+                    self._validate()
+                bar.set_postfix({k: f"{v:.4g}" for k, v in row.items() if k in _shown(row)})
+        if self.stopped:
+            self.objective.load_state_dict(self._best[2])
+        return self.history
+
+    def _advance(self, until: int, bar: "tqdm[Any]") -> Row:
+        """Train to a step, and average the terms on the way, with one synchronisation."""
+        totals: dict[str, Tensor] = {}
+        begun = self.step
+        while self.step < until:
+            x = next(self.batches)
+            terms = descend(
+                self.objective,
+                self.optimiser,
+                x,
+                self.size,
+                clip=self.clip,
+                precision=self.precision,
+            )
+            for name, term in terms.items():
+                totals[name] = totals[name] + term if name in totals else term
+            self.step += 1
+            bar.update()
+            if self.schedule is not None and self.step % self.epoch == 0:
+                self.schedule.step()
+        means = torch.stack(list(totals.values())) / (until - begun)
+        row = dict(zip(totals, means.tolist(), strict=True))
+        if not all(map(math.isfinite, row.values())):
+            raise FloatingPointError(
+                f"Expected finite terms but got {row} between steps {begun} and {until}; lower the "
+                "step size, clip the gradient, or see whether a variance lacks a floor."
+            )
+        return {"step": until, "epoch": until / self.epoch, "split": "train", **row}
+
+    def _validate(self) -> None:
+        assert self.validation is not None
+        terms = evaluate(
+            self.model, self.guide, self.validation, transform=self.transform, seed=self.seed
+        )
+        row = {"step": self.step, "epoch": self.step / self.epoch, "split": "valid", **terms}
+        self._keep(row | {"seconds": round(self.seconds, 3)})
+        if self.patience is None:
+            return
+        best, since, state = self._best
+        if terms["elbo"] > best:
+            state = {k: v.clone() for k, v in self.objective.state_dict().items()}
+            self._best = (terms["elbo"], 0, state)
+        else:
+            self._best = (best, since + 1, state)
+            self.stopped = since + 1 >= self.patience
+
+    def _keep(self, row: Row) -> None:
+        self.history.append(row)
+        if self.record is not None:
+            self.record(row)
+
+    def _check(self, size: int | None) -> None:
+        check_pair(self.model, self.guide)
+        if isinstance(self.data, Tensor):
+            self._check_rows(self.data, "x")
+        elif size is None:
+            raise ValueError(
+                "Expected the size of the data with an iterable of batches; give size=N."
+            )
+        if self.validation is not None:
+            self._check_rows(self.validation, "validation")
+        if self.patience is not None and self.validation is None:
+            raise ValueError(
+                "Expected validation rows with patience but got none; give validation=."
+            )
+        if self.batch_size < 1:
+            raise ValueError(f"Expected a positive batch_size but got {self.batch_size}.")
+
+    def _check_rows(self, x: Tensor, name: str) -> None:
+        if self.transform is None or self.transform is torch.bernoulli:
+            check_data(self.model, x, name)
+        else:
+            check_data(self.model, self.transform(x[: self.batch_size]), name)
+
+    def _extent(self, size: int | None) -> tuple[int, int]:
+        """Number of data, and of steps in one pass over them."""
+        if isinstance(self.data, Tensor):
+            return len(self.data), math.ceil(len(self.data) / self.batch_size)
+        assert size is not None
+        length = getattr(self.data, "__len__", None)
+        return size, length() if length else math.ceil(size / self.batch_size)
+
+    def _batches(self) -> Iterator[Tensor]:
+        """Batches without end, on the device; a tensor's rows in a new order at each pass."""
+        while True:
+            for x in self._pass():
+                x = x.to(self.device, non_blocking=True)
+                yield x if self.transform is None else self.transform(x)
+
+    def _pass(self) -> Iterator[Tensor]:
+        if isinstance(self.data, Tensor):
+            order = torch.randperm(len(self.data), device=self.data.device)
+            for index in order.split(self.batch_size):
+                yield self.data[index]
+        else:
+            for batch in self.data:
+                yield batch if isinstance(batch, Tensor) else batch[0]
+
+
+def _adam(parameters: Iterable[nn.Parameter]) -> Optimizer:
+    return torch.optim.Adam(parameters, lr=1e-3)
+
+
+def _shown(row: Row) -> list[str]:
+    return [name for name in row if name in ("elbo", "reconstruction") or name.startswith("kl[")]

@@ -1,0 +1,167 @@
+"""The evidence lower bound with discrete sites summed out, as named terms per datum."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from pyro import poutine
+from pyro.distributions.util import scale_and_mask
+from torch import Tensor, nn
+from torch.distributions import kl_divergence
+
+from priorzoo.inference.pairs import (
+    Site,
+    is_enumerated,
+    is_local,
+    latent_sites,
+    run_pair,
+    sample_sites,
+)
+from priorzoo.inference.schedules import Clock, Linear
+
+Terms = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class KL:
+    """What becomes of one site's KL divergence in the optimised objective.
+
+    Args:
+        weight: beta, a number or a schedule.
+        floor: nats per datum below which the batch mean counts as this floor, with gradient zero
+            (minimum information constraint, or free bits); 0 for none.
+        analytic: the closed form given the site's parents, in place of the estimate at the draw.
+    """
+
+    weight: float | Linear = 1.0
+    floor: float = 0.0
+    analytic: bool = False
+
+
+class ELBO(nn.Module):
+    r"""The bound :math:`E_q[\log p(x, \cdot) - \log q(\cdot \mid x)]` of a model and its guide.
+
+    Sites that the guide enumerates are summed out exactly, each term over only those it depends on,
+    so that I independent factors cost a sum and not a product; all other sites are drawn with
+    reparameterisation. Equal to Pyro's ``TraceEnum_ELBO`` on the same draws, in value and gradient,
+    but of static shape and without host synchronisation.
+
+    Calling it with rows ``(B, P)`` and the number N of data that they stand for gives the loss to
+    descend, in nats per datum, and the terms:
+
+    - ``reconstruction``: the expected log-likelihood of ``x``; ``log p(s)`` for other observed s;
+    - ``kl[s]`` for every latent site s: the expectation of log q(s) - log p(s);
+    - ``elbo``: reconstruction minus KLs, unweighted; ``objective``: the loss with its sign changed.
+
+    A term is ``(B,)`` where it is local. Global sites count 1/N in each datum, and are scalars.
+
+    Args:
+        model, guide: programs that :func:`check_pair` accepts.
+        kl: a policy for each site that has one; others have weight 1.
+        particles: number S of draws.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        guide: nn.Module,
+        kl: Mapping[str, KL] | None = None,
+        particles: int = 1,
+    ) -> None:
+        super().__init__()
+        self.model, self.guide = model, guide
+        self.kl = dict(kl or {})
+        self.particles = particles
+        self.clock = Clock()
+
+    def forward(self, x: Tensor, size: int | None = None) -> tuple[Tensor, Terms]:
+        terms = self.terms(x, size)
+        loss = torch.zeros((), device=x.device)
+        for name, term in terms.items():
+            if name.startswith("kl["):
+                loss = loss + self._price(name[3:-1], term.mean())
+            elif name != "elbo":
+                loss = loss - term.mean()
+        return loss, terms | {"objective": -loss}
+
+    def terms(self, x: Tensor, size: int | None = None) -> Terms:
+        """The named terms and their sum, ``elbo``, without any policy but ``analytic``."""
+        drawn, told = run_pair(self.model, self.guide, x, size, particles=self.particles)
+        guesses, weights = latent_sites(drawn), Weights(drawn)
+        data = len(x) if size is None else size
+        share = len(x) / data
+
+        def expected(score: Tensor, site: Site) -> Tensor:
+            score = scale_and_mask(score, site["scale"], site["mask"])
+            if is_local(site):
+                return weights.expect(score, self.particles) * share
+            return score.sum() / (self.particles * data)
+
+        terms: Terms = {}
+        for name, site in sample_sites(told):
+            if site["is_observed"]:
+                label = "reconstruction" if name == "x" else f"log p({name})"
+                terms[label] = expected(_log_prob(site), site)
+            else:
+                divergence = self._divergence(name, site, guesses.pop(name))
+                terms[f"kl[{name}]"] = expected(divergence, site)
+        for name, site in guesses.items():
+            terms[f"kl[{name}]"] = expected(_log_prob(site), site)
+        bound = sum(-t if name.startswith("kl[") else t for name, t in terms.items())
+        return terms | {"elbo": torch.as_tensor(bound)}
+
+    def _divergence(self, name: str, told: Site, guessed: Site) -> Tensor:
+        if name in self.kl and self.kl[name].analytic and not is_enumerated(guessed):
+            return kl_divergence(guessed["fn"], told["fn"])
+        return _log_prob(guessed) - _log_prob(told)
+
+    def _price(self, name: str, divergence: Tensor) -> Tensor:
+        policy = self.kl.get(name)
+        if policy is None:
+            return divergence
+        if policy.floor > 0:
+            divergence = divergence.clamp(min=policy.floor)
+        if isinstance(policy.weight, Linear):
+            return policy.weight(self.clock) * divergence
+        return policy.weight * divergence
+
+
+class Weights:
+    """The probabilities of the enumerated sites, which turn a term into its expectation."""
+
+    def __init__(self, drawn: poutine.Trace) -> None:
+        self.log_q = {
+            site["infer"]["_enumerate_dim"]: _log_prob(site)
+            for _, site in sample_sites(drawn)
+            if is_enumerated(site)
+        }
+
+    def expect(self, score: Tensor, particles: int = 1, events: int = 0) -> Tensor:
+        """``(B, ...)`` from ``(K_I, ..., K_1, [S,] B, ...)``; 0 times the log of 0 is 0.
+
+        Args:
+            score: what to average, with ``events`` dimensions right of the plates.
+            particles: S, averaged as well if more than 1.
+        """
+        dims = self._spread(score, events)
+        parents = set(dims)
+        for dim in dims:
+            parents |= self._spread(self.log_q[dim])
+        if parents:
+            log_weight = torch.as_tensor(sum(self.log_q[dim] for dim in sorted(parents)))
+            weight = log_weight.exp().reshape(*log_weight.shape, *[1] * events)
+            summed = [dim - events for dim in sorted(parents)]
+            score = torch.where(weight > 0, weight * score, 0.0).sum(summed, keepdim=True)
+        if particles > 1 and score.dim() > 1:
+            score = score.mean(-2 - events)
+        return score.reshape(score.shape[-1 - events :])
+
+    def _spread(self, score: Tensor, events: int = 0) -> set[int]:
+        """The enumerated dimensions along which ``score`` varies."""
+        plates = score.shape[: score.dim() - events]
+        return {dim for dim in self.log_q if len(plates) >= -dim and plates[dim] > 1}
+
+
+def _log_prob(site: Site) -> Tensor:
+    score: Tensor = site["fn"].log_prob(site["value"])
+    return score

@@ -1,0 +1,182 @@
+"""A model beside its guide: running both on the same draws, and finding out why they do not fit."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pyro
+import torch
+from pyro import poutine
+from pyro.poutine.messenger import Messenger
+from pyro.poutine.util import site_is_subsample
+from torch import Tensor, nn
+
+Site = Any  # one of Pyro's messages, whose fields depend on their type
+
+
+class Means(Messenger):
+    """Puts every latent site that is neither enumerated nor discrete at its mean."""
+
+    def _pyro_sample(self, msg: Site) -> None:
+        if msg["done"] or msg["is_observed"] or site_is_subsample(msg):
+            return
+        if msg["fn"].has_rsample:
+            msg["value"] = msg["fn"].mean
+            msg["done"] = True
+
+
+def run_pair(
+    model: nn.Module,
+    guide: nn.Module,
+    x: Tensor,
+    size: int | None = None,
+    *,
+    particles: int = 1,
+    means: bool = False,
+) -> tuple[poutine.Trace, poutine.Trace]:
+    """Trace the guide, and the model replayed on its draws, without host synchronisation.
+
+    Sites that the guide marks ``infer={"enumerate": "parallel"}`` take all their values, along a
+    dimension of their own to the left of the plates: -2 for the first, or -3 below ``particles``.
+
+    Args:
+        x: rows ``(B, P)``.
+        size: number N of data that the rows stand for; None for B.
+        particles: number S of draws; above 1 they lie along dim -2.
+        means: put reparameterised sites at their means instead of drawing them.
+    """
+    vectorised = particles > 1
+    with pyro.validation_enabled(False), poutine.enum(first_available_dim=-2 - vectorised):
+
+        def run(program: Any) -> poutine.Trace:
+            program = Means()(program) if means else program
+            if vectorised:
+                program = pyro.plate("particles", particles, dim=-2)(program)
+            return poutine.trace(program).get_trace(x, size)
+
+        drawn = run(guide)
+        return drawn, run(poutine.replay(model, trace=drawn))
+
+
+def sample_sites(trace: poutine.Trace) -> Iterator[tuple[str, Site]]:
+    """Names and sites of the random variables in a trace, plates left out."""
+    for name in trace.nodes:
+        site: Site = trace.nodes[name]
+        if site["type"] == "sample" and not site_is_subsample(site):
+            yield name, site
+
+
+def latent_sites(trace: poutine.Trace) -> dict[str, Site]:
+    """The unobserved random variables of a trace."""
+    return {name: site for name, site in sample_sites(trace) if not site["is_observed"]}
+
+
+def site_of(trace: poutine.Trace, name: str) -> Site:
+    """The site of a name, which the trace must have."""
+    return trace.nodes[name]
+
+
+def is_enumerated(site: Site) -> bool:
+    """Whether the site takes all its values, each along a dimension of its own."""
+    return site["infer"].get("_enumerate_dim") is not None
+
+
+def is_local(site: Site) -> bool:
+    """Whether the site has one value for each datum, and not one for the whole data set."""
+    return any(frame.name == "data" for frame in site["cond_indep_stack"])
+
+
+def check_pair(model: nn.Module, guide: nn.Module, x: Tensor | None = None) -> None:
+    """Explain in one line why this guide cannot serve this model, or do nothing.
+
+    Both are traced once on two rows, which are drawn from the model if ``x`` is None.
+
+    Raises:
+        ValueError: for sites that only one of them has, or whose shapes or supports differ, or that
+            are neither enumerated nor reparameterised.
+    """
+    with torch.no_grad(), torch.random.fork_rng(), pyro.validation_enabled(False):
+        told = poutine.trace(model).get_trace(size=2)
+        rows: Tensor = site_of(told, "x")["value"] if x is None else x[:2]
+        try:
+            drawn = poutine.trace(guide).get_trace(rows)
+        except (RuntimeError, TypeError) as error:
+            raise ValueError(
+                f"{type(guide).__name__} cannot run on rows {tuple(rows.shape[1:])}, which "
+                f"{type(model).__name__} draws: {error}"
+            ) from error
+    stories = {name: site for name, site in sample_sites(told) if name != "x"}
+    guesses = latent_sites(drawn)
+    problems = [
+        *_one_sided(stories, guesses),
+        *(
+            problem
+            for name in stories
+            if name in guesses
+            for problem in _differences(name, stories[name], guesses[name])
+        ),
+    ]
+    if problems:
+        pair = f"{type(guide).__name__} does not fit {type(model).__name__}: "
+        raise ValueError(pair + "; ".join(problems) + ".")
+
+
+def _one_sided(stories: dict[str, Site], guesses: dict[str, Site]) -> Iterator[str]:
+    factors = {name for name, site in stories.items() if site["is_observed"]}
+    missing = [name for name in stories if name not in guesses and name not in factors]
+    extra = [
+        name
+        for name, site in guesses.items()
+        if name not in stories and not site["infer"].get("is_auxiliary")
+    ]
+    if missing:
+        yield f"the guide lacks the latent sites {missing}"
+    if extra:
+        yield f"the model lacks the guide's sites {extra}"
+
+
+def _differences(name: str, told: Site, guessed: Site) -> Iterator[str]:
+    shapes = [tuple(site["value"].shape) for site in (told, guessed)]
+    supports = [_support(site) for site in (told, guessed)]
+    if shapes[0] != shapes[1]:
+        yield f"site {name!r} of 2 rows is {shapes[0]} in the model, {shapes[1]} in the guide"
+    if supports[0] != supports[1]:
+        yield f"site {name!r} has support {supports[0]} in the model, {supports[1]} in the guide"
+    enumerated = guessed["infer"].get("enumerate") == "parallel"
+    if not enumerated and not guessed["fn"].has_rsample:
+        yield f"the guide neither enumerates nor reparameterises site {name!r}"
+
+
+def _support(site: Site) -> str:
+    fn = site["fn"]
+    if fn.has_enumerate_support:
+        return f"{len(fn.enumerate_support(expand=False))} values"
+    return str(fn.support)
+
+
+def check_data(model: nn.Module, x: Tensor, name: str = "x") -> None:
+    """Refuse data that the model cannot score.
+
+    Raises:
+        ValueError: for no rows, a wrong shape, NaN or infinity, or values outside the support of
+            the likelihood.
+    """
+    with torch.no_grad(), torch.random.fork_rng(), pyro.validation_enabled(False):
+        fn = site_of(poutine.trace(model).get_trace(size=1), "x")["fn"]
+    if x.dim() != 1 + len(fn.event_shape) or x.shape[1:] != fn.event_shape:
+        expected = ", ".join(["N", *map(str, fn.event_shape)])
+        raise ValueError(
+            f"Expected {name} of shape ({expected}) but got {tuple(x.shape)}; reshape the data or "
+            "build the networks for it."
+        )
+    if len(x) == 0:
+        raise ValueError(f"Expected {name} with at least one row but got none.")
+    if not x.isfinite().all():
+        raise ValueError(
+            f"Expected finite values in {name} but got NaN or infinity; clean the data."
+        )
+    if not fn.support.check(x).all():
+        likelihood = type(getattr(fn, "base_dist", fn)).__name__
+        raise ValueError(
+            f"Expected {name} within {fn.support} for {likelihood} but got values from "
+            f"{x.min():g} to {x.max():g}; rescale the data or choose another likelihood."
+        )

@@ -1,0 +1,118 @@
+"""What a trained pair says of data, and what it dreams up."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from pyro import poutine
+from torch import Tensor, nn
+
+from priorzoo.inference.objective import Weights
+from priorzoo.inference.pairs import Means, is_enumerated, latent_sites, run_pair, site_of
+
+
+def cluster_probabilities(
+    model: nn.Module, guide: nn.Module, x: Tensor, site: str = "y", batch_size: int = 500
+) -> Tensor:
+    """``(N, K)`` probabilities q(site | x) in closed form, codes at their means.
+
+    Args:
+        x: rows ``(N, P)``.
+        site: name of the discrete site.
+    """
+
+    def read(drawn: poutine.Trace, _: poutine.Trace) -> Tensor:
+        found = latent_sites(drawn).get(site)
+        if found is None or not is_enumerated(found):
+            raise ValueError(
+                f"Expected a guide that enumerates {site!r} but it has {list(latent_sites(drawn))}."
+            )
+        probabilities: Tensor = found["fn"].probs
+        return probabilities.expand(len(site_of(drawn, "data")["value"]), -1)
+
+    return _over_batches(model, guide, x, batch_size, read)
+
+
+def codes(
+    model: nn.Module, guide: nn.Module, x: Tensor, site: str = "z", batch_size: int = 500
+) -> Tensor:
+    """``(N, D)`` posterior means of the code, clusters averaged by their probabilities."""
+
+    def read(drawn: poutine.Trace, _: poutine.Trace) -> Tensor:
+        return Weights(drawn).expect(latent_sites(drawn)[site]["value"], events=1)
+
+    return _over_batches(model, guide, x, batch_size, read)
+
+
+def reconstructions(model: nn.Module, guide: nn.Module, x: Tensor, batch_size: int = 500) -> Tensor:
+    """``(N, P)`` means of x decoded from the posterior means of the codes, averaged likewise."""
+
+    def read(drawn: poutine.Trace, told: poutine.Trace) -> Tensor:
+        return Weights(drawn).expect(site_of(told, "x")["fn"].mean, events=1)
+
+    return _over_batches(model, guide, x, batch_size, read)
+
+
+def draw(
+    model: nn.Module,
+    size: int,
+    *,
+    given: dict[str, int | Tensor] | None = None,
+    means: bool = True,
+) -> Tensor:
+    """``(size, P)`` rows from the prior.
+
+    Args:
+        given: values at which sites are held, such as ``{"y": 3}`` for the third cluster.
+        means: the likelihood's means, which make the better pictures, in place of draws from it.
+
+    Raises:
+        ValueError: for a site the model lacks, or a cluster it has not.
+    """
+    with torch.no_grad():
+        if given:
+            model_sites = latent_sites(poutine.trace(model).get_trace(size=1))
+            values = {name: _value(model_sites, name, v, size) for name, v in given.items()}
+            trace = poutine.trace(poutine.condition(model, data=values)).get_trace(size=size)
+        else:
+            trace = poutine.trace(model).get_trace(size=size)
+    site = site_of(trace, "x")
+    drawn: Tensor = site["fn"].mean if means else site["value"]
+    return drawn
+
+
+def _value(sites: dict[str, Any], name: str, value: int | Tensor, size: int) -> Tensor:
+    if name not in sites:
+        raise ValueError(f"Expected one of the sites {list(sites)} but got {name!r}.")
+    template, fn = sites[name]["value"], sites[name]["fn"]
+    shape = (size, *template.shape[1:])
+    held = torch.as_tensor(value, dtype=template.dtype, device=template.device).expand(shape)
+    if fn.has_enumerate_support and not fn.support.check(held).all():
+        last = len(fn.enumerate_support(expand=False)) - 1
+        raise ValueError(f"Expected {name} from 0 to {last} but got {value}.")
+    return held
+
+
+def _over_batches(
+    model: nn.Module,
+    guide: nn.Module,
+    x: Tensor,
+    batch_size: int,
+    read: Callable[[poutine.Trace, poutine.Trace], Tensor],
+) -> Tensor:
+    with torch.no_grad():
+        return torch.cat(
+            [read(*run_pair(model, guide, rows, means=True)) for rows in x.split(batch_size)]
+        )
+
+
+def component_means(model: nn.Module, site: str = "y") -> Tensor:
+    """``(K, P)`` means of x decoded from the mean code of each cluster."""
+    with torch.no_grad():
+        fn = latent_sites(poutine.trace(model).get_trace(size=1))[site]["fn"]
+        every = fn.enumerate_support(expand=False).reshape(-1)
+        trace = poutine.trace(Means()(poutine.condition(model, data={site: every}))).get_trace(
+            size=len(every)
+        )
+    decoded: Tensor = site_of(trace, "x")["fn"].mean
+    return decoded

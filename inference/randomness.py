@@ -1,0 +1,46 @@
+"""Random streams of one's own, so that neither caller nor neighbour is disturbed."""
+
+from types import TracebackType
+
+import torch
+
+
+class Stream:
+    """A seeded random state to draw from inside ``with``; outside, all is as it was before.
+
+    What is drawn depends on the seed and on earlier uses of the same stream alone, so that two
+    trainings interleaved in one process draw what each would draw alone.
+
+    Args:
+        seed: the seed.
+        device: where random numbers are drawn; the CPU's state is kept as well.
+    """
+
+    def __init__(self, seed: int, device: torch.device | str = "cpu") -> None:
+        self.device = torch.device(device)
+        places = ["cpu", self.device] if self.device.type == "cuda" else ["cpu"]
+        self.state = [torch.Generator(place).manual_seed(seed).get_state() for place in places]
+
+    def __enter__(self) -> None:
+        self.outside = self._read()
+        self._write(self.state)
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.state = self._read()
+        self._write(self.outside)
+
+    def _read(self) -> list[torch.Tensor]:
+        states = [torch.get_rng_state()]
+        if self.device.type == "cuda":
+            states.append(torch.cuda.get_rng_state(self.device))
+        return states
+
+    def _write(self, states: list[torch.Tensor]) -> None:
+        torch.set_rng_state(states[0])
+        if self.device.type == "cuda":
+            torch.cuda.set_rng_state(states[1], self.device)

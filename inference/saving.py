@@ -1,0 +1,192 @@
+"""A trained pair on disk: what was built, as JSON, and its numbers, as safetensors."""
+
+import importlib
+import inspect
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyro
+import torch
+from safetensors.torch import load_model, save_model
+from torch import nn
+
+FORMAT = 1
+
+
+def save(folder: str | os.PathLike[str], model: nn.Module, guide: nn.Module) -> None:
+    """Write ``config.json`` and ``model.safetensors`` to a folder, made if it is missing.
+
+    Each constructor argument of a module must be kept as an attribute of the same name (the
+    scikit-learn convention), which is how a pair is built again without its data.
+
+    Raises:
+        ValueError: for a module that does not keep an argument, or keeps one JSON cannot write.
+    """
+    path = Path(folder)
+    seen: dict[int, str] = {}
+    config = {
+        "format": FORMAT,
+        "model": describe(model, "model", seen),
+        "guide": describe(guide, "guide", seen),
+        "versions": versions(),
+    }
+    text = json.dumps(config, indent=2)
+    path.mkdir(parents=True, exist_ok=True)
+    _replace(path / "model.safetensors", lambda file: save_model(_pair(model, guide), str(file)))
+    _replace(path / "config.json", lambda file: file.write_text(text + "\n"))
+
+
+def load(
+    folder: str | os.PathLike[str], device: torch.device | str = "cpu"
+) -> tuple[nn.Module, nn.Module]:
+    """The model and guide that :func:`save` wrote, on a device, in evaluation mode.
+
+    The folder names classes that are imported and built: load only runs that you trust.
+
+    Raises:
+        FileNotFoundError: for a folder that is missing or half-written.
+        ValueError: for one of a newer format, or whose classes have changed since.
+    """
+    path = Path(folder)
+    for name in ("config.json", "model.safetensors"):
+        if not (path / name).is_file():
+            state = "half-written" if path.is_dir() and any(path.iterdir()) else "no run folder"
+            raise FileNotFoundError(
+                f"Expected {name} in {path} but it is {state}; train a run there."
+            )
+    try:
+        config = json.loads((path / "config.json").read_text())
+        newer = config["format"] > FORMAT
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"Expected a configuration in {path / 'config.json'} but it is damaged ({error!r}); "
+            "train the run again."
+        ) from error
+    if newer:
+        raise ValueError(
+            f"Expected format {FORMAT} or older in {path} but got {config['format']}; "
+            "upgrade priorzoo."
+        )
+    seen: dict[str, nn.Module] = {}
+    with torch.random.fork_rng():
+        model = build(config["model"], "model", seen)
+        guide = build(config["guide"], "guide", seen)
+    pair = _pair(model, guide)
+    try:
+        load_model(pair, str(path / "model.safetensors"))
+    except (RuntimeError, OSError) as error:
+        raise ValueError(
+            f"The numbers in {path} do not fit the classes it names: {error}"
+        ) from error
+    pair.to(device).eval()
+    return model, guide
+
+
+def describe(module: nn.Module, place: str, seen: dict[int, str]) -> dict[str, Any]:
+    """Class path and constructor arguments of a module, as JSON can write them.
+
+    Args:
+        module: what to describe.
+        place: its name from the root, such as ``guide.encoder``.
+        seen: places of modules already described, by identity; one met again is a reference.
+    """
+    if id(module) in seen:
+        return {"same_as": seen[id(module)]}
+    seen[id(module)] = place
+    kind = type(module)
+    entry: dict[str, Any] = {"class_path": f"{kind.__module__}.{kind.__qualname__}"}
+    if isinstance(module, (nn.Sequential, nn.ModuleList)):
+        children = enumerate(module)
+        return entry | {"children": [describe(m, f"{place}.{i}", seen) for i, m in children]}
+    arguments = {}
+    for name, parameter in inspect.signature(kind).parameters.items():
+        if kind.__module__.startswith("torch.nn") and name in ("device", "dtype"):
+            continue
+        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+            continue
+        if not hasattr(module, name):
+            raise ValueError(
+                f"Expected {kind.__name__} to keep its argument {name!r} as an attribute of that "
+                f"name, so that it can be saved; add self.{name} = {name} to its constructor."
+            )
+        value = getattr(module, name)
+        arguments[name] = _plain(value, f"{place}.{name}", seen)
+    return entry | {"init_args": arguments}
+
+
+def build(entry: Mapping[str, Any], place: str, seen: dict[str, nn.Module]) -> nn.Module:
+    """The module that :func:`describe` described, with new numbers."""
+    if "same_as" in entry:
+        return seen[entry["same_as"]]
+    kind = locate(entry["class_path"])
+    if "children" in entry:
+        parts = [build(part, f"{place}.{i}", seen) for i, part in enumerate(entry["children"])]
+        module = kind(*parts) if issubclass(kind, nn.Sequential) else kind(parts)
+    else:
+        arguments = {
+            name: build(value, f"{place}.{name}", seen) if _is_entry(value) else value
+            for name, value in entry["init_args"].items()
+        }
+        try:
+            module = kind(**arguments)
+        except TypeError as error:
+            raise ValueError(
+                f"{entry['class_path']} has changed since it was saved: {error}"
+            ) from error
+    seen[place] = module
+    return module
+
+
+def locate(class_path: str, family: type = nn.Module) -> type[Any]:
+    """The class at an import path such as ``package.file.Class``, which must be of a family."""
+    home, _, name = class_path.rpartition(".")
+    try:
+        kind = getattr(importlib.import_module(home), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ValueError(
+            f"Expected a class at {class_path!r} but it cannot be imported: {error}"
+        ) from error
+    if not (isinstance(kind, type) and issubclass(kind, family)):
+        raise ValueError(f"Expected a {family.__name__} at {class_path!r} but got {kind!r}.")
+    return kind
+
+
+def versions() -> dict[str, str]:
+    """Versions of the libraries that a result depends on."""
+    from importlib.metadata import version
+
+    return {
+        "priorzoo": version("priorzoo"),
+        "torch": torch.__version__,
+        "pyro-ppl": pyro.__version__,
+    }
+
+
+def _plain(value: Any, place: str, seen: dict[int, str]) -> Any:
+    if isinstance(value, nn.Module):
+        return describe(value, place, seen)
+    if isinstance(value, nn.Parameter):  # torch.nn keeps the parameter under the name of the flag
+        return True
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [_plain(v, f"{place}.{i}", seen) for i, v in enumerate(value)]
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    raise ValueError(f"Expected a module or a plain value at {place} but got {value!r}.")
+
+
+def _is_entry(value: Any) -> bool:
+    return isinstance(value, dict) and ("class_path" in value or "same_as" in value)
+
+
+def _pair(model: nn.Module, guide: nn.Module) -> nn.ModuleDict:
+    return nn.ModuleDict({"model": model, "guide": guide})
+
+
+def _replace(path: Path, write: Any) -> None:
+    """Write beside the file and then rename, so that it is never there by half."""
+    part = path.with_name(path.name + ".part")
+    write(part)
+    part.replace(path)

@@ -1,0 +1,44 @@
+"""One training step; the caller owns the loop."""
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from priorzoo.inference.objective import ELBO, Terms
+
+Precision = Literal["float32", "bf16"]
+
+
+def descend(
+    objective: ELBO,
+    optimiser: Optimizer,
+    x: Tensor,
+    size: int | None = None,
+    *,
+    clip: float | None = None,
+    precision: Precision = "float32",
+) -> Terms:
+    """One gradient step on one mini-batch; of static shape and without host synchronisation.
+
+    Args:
+        objective: gives the loss and the terms of rows ``x``, see :class:`ELBO`.
+        optimiser: any optimiser over the objective's parameters.
+        x: rows ``(B, P)``.
+        size: number N of data that the rows stand for; None for B.
+        clip: norm to which the gradient is cut; None for no bound.
+        precision: of the linear maps and convolutions; all else is computed as the rows are.
+
+    Returns:
+        The terms before the step, in nats per datum, each its batch mean, on the device.
+    """
+    optimiser.zero_grad()
+    with torch.autocast(x.device.type, torch.bfloat16, enabled=precision == "bf16"):
+        loss, terms = objective(x, size)
+    loss.backward()
+    if clip is not None:
+        nn.utils.clip_grad_norm_(objective.parameters(), clip)
+    optimiser.step()
+    objective.clock.tick()
+    return {name: term.detach().mean() for name, term in terms.items()}

@@ -1,0 +1,180 @@
+"""What every pair of the catalogue promises."""
+
+import pyro
+import pytest
+import torch
+from pyro import poutine
+from pyro.infer import SVI, Predictive, Trace_ELBO, TraceEnum_ELBO
+from torch.fx.experimental.proxy_tensor import make_fx
+
+from priorzoo.inference import ELBO, check_pair, evaluate, fit, load, save
+from priorzoo.inference.pairs import is_enumerated, is_local, latent_sites, run_pair, sample_sites
+
+B, N = 4, 10
+SYNCHRONISING = {"_local_scalar_dense", "nonzero", "masked_select"}
+
+
+def enumerates(guide, x):
+    drawn = poutine.trace(poutine.enum(guide, first_available_dim=-2)).get_trace(x)
+    return any(map(is_enumerated, latent_sites(drawn).values()))
+
+
+def rows_of(trace, first, last):
+    """What a guide drew, for rows ``first`` to ``last`` alone."""
+    part = poutine.Trace()
+    for name, site in latent_sites(trace).items():
+        value, dim = site["value"], -1 - len(site["fn"].event_shape)
+        if is_local(site) and value.shape[dim] > 1:  # 1 where it is enumerated
+            value = value.narrow(dim, first, last - first)
+        part.add_node(name, **site | {"value": value})
+    return part
+
+
+def test_is_a_pair(entry):
+    model, guide = entry.pair()
+    check_pair(model, guide)
+    check_pair(model, guide, entry.rows(B))
+
+
+def test_samples_without_data(entry):
+    """N rows from the prior: one value of x and of each latent site a row, within its support."""
+    model = entry.model()
+    sites = dict(sample_sites(poutine.trace(model).get_trace(size=N)))
+    x = model(size=N)
+    assert x.shape == entry.rows(N).shape
+    assert (x[0] != x[1:]).any()
+    assert set(sites) == {"x", *latent_sites(poutine.trace(entry.guide()).get_trace(x))}
+    for site in sites.values():
+        assert site["value"].shape == (N, *site["fn"].event_shape)
+        assert site["fn"].support.check(site["value"]).all()
+    assert sites["x"]["fn"].support.check(entry.rows(N)).all()
+
+
+def test_log_probabilities_have_one_value_a_row(entry):
+    (model, guide), x = entry.pair(), entry.rows(B)
+    drawn = poutine.trace(guide).get_trace(x)
+    told = poutine.trace(poutine.replay(model, trace=drawn)).get_trace(x)
+    for trace in (drawn, told):
+        trace.compute_log_prob()
+        for _, site in sample_sites(trace):
+            assert site["log_prob"].shape == (B,)
+            assert site["log_prob"].isfinite().all()
+
+
+def test_every_parameter_gets_a_gradient(entry):
+    model, guide = entry.pair()
+    objective = ELBO(model, guide)
+    objective(entry.rows(50))[0].backward()
+    learnt = {name: p.grad for name, p in objective.named_parameters() if p.requires_grad}
+    assert learnt
+    for name, gradient in learnt.items():
+        assert gradient is not None, name
+        assert gradient.isfinite().all(), name
+        assert (gradient != 0).any(), name
+
+
+@pytest.mark.usefixtures("double")
+def test_batches_add_up(entry):
+    """Over any partition, batches scaled to N data have the value of all at once as their mean.
+
+    The draws are those of all at once, cut into the same batches.
+    """
+    (model, guide), x = entry.pair(), entry.rows(N)
+    drawn, told = run_pair(model, guide, x)
+    terms = ELBO(model, poutine.replay(guide, trace=drawn)).terms(x)
+    expected = {name: term.mean() for name, term in terms.items()}
+    found = dict.fromkeys(expected, 0.0)
+    log_p = 0.0
+    for first, last in ((0, 1), (1, 4), (4, N)):
+        part, share = rows_of(drawn, first, last), (last - first) / N
+        batch = x[first:last]
+        for name, term in ELBO(model, poutine.replay(guide, trace=part)).terms(batch, N).items():
+            found[name] = found[name] + share * term.mean()
+        held = poutine.trace(poutine.replay(model, trace=part)).get_trace(batch, N)
+        log_p = log_p + share * held.log_prob_sum()
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(log_p, told.log_prob_sum())
+
+
+def test_saved_and_loaded_to_the_last_bit(entry, tmp_path):
+    (model, guide), x = entry.pair(), entry.rows(B)
+    save(tmp_path, model, guide)
+    again = load(tmp_path)
+    assert evaluate(*again, x) == evaluate(model, guide, x)
+    for old, new in zip((model, guide), again, strict=True):
+        assert type(new) is type(old)
+        torch.testing.assert_close(new.state_dict(), old.state_dict(), rtol=0, atol=0)
+
+
+def test_trains_under_plain_pyro(entry):
+    """SVI with Pyro's own ELBO, optimiser and parameter store: the loss falls."""
+    (model, guide), x = entry.pair(), entry.rows(20)
+    kind = TraceEnum_ELBO if enumerates(guide, x) else Trace_ELBO
+
+    def registered(name, program):
+        def run(x):
+            pyro.module(name, program)
+            return program(x)
+
+        return run
+
+    svi = SVI(
+        registered("model", model),
+        registered("guide", guide),
+        pyro.optim.Adam({"lr": 0.02}),
+        kind(max_plate_nesting=1),
+    )
+    try:
+        losses = [svi.step(x) for _ in range(30)]
+    finally:
+        pyro.clear_param_store()
+    assert sum(losses[-5:]) < sum(losses[:5])
+
+
+def test_works_with_predictive(entry):
+    model, guide = entry.pair()
+    prior = Predictive(model, num_samples=5)(size=B)
+    posterior = Predictive(model, guide=guide, num_samples=5)(entry.rows(B))
+    together = Predictive(model, num_samples=5, parallel=True)(size=B)
+    sites = dict(sample_sites(poutine.trace(model).get_trace(size=B)))
+    assert set(sites) <= set(prior)
+    assert set(sites) - {"x"} <= set(posterior)
+    for found in (prior, posterior, together):
+        for name in set(sites) & set(found):
+            assert found[name].reshape(5, *sites[name]["value"].shape).isfinite().all()
+
+
+def test_the_parameter_store_stays_empty(entry, tmp_path):
+    (model, guide), x = entry.pair(), entry.rows(B)
+    fit(model, guide, x, steps=2)
+    evaluate(model, guide, x, importance_samples=2)
+    save(tmp_path, model, guide)
+    load(tmp_path)
+    assert not dict(pyro.get_param_store())
+
+
+@pytest.mark.usefixtures("double")
+def test_traces_to_one_graph(entry):
+    """Loss and gradients as one aten graph that never asks the device for a number.
+
+    It gives what the program gives on the same draws, for the rows it was traced with and others.
+    """
+    (model, guide), x = entry.pair(), entry.rows(B)
+    objective = ELBO(model, guide)
+    parameters = dict(objective.named_parameters())
+
+    def loss(parameters, x):
+        return torch.func.functional_call(objective, parameters, (x, N))
+
+    step = torch.func.grad_and_value(loss, has_aux=True)
+    graph = make_fx(step)(parameters, x)
+    calls = {
+        str(node.target).split(".")[1] for node in graph.graph.nodes if "aten" in str(node.target)
+    }
+    assert calls
+    assert not calls & SYNCHRONISING
+    for rows in (x, entry.rows(B)):
+        torch.manual_seed(1)
+        found = graph(parameters, rows)
+        torch.manual_seed(1)
+        torch.testing.assert_close(found, step(parameters, rows))
