@@ -1,0 +1,1 @@
+"""Data sets, metrics, recipes, the runner, figures, the report and the command line."""

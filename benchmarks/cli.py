@@ -1,0 +1,228 @@
+"""The command line: ``priorzoo list``, ``train``, ``evaluate``, ``plot`` and ``sample``."""
+
+import inspect
+import json
+import os
+import sys
+from argparse import ArgumentError
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from jsonargparse import ArgumentParser
+
+from priorzoo import guides, models
+from priorzoo.benchmarks import data, plots, runs, tables
+from priorzoo.benchmarks.options import (
+    add_recipe,
+    explain,
+    new_parser,
+    read_recipe,
+    unknown_name,
+)
+from priorzoo.benchmarks.recipes import RECIPES
+from priorzoo.inference import Stream, draw
+
+USAGE = """priorzoo: variational autoencoders with structured priors
+
+  priorzoo list [models|guides|recipes|data]
+  priorzoo train RECIPE [--data NAME|FILE.npz] [--steps N] [--seed N] [--out DIR] ...
+  priorzoo evaluate RUN [--data NAME|FILE.npz] [--importance-samples S] [--json]
+  priorzoo plot RUN
+  priorzoo sample RUN [--cluster K] [--n N] [--out FILE.png]
+
+priorzoo COMMAND --help tells more; priorzoo train RECIPE --help names every setting of a recipe."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command. Returns 0 if all went well, 1 for a failure, 2 for bad input."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if not words or words[0] in ("-h", "--help"):
+        print(USAGE)
+        return 0
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())  # where a model of one's own is, named by its import path
+    try:
+        if words[0] not in COMMANDS:
+            raise ValueError(unknown_name("command", words[0], COMMANDS))
+        COMMANDS[words[0]](words[1:])
+    except (ValueError, FileNotFoundError, FileExistsError, ConnectionError) as error:
+        print(f"priorzoo {words[0]}: error: {error}", file=sys.stderr)
+        return 2
+    except FloatingPointError as error:
+        print(f"priorzoo {words[0]}: failed: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def list_catalogue(words: Sequence[str]) -> None:
+    """Print what there is, one line each."""
+    shelves: dict[str, Callable[[], Mapping[str, str]]] = {
+        "models": lambda: _modules(models),
+        "guides": lambda: _modules(guides),
+        "recipes": lambda: {name: recipe.summary for name, recipe in RECIPES.items()},
+        "data": lambda: {name: source.summary for name, source in data.CATALOGUE.items()},
+    }
+    parser = new_parser("list", "Print what there is.")
+    parser.add_argument("what", nargs="?", type=str | None, help=", ".join(shelves))
+    what = _parse(parser, words).what
+    if what is not None and what not in shelves:
+        raise ValueError(unknown_name("list", what, shelves))
+    for name in shelves if what is None else [what]:
+        print(name if what is None else "", end="\n" if what is None else "")
+        print_table(shelves[name](), indent=2 if what is None else 0)
+
+
+def train(words: Sequence[str]) -> None:
+    """Train a recipe, and write its run folder and figures."""
+    if not words or words[0].startswith("-"):
+        if words and words[0] in ("-h", "--help"):
+            print(
+                "usage: priorzoo train RECIPE [--KEY VALUE ...]; priorzoo list recipes names them"
+            )
+            return
+        raise ValueError("Expected a recipe first; priorzoo list recipes names them.")
+    name = words[0]
+    if name not in RECIPES:
+        raise ValueError(unknown_name("recipe", name, RECIPES))
+    parser = new_parser("train", RECIPES[name].summary)
+    parser.add_argument("--config", action="config", help="settings from a YAML file")
+    parser.add_argument("--data-root", type=str | None, help="folder of the data sets")
+    parser.add_argument("--download", action="store_true", help="fetch the data if it is missing")
+    parser.add_argument("--seed", type=int, default=0, help="of everything that is random")
+    parser.add_argument("--device", type=str, default="auto", help="auto, cpu or cuda")
+    parser.add_argument("--out", type=str | None, help="run folder; runs/RECIPE-seedN by default")
+    parser.add_argument("--overwrite", action="store_true", help="replace a run in that folder")
+    parser.add_argument("--rows", type=str | None, help="file of rows to append the result to")
+    add_recipe(parser, RECIPES[name])
+    settings = _parse(parser, words[1:])
+    folder = Path(settings.out or f"runs/{name}-seed{settings.seed}")
+    run, rows = runs.train(
+        name,
+        read_recipe(RECIPES[name], settings),
+        folder,
+        seed=settings.seed,
+        device=settings.device,
+        data_root=settings.data_root,
+        download=settings.download,
+        overwrite=settings.overwrite,
+        progress=sys.stderr.isatty(),
+    )
+    if settings.rows is not None:
+        tables.append_row(run.result, Path(settings.rows))
+    pictures = plots.draw_run(run, rows)
+    print_scores(run.result)
+    print(f"\n{folder}: {len(pictures)} figures in {folder / 'figures'}")
+
+
+def evaluate(words: Sequence[str]) -> None:
+    """Score a run on the test rows of its own data set or of another."""
+    parser = _run_parser("evaluate", "Score a run on test data.")
+    parser.add_argument(
+        "--importance-samples", type=int, default=0, help="S of the bound on log p(x)"
+    )
+    parser.add_argument("--json", action="store_true", help="print one line of JSON")
+    settings = _parse(parser, words)
+    run, rows = _open(settings)
+    result = runs.score(run, rows, settings.importance_samples)
+    if settings.json:
+        print(json.dumps(result))
+    else:
+        print_scores(result)
+
+
+def plot(words: Sequence[str]) -> None:
+    """Draw every figure that fits the model."""
+    parser = _run_parser("plot", "Draw every figure that fits the model, as PNG.")
+    for path in plots.draw_run(*_open(_parse(parser, words))):
+        print(path)
+
+
+def sample(words: Sequence[str]) -> None:
+    """Draw rows from the prior, all or of one cluster, as a picture or as an array."""
+    parser = new_parser("sample", "Draw rows from the prior.")
+    parser.add_argument("run", type=str, help="run folder")
+    parser.add_argument("--cluster", type=int | None, help="hold the cluster; all by default")
+    parser.add_argument("--n", type=int, default=100, help="number of rows")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", type=str, default="auto", help="auto, cpu or cuda")
+    parser.add_argument("--out", type=str | None, help=".png, or .npz for numbers; RUN/samples.png")
+    settings = _parse(parser, words)
+    if settings.n < 1:
+        raise ValueError(f"Expected --n of at least 1 but got {settings.n}.")
+    run = runs.open_run(Path(settings.run), settings.device)
+    with Stream(settings.seed, run.device):
+        given = None if settings.cluster is None else {"y": settings.cluster}
+        rows = draw(run.model, settings.n, given=given).cpu()
+    print(plots.write_rows(rows, run.shape, Path(settings.out or run.folder / "samples.png")))
+
+
+COMMANDS: Mapping[str, Callable[[Sequence[str]], None]] = {
+    "list": list_catalogue,
+    "train": train,
+    "evaluate": evaluate,
+    "plot": plot,
+    "sample": sample,
+}
+
+
+def print_scores(result: Mapping[str, Any]) -> None:
+    """Terms and metrics, one a line, with their units."""
+    print("held-out terms, nats per datum")
+    terms = result["terms"]
+    print_table(
+        {name: f"{terms[name]:10.3f}" for name in sorted(terms, key="elbo".__ne__)}, indent=2
+    )
+    if result["metrics"]:
+        print("clusters of the held-out rows")
+        print_table({k: f"{v:10.3f}" for k, v in result["metrics"].items()}, indent=2)
+
+
+def print_table(rows: Mapping[str, str], indent: int = 0) -> None:
+    """Two aligned columns."""
+    width = max(map(len, rows), default=0)
+    for name, text in rows.items():
+        print(f"{' ' * indent}{name:<{width}}  {text}")
+
+
+def _modules(floor: Any) -> dict[str, str]:
+    """Classes of a floor's catalogue with the first line of their documentation."""
+    kinds = {name: getattr(floor, name) for name in floor.__all__}
+    return {
+        name: (inspect.getdoc(kind) or "").splitlines()[0]
+        for name, kind in kinds.items()
+        if isinstance(kind, type) and issubclass(kind, torch.nn.Module)
+    }
+
+
+def _parse(parser: ArgumentParser, words: Sequence[str]) -> Any:
+    try:
+        return parser.instantiate(parser.parse_args(list(words)))
+    except ArgumentError as error:
+        raise ValueError(explain(error.message, parser)) from error
+
+
+def _run_parser(command: str, description: str) -> ArgumentParser:
+    parser = new_parser(command, description)
+    parser.add_argument("run", type=str, help="run folder")
+    parser.add_argument("--data", type=str | None, help="another data set than the run's own")
+    parser.add_argument("--data-root", type=str | None, help="folder of the data sets")
+    parser.add_argument("--download", action="store_true", help="fetch the data if it is missing")
+    parser.add_argument("--device", type=str, default="auto", help="auto, cpu or cuda")
+    return parser
+
+
+def _open(settings: Any) -> tuple[runs.Run, data.Dataset]:
+    run = runs.open_run(Path(settings.run), settings.device)
+    chosen = dict(run.settings)
+    if settings.data is not None:
+        chosen |= {"data": settings.data, "train": None, "validation": 0}
+    rows = runs.read_data(
+        chosen, settings.data_root, seed=run.result["seed"], download=settings.download
+    )
+    return run, rows
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,179 @@
+"""How well clusters agree with labels, and how evenly and how surely they are used.
+
+An accuracy is meaningless without its protocol, the number of clusters and the number in use:
+more clusters than classes raise ``majority`` and ``best_example`` for nothing.
+"""
+
+import warnings
+
+import torch
+from torch import Tensor
+
+
+def contingency(assignments: Tensor, labels: Tensor, clusters: int | None = None) -> Tensor:
+    """How many rows of each class each cluster received.
+
+    Args:
+        assignments, labels: ``(N,)``, integers.
+        clusters: K; by default one more than the largest assignment.
+
+    Returns:
+        ``(K, C)``, int64, with a column for each label that occurs, in ascending order.
+
+    Raises:
+        ValueError: for no rows, unequal lengths, and assignments outside ``range(clusters)``.
+    """
+    assignments, labels = _pair(assignments, labels)
+    clusters = _clusters(assignments, clusters)
+    classes, codes = labels.unique(return_inverse=True)
+    cells = torch.bincount(assignments * len(classes) + codes, minlength=clusters * len(classes))
+    return cells.view(clusters, len(classes))
+
+
+def majority_accuracy(assignments: Tensor, labels: Tensor) -> float:
+    """Each cluster takes its most frequent label."""
+    return contingency(assignments, labels).amax(-1).sum().item() / len(labels)
+
+
+def best_example_accuracy(probabilities: Tensor, labels: Tensor) -> float:
+    """Each cluster takes the label of the row with the largest ``q(y = k | x)``.
+
+    Makhzani et al., "Adversarial autoencoders", 2015. Of rows that tie, as those do whose
+    probability is rounded to one, the first counts. Arguments are ``(N, K)`` and ``(N,)``.
+    """
+    probabilities = _simplex(probabilities)
+    assignments, labels = _pair(probabilities.argmax(-1), labels)
+    taken = labels[probabilities.argmax(0)]
+    return (taken[assignments] == labels).double().mean().item()
+
+
+def hungarian_accuracy(assignments: Tensor, labels: Tensor) -> float:
+    """Clusters and classes are matched one to one, as well as can be.
+
+    Rows of clusters without a partner, of which there are some if K exceeds the number of classes,
+    count as wrong; if classes exceed K, so do those of a class without a partner.
+    """
+    from scipy.optimize import linear_sum_assignment
+
+    table = contingency(assignments, labels).numpy()
+    return float(table[linear_sum_assignment(table, maximize=True)].sum() / len(labels))
+
+
+def hungarian_order(assignments: Tensor, labels: Tensor, clusters: int) -> Tensor:
+    """The clusters in the order of the classes they match, for the rows of a confusion matrix.
+
+    Clusters without a partner follow, by their most frequent class, and empty ones come last.
+
+    Returns:
+        ``(K,)``, a permutation: ``contingency(...)[order]`` has its large entries on the diagonal.
+    """
+    from scipy.optimize import linear_sum_assignment
+
+    table = contingency(assignments, labels, clusters)
+    matched = linear_sum_assignment(table.T.numpy(), maximize=True)[1].tolist()
+    rest = sorted(set(range(clusters)) - set(matched), key=lambda k: _rank(table[k]))
+    return torch.tensor(matched + rest)
+
+
+def _rank(row: Tensor) -> tuple[bool, int]:
+    return not row.any(), int(row.argmax())
+
+
+def used_clusters(assignments: Tensor) -> int:
+    """How many clusters received a row."""
+    return len(_codes("assignments", assignments).unique())
+
+
+def tail_occupancy(assignments: Tensor, clusters: int) -> float:
+    """The share of rows held by the ``floor(K / 2)`` clusters that hold fewest."""
+    assignments = _codes("assignments", assignments)
+    counts = torch.bincount(assignments, minlength=_clusters(assignments, clusters))
+    return counts.sort().values[: clusters // 2].sum().item() / len(assignments)
+
+
+def mean_entropy(probabilities: Tensor) -> float:
+    """The mean over rows ``(N, K)`` of the entropy of ``q(y | x)``, in nats; at most log K."""
+    return torch.special.entr(_simplex(probabilities)).sum(-1).mean().item()
+
+
+def score(probabilities: Tensor, labels: Tensor | None = None) -> dict[str, float]:
+    """Every figure of this file, each row assigned to its most probable cluster.
+
+    Args:
+        probabilities: ``q(y | x)``, ``(N, K)``.
+        labels: ``(N,)``, integers; without them the accuracies, ``nmi`` and ``ari`` are left out.
+    """
+    probabilities = _simplex(probabilities)
+    assignments, clusters = probabilities.argmax(-1), probabilities.shape[-1]
+    figures = {
+        "clusters": float(clusters),
+        "used_clusters": float(used_clusters(assignments)),
+        "entropy": mean_entropy(probabilities),
+        "tail_occupancy": tail_occupancy(assignments, clusters),
+    }
+    if labels is None:
+        return figures
+    return figures | {
+        "accuracy_majority": majority_accuracy(assignments, labels),
+        "accuracy_best_example": best_example_accuracy(probabilities, labels),
+        "accuracy_hungarian": hungarian_accuracy(assignments, labels),
+        **_agreement(assignments, labels),
+    }
+
+
+def _agreement(assignments: Tensor, labels: Tensor) -> dict[str, float]:
+    from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
+
+    y, k = labels.cpu().numpy(), assignments.numpy()
+    with warnings.catch_warnings():  # many classes with few rows are no regression problem
+        warnings.filterwarnings("ignore", "The number of unique classes", UserWarning)
+        nmi, ari = normalized_mutual_info_score(y, k), adjusted_rand_score(y, k)
+    return {"nmi": float(nmi), "ari": float(ari)}
+
+
+def _pair(assignments: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    assignments, labels = _codes("assignments", assignments), _codes("labels", labels)
+    if len(assignments) != len(labels):
+        raise ValueError(
+            f"Expected as many labels as rows but got {len(labels)} labels "
+            f"and {len(assignments)} rows; score both over one part of the data."
+        )
+    return assignments, labels
+
+
+def _codes(what: str, codes: Tensor) -> Tensor:
+    if codes.ndim != 1 or codes.is_floating_point() or codes.is_complex():
+        raise ValueError(
+            f"Expected {what} to be integers (N,) but got {codes.dtype} of shape "
+            f"{tuple(codes.shape)}; take the argmax of probabilities first."
+        )
+    if len(codes) == 0:
+        raise ValueError(f"Expected {what} of at least one row but got none.")
+    return codes.detach().cpu().long()
+
+
+def _clusters(assignments: Tensor, clusters: int | None) -> int:
+    low, high = int(assignments.min()), int(assignments.max())
+    clusters = high + 1 if clusters is None else clusters
+    if low < 0 or high >= clusters:
+        raise ValueError(
+            f"Expected assignments in [0, {clusters}) but got them in [{low}, {high}]; "
+            "pass the number of clusters that the model has."
+        )
+    return clusters
+
+
+def _simplex(probabilities: Tensor) -> Tensor:
+    if probabilities.ndim != 2 or probabilities.numel() == 0:
+        raise ValueError(
+            "Expected probabilities (N, K) of at least one row "
+            f"but got shape {tuple(probabilities.shape)}."
+        )
+    p = probabilities.detach().cpu().double()
+    if not ((p >= 0).all() and ((p.sum(-1) - 1).abs() < 1e-2).all()):
+        raise ValueError(
+            f"Expected probabilities that sum to one over {p.shape[-1]} clusters but got values in "
+            f"[{p.min():g}, {p.max():g}] and sums in [{p.sum(-1).min():g}, {p.sum(-1).max():g}]; "
+            "take the softmax of logits first."
+        )
+    return p

@@ -1,0 +1,117 @@
+"""A recipe as options: typed, nested, from YAML or the command line, with the nearest name."""
+
+import difflib
+import inspect
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
+from typing import Any
+
+import torch
+from jsonargparse import ArgumentParser
+from torch import nn
+
+from priorzoo.benchmarks.building import INJECTED, SIZES
+from priorzoo.benchmarks.recipes import Part, Recipe
+from priorzoo.inference.saving import locate
+
+FAMILIES: Mapping[str, type] = {
+    "model": nn.Module,
+    "guide": nn.Module,
+    "likelihood": nn.Module,
+    "encoder": nn.Module,
+    "decoder": nn.Module,
+    "optimiser": torch.optim.Optimizer,
+    "schedule": torch.optim.lr_scheduler.LRScheduler,
+}
+FILLED: Mapping[str, set[str]] = {
+    "model": set(INJECTED) - {"code", "clusters"},
+    "guide": set(INJECTED),
+    "likelihood": set(),
+    "encoder": set(SIZES),
+    "decoder": set(SIZES),
+    "optimiser": {"params"},
+    "schedule": {"optimizer"},
+}
+PROSE = {"summary", "paper", "published"}
+
+
+def new_parser(command: str, description: str) -> ArgumentParser:
+    """A parser of one command that raises ``argparse.ArgumentError``; see :func:`explain`."""
+    return ArgumentParser(prog=f"priorzoo {command}", description=description, exit_on_error=False)
+
+
+def explain(message: str, parser: ArgumentParser) -> str:
+    """An error of the parser in one line that names the nearest word it would have understood."""
+    unknown = re.search(r"[Uu]nrecognized arguments: (--[\w.-]+)", message)
+    if unknown:
+        return unknown_name("option", unknown[1], parser._option_string_actions)
+    unknown = re.search(r"class_path '([\w.]+)':\s.*?Option '(\w+)' is not accepted", message, re.S)
+    if unknown:
+        names = list(inspect.signature(locate(unknown[1], object)).parameters)
+        return unknown_name(f"argument of {unknown[1]}", unknown[2], names)
+    lines = [line.strip(" -") for line in message.splitlines()]
+    return " ".join(line for line in lines if line and not line.startswith(_NOISE))
+
+
+_NOISE = (
+    "Does not validate against any",
+    "Subtypes:",
+    "Errors:",
+    "Given value",
+    "Expected a <class 'NoneType'>",
+    "Expected a path but",
+)
+
+
+def unknown_name(what: str, name: str, known: Sequence[str] | Mapping[str, Any]) -> str:
+    """One line that says a name is unknown, and which is nearest or which there are."""
+    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(sorted(known))}."
+    return f"Unknown {what} {name!r}; {hint}"
+
+
+def add_recipe(parser: ArgumentParser, recipe: Recipe) -> None:
+    """Give a parser an option for each field of a recipe, with the recipe's value as default."""
+    for item in fields(Recipe):
+        value = getattr(recipe, item.name)
+        if item.name in FAMILIES:
+            parser.add_subclass_arguments(
+                FAMILIES[item.name],
+                item.name,
+                skip=FILLED[item.name],
+                instantiate=False,
+                required=False,
+                help=f"class and arguments of the {item.name}",
+            )
+            if value is not None:
+                entry = {"class_path": value.class_path, "init_args": dict(value.init_args)}
+                parser.set_defaults({item.name: entry})
+        elif item.name not in PROSE:
+            parser.add_argument(f"--{item.name}", type=item.type, default=value)
+
+
+def read_recipe(recipe: Recipe, settings: Any) -> Recipe:
+    """The recipe with the fields that were parsed; a length given alone replaces the other.
+
+    Raises:
+        ValueError: when both ``steps`` and ``epochs`` are given.
+    """
+    chosen: dict[str, Any] = {}
+    for item in fields(Recipe):
+        if item.name in settings:
+            value = settings[item.name]
+            chosen[item.name] = _part(value) if item.name in FAMILIES else value
+    steps, epochs = chosen["steps"], chosen["epochs"]
+    if steps is not None and epochs is not None:
+        if steps != recipe.steps and epochs != recipe.epochs:
+            raise ValueError(f"Expected --steps or --epochs but got both, {steps} and {epochs}.")
+        chosen["steps" if epochs != recipe.epochs else "epochs"] = None
+    return replace(recipe, **chosen)
+
+
+def _part(value: Any) -> Part | None:
+    if value is None:
+        return None
+    arguments = value.get("init_args")
+    return Part(value["class_path"], {} if arguments is None else arguments.as_dict())

@@ -1,0 +1,246 @@
+"""Where the rows come from: a reader for every data set of the catalogue, and for a user's file."""
+
+import math
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Parts:
+    """A data set as its source splits it: finite rows ``(N, ...)``, float32, and labels, int64."""
+
+    x_train: Tensor
+    x_test: Tensor
+    y_train: Tensor | None
+    y_test: Tensor | None
+    vocabulary: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a reader may need: the data root, the labels wanted, a seed, and leave to download."""
+
+    root: Path
+    labels: str = ""
+    seed: int = 0
+    download: bool = False
+
+
+def digits(request: Request) -> Parts:
+    """Optical digits of Alpaydin and Kaynak, 1998, with scikit-learn; our split is fixed."""
+    from sklearn.datasets import load_digits
+
+    x, y = load_digits(return_X_y=True)
+    order = _order(len(x))
+    return _select("digits", x.reshape(-1, 8, 8), y, order[:1400], order[1400:], scale=16)
+
+
+def pinwheel(request: Request) -> Parts:
+    r"""Five arcs in the plane: 10,000 points to train on and 2,000 to test with, label = arc.
+
+    A point :math:`(1 + .3 a, .05 b)` with a, b normal is turned clockwise by
+    :math:`2 \pi y / 5 + \exp(1 + .3 a) / 4`: Johnson et al., "Composing graphical models with
+    neural networks", 2016, also the synthetic data of Dilokthanakul et al., 2016. Unlike in the
+    code of Johnson et al. the coordinates are not multiplied by 10.
+    """
+    count, generator = 12_000, torch.Generator().manual_seed(request.seed)
+    y = torch.randperm(count, generator=generator) % 5
+    radial, tangential = torch.randn(2, count, generator=generator)
+    length, width = 1 + 0.3 * radial, 0.05 * tangential
+    angle = y * (2 * math.pi / 5) + length.exp() / 4
+    cos, sin = angle.cos(), angle.sin()
+    x = torch.stack([length * cos + width * sin, width * cos - length * sin], -1)
+    return _select("pinwheel", x.numpy(), y.numpy(), slice(10_000), slice(10_000, count))
+
+
+def idx(kind: str, request: Request) -> Parts:
+    """``MNIST`` or ``FashionMNIST`` as torchvision lays them out below the root, in [0, 1]."""
+    from torchvision import datasets
+
+    read = partial(getattr(datasets, kind), request.root, download=request.download)
+    folder = request.root / kind / "raw"
+    try:
+        train, test = read(train=True), read(train=False)
+    except (RuntimeError, ValueError, AssertionError, OSError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[-1]
+        if request.download:
+            raise ConnectionError(
+                f"Could not download or read {kind} in {folder} ({reason}); "
+                "check the network, or put its four IDX files there."
+            ) from error
+        raise FileNotFoundError(
+            f"No readable {kind} in {folder} ({reason}); name the folder that holds {kind} by "
+            "PRIORZOO_DATA or --data-root, or fetch it with --download (download=True)."
+        ) from error
+    arrays = {"x_train": train.data.numpy(), "x_test": test.data.numpy()}
+    arrays |= {"y_train": train.targets.numpy(), "y_test": test.targets.numpy()}
+    return _parts(folder, arrays, scale=255)
+
+
+def omniglot28(request: Request) -> Parts:
+    """``omniglot28.npz``: ``x``, ``y`` (character) and ``alphabet``, each ``_train`` and ``_test``.
+
+    The drawings of Lake et al., 2015, reduced to 28 x 28, 15 of 20 per character to train on.
+    The split is not that of Burda et al., 2015: nats are not comparable with theirs.
+    """
+    path = _local(request, "omniglot28")
+    y = "y" if request.labels == "character" else request.labels
+    arrays = _read(path, "x_train", "x_test", f"{y}_train", f"{y}_test")
+    order = _order(len(arrays["x_train"]))
+    parts = {"x_train": arrays["x_train"][order], "y_train": arrays[f"{y}_train"][order]}
+    parts |= {"x_test": arrays["x_test"], "y_test": arrays[f"{y}_test"]}
+    return _parts(path, parts, scale=255)
+
+
+def cmu_faces(request: Request) -> Parts:
+    """``cmu_faces.npz``: ``x`` (624, 60, 64), ``is_test``, and a factor of variation as labels.
+
+    Mitchell, "Machine Learning", 1997, chapter 4: 20 people, 4 poses, 4 expressions, sunglasses.
+    """
+    path = _local(request, "cmu_faces")
+    arrays = _read(path, "x", "is_test", request.labels)
+    order, test = _order(len(arrays["x"])), arrays["is_test"].astype(bool)
+    train = order[~test[order]]
+    return _select(path, arrays["x"], arrays[request.labels], train, test, scale=255)
+
+
+def freyfaces(request: Request) -> Parts:
+    """``freyfaces.npz``: ``x`` (1965, 28, 20) and ``split_train``, ``split_valid``, ``split_test``.
+
+    Roweis and Saul, 2000. The validation rows end the training rows, so ``validation=200``
+    restores the split of sizes 1565, 200 and 200 of Tomczak and Welling, 2018.
+    """
+    path = _local(request, "freyfaces")
+    arrays = _read(path, "x", "split_train", "split_valid", "split_test")
+    train = np.concatenate([arrays["split_train"], arrays["split_valid"]])
+    return _select(path, arrays["x"], None, train, arrays["split_test"], scale=255)
+
+
+def bbc_news(request: Request) -> Parts:
+    """``bbc_news_bow.npz``: counts ``x``, topics ``y``, ``vocab``, and ``part`` (train, val, test).
+
+    Greene and Cunningham, 2006, lemmatised and split by OCTIS. The validation rows end the
+    training rows, so ``validation=334`` restores that split.
+    """
+    path = _local(request, "bbc_news_bow")
+    arrays = _read(path, "x", "y", "part", "vocab")
+    train, valid, test = (np.flatnonzero(arrays["part"] == p) for p in ("train", "val", "test"))
+    rows, vocabulary = np.concatenate([train, valid]), tuple(arrays["vocab"].tolist())
+    return _select(path, arrays["x"], arrays["y"], rows, test, vocabulary=vocabulary)
+
+
+def archive(path: Path, request: Request) -> Parts:
+    """A user's ``.npz``: ``x_train``, ``x_test`` and perhaps ``y_train``, ``y_test``; unscaled."""
+    if not path.is_file():
+        raise FileNotFoundError(f"No file {path.absolute()}; give the path of a .npz file.")
+    return _parts(path, _read(path, "x_train", "x_test", optional=("y_train", "y_test")))
+
+
+def _local(request: Request, stem: str) -> Path:
+    path = request.root / f"{stem}.npz"
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"No {path.name} in {request.root}; put it there (it has no download), "
+            "or name its folder by PRIORZOO_DATA or --data-root."
+        )
+    return path
+
+
+def _read(path: Path, *keys: str, optional: tuple[str, ...] = ()) -> dict[str, Array]:
+    if not zipfile.is_zipfile(path):
+        raise ValueError(f"Expected a .npz archive but {path} is none; write it with numpy.savez.")
+    with np.load(path, allow_pickle=False) as file:
+        if missing := [key for key in keys if key not in file.files]:
+            raise ValueError(
+                f"Expected {', '.join(missing)} in {path} but got only "
+                f"{', '.join(file.files) or 'an empty file'}; name the arrays in numpy.savez."
+            )
+        return {key: _member(path, file, key) for key in (*keys, *optional) if key in file.files}
+
+
+def _member(path: Path, file: Mapping[str, Array], key: str) -> Array:
+    try:
+        return file[key]
+    except ValueError as error:
+        raise ValueError(
+            f"Expected plain numbers in {key} of {path} but got: {error}; "
+            "save an array that is not of dtype object."
+        ) from error
+
+
+def _order(count: int) -> Array:
+    """A fixed permutation, so that the first or last rows of a sorted file are a fair sample."""
+    return torch.randperm(count, generator=torch.Generator().manual_seed(0)).numpy()
+
+
+def _select(
+    where: object,
+    x: Array,
+    y: Array | None,
+    train: Any,
+    test: Any,
+    scale: float = 1,
+    vocabulary: tuple[str, ...] = (),
+) -> Parts:
+    arrays = {"x_train": x[train], "x_test": x[test]}
+    if y is not None:
+        arrays |= {"y_train": y[train], "y_test": y[test]}
+    return _parts(where, arrays, scale, vocabulary)
+
+
+def _parts(
+    where: object,
+    arrays: Mapping[str, Array],
+    scale: float = 1,
+    vocabulary: tuple[str, ...] = (),
+) -> Parts:
+    """Checks the arrays and makes tensors of them, the rows divided by ``scale``."""
+    x_train, x_test = (
+        _rows(arrays[key], f"{key} of {where}").div_(scale) for key in ("x_train", "x_test")
+    )
+    if x_test.shape[1:] != x_train.shape[1:]:
+        raise ValueError(
+            f"Expected rows of shape {tuple(x_train.shape[1:])} in x_test of {where}, as in "
+            f"x_train, but got {tuple(x_test.shape[1:])}; give both one shape."
+        )
+    y_train, y_test = (
+        _labels(arrays[key], len(x), f"{key} of {where}") if key in arrays else None
+        for key, x in (("y_train", x_train), ("y_test", x_test))
+    )
+    return Parts(x_train, x_test, y_train, y_test, vocabulary)
+
+
+def _rows(x: Array, what: str) -> Tensor:
+    if x.dtype.kind not in "buif":
+        raise ValueError(f"Expected numbers in {what} but got dtype {x.dtype}; convert them.")
+    if x.ndim < 2 or x.size == 0:
+        raise ValueError(f"Expected rows (N, ...), N > 0, in {what} but got shape {x.shape}.")
+    with np.errstate(over="ignore"):  # what float32 cannot hold is refused below, as infinity
+        rows = torch.from_numpy(x.astype(np.float32))
+    if not rows.isfinite().all():
+        bad = (~rows.flatten(1).isfinite().all(-1)).nonzero().flatten()
+        raise ValueError(
+            f"Expected finite numbers in {what} but got NaN or infinity in {len(bad)} of "
+            f"{len(rows)} rows, first in row {int(bad[0])}; drop or fill these rows."
+        )
+    return rows
+
+
+def _labels(y: Array, count: int, what: str) -> Tensor:
+    if y.dtype.kind not in "bui" or y.shape != (count,):
+        raise ValueError(
+            f"Expected integers of shape ({count},) in {what}, one a row, "
+            f"but got {y.dtype} of shape {y.shape}."
+        )
+    return torch.from_numpy(y.astype(np.int64))

@@ -1,0 +1,90 @@
+"""Tables made from result rows: ``python -m priorzoo.benchmarks.tables`` writes the README's."""
+
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+Row = Mapping[str, Any]
+
+ROWS = Path(__file__).parent / "results"
+BEGIN, END = "<!-- results -->", "<!-- /results -->"
+HEAD = (
+    "| recipe | steps | precision | seeds | K, used K | -ELBO, nats | H(y given x), nats "
+    "| majority accuracy | reference: -ELBO, accuracy |\n|---|---|---|---|---|---|---|---|---|\n"
+)
+
+
+def append_row(row: Row, path: Path) -> None:
+    """Add one row to a file of rows, in a single write."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as file:
+        file.write(json.dumps(row) + "\n")
+
+
+def read_rows(folder: Path = ROWS) -> list[Row]:
+    """All rows of the ``.jsonl`` files of a folder, in the order of their names."""
+    files = sorted(folder.glob("*.jsonl"))
+    return [json.loads(line) for file in files for line in file.read_text().splitlines()]
+
+
+def clustering_table(rows: Iterable[Row]) -> str:
+    """Markdown: a line for each group of rows that differ only in their seed, mean and sd over it.
+
+    -ELBO, entropy and accuracy are those of the test rows.
+    """
+    groups: dict[str, list[Row]] = {}
+    for row in rows:
+        key = json.dumps([row["recipe"], row["steps"], row["settings"]], sort_keys=True)
+        groups.setdefault(key, []).append(row)
+    return HEAD + "".join(map(_line, groups.values()))
+
+
+def write_readme(readme: Path, rows: Iterable[Row]) -> None:
+    """Put the table between the README's two marks."""
+    text = readme.read_text()
+    table = f"{BEGIN}\n{clustering_table(rows)}{END}"
+    readme.write_text(re.sub(f"{BEGIN}.*{END}", lambda _: table, text, flags=re.S))
+
+
+def _line(rows: Sequence[Row]) -> str:
+    first, settings = rows[0], rows[0]["settings"]
+    measured = [row["metrics"] for row in rows]
+    clustered = "clusters" in measured[0]
+    used = sorted({int(m["used_clusters"]) for m in measured}) if clustered else []
+    cells = [
+        f"`{first['recipe']}`",
+        f"{first['steps']:,}",
+        settings["precision"],
+        ", ".join(str(row["seed"]) for row in sorted(rows, key=lambda row: row["seed"])),
+        f"{measured[0]['clusters']:.0f}, {_span(used)}" if clustered else "-",
+        spread([-row["terms"]["elbo"] for row in rows], 2),
+        spread([m["entropy"] for m in measured], 2) if clustered else "-",
+        spread([m["accuracy_majority"] for m in measured], 3) if clustered else "-",
+        ", ".join(
+            f"{value:g}" for name, value in settings["published"].items() if _applies(name, first)
+        )
+        or "-",
+    ]
+    return f"| {' | '.join(cells)} |\n"
+
+
+def spread(values: Sequence[float], digits: int) -> str:
+    """Mean, and standard deviation where there are several values."""
+    middle = f"{mean(values):.{digits}f}"
+    return middle if len(values) == 1 else f"{middle} ± {stdev(values):.{digits}f}"
+
+
+def _span(values: Sequence[int]) -> str:
+    return f"{values[0]}" if len(values) == 1 else f"{values[0]} to {values[-1]}"
+
+
+def _applies(name: str, row: Row) -> bool:
+    """Whether a published figure was taken after as many steps as the row."""
+    return f" at {row['steps']:,} steps" in name
+
+
+if __name__ == "__main__":
+    write_readme(Path(__file__).parents[1] / "README.md", read_rows())

@@ -1,0 +1,73 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from priorzoo.benchmarks import tables
+from priorzoo.benchmarks.recipes import RECIPES
+
+
+def row(seed, elbo, accuracy, recipe="gmvae", steps=10_000, **settings):
+    published = {"-elbo at 10,000 steps": 97.0, "accuracy_majority at 10,000 steps": 0.666}
+    metrics = {"clusters": 10.0, "used_clusters": 9.0 + seed, "entropy": 0.5}
+    return {
+        "recipe": recipe,
+        "steps": steps,
+        "seed": seed,
+        "settings": {"precision": "float32", "published": published, **settings},
+        "terms": {"elbo": elbo},
+        "metrics": metrics | {"accuracy_majority": accuracy},
+    }
+
+
+def cells(line):
+    return [cell.strip() for cell in line.strip("|\n").split("|")]
+
+
+def test_rows_that_differ_only_in_their_seed_make_one_line():
+    *_, line = tables.clustering_table([row(0, -96.0, 0.6), row(1, -98.0, 0.8)]).splitlines()
+    assert cells(line) == [
+        "`gmvae`",
+        "10,000",
+        "float32",
+        "0, 1",
+        "10, 9 to 10",
+        "97.00 ± 1.41",
+        "0.50 ± 0.00",
+        "0.700 ± 0.141",
+        "97, 0.666",
+    ]
+
+
+@pytest.mark.parametrize(
+    "other", [{"recipe": "m2"}, {"steps": 500}, {"precision": "bf16"}, {"batch_size": 7}]
+)
+def test_rows_of_other_settings_are_not_mixed(other):
+    lines = tables.clustering_table([row(0, -96.0, 0.6), row(1, -98.0, 0.8, **other)]).splitlines()
+    assert len(lines) == 4
+
+
+def test_a_published_figure_stands_only_beside_as_many_steps():
+    *_, line = tables.clustering_table([row(0, -96.0, 0.6, steps=500)]).splitlines()
+    assert cells(line)[-1] == "-"
+
+
+def test_rows_are_appended_and_read_back(tmp_path):
+    for seed in (0, 1):
+        tables.append_row(row(seed, -96.0, 0.6), tmp_path / "new" / "some.jsonl")
+    assert tables.read_rows(tmp_path / "new") == [row(0, -96.0, 0.6), row(1, -96.0, 0.6)]
+
+
+def test_readme_shows_the_committed_rows_and_nothing_else(tmp_path):
+    readme = Path(__file__).parents[2] / "README.md"
+    copy = tmp_path / "README.md"
+    copy.write_text(readme.read_text())
+    tables.write_readme(copy, tables.read_rows())
+    assert copy.read_text() == readme.read_text()
+
+
+def test_committed_rows_belong_to_recipes_and_say_what_they_need():
+    for committed in tables.read_rows():
+        assert committed["recipe"] in RECIPES
+        assert committed.keys() >= {"settings", "seed", "steps", "device", "seconds", "versions"}
+        json.dumps(committed, allow_nan=False)
