@@ -123,7 +123,7 @@ RECIPES: dict[str, Recipe] = {
         _reference,
         summary="modified M2 (relu), a mixture by construction, with a variance floor",
         paper=SHU,
-        model=part(ModifiedM2, code=64, clusters=10, link="relu"),
+        model=part(ModifiedM2, code=64, clusters=10, link="relu", offset=True),
         guide=part(ClusterThenCode),
         decoder=part(MLP, hidden=[512]),
         published={"-elbo at 10,000 steps": 99.8, "accuracy_majority at 10,000 steps": 0.556},

@@ -1,16 +1,24 @@
 """How good a trained pair is on held-out data: the bound's terms, and a tighter bound."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import torch
+from pyro.distributions.util import scale_and_mask
 from torch import Tensor, nn
 
 from priorzoo.inference.objective import ELBO
-from priorzoo.inference.pairs import is_enumerated, latent_sites, run_pair, sample_sites
+from priorzoo.inference.pairs import (
+    Site,
+    Transform,
+    check_data,
+    evaluating,
+    is_enumerated,
+    latent_sites,
+    run_pair,
+    sample_sites,
+)
 from priorzoo.inference.randomness import Stream
-
-Transform = Callable[[Tensor], Tensor]
 
 
 def evaluate(
@@ -31,10 +39,14 @@ def evaluate(
         importance_samples: S of :func:`importance_bound`, added as ``log p(x)``; 0 for none.
         batch_size: rows held at a time.
         seed: of the transform and of the draws; the caller's random state is untouched.
+
+    Raises:
+        ValueError: for rows that the model cannot score.
     """
+    check_data(model, x, transform=transform)
     objective = ELBO(model, guide)
     totals: dict[str, float] = {}
-    with _evaluating(model, guide), torch.no_grad(), Stream(seed, x.device):
+    with evaluating(model, guide), torch.no_grad(), Stream(seed, x.device):
         for batch in _batches(x, batch_size, transform):
             terms = objective.terms(batch, len(x))
             if importance_samples:
@@ -45,7 +57,7 @@ def evaluate(
 
 
 def importance_bound(
-    model: nn.Module, guide: nn.Module, x: Tensor, samples: int, *, held: int = 20_000
+    model: nn.Module, guide: nn.Module, x: Tensor, samples: int, *, held: int = 4_000_000
 ) -> Tensor:
     r"""Estimate of :math:`\log p(x)`, a lower bound in expectation that rises with the samples.
 
@@ -56,13 +68,13 @@ def importance_bound(
     Args:
         x: rows ``(B, P)``.
         samples: S.
-        held: number of draws times rows evaluated at a time.
+        held: number of values of x, counted once for each draw, that are decoded at a time.
 
     Returns:
         ``(B,)``, in nats.
     """
     total = torch.full((len(x),), -math.inf, dtype=x.dtype, device=x.device)
-    chunk = max(1, held // len(x))
+    chunk = max(1, held // x.numel())
     for start in range(0, samples, chunk):
         weights = _log_weights(model, guide, x, min(chunk, samples - start))
         total = torch.logaddexp(total, weights.logsumexp(0))
@@ -75,29 +87,17 @@ def _log_weights(model: nn.Module, guide: nn.Module, x: Tensor, samples: int) ->
     enumerated = [site for site in latent_sites(drawn).values() if is_enumerated(site)]
     weight = torch.zeros(samples, len(x), dtype=x.dtype, device=x.device)
     for _, site in sample_sites(told):
-        weight = weight + site["fn"].log_prob(site["value"])
+        weight = weight + _score(site)
     for site in latent_sites(drawn).values():
         if not is_enumerated(site):
-            weight = weight - site["fn"].log_prob(site["value"])
+            weight = weight - _score(site)
     for site in enumerated:
         weight = weight.logsumexp(site["infer"]["_enumerate_dim"], keepdim=True)
     return weight.reshape(samples, len(x))
 
 
-class _evaluating:
-    """Inside ``with``, modules are in evaluation mode; outside, as they were."""
-
-    def __init__(self, *modules: nn.Module) -> None:
-        self.modules = [m for module in modules for m in module.modules()]
-
-    def __enter__(self) -> None:
-        self.modes = [module.training for module in self.modules]
-        for module in self.modules:
-            module.training = False
-
-    def __exit__(self, *_: object) -> None:
-        for module, mode in zip(self.modules, self.modes, strict=True):
-            module.training = mode
+def _score(site: Site) -> Tensor:
+    return scale_and_mask(site["fn"].log_prob(site["value"]), mask=site["mask"])
 
 
 def _batches(x: Tensor, batch_size: int, transform: Transform | None) -> Iterator[Tensor]:

@@ -11,9 +11,9 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from tqdm import tqdm
 
-from priorzoo.inference.evaluation import Transform, evaluate
+from priorzoo.inference.evaluation import evaluate
 from priorzoo.inference.objective import ELBO
-from priorzoo.inference.pairs import check_data, check_pair
+from priorzoo.inference.pairs import Transform, check_data, check_pair
 from priorzoo.inference.randomness import Stream
 from priorzoo.inference.step import Precision, descend
 
@@ -91,6 +91,8 @@ class Training:
         self.model, self.guide, self.data = model, guide, data
         self.objective = ELBO(model, guide) if objective is None else objective
         parameters = [p for p in self.objective.parameters() if p.requires_grad]
+        if not parameters:
+            raise ValueError("Expected parameters to learn but model and guide have none.")
         self.device = parameters[0].device
         self.objective.to(self.device)
         self.optimiser = (optimiser or _adam)(parameters)
@@ -98,11 +100,10 @@ class Training:
         self.batch_size, self.transform, self.clip = batch_size, transform, clip
         self.precision: Precision = precision
         self.validation, self.patience, self.record = validation, patience, record
-        self.seed = seed
+        self.seed, self.every = seed, every
         self._check(size)
         self.size, self.epoch = self._extent(size)
-        self.every = self.epoch if every is None else every
-        self.objective.clock.epoch = self.epoch
+        self.objective.clock.restart(self.epoch)
         self.stream = Stream(seed, self.device)
         self.batches = self._batches()
         self.history: list[Row] = []
@@ -115,12 +116,17 @@ class Training:
         """Go on for so many steps or passes over the data; returns the whole history so far."""
         if (steps is None) == (epochs is None):
             raise ValueError(f"Expected steps or epochs but got steps={steps}, epochs={epochs}.")
+        if min(steps or 0, epochs or 0) < 0:
+            raise ValueError(
+                f"Expected a positive length but got {epochs if steps is None else steps}."
+            )
         last = self.step + (round((epochs or 0) * self.epoch) if steps is None else steps)
+        every = self.epoch if self.every is None else self.every
         self.objective.clock.total = max(last, 1)
         with tqdm(total=last, initial=self.step, disable=not progress, unit="step") as bar:
             while self.step < last and not self.stopped:
                 begun = time.perf_counter()
-                until = min(last, (self.step // self.every + 1) * self.every)
+                until = min(last, (self.step // every + 1) * every)
                 with self.stream:
                     row = self._advance(until, bar)
                 self.seconds += time.perf_counter() - begun
@@ -128,7 +134,7 @@ class Training:
                 if self.validation is not None:
                     self._validate()
                 bar.set_postfix({k: f"{v:.4g}" for k, v in row.items() if k in _shown(row)})
-        if self.stopped:
+        if self.stopped and self._best[2]:
             self.objective.load_state_dict(self._best[2])
         return self.history
 
@@ -184,27 +190,20 @@ class Training:
             self.record(row)
 
     def _check(self, size: int | None) -> None:
+        if self.objective.model is not self.model or self.objective.guide is not self.guide:
+            raise ValueError("Expected an objective of the same model and guide but got another.")
         check_pair(self.model, self.guide)
         if isinstance(self.data, Tensor):
-            self._check_rows(self.data, "x")
+            check_data(self.model, self.data, "x", self.transform)
         elif size is None:
-            raise ValueError(
-                "Expected the size of the data with an iterable of batches; give size=N."
-            )
+            raise ValueError("Expected the size of the data with iterable batches; give size=N.")
         if self.validation is not None:
-            self._check_rows(self.validation, "validation")
-        if self.patience is not None and self.validation is None:
-            raise ValueError(
-                "Expected validation rows with patience but got none; give validation=."
-            )
-        if self.batch_size < 1:
-            raise ValueError(f"Expected a positive batch_size but got {self.batch_size}.")
-
-    def _check_rows(self, x: Tensor, name: str) -> None:
-        if self.transform is None or self.transform is torch.bernoulli:
-            check_data(self.model, x, name)
-        else:
-            check_data(self.model, self.transform(x[: self.batch_size]), name)
+            check_data(self.model, self.validation, "validation", self.transform)
+        elif self.patience is not None:
+            raise ValueError("Expected validation rows with patience but got none; give them.")
+        for name, value in (("batch_size", self.batch_size), ("every", self.every)):
+            if value is not None and value < 1:
+                raise ValueError(f"Expected a positive {name} but got {value}.")
 
     def _extent(self, size: int | None) -> tuple[int, int]:
         """Number of data, and of steps in one pass over them."""
@@ -217,9 +216,15 @@ class Training:
     def _batches(self) -> Iterator[Tensor]:
         """Batches without end, on the device; a tensor's rows in a new order at each pass."""
         while True:
+            x = None
             for x in self._pass():
                 x = x.to(self.device, non_blocking=True)
                 yield x if self.transform is None else self.transform(x)
+            if x is None:
+                raise ValueError(
+                    "Expected batches in every pass but got none; give a list or a DataLoader, not "
+                    "an iterator that runs out."
+                )
 
     def _pass(self) -> Iterator[Tensor]:
         if isinstance(self.data, Tensor):

@@ -30,7 +30,8 @@ class KL:
         weight: beta, a number or a schedule.
         floor: nats per datum below which the batch mean counts as this floor, with gradient zero
             (minimum information constraint, or free bits); 0 for none.
-        analytic: the closed form given the site's parents, in place of the estimate at the draw.
+        analytic: the closed form given the site's parents, where torch knows one, in place of the
+            estimate at the draw.
     """
 
     weight: float | Linear = 1.0
@@ -76,6 +77,10 @@ class ELBO(nn.Module):
 
     def forward(self, x: Tensor, size: int | None = None) -> tuple[Tensor, Terms]:
         terms = self.terms(x, size)
+        unknown = [name for name in self.kl if f"kl[{name}]" not in terms]
+        if unknown:
+            known = [name[3:-1] for name in terms if name.startswith("kl[")]
+            raise ValueError(f"Expected KL policies for sites among {known} but got {unknown}.")
         loss = torch.zeros((), device=x.device)
         for name, term in terms.items():
             if name.startswith("kl["):
@@ -95,6 +100,8 @@ class ELBO(nn.Module):
             score = scale_and_mask(score, site["scale"], site["mask"])
             if is_local(site):
                 return weights.expect(score, self.particles) * share
+            if is_enumerated(site):
+                score = weights.expect(score)
             return score.sum() / (self.particles * data)
 
         terms: Terms = {}
@@ -112,7 +119,10 @@ class ELBO(nn.Module):
 
     def _divergence(self, name: str, told: Site, guessed: Site) -> Tensor:
         if name in self.kl and self.kl[name].analytic and not is_enumerated(guessed):
-            return kl_divergence(guessed["fn"], told["fn"])
+            try:
+                return kl_divergence(guessed["fn"], told["fn"])
+            except NotImplementedError:
+                pass
         return _log_prob(guessed) - _log_prob(told)
 
     def _price(self, name: str, divergence: Tensor) -> Tensor:
@@ -143,15 +153,17 @@ class Weights:
             score: what to average, with ``events`` dimensions right of the plates.
             particles: S, averaged as well if more than 1.
         """
-        dims = self._spread(score, events)
-        parents = set(dims)
-        for dim in dims:
-            parents |= self._spread(self.log_q[dim])
+        parents: set[int] = set()
+        found = self._spread(score, events)
+        while found > parents:
+            parents = found
+            found = found.union(*(self._spread(self.log_q[dim]) for dim in parents))
         if parents:
             log_weight = torch.as_tensor(sum(self.log_q[dim] for dim in sorted(parents)))
             weight = log_weight.exp().reshape(*log_weight.shape, *[1] * events)
             summed = [dim - events for dim in sorted(parents)]
-            score = torch.where(weight > 0, weight * score, 0.0).sum(summed, keepdim=True)
+            seen = torch.where(weight == 0, 0.0, score)  # a NaN weight stays a NaN
+            score = (weight * seen).sum(summed, keepdim=True)
         if particles > 1 and score.dim() > 1:
             score = score.mean(-2 - events)
         return score.reshape(score.shape[-1 - events :])

@@ -1,6 +1,7 @@
 """A model beside its guide: running both on the same draws, and finding out why they do not fit."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pyro
@@ -10,6 +11,9 @@ from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor, nn
 
+from priorzoo.inference.randomness import Stream
+
+Transform = Callable[[Tensor], Tensor]
 Site = Any  # one of Pyro's messages, whose fields depend on their type
 
 
@@ -88,36 +92,63 @@ def is_local(site: Site) -> bool:
 def check_pair(model: nn.Module, guide: nn.Module, x: Tensor | None = None) -> None:
     """Explain in one line why this guide cannot serve this model, or do nothing.
 
-    Both are traced once on two rows, which are drawn from the model if ``x`` is None.
+    Both are traced on two rows, which are drawn from the model if ``x`` is None.
 
     Raises:
         ValueError: for sites that only one of them has, or whose shapes or supports differ, or that
-            are neither enumerated nor reparameterised.
+            are neither enumerated nor reparameterised, and for networks that do not fit.
     """
-    with torch.no_grad(), torch.random.fork_rng(), pyro.validation_enabled(False):
-        told = poutine.trace(model).get_trace(size=2)
+    with _trying(model, guide):
+        told = _attempt(model, "size=2", lambda: poutine.trace(model).get_trace(size=2))
         rows: Tensor = site_of(told, "x")["value"] if x is None else x[:2]
-        try:
-            drawn = poutine.trace(guide).get_trace(rows)
-        except (RuntimeError, TypeError) as error:
-            raise ValueError(
-                f"{type(guide).__name__} cannot run on rows {tuple(rows.shape[1:])}, which "
-                f"{type(model).__name__} draws: {error}"
-            ) from error
-    stories = {name: site for name, site in sample_sites(told) if name != "x"}
-    guesses = latent_sites(drawn)
-    problems = [
-        *_one_sided(stories, guesses),
-        *(
-            problem
-            for name in stories
-            if name in guesses
-            for problem in _differences(name, stories[name], guesses[name])
-        ),
-    ]
-    if problems:
-        pair = f"{type(guide).__name__} does not fit {type(model).__name__}: "
-        raise ValueError(pair + "; ".join(problems) + ".")
+        where = f"rows {tuple(rows.shape[1:])}, which {type(model).__name__} draws"
+        drawn = _attempt(guide, where, lambda: poutine.trace(guide).get_trace(rows))
+        stories = {name: site for name, site in sample_sites(told) if name != "x"}
+        problems = list(_problems(stories, latent_sites(drawn)))
+        if problems:
+            pair = f"{type(guide).__name__} does not fit {type(model).__name__}: "
+            raise ValueError(pair + "; ".join(problems) + ".")
+        with poutine.enum(first_available_dim=-2):
+            every = _attempt(guide, where, lambda: poutine.trace(guide).get_trace(rows))
+            replayed = poutine.replay(model, trace=every)
+            _attempt(model, "the guide's draws", lambda: replayed(rows))
+
+
+@contextmanager
+def evaluating(*modules: nn.Module) -> Iterator[None]:
+    """Inside ``with``, modules are in evaluation mode; outside, as they were."""
+    modes = [(part, part.training) for module in modules for part in module.modules()]
+    for part, _ in modes:
+        part.training = False
+    try:
+        yield
+    finally:
+        for part, mode in modes:
+            part.training = mode
+
+
+@contextmanager
+def _trying(*modules: nn.Module) -> Iterator[None]:
+    """Run programs without leaving a trace in random state, networks or settings."""
+    numbers = [p for module in modules for p in module.parameters()]
+    device = numbers[0].device if numbers else torch.device("cpu")
+    with evaluating(*modules), torch.no_grad(), Stream(0, device), pyro.validation_enabled(False):
+        yield
+
+
+def _attempt(program: nn.Module, on: str, run: Callable[[], Any]) -> Any:
+    try:
+        return run()
+    except (RuntimeError, TypeError, IndexError, AttributeError, ValueError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ValueError(f"{type(program).__name__} cannot run on {on}: {reason}") from error
+
+
+def _problems(stories: dict[str, Site], guesses: dict[str, Site]) -> Iterator[str]:
+    yield from _one_sided(stories, guesses)
+    for name in stories:
+        if name in guesses:
+            yield from _differences(name, stories[name], guesses[name])
 
 
 def _one_sided(stories: dict[str, Site], guesses: dict[str, Site]) -> Iterator[str]:
@@ -153,20 +184,36 @@ def _support(site: Site) -> str:
     return str(fn.support)
 
 
-def check_data(model: nn.Module, x: Tensor, name: str = "x") -> None:
-    """Refuse data that the model cannot score.
+def check_data(
+    model: nn.Module, x: Tensor, name: str = "x", transform: Transform | None = None
+) -> None:
+    """Refuse rows that the model cannot score.
+
+    Args:
+        x: rows ``(N, P)``.
+        name: what the message calls them.
+        transform: what each batch goes through first. The rows themselves are checked where it is
+            ``torch.bernoulli``, and otherwise the first of them once transformed.
 
     Raises:
-        ValueError: for no rows, a wrong shape, NaN or infinity, or values outside the support of
-            the likelihood.
+        ValueError: for no rows, a wrong shape or type, NaN or infinity, or values outside the
+            support of the likelihood.
     """
-    with torch.no_grad(), torch.random.fork_rng(), pyro.validation_enabled(False):
-        fn = site_of(poutine.trace(model).get_trace(size=1), "x")["fn"]
+    with _trying(model):
+        if transform is not None and transform is not torch.bernoulli:
+            x = transform(x[:100])
+        site = site_of(poutine.trace(model).get_trace(size=1), "x")
+    fn = site["fn"]
     if x.dim() != 1 + len(fn.event_shape) or x.shape[1:] != fn.event_shape:
         expected = ", ".join(["N", *map(str, fn.event_shape)])
         raise ValueError(
             f"Expected {name} of shape ({expected}) but got {tuple(x.shape)}; reshape the data or "
             "build the networks for it."
+        )
+    if x.dtype != site["value"].dtype:
+        raise ValueError(
+            f"Expected {name} of type {site['value'].dtype} like the networks but got {x.dtype}; "
+            f"convert it by {name}.to({site['value'].dtype})."
         )
     if len(x) == 0:
         raise ValueError(f"Expected {name} with at least one row but got none.")

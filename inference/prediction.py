@@ -8,7 +8,14 @@ from pyro import poutine
 from torch import Tensor, nn
 
 from priorzoo.inference.objective import Weights
-from priorzoo.inference.pairs import Means, is_enumerated, latent_sites, run_pair, site_of
+from priorzoo.inference.pairs import (
+    Means,
+    evaluating,
+    is_enumerated,
+    latent_sites,
+    run_pair,
+    site_of,
+)
 
 
 def cluster_probabilities(
@@ -39,7 +46,10 @@ def codes(
     """``(N, D)`` posterior means of the code, clusters averaged by their probabilities."""
 
     def read(drawn: poutine.Trace, _: poutine.Trace) -> Tensor:
-        return Weights(drawn).expect(latent_sites(drawn)[site]["value"], events=1)
+        found = latent_sites(drawn)
+        if site not in found:
+            raise ValueError(f"Expected one of the guide's sites {list(found)} but got {site!r}.")
+        return Weights(drawn).expect(found[site]["value"], events=1)
 
     return _over_batches(model, guide, x, batch_size, read)
 
@@ -69,13 +79,11 @@ def draw(
     Raises:
         ValueError: for a site the model lacks, or a cluster it has not.
     """
-    with torch.no_grad():
-        if given:
-            model_sites = latent_sites(poutine.trace(model).get_trace(size=1))
-            values = {name: _value(model_sites, name, v, size) for name, v in given.items()}
-            trace = poutine.trace(poutine.condition(model, data=values)).get_trace(size=size)
-        else:
-            trace = poutine.trace(model).get_trace(size=size)
+    with torch.no_grad(), evaluating(model):
+        sites = latent_sites(poutine.trace(model).get_trace(size=1)) if given else {}
+        sites.pop("x", None)
+        values = {name: _value(sites, name, v, size) for name, v in (given or {}).items()}
+        trace = poutine.trace(poutine.condition(model, data=values)).get_trace(size=size)
     site = site_of(trace, "x")
     drawn: Tensor = site["fn"].mean if means else site["value"]
     return drawn
@@ -100,7 +108,7 @@ def _over_batches(
     batch_size: int,
     read: Callable[[poutine.Trace, poutine.Trace], Tensor],
 ) -> Tensor:
-    with torch.no_grad():
+    with torch.no_grad(), evaluating(model, guide):
         return torch.cat(
             [read(*run_pair(model, guide, rows, means=True)) for rows in x.split(batch_size)]
         )
@@ -108,7 +116,7 @@ def _over_batches(
 
 def component_means(model: nn.Module, site: str = "y") -> Tensor:
     """``(K, P)`` means of x decoded from the mean code of each cluster."""
-    with torch.no_grad():
+    with torch.no_grad(), evaluating(model):
         fn = latent_sites(poutine.trace(model).get_trace(size=1))[site]["fn"]
         every = fn.enumerate_support(expand=False).reshape(-1)
         trace = poutine.trace(Means()(poutine.condition(model, data={site: every}))).get_trace(

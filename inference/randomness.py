@@ -18,7 +18,7 @@ class Stream:
 
     def __init__(self, seed: int, device: torch.device | str = "cpu") -> None:
         self.device = torch.device(device)
-        places = ["cpu", self.device] if self.device.type == "cuda" else ["cpu"]
+        places = [torch.device("cpu")] + [self.device] * (self.device.type == "cuda")
         self.state = [torch.Generator(place).manual_seed(seed).get_state() for place in places]
 
     def __enter__(self) -> None:

@@ -10,8 +10,11 @@ from typing import Any
 
 import pyro
 import torch
-from safetensors.torch import load_model, save_model
+from safetensors import SafetensorError
+from safetensors.torch import load_file, load_model, save_model
 from torch import nn
+
+from priorzoo.inference.randomness import Stream
 
 FORMAT = 1
 
@@ -71,18 +74,33 @@ def load(
             "upgrade priorzoo."
         )
     seen: dict[str, nn.Module] = {}
-    with torch.random.fork_rng():
-        model = build(config["model"], "model", seen)
-        guide = build(config["guide"], "guide", seen)
+    try:
+        with Stream(0):
+            model = build(config["model"], "model", seen)
+            guide = build(config["guide"], "guide", seen)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"Expected a model and guide in {path / 'config.json'} but it is damaged ({error!r}); "
+            "train the run again."
+        ) from error
     pair = _pair(model, guide)
     try:
-        load_model(pair, str(path / "model.safetensors"))
-    except (RuntimeError, OSError) as error:
+        _load_numbers(pair, path / "model.safetensors")
+    except (RuntimeError, OSError, SafetensorError) as error:
         raise ValueError(
             f"The numbers in {path} do not fit the classes it names: {error}"
         ) from error
     pair.to(device).eval()
     return model, guide
+
+
+def _load_numbers(pair: nn.Module, file: Path) -> None:
+    """Fill in the numbers of a file in the precision in which they were saved."""
+    saved = load_file(file)
+    for name, number in [*pair.named_parameters(), *pair.named_buffers()]:
+        if name in saved:
+            number.data = number.data.to(saved[name].dtype)
+    load_model(pair, str(file))
 
 
 def describe(module: nn.Module, place: str, seen: dict[int, str]) -> dict[str, Any]:
@@ -98,12 +116,17 @@ def describe(module: nn.Module, place: str, seen: dict[int, str]) -> dict[str, A
     seen[id(module)] = place
     kind = type(module)
     entry: dict[str, Any] = {"class_path": f"{kind.__module__}.{kind.__qualname__}"}
-    if isinstance(module, (nn.Sequential, nn.ModuleList)):
-        children = enumerate(module)
-        return entry | {"children": [describe(m, f"{place}.{i}", seen) for i, m in children]}
+    if not _is_found(kind, entry["class_path"]):
+        raise ValueError(
+            f"Expected the class of {place} at {entry['class_path']} but it is not found there; "
+            "define it at the top of a module."
+        )
+    if kind in (nn.Sequential, nn.ModuleList):
+        parts = module.named_children()
+        return entry | {"children": [describe(part, f"{place}.{i}", seen) for i, part in parts]}
     arguments = {}
     for name, parameter in inspect.signature(kind).parameters.items():
-        if kind.__module__.startswith("torch.nn") and name in ("device", "dtype"):
+        if kind.__module__.startswith("torch.nn") and name in ("device", "dtype", "_weight"):
             continue
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
             continue
@@ -127,7 +150,7 @@ def build(entry: Mapping[str, Any], place: str, seen: dict[str, nn.Module]) -> n
         module = kind(*parts) if issubclass(kind, nn.Sequential) else kind(parts)
     else:
         arguments = {
-            name: build(value, f"{place}.{name}", seen) if _is_entry(value) else value
+            name: _revive(value, f"{place}.{name}", seen)
             for name, value in entry["init_args"].items()
         }
         try:
@@ -177,8 +200,19 @@ def _plain(value: Any, place: str, seen: dict[int, str]) -> Any:
     raise ValueError(f"Expected a module or a plain value at {place} but got {value!r}.")
 
 
-def _is_entry(value: Any) -> bool:
-    return isinstance(value, dict) and ("class_path" in value or "same_as" in value)
+def _revive(value: Any, place: str, seen: dict[str, nn.Module]) -> Any:
+    if isinstance(value, dict):
+        return build(value, place, seen)
+    if isinstance(value, list):
+        return [_revive(part, f"{place}.{i}", seen) for i, part in enumerate(value)]
+    return value
+
+
+def _is_found(kind: type, class_path: str) -> bool:
+    try:
+        return locate(class_path) is kind
+    except ValueError:
+        return False
 
 
 def _pair(model: nn.Module, guide: nn.Module) -> nn.ModuleDict:
@@ -188,5 +222,8 @@ def _pair(model: nn.Module, guide: nn.Module) -> nn.ModuleDict:
 def _replace(path: Path, write: Any) -> None:
     """Write beside the file and then rename, so that it is never there by half."""
     part = path.with_name(path.name + ".part")
-    write(part)
-    part.replace(path)
+    try:
+        write(part)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)

@@ -21,6 +21,11 @@ class Clock(nn.Module):
         self.epoch, self.total = epoch, total
         self.register_buffer("step", torch.zeros((), dtype=torch.int64), persistent=False)
 
+    def restart(self, epoch: int) -> None:
+        """Begin a training whose passes over the data take so many steps."""
+        self.epoch = epoch
+        self.step.zero_()
+
     def tick(self) -> None:
         """Count one step, in place and without host synchronisation."""
         self.step += 1

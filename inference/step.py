@@ -1,6 +1,6 @@
 """One training step; the caller owns the loop."""
 
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -33,6 +33,8 @@ def descend(
     Returns:
         The terms before the step, in nats per datum, each its batch mean, on the device.
     """
+    if precision not in get_args(Precision):
+        raise ValueError(f"Expected precision among {get_args(Precision)} but got {precision!r}.")
     optimiser.zero_grad()
     with torch.autocast(x.device.type, torch.bfloat16, enabled=precision == "bf16"):
         loss, terms = objective(x, size)

@@ -29,6 +29,8 @@ class GMVAE(nn.Module):
         learn_weights: whether pi is learnt (as in VaDE) or uniform.
     """
 
+    logits: Tensor
+
     def __init__(
         self,
         decoder: nn.Module,
@@ -44,7 +46,10 @@ class GMVAE(nn.Module):
         bound = math.sqrt(6 / (clusters + code))
         self.loc = nn.Parameter(torch.empty(clusters, code).uniform_(-bound, bound))
         self.raw = nn.Parameter(torch.empty(clusters, code).uniform_(-bound, bound))
-        self.logits = nn.Parameter(torch.zeros(clusters), requires_grad=learn_weights)
+        if learn_weights:
+            self.logits = nn.Parameter(torch.zeros(clusters))
+        else:
+            self.register_buffer("logits", torch.zeros(clusters))
 
     def forward(self, x: Tensor | None = None, size: int | None = None) -> Tensor:
         with data_plate(x, size):

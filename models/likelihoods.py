@@ -1,7 +1,7 @@
 """Likelihoods: the last part of a generative story, from a decoder's output to p(x | z)."""
 
 import math
-from typing import Literal
+from typing import Literal, get_args
 
 import pyro.distributions as dist
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from priorzoo.models.distributions import Counts, Pixel
 
 SCALE_FLOOR = 1e-3
+Spread = Literal["fixed", "shared", "network"]
 
 
 class Bernoulli(nn.Module):
@@ -33,17 +34,21 @@ class Gaussian(nn.Module):
             which ``scale`` multiplies.
     """
 
-    def __init__(
-        self, scale: float = 1.0, spread: Literal["fixed", "shared", "network"] = "fixed"
-    ) -> None:
+    log_scale: Tensor
+
+    def __init__(self, scale: float = 1.0, spread: Spread = "fixed") -> None:
         super().__init__()
         if not scale > SCALE_FLOOR:
             raise ValueError(f"Expected a scale above {SCALE_FLOOR} but got {scale}.")
-        self.scale = scale
-        self.spread = spread
+        if spread not in get_args(Spread):
+            raise ValueError(f"Expected spread among {get_args(Spread)} but got {spread!r}.")
+        self.scale, self.spread = scale, spread
         self.width = 2 if spread == "network" else 1
         log_scale = torch.tensor(math.log(scale - SCALE_FLOOR))
-        self.log_scale = nn.Parameter(log_scale, requires_grad=spread == "shared")
+        if spread == "shared":
+            self.log_scale = nn.Parameter(log_scale)
+        else:
+            self.register_buffer("log_scale", log_scale)
 
     def forward(self, output: Tensor) -> dist.Independent:
         if self.spread == "network":

@@ -81,6 +81,9 @@ CATALOGUE = {
     "m2-layer": Entry(
         lambda: ModifiedM2(decoder(), **SIZES, link="layer"), cluster_then_code, binary
     ),
+    "m2-offset": Entry(
+        lambda: ModifiedM2(decoder(), **SIZES, offset=True), cluster_then_code, binary
+    ),
     "gmvae": Entry(lambda: GMVAE(decoder(), **SIZES), cluster_then_code, binary),
     "gmvae-weights": Entry(
         lambda: GMVAE(decoder(), **SIZES, learn_weights=True), cluster_then_code, binary

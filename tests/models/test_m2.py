@@ -46,6 +46,19 @@ def test_the_modified_m2_moves_and_scales_by_linear_maps_of_the_cluster(link):
     torch.testing.assert_close(logits(model, y, z), model.decoder(h))
 
 
+def test_the_offset_is_the_bias_of_the_reference_linear_maps():
+    """As in Shu's code: mu and the raw variance are linear maps of one-hot y, with a bias."""
+    model = ModifiedM2(MLP(D, P, (4,)), code=D, clusters=K, offset=True)
+    nn.init.normal_(model.shared)
+    y, z = torch.tensor([0, 2, 1, 2]), torch.randn(4, D)
+    maps = [nn.Linear(K, D), nn.Linear(K, D)]
+    for linear, rows, bias in zip(maps, (model.loc, model.raw), model.shared, strict=True):
+        linear.weight, linear.bias = nn.Parameter(rows.T), nn.Parameter(bias)
+    loc, raw = (linear(torch.eye(K)[y]) for linear in maps)
+    h = (loc + deviation(raw) * z).relu()
+    torch.testing.assert_close(logits(model, y, z), model.decoder(h))
+
+
 def test_a_misspelt_link_is_refused():
     with pytest.raises(ValueError, match="identiti"):
         ModifiedM2(MLP(D, P), code=D, clusters=K, link="identiti")
