@@ -8,7 +8,6 @@ FLOORS := models guides inference benchmarks
 
 demo: $(READY)
 	$(BIN)/priorzoo train digits-gmvae --out runs/demo --overwrite
-	$(BIN)/priorzoo report runs/demo
 
 test: $(READY)
 	$(BIN)/python -m pytest -q

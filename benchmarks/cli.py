@@ -3,6 +3,7 @@
 import inspect
 import json
 import os
+import shlex
 import sys
 from argparse import ArgumentError
 from collections.abc import Callable, Mapping, Sequence
@@ -108,12 +109,15 @@ def train(words: Sequence[str]) -> None:
         download=settings.download,
         overwrite=settings.overwrite,
         progress=sys.stderr.isatty(),
+        command=repeatable(words),
     )
     if settings.rows is not None:
         tables.append_row(run.result, Path(settings.rows))
     pictures = plots.draw_run(run, rows)
     print_scores(run.result)
-    print(f"\n{folder}: {len(pictures)} figures in {folder / 'figures'}")
+    print("figures")
+    for path in pictures:
+        print(f"  {path}")
 
 
 def evaluate(words: Sequence[str]) -> None:
@@ -158,6 +162,8 @@ def sample(words: Sequence[str]) -> None:
     print(plots.write_rows(rows, run.shape, Path(settings.out or run.folder / "samples.png")))
 
 
+PLACES = ("--seed", "--out", "--rows", "--data-root", "--device")
+
 COMMANDS: Mapping[str, Callable[[Sequence[str]], None]] = {
     "list": list_catalogue,
     "train": train,
@@ -165,6 +171,23 @@ COMMANDS: Mapping[str, Callable[[Sequence[str]], None]] = {
     "plot": plot,
     "sample": sample,
 }
+
+
+def repeatable(words: Sequence[str]) -> str:
+    """The command that trains the same again under any seed: without what names seed and places.
+
+    >>> repeatable(["m2", "--seed", "3", "--steps", "9", "--overwrite", "--out=a"])
+    'priorzoo train m2 --steps 9'
+    """
+    kept, rest = [], list(words)
+    while rest:
+        word = rest.pop(0)
+        if word.split("=")[0] in PLACES:
+            if "=" not in word:
+                rest.pop(0)
+        elif word not in ("--overwrite", "--download"):
+            kept.append(word)
+    return shlex.join(["priorzoo", "train", *kept])
 
 
 def print_scores(result: Mapping[str, Any]) -> None:

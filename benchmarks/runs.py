@@ -107,6 +107,7 @@ def train(
     download: bool = False,
     overwrite: bool = False,
     progress: bool = False,
+    command: str = "",
 ) -> tuple[Run, data.Dataset]:
     """Train a recipe, and write ``config.json``, ``model.safetensors``, ``history.jsonl`` and
     ``result.json`` into a folder.
@@ -144,6 +145,7 @@ def train(
     save(folder, model, guide)
     result: Result = {
         "recipe": name,
+        "command": command,
         "settings": settings,
         "shape": list(rows.shape),
         "seed": seed,

@@ -12,8 +12,8 @@ Row = Mapping[str, Any]
 ROWS = Path(__file__).parent / "results"
 BEGIN, END = "<!-- results -->", "<!-- /results -->"
 HEAD = (
-    "| recipe | steps | precision | seeds | K, used K | -ELBO, nats | H(y given x), nats "
-    "| majority accuracy | reference: -ELBO, accuracy |\n|---|---|---|---|---|---|---|---|---|\n"
+    "| command | steps | seeds | K, used K | -ELBO, nats | H(y given x), nats "
+    "| majority accuracy | reference: -ELBO, accuracy |\n|---|---|---|---|---|---|---|---|\n"
 )
 
 
@@ -37,7 +37,7 @@ def clustering_table(rows: Iterable[Row]) -> str:
     """
     groups: dict[str, list[Row]] = {}
     for row in rows:
-        key = json.dumps([row["recipe"], row["steps"], row["settings"]], sort_keys=True)
+        key = json.dumps([row["command"], row["steps"], row["settings"]], sort_keys=True)
         groups.setdefault(key, []).append(row)
     return HEAD + "".join(map(_line, groups.values()))
 
@@ -55,9 +55,8 @@ def _line(rows: Sequence[Row]) -> str:
     clustered = "clusters" in measured[0]
     used = sorted({int(m["used_clusters"]) for m in measured}) if clustered else []
     cells = [
-        f"`{first['recipe']}`",
+        f"`{first['command']}`",
         f"{first['steps']:,}",
-        settings["precision"],
         ", ".join(str(row["seed"]) for row in sorted(rows, key=lambda row: row["seed"])),
         f"{measured[0]['clusters']:.0f}, {_span(used)}" if clustered else "-",
         spread([-row["terms"]["elbo"] for row in rows], 2),

@@ -1,5 +1,6 @@
 import json
 import re
+import shlex
 
 import numpy as np
 import pytest
@@ -64,6 +65,7 @@ def test_train_writes_the_whole_run(recipe, tmp_path, capsys):
     assert result["settings"]["encoder"]["init_args"]["hidden"] == [8]
     assert {"priorzoo", "torch", "pyro-ppl"} <= result["versions"].keys()
     assert {"seconds", "device", "metrics"} <= result.keys()
+    assert result["command"] == f"priorzoo train {recipe} {shlex.join(QUICK)}"
     terms = result["terms"]
     divergences = sum(value for name, value in terms.items() if name.startswith("kl["))
     assert terms["elbo"] == pytest.approx(terms["reconstruction"] - divergences, abs=1e-4)
@@ -147,6 +149,11 @@ def test_epochs_replace_the_steps_of_a_recipe(tmp_path, capsys):
     words = ["train", "digits-vae", "--epochs", "2", "--batch_size", "600", "--out", str(out)]
     assert cli.main(words) == 0
     assert json.loads((out / "result.json").read_text())["steps"] == 4
+
+
+def test_the_command_of_a_row_names_neither_seed_nor_places():
+    words = "m2 --seed 3 --steps 9 --overwrite --out=there --data-root here --download --device cpu"
+    assert cli.repeatable(words.split()) == "priorzoo train m2 --steps 9"
 
 
 def test_rows_are_appended(tmp_path):

@@ -12,6 +12,7 @@ def row(seed, elbo, accuracy, recipe="gmvae", steps=10_000, **settings):
     metrics = {"clusters": 10.0, "used_clusters": 9.0 + seed, "entropy": 0.5}
     return {
         "recipe": recipe,
+        "command": f"priorzoo train {recipe}",
         "steps": steps,
         "seed": seed,
         "settings": {"precision": "float32", "published": published, **settings},
@@ -27,9 +28,8 @@ def cells(line):
 def test_rows_that_differ_only_in_their_seed_make_one_line():
     *_, line = tables.clustering_table([row(0, -96.0, 0.6), row(1, -98.0, 0.8)]).splitlines()
     assert cells(line) == [
-        "`gmvae`",
+        "`priorzoo train gmvae`",
         "10,000",
-        "float32",
         "0, 1",
         "10, 9 to 10",
         "97.00 ± 1.41",
@@ -69,5 +69,13 @@ def test_readme_shows_the_committed_rows_and_nothing_else(tmp_path):
 def test_committed_rows_belong_to_recipes_and_say_what_they_need():
     for committed in tables.read_rows():
         assert committed["recipe"] in RECIPES
-        assert committed.keys() >= {"settings", "seed", "steps", "device", "seconds", "versions"}
+        assert committed.keys() >= {
+            "command",
+            "settings",
+            "seed",
+            "steps",
+            "device",
+            "seconds",
+            "versions",
+        }
         json.dumps(committed, allow_nan=False)
