@@ -1,0 +1,121 @@
+"""What a training refuses, and that it says why."""
+
+import math
+
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+
+from priorzoo.guides import ClusterThenCode, Code
+from priorzoo.inference import (
+    check_pair,
+    fit,
+)
+from priorzoo.models import GMVAE, M2, MLP, VAE, data_plate
+
+P, D, K = 6, 2, 3
+
+
+def test_exactly_one_of_steps_and_epochs(zoo):
+    x = zoo["vae"].rows(10)
+    for length in ({}, {"steps": 1, "epochs": 1}):
+        with pytest.raises(ValueError, match="Expected steps or epochs"):
+            fit(*zoo["vae"].pair(), x, **length)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"patience": 2}, "validation rows with patience"),
+        ({"batch_size": 0}, "positive batch_size"),
+        ({"validation": torch.zeros(3, P + 1)}, r"validation of shape \(N, 6\) but got \(3, 7\)"),
+    ],
+)
+def test_settings_that_do_not_fit_are_refused(zoo, settings, message):
+    with pytest.raises(ValueError, match=message):
+        fit(*zoo["vae"].pair(), zoo["vae"].rows(10), steps=1, **settings)
+
+
+def test_a_misspelt_precision_is_refused(zoo):
+    with pytest.raises(ValueError, match="bfloat16"):
+        fit(*zoo["vae"].pair(), zoo["vae"].rows(10), steps=1, precision="bfloat16")
+
+
+def test_an_iterable_needs_its_size(zoo):
+    with pytest.raises(ValueError, match="give size=N"):
+        fit(*zoo["vae"].pair(), [zoo["vae"].rows(10)], steps=1)
+
+
+@pytest.mark.parametrize(
+    ("x", "message"),
+    [
+        (torch.zeros(3, 2, 3), r"shape \(N, 6\) but got \(3, 2, 3\)"),
+        (torch.zeros(3, 5), r"shape \(N, 6\) but got \(3, 5\)"),
+        (torch.zeros(6), r"shape \(N, 6\) but got \(6,\)"),
+        (torch.zeros(0, P), "at least one row"),
+        (255 * torch.eye(P), "from 0 to 255; rescale"),
+        (torch.full((3, P), math.nan), "NaN or infinity"),
+        (torch.full((3, P), math.inf), "NaN or infinity"),
+        (torch.zeros(3, P, dtype=torch.float64), "float64"),
+    ],
+)
+def test_data_that_cannot_be_scored_are_refused(zoo, x, message):
+    with pytest.raises(ValueError, match=message):
+        fit(*zoo["vae"].pair(), x, steps=1)
+
+
+def test_fractions_of_words_are_refused(zoo):
+    with pytest.raises(ValueError, match="rescale the data or choose another likelihood"):
+        fit(*zoo["vae-multinomial"].pair(), torch.full((3, P), 0.5), steps=1)
+
+
+class Unsummed(ClusterThenCode):
+    def forward(self, x, size=None):
+        with data_plate(x, size):
+            y = pyro.sample("y", dist.Categorical(logits=self.classifier(x)))
+            loc, scale = self.conditional_encoder(x, y).chunk(2, -1)
+            pyro.sample("z", dist.Normal(loc, scale.exp()).to_event(1))
+
+
+def vae():
+    return VAE(MLP(D, P), code=D)
+
+
+def gmvae():
+    return GMVAE(MLP(D, P), code=D, clusters=K)
+
+
+def m2(known):
+    return M2(MLP(D, P, clusters=known), code=D, clusters=K)
+
+
+def guide(kind=ClusterThenCode, code=D, clusters=K, known=K):
+    return kind(MLP(P, clusters), MLP(P, 2 * code, clusters=known))
+
+
+@pytest.mark.parametrize(
+    ("pair", "message"),
+    [
+        (lambda: (gmvae(), Code(MLP(P, 2 * D))), r"lacks the latent sites \['y'\]"),
+        (lambda: (vae(), guide()), r"model lacks the guide's sites \['y'\]"),
+        (lambda: (gmvae(), guide(clusters=4, known=4)), r"'y' .*3 values in the model, 4 values"),
+        (lambda: (vae(), Code(MLP(P, 6))), r"'z' .*\(2, 2\) in the model, \(2, 3\) in the guide"),
+        (lambda: (gmvae(), guide(code=3)), r"'z' .*\(2, 2\) in the model, \(2, 3\) in the guide"),
+        (lambda: (gmvae(), guide(Unsummed)), "neither enumerates nor reparameterises site 'y'"),
+        (lambda: (vae(), Code(MLP(P + 1, 2 * D))), r"Code cannot run on rows .*\(6,\)"),
+        (lambda: (gmvae(), guide(known=K - 1)), "ClusterThenCode cannot run"),
+        (lambda: (gmvae(), guide(known=None)), "ClusterThenCode cannot run"),
+        (lambda: (m2(known=None), guide()), "M2 cannot run"),
+        (lambda: (m2(known=K - 1), guide()), "M2 cannot run"),
+    ],
+)
+def test_a_pair_that_does_not_fit_is_refused(pair, message):
+    """In one line, before the first step, and whatever cluster is drawn in the check."""
+    for seed in range(5):
+        torch.manual_seed(seed)
+        with pytest.raises(ValueError, match=message) as error:
+            check_pair(*pair())
+        assert "\n" not in str(error.value)
+    with pytest.raises(ValueError, match=message):
+        fit(*pair(), torch.zeros(3, P), steps=1)
