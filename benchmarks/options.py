@@ -107,6 +107,10 @@ def read_recipe(recipe: Recipe, settings: Any) -> Recipe:
         if steps != recipe.steps and epochs != recipe.epochs:
             raise ValueError(f"Expected --steps or --epochs but got both, {steps} and {epochs}.")
         chosen["steps" if epochs != recipe.epochs else "epochs"] = None
+    if chosen["data"] != recipe.data:  # whose split is that of the recipe's own data
+        for name, free in (("train", None), ("validation", 0)):
+            if chosen[name] == getattr(recipe, name):
+                chosen[name] = free
     return replace(recipe, **chosen)
 
 

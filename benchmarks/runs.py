@@ -118,11 +118,16 @@ def train(
         FileExistsError: for a folder that already holds files, unless told to overwrite it.
         ValueError: for settings that do not fit together.
     """
-    if folder.exists() and any(folder.iterdir()) and not overwrite:
-        raise FileExistsError(
-            f"Expected a new folder but {folder} already holds files; choose another --out or add "
-            "--overwrite."
-        )
+    if folder.exists() and any(folder.iterdir()):
+        if not overwrite:
+            raise FileExistsError(
+                f"Expected a new folder but {folder} already holds files; choose another --out or "
+                "add --overwrite."
+            )
+        if not any((folder / name).is_file() for name in ("config.json", "history.jsonl")):
+            raise FileExistsError(
+                f"Expected a run to overwrite but {folder} holds other files; choose another --out."
+            )
     where = pick_device(device)
     settings = plain(asdict(recipe))
     rows = read_data(settings, data_root, seed=seed, download=download)

@@ -73,7 +73,7 @@ def draw(
     """``(size, P)`` rows from the prior.
 
     Args:
-        given: values at which sites are held, such as ``{"y": 3}`` for the third cluster.
+        given: values at which sites are held, such as ``{"y": 3}`` for the fourth cluster.
         means: the likelihood's means, which make the better pictures, in place of draws from it.
 
     Raises:

@@ -51,7 +51,7 @@ class M2(nn.Module):
     def forward(self, x: Tensor | None = None, size: int | None = None) -> Tensor:
         with data_plate(x, size):
             y = pyro.sample("y", dist.Categorical(logits=self.uniform))
-            z = pyro.sample("z", dist.Normal(self.origin, 1.0).to_event(1))
+            z = pyro.sample("z", dist.Normal(self.origin, torch.ones_like(self.origin)).to_event(1))
             return pyro.sample("x", self.likelihood(self.conditional_decoder(z, y)), obs=x)
 
 
@@ -108,7 +108,7 @@ class ModifiedM2(nn.Module):
         loc, scale = self.loc + self.shared[0], deviation(self.raw + self.shared[1])
         with data_plate(x, size):
             y = pyro.sample("y", dist.Categorical(logits=self.uniform))
-            z = pyro.sample("z", dist.Normal(self.origin, 1.0).to_event(1))
-            h = self.layer(loc[y] + scale[y] * z)
+            z = pyro.sample("z", dist.Normal(self.origin, torch.ones_like(self.origin)).to_event(1))
+            h = self.layer(loc[y] + scale[y] * z).to(z.dtype)
             h = h if self.link == "identity" else h.relu()
             return pyro.sample("x", self.likelihood(self.decoder(h)), obs=x)

@@ -287,6 +287,19 @@ def test_a_folder_that_holds_a_run_is_kept_unless_told_to_overwrite(run, capsys)
     assert (run / "model.safetensors").read_bytes() == before
 
 
+def test_overwrite_spares_a_folder_that_holds_no_run(tmp_path, capsys):
+    (tmp_path / "thesis.txt").write_text("mine")
+    said = fail(capsys, "train", "digits-vae", *QUICK, "--out", tmp_path, "--overwrite")
+    assert "holds other files" in said
+    assert (tmp_path / "thesis.txt").read_text() == "mine"
+
+
+def test_data_of_ones_own_are_not_split_as_the_data_of_the_recipe(tmp_path):
+    path = write(tmp_path / "few.npz", x_train=np.zeros((30, 9)), x_test=np.zeros((5, 9)))
+    words = ["train", "gmvae", *QUICK, "--data", str(path), "--out", str(tmp_path / "run")]
+    assert cli.main(words) == 0
+
+
 def test_bad_input_with_overwrite_keeps_the_old_run(run, capsys):
     said = fail(capsys, "train", "digits-gmvae", "--out", run, "--overwrite", "--train", "9000")
     assert "9000" in said
