@@ -3,12 +3,14 @@
 import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from torch import nn
 
-from priorzoo.benchmarks.recipes import Part, Recipe
+from priorzoo.benchmarks.recipes import Part, Recipe, part
+from priorzoo.inference import ELBO, KL, Penalty, check_pair
 from priorzoo.inference.saving import locate
 
 INJECTED = {
@@ -17,6 +19,7 @@ INJECTED = {
     "conditional_decoder": "network from a code and a cluster to the likelihood's parameters",
     "encoder": "network from x to location and raw variance of a code",
     "conditional_encoder": "network from x and a cluster to location and raw variance of a code",
+    "joint_encoder": "network from x to location and raw variance of a code, then of a second",
     "classifier": "network from x to the logits of the clusters",
     "model": "the model, for a guide that reads its prior",
     "code": "size D of the model's code, for a guide",
@@ -40,6 +43,7 @@ def build_pair(recipe: Recipe, shape: Sequence[int]) -> tuple[nn.Module, nn.Modu
     chosen = _arguments(recipe.model)
     code, clusters = chosen.get("code"), chosen.get("clusters")
     twice = None if code is None else 2 * code
+    both = None if code is None else 2 * (code + chosen.get("second_code", 0))
     outputs = width * getattr(likelihood, "width", 1)
 
     def network(kind: Part, *sizes: Any) -> Callable[[], nn.Module]:
@@ -50,11 +54,35 @@ def build_pair(recipe: Recipe, shape: Sequence[int]) -> tuple[nn.Module, nn.Modu
         "conditional_decoder": network(recipe.decoder, code, outputs, clusters),
         "encoder": network(recipe.encoder, width, twice, None),
         "conditional_encoder": network(recipe.encoder, width, twice, clusters),
+        "joint_encoder": network(recipe.encoder, width, both, None),
         "classifier": network(recipe.encoder, width, clusters, None),
     }
     model = _make(recipe.model, {"likelihood": likelihood}, networks)
     known = {"likelihood": likelihood, "model": model, "code": code, "clusters": clusters}
     return model, _make(recipe.guide, known, networks)
+
+
+def build_objective(
+    recipe: Recipe, model: nn.Module, guide: nn.Module, kl: Mapping[str, KL] | None = None
+) -> ELBO:
+    """The recipe's objective of a pair, with other KL policies than the recipe's if given."""
+    kind: type[ELBO] = locate(recipe.objective.class_path, ELBO)
+    penalties = {
+        name: locate(chosen.class_path, Penalty)(**chosen.init_args)
+        for name, chosen in recipe.penalties.items()
+    }
+    kl = recipe.kl if kl is None else kl
+    extra = recipe.objective.init_args
+    return kind(model, guide, kl, recipe.particles, penalties, **extra)
+
+
+def fits(recipe: Recipe, kind: type[nn.Module]) -> bool:
+    """Whether a guide of another class fits the recipe's model, see :func:`check_pair`."""
+    try:
+        check_pair(*build_pair(replace(recipe, guide=part(kind)), (8, 8)))
+    except (ValueError, ImportError):
+        return False
+    return True
 
 
 def _arguments(chosen: Part) -> dict[str, Any]:

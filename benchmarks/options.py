@@ -13,6 +13,7 @@ from torch import nn
 
 from priorzoo.benchmarks.building import INJECTED, SIZES
 from priorzoo.benchmarks.recipes import Part, Recipe
+from priorzoo.inference import ELBO
 from priorzoo.inference.saving import locate
 
 FAMILIES: Mapping[str, type] = {
@@ -21,6 +22,7 @@ FAMILIES: Mapping[str, type] = {
     "likelihood": nn.Module,
     "encoder": nn.Module,
     "decoder": nn.Module,
+    "objective": ELBO,
     "optimiser": torch.optim.Optimizer,
     "schedule": torch.optim.lr_scheduler.LRScheduler,
 }
@@ -30,6 +32,7 @@ FILLED: Mapping[str, set[str]] = {
     "likelihood": set(),
     "encoder": set(SIZES),
     "decoder": set(SIZES),
+    "objective": {"model", "guide", "kl", "particles", "penalties"},
     "optimiser": {"params"},
     "schedule": {"optimizer"},
 }

@@ -13,10 +13,9 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from priorzoo.benchmarks import data, metrics
-from priorzoo.benchmarks.building import build_pair
+from priorzoo.benchmarks.building import build_objective, build_pair
 from priorzoo.benchmarks.recipes import Part, Recipe
 from priorzoo.inference import (
-    ELBO,
     Stream,
     Training,
     check_data,
@@ -181,7 +180,7 @@ def _training(
         model,
         guide,
         rows.x_train.to(where),
-        objective=ELBO(model, guide, recipe.kl, recipe.particles),
+        objective=build_objective(recipe, model, guide),
         optimiser=lambda parameters: _make(recipe.optimiser, Optimizer, parameters),
         schedule=None if schedule is None else lambda o: _make(schedule, LRScheduler, o),
         batch_size=recipe.batch_size,

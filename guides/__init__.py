@@ -1,5 +1,17 @@
 """Amortised inference programs, one file a family."""
 
-from priorzoo.guides.gaussian import ClusterThenCode, Code
+from priorzoo.guides.exact import CodesThenCluster, CodeThenCluster, cluster_posterior
+from priorzoo.guides.flows import ClusterThenFlow, FlowCode
+from priorzoo.guides.gaussian import ClusterThenCode, Code, MeanField, MeanFieldCodes
 
-__all__ = ["ClusterThenCode", "Code"]
+__all__ = [
+    "ClusterThenCode",
+    "ClusterThenFlow",
+    "Code",
+    "CodeThenCluster",
+    "CodesThenCluster",
+    "FlowCode",
+    "MeanField",
+    "MeanFieldCodes",
+    "cluster_posterior",
+]

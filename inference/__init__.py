@@ -2,8 +2,9 @@
 
 from priorzoo.inference.evaluation import evaluate, importance_bound
 from priorzoo.inference.loop import Training, fit
-from priorzoo.inference.objective import ELBO, KL
+from priorzoo.inference.objective import ELBO, KL, Draws, Penalty
 from priorzoo.inference.pairs import check_data, check_pair
+from priorzoo.inference.penalties import Classification, ConsistencyViolation
 from priorzoo.inference.prediction import (
     cluster_probabilities,
     codes,
@@ -19,7 +20,11 @@ from priorzoo.inference.step import descend
 __all__ = [
     "ELBO",
     "KL",
+    "Classification",
+    "ConsistencyViolation",
+    "Draws",
     "Linear",
+    "Penalty",
     "Stream",
     "Training",
     "check_data",

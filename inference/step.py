@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from priorzoo.inference.objective import ELBO, Terms
+from priorzoo.inference.pairs import Labels
 
 Precision = Literal["float32", "bf16"]
 
@@ -19,6 +20,7 @@ def descend(
     *,
     clip: float | None = None,
     precision: Precision = "float32",
+    labels: Labels | None = None,
 ) -> Terms:
     """One gradient step on one mini-batch; of static shape and without host synchronisation.
 
@@ -29,6 +31,7 @@ def descend(
         size: number N of data that the rows stand for; None for B.
         clip: norm to which the gradient is cut; None for no bound.
         precision: of the linear maps and convolutions; all else is computed as the rows are.
+        labels: of discrete sites, each ``(B,)`` with -1 for unknown.
 
     Returns:
         The terms before the step, in nats per datum, each its batch mean, on the device.
@@ -37,7 +40,7 @@ def descend(
         raise ValueError(f"Expected precision among {get_args(Precision)} but got {precision!r}.")
     optimiser.zero_grad()
     with torch.autocast(x.device.type, torch.bfloat16, enabled=precision == "bf16"):
-        loss, terms = objective(x, size)
+        loss, terms = objective(x, size, labels)
     loss.backward()
     if clip is not None:
         nn.utils.clip_grad_norm_(objective.parameters(), clip)

@@ -1,5 +1,7 @@
 """Generative stories, one file a paper; networks, likelihoods, and distributions Pyro lacks."""
 
+from priorzoo.models.components import Components
+from priorzoo.models.dilokthanakul import DilokthanakulGMVAE
 from priorzoo.models.gmvae import GMVAE
 from priorzoo.models.likelihoods import Bernoulli, Gaussian, Multinomial
 from priorzoo.models.m2 import M2, ModifiedM2
@@ -13,8 +15,10 @@ __all__ = [
     "MLP",
     "VAE",
     "Bernoulli",
+    "Components",
     "ConvDecoder",
     "ConvEncoder",
+    "DilokthanakulGMVAE",
     "Gaussian",
     "ModifiedM2",
     "Multinomial",
