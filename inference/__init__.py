@@ -9,6 +9,7 @@ from priorzoo.inference.prediction import (
     codes,
     component_means,
     draw,
+    enumerates,
     reconstructions,
 )
 from priorzoo.inference.randomness import Stream
@@ -29,6 +30,7 @@ __all__ = [
     "component_means",
     "descend",
     "draw",
+    "enumerates",
     "evaluate",
     "fit",
     "importance_bound",
