@@ -10,6 +10,7 @@ from priorzoo.inference.prediction import (
     codes,
     component_means,
     draw,
+    enumerates,
     reconstructions,
 )
 from priorzoo.inference.randomness import Stream
@@ -34,6 +35,7 @@ __all__ = [
     "component_means",
     "descend",
     "draw",
+    "enumerates",
     "evaluate",
     "fit",
     "importance_bound",

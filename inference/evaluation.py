@@ -14,6 +14,7 @@ from priorzoo.inference.pairs import (
     check_data,
     evaluating,
     is_enumerated,
+    is_local,
     latent_sites,
     run_pair,
     sample_sites,
@@ -41,8 +42,12 @@ def evaluate(
         seed: of the transform and of the draws; the caller's random state is untouched.
 
     Raises:
-        ValueError: for rows that the model cannot score.
+        ValueError: for rows that the model cannot score, or a negative number of samples.
     """
+    if importance_samples < 0:
+        raise ValueError(
+            f"Expected importance_samples of at least 0 but got {importance_samples}; 0 for none."
+        )
     check_data(model, x, transform=transform)
     objective = ELBO(model, guide)
     totals: dict[str, float] = {}
@@ -72,7 +77,12 @@ def importance_bound(
 
     Returns:
         ``(B,)``, in nats.
+
+    Raises:
+        ValueError: for less than one sample, or a pair with global sites.
     """
+    if samples < 1:
+        raise ValueError(f"Expected at least one sample but got samples={samples}.")
     total = torch.full((len(x),), -math.inf, dtype=x.dtype, device=x.device)
     chunk = max(1, held // x.numel())
     for start in range(0, samples, chunk):
@@ -84,6 +94,13 @@ def importance_bound(
 def _log_weights(model: nn.Module, guide: nn.Module, x: Tensor, samples: int) -> Tensor:
     """``(S, B)`` log importance weights with the enumerated sites summed out."""
     drawn, told = run_pair(model, guide, x, particles=samples)
+    sites = [*sample_sites(told), *sample_sites(drawn)]
+    shared = sorted({name for name, site in sites if not is_local(site)})
+    if shared:
+        raise ValueError(
+            f"Expected a pair whose sites are all local but {shared} belong to the whole "
+            "data set, which has no bound for each row; use the terms of evaluate."
+        )
     enumerated = [site for site in latent_sites(drawn).values() if is_enumerated(site)]
     weight = torch.zeros(samples, len(x), dtype=x.dtype, device=x.device)
     for _, site in sample_sites(told):

@@ -36,8 +36,8 @@ def descend(
     Returns:
         The terms before the step, in nats per datum, each its batch mean, on the device.
     """
-    if precision not in get_args(Precision):
-        raise ValueError(f"Expected precision among {get_args(Precision)} but got {precision!r}.")
+    check_step(clip, precision)
+    objective.clock.to(x.device)  # made before the networks moved, perhaps
     optimiser.zero_grad()
     with torch.autocast(x.device.type, torch.bfloat16, enabled=precision == "bf16"):
         loss, terms = objective(x, size, labels)
@@ -47,3 +47,15 @@ def descend(
     optimiser.step()
     objective.clock.tick()
     return {name: term.detach().mean() for name, term in terms.items()}
+
+
+def check_step(clip: float | None, precision: str) -> None:
+    """Refuse settings with which :func:`descend` cannot run.
+
+    Raises:
+        ValueError: for a norm that is not positive, or an unknown precision.
+    """
+    if precision not in get_args(Precision):
+        raise ValueError(f"Expected precision among {get_args(Precision)} but got {precision!r}.")
+    if clip is not None and not clip > 0:
+        raise ValueError(f"Expected a positive clip but got {clip}; give None for no bound.")
