@@ -26,6 +26,7 @@ INJECTED = {
     "clusters": "number K of the model's clusters, for a guide",
 }
 SIZES = ("inputs", "outputs", "clusters", "shape")
+LAYERS = ("code", "clusters", "hidden", "channels")  # sizes that a recipe chooses
 
 
 def build_pair(recipe: Recipe, shape: Sequence[int]) -> tuple[nn.Module, nn.Module]:
@@ -38,8 +39,10 @@ def build_pair(recipe: Recipe, shape: Sequence[int]) -> tuple[nn.Module, nn.Modu
     Raises:
         ValueError: for a class or argument that does not exist, or one that is left unfilled.
     """
+    for place in ("model", "guide", "encoder", "decoder"):
+        _check_sizes(place, getattr(recipe, place))
     width = math.prod(shape)
-    likelihood = _make(recipe.likelihood, {})
+    likelihood = _fill(recipe.likelihood, {})
     chosen = _arguments(recipe.model)
     code, clusters = chosen.get("code"), chosen.get("clusters")
     twice = None if code is None else 2 * code
@@ -47,7 +50,7 @@ def build_pair(recipe: Recipe, shape: Sequence[int]) -> tuple[nn.Module, nn.Modu
     outputs = width * getattr(likelihood, "width", 1)
 
     def network(kind: Part, *sizes: Any) -> Callable[[], nn.Module]:
-        return partial(_make, kind, dict(zip(SIZES, (*sizes, tuple(shape)), strict=True)))
+        return partial(_fill, kind, dict(zip(SIZES, (*sizes, tuple(shape)), strict=True)))
 
     networks = {
         "decoder": network(recipe.decoder, code, outputs, None),
@@ -57,9 +60,9 @@ def build_pair(recipe: Recipe, shape: Sequence[int]) -> tuple[nn.Module, nn.Modu
         "joint_encoder": network(recipe.encoder, width, both, None),
         "classifier": network(recipe.encoder, width, clusters, None),
     }
-    model = _make(recipe.model, {"likelihood": likelihood}, networks)
+    model = _fill(recipe.model, {"likelihood": likelihood}, networks)
     known = {"likelihood": likelihood, "model": model, "code": code, "clusters": clusters}
-    return model, _make(recipe.guide, known, networks)
+    return model, _fill(recipe.guide, known, networks)
 
 
 def build_objective(
@@ -92,7 +95,16 @@ def _arguments(chosen: Part) -> dict[str, Any]:
     return defaults | dict(chosen.init_args)
 
 
-def _make(
+def _check_sizes(place: str, chosen: Part) -> None:
+    """Layers of no width are built by torch with a warning, and learn nothing."""
+    for name in LAYERS:
+        value = chosen.init_args.get(name)
+        sizes = value if isinstance(value, (list, tuple)) else [value]
+        if any(isinstance(size, int) and size < 1 for size in sizes):
+            raise ValueError(f"Expected {place}.{name} of at least 1 but got {value}.")
+
+
+def _fill(
     chosen: Part,
     known: Mapping[str, Any],
     networks: Mapping[str, Callable[[], nn.Module]] | None = None,
@@ -107,7 +119,7 @@ def _make(
         raise ValueError(f"Expected arguments among {names} for {kind.__name__} but got {unknown}.")
     try:
         made: nn.Module = kind(**arguments | dict(chosen.init_args))
-    except TypeError as error:
+    except (TypeError, RuntimeError, ZeroDivisionError) as error:
         raise ValueError(
             f"{kind.__name__} cannot be built: {error}. Filled in by name are {list(INJECTED)}."
         ) from error

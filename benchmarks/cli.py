@@ -49,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if words[0] not in COMMANDS:
             raise ValueError(unknown_name("command", words[0], COMMANDS))
         COMMANDS[words[0]](words[1:])
-    except (ValueError, FileNotFoundError, FileExistsError, ConnectionError) as error:
+    except (ValueError, OSError) as error:
         print(f"priorzoo {words[0]}: error: {error}", file=sys.stderr)
         return 2
     except FloatingPointError as error:
@@ -118,10 +118,9 @@ def train(words: Sequence[str]) -> None:
     )
     if settings.rows is not None:
         tables.append_row(run.result, Path(settings.rows))
-    pictures = plots.draw_run(run, rows)
     print_scores(run.result)
-    print("figures")
-    for path in pictures:
+    print("figures", flush=True)
+    for path in plots.draw_run(run, rows):
         print(f"  {path}")
 
 
