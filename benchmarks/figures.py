@@ -7,6 +7,7 @@ on those of a new figure that pyplot does not hold. ``N`` data, ``K`` clusters, 
 from collections.abc import Mapping, Sequence
 from itertools import cycle
 from pathlib import Path
+from string import ascii_uppercase
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,8 @@ HUES += ["#882255", "#44aa99", "#999933", "#aa4499", "#000000"]
 OTHERS = "#dddddd"
 LEGIBLE = 20  # categories that colours, counts or rows can tell apart
 POINTS = 5_000
+OUTLINE = [withStroke(linewidth=2, foreground="white")]
+LETTERS = ascii_uppercase
 DASHES: dict[str, Any] = {"train": "-", "valid": "--"}
 
 
@@ -80,6 +83,32 @@ def draw_plane(
     return axes
 
 
+def draw_embedding(
+    places: Mapping[str, tuple[Tensor, Tensor | None]],
+    ways: Tensor | None = None,
+    axes: Sequence[Axes] | None = None,
+) -> list[Axes]:
+    """Places ``(N, 2)`` with their labels ``(N,)``, if known, in a panel for each name.
+
+    Of more dimensions the plane is as in :func:`draw_plane`. Ways ``(W, S, 2)``, at most 26, are
+    drawn over every panel, with a letter where they begin. The first 5,000 places are drawn.
+    """
+    axes = _row(len(places)) if axes is None else list(axes)
+    drawn = () if ways is None else ways.numpy(force=True)
+    for ax, (name, (u, labels)) in zip(axes, places.items(), strict=True):
+        plane, (across, up) = _project(u)
+        if labels is None:
+            ax.scatter(plane[:POINTS, 0], plane[:POINTS, 1], s=7, linewidths=0, color=HUES[3])
+        else:
+            _scatter(ax, plane[:POINTS], labels[:POINTS].numpy(force=True))
+        ax.set(xlabel=across.replace("z", "u"), ylabel=up.replace("z", "u"), title=name)
+        ax.set_aspect("equal", adjustable="datalim")
+        for letter, way in zip(LETTERS, drawn, strict=False):
+            ax.plot(*way.T, ".-", color="black", linewidth=0.8, markersize=3)
+            ax.annotate(letter, way[0], weight="bold", color="black", path_effects=OUTLINE)
+    return axes
+
+
 def _row(panels: int) -> list[Axes]:
     figure = Figure(figsize=(4.2 * panels, 3.6), layout="constrained")
     return list(figure.subplots(1, panels, squeeze=False)[0])
@@ -117,7 +146,7 @@ def _scatter(ax: Axes, plane: NDArray[Any], categories: NDArray[Any]) -> None:
             va="center",
             weight="bold",
             fontsize="small",
-            path_effects=[withStroke(linewidth=2, foreground="white")],
+            path_effects=OUTLINE,
         )
 
 

@@ -4,7 +4,7 @@ import difflib
 import inspect
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import asdict, fields, replace
 from typing import Any
 
 import torch
@@ -13,7 +13,7 @@ from torch import nn
 
 from priorzoo.benchmarks.building import INJECTED, SIZES
 from priorzoo.benchmarks.recipes import Part, Recipe
-from priorzoo.inference.saving import locate
+from priorzoo.inference.saving import describe, locate
 
 FAMILIES: Mapping[str, type] = {
     "model": nn.Module,
@@ -85,8 +85,7 @@ def add_recipe(parser: ArgumentParser, recipe: Recipe) -> None:
                 help=f"class and arguments of the {item.name}",
             )
             if value is not None:
-                entry = {"class_path": value.class_path, "init_args": dict(value.init_args)}
-                parser.set_defaults({item.name: entry})
+                parser.set_defaults({item.name: asdict(value)})
         elif item.name not in PROSE:
             parser.add_argument(f"--{item.name}", type=item.type, default=value)
 
@@ -118,4 +117,10 @@ def _part(value: Any) -> Part | None:
     if value is None:
         return None
     arguments = value.get("init_args")
-    return Part(value["class_path"], {} if arguments is None else arguments.as_dict())
+    chosen = {} if arguments is None else arguments.as_dict()
+    return Part(value["class_path"], {name: _written(v, name) for name, v in chosen.items()})
+
+
+def _written(value: Any, name: str) -> Any:
+    """An argument as JSON can write it; the parser builds a module that is one."""
+    return describe(value, name, {}) if isinstance(value, nn.Module) else value

@@ -23,9 +23,11 @@ from priorzoo.inference import (
     cluster_probabilities,
     evaluate,
     load,
+    remember,
     save,
 )
 from priorzoo.inference.saving import locate, versions
+from priorzoo.models import NonparametricVAE
 
 Result = dict[str, Any]
 
@@ -148,6 +150,8 @@ def train(
     folder.mkdir(parents=True)
     training.run(recipe.steps, recipe.epochs, progress=progress)
     save(folder, model, guide)
+    if isinstance(model, NonparametricVAE):
+        remember(model, guide, rows.x_train.to(where), recipe.memory).save(folder)
     result: Result = {
         "recipe": name,
         "command": command,

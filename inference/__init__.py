@@ -2,6 +2,7 @@
 
 from priorzoo.inference.evaluation import evaluate, importance_bound
 from priorzoo.inference.loop import Training, fit
+from priorzoo.inference.memory import Memory, reconstructions_through, remember
 from priorzoo.inference.objective import ELBO, KL
 from priorzoo.inference.pairs import check_data, check_pair
 from priorzoo.inference.prediction import (
@@ -20,6 +21,7 @@ __all__ = [
     "ELBO",
     "KL",
     "Linear",
+    "Memory",
     "Stream",
     "Training",
     "check_data",
@@ -34,5 +36,7 @@ __all__ = [
     "importance_bound",
     "load",
     "reconstructions",
+    "reconstructions_through",
+    "remember",
     "save",
 ]

@@ -29,6 +29,7 @@ class MLP(nn.Module):
         hidden: sizes of the hidden layers; none for a linear map.
         clusters: number K of clusters, for a network called with ``y``, integers in 0..K-1 of a
             shape that broadcasts with the batch; None for a network of x alone.
+        dropout: probability with which a hidden unit is left out while training.
     """
 
     def __init__(
@@ -37,9 +38,11 @@ class MLP(nn.Module):
         outputs: int,
         hidden: Sequence[int] = (512, 512),
         clusters: int | None = None,
+        dropout: float = 0.0,
     ) -> None:
         super().__init__()
         self.inputs, self.outputs, self.hidden, self.clusters = inputs, outputs, hidden, clusters
+        self.dropout = dropout
         sizes = [inputs, *hidden, outputs]
         self.layers = nn.ModuleList(nn.Linear(*pair) for pair in itertools.pairwise(sizes))
         glorot(self)
@@ -53,7 +56,7 @@ class MLP(nn.Module):
         if y is not None:
             h = h + functional.embedding(y, self.shift)
         for layer in rest:
-            h = layer(h.relu())
+            h = layer(functional.dropout(h.relu(), self.dropout, self.training))
         return h.to(x.dtype)
 
 

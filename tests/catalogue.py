@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from priorzoo.guides import ClusterThenCode, Code
+from priorzoo.guides import ClusterThenCode, Code, CodeAndPlace
 from priorzoo.models import (
     GMVAE,
     M2,
@@ -19,8 +19,11 @@ from priorzoo.models import (
     ConvDecoder,
     ConvEncoder,
     Gaussian,
+    KernelMean,
+    LeaveOneOutGP,
     ModifiedM2,
     Multinomial,
+    NonparametricVAE,
 )
 
 P, D, K = 6, 2, 3
@@ -29,9 +32,12 @@ SIZES = {"code": D, "clusters": K}
 
 
 class Entry(NamedTuple):
+    """``batchwise`` names the factors over a batch as a whole, which no partition adds up."""
+
     model: Callable[[], nn.Module]
     guide: Callable[[], nn.Module]
     rows: Callable[[int], Tensor]
+    batchwise: tuple[str, ...] = ()
 
     def pair(self) -> tuple[nn.Module, nn.Module]:
         return self.model(), self.guide()
@@ -68,6 +74,10 @@ def convolutions() -> ClusterThenCode:
     )
 
 
+def code_and_place() -> CodeAndPlace:
+    return CodeAndPlace(MLP(P, 2 * D, (5,)), MLP(P, 2, (5,)))
+
+
 CATALOGUE = {
     "vae": Entry(lambda: VAE(decoder(), code=D), code, binary),
     "vae-gaussian": Entry(lambda: VAE(decoder(), Gaussian(0.7), D), code, real),
@@ -96,5 +106,22 @@ CATALOGUE = {
     ),
     "gmvae-conv": Entry(
         lambda: GMVAE(ConvDecoder(D, P, SHAPE, (2, 3), (4,)), **SIZES), convolutions, binary
+    ),
+    "nonparametric": Entry(
+        lambda: NonparametricVAE(decoder(), code=D), code_and_place, binary, ("coupling",)
+    ),
+    "nonparametric-unit": Entry(
+        lambda: NonparametricVAE(
+            decoder(), Gaussian(0.7), D, coupling=KernelMean(2.0, True), unit_plane=True
+        ),
+        code_and_place,
+        real,
+        ("coupling",),
+    ),
+    "nonparametric-gp": Entry(
+        lambda: NonparametricVAE(decoder(), code=D, coupling=LeaveOneOutGP()),
+        code_and_place,
+        binary,
+        ("coupling",),
     ),
 }
