@@ -9,6 +9,7 @@ import argparse
 import resource
 import sys
 from collections.abc import Sequence
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +22,12 @@ from priorzoo.benchmarks.runs import Run
 from priorzoo.inference import Memory, Stream, codes, draw
 from priorzoo.inference.memory import straight
 from priorzoo.inference.pairs import evaluating
-from priorzoo.models import ConvEncoder, NonparametricVAE
+from priorzoo.models import MLP, ConvEncoder, NonparametricVAE
 
 NEIGHBOURS = 10
 RANKED = 5_000  # test rows among which neighbours are ranked, for trustworthiness
 PAIRS = 500  # of training rows of two classes, to interpolate between
+SHARED = ("data", "binarise", "train", "validation")
 STEPS = 11  # pictures from end to end
 SURE = 0.9  # probability of a class from which the classifier counts as confident
 
@@ -146,11 +148,11 @@ def score(run: Run, rows: Dataset, judge: nn.Module, umap: bool = False) -> dict
     assert rows.y_train is not None
     ways = Interpolation(run, rows.x_train)
     asked = codes(run.model, run.guide, x, site=ways.site)
-    found: dict[str, Any] = {"site": ways.site, "direct": nats(codes(run.model, run.guide, x))}
+    found: dict[str, Any] = {"site": ways.site, "dimensions": ways.points.shape[1]}
+    found["direct"] = nats(codes(run.model, run.guide, x))
     if ways.memory is not None:
         found["through_plane"] = nats(ways.memory.codes_at(asked))
-        found["memories"], found["queries"] = len(ways.memory.places), len(x)
-        found["peak_gib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+        found["memories"] = len(ways.memory.places)
     found |= plane_scores(rows, ways.points, asked)
     between = ways.between(*different_pairs(rows.y_train))
     sure = confidence(judge, between.flatten(0, 1)).unflatten(0, between.shape[:2]) > SURE
@@ -160,6 +162,23 @@ def score(run: Run, rows: Dataset, judge: nn.Module, umap: bool = False) -> dict
     found["confident_ends"] = sure[:, [0, -1]].float().mean().item()
     found["confident_data"] = (confidence(judge, x) > SURE).float().mean().item()
     return found | {"pixels": pixel_planes(rows, umap, run.result["seed"])}
+
+
+def peak(memories: int = 60_000, queries: int = 10_000, code: int = 500) -> dict[str, float]:
+    """Most memory that a new process ever holds which places so many queries, in GiB; on Linux.
+
+    That of Python, its libraries and the arrays themselves included.
+    """
+    with get_context("spawn").Pool(1) as pool:
+        held = pool.apply(_place, (memories, queries, code))
+    return {"memories": memories, "queries": queries, "code": code, "peak_gib": held / 2**20}
+
+
+def _place(memories: int, queries: int, code: int) -> int:
+    model = NonparametricVAE(MLP(code, 1, ()), code=code)
+    memory = Memory(model, torch.randn(memories, 2), torch.randn(memories, code))
+    memory.codes_at(torch.randn(queries, 2))
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def draw_runs(named: dict[str, Run], rows: Dataset, folder: Path, shown: int = 4) -> list[Path]:
@@ -191,12 +210,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--rows", type=Path, help="file of rows to append to")
     parser.add_argument("--figures", type=Path, help="folder for figures over all the runs")
     parser.add_argument("--umap", action="store_true", help="UMAP of the pixels beside PCA")
+    parser.add_argument("--peak", action="store_true", help="measure the memory of a full plane")
     parser.add_argument("--data-root", help="folder of the data sets")
     settings = parser.parse_args(arguments)
     opened = {folder.name: runs.open_run(folder, "cpu") for folder in settings.runs}
+    first, *others = opened.values()
+    if any(run.settings[k] != first.settings[k] for run in others for k in SHARED):
+        parser.error(f"Expected runs that agree in {', '.join(SHARED)}; score others apart.")
+    rows = runs.read_data(first.settings, settings.data_root, seed=first.result["seed"])
+    judge, most = train_judge(rows), {"peak": peak()} if settings.peak else {}
     for run in opened.values():
-        rows = runs.read_data(run.settings, settings.data_root, seed=run.result["seed"])
-        found = score(run, rows, train_judge(rows), settings.umap)
+        found = score(run, rows, judge, settings.umap) | most
         print(run.folder, {k: round(v, 4) if isinstance(v, float) else v for k, v in found.items()})
         if settings.rows is not None:
             tables.append_row(run.result | {"embedding": found}, settings.rows)

@@ -17,8 +17,8 @@ HEAD = (
 
 EMBEDDING_HEAD = (
     "| command | steps | seeds | reconstruction, nats: at a draw of the code, at its mean, through "
-    "the plane | 10 nearest neighbours | trustworthiness | confident in between |\n"
-    "|---|---|---|---|---|---|---|\n"
+    "the plane | embedding, dimensions | 10 nearest neighbours | trustworthiness "
+    "| confident in between |\n|---|---|---|---|---|---|---|---|\n"
 )
 
 
@@ -55,7 +55,7 @@ def embedding_table(rows: Iterable[Row]) -> str:
         measured = [plane for plane in found.values() if plane is not None]
         if measured:
             seeds = ", ".join(str(seed) for seed in sorted(found) if found[seed] is not None)
-            cells = [f"{name.upper()} of the pixels", "-", seeds, "-", *_plane(measured), "-"]
+            cells = [f"{name.upper()} of the pixels", "-", seeds, "-", "2", *_plane(measured), "-"]
             lines.append(f"| {' | '.join(cells)} |\n")
     return EMBEDDING_HEAD + "".join(lines)
 
@@ -69,6 +69,7 @@ def _embedding_line(name: str, rows: Sequence[Row]) -> str:
         f"{rows[0]['steps']:,}",
         ", ".join(str(row["seed"]) for row in sorted(rows, key=lambda row: row["seed"])),
         ", ".join(spread(values, 1) if values else "-" for values in nats),
+        f"{planes[0]['site']}, {planes[0]['dimensions']}",
         *_plane(planes),
         spread([plane["confident_between"] for plane in planes], 3),
     ]

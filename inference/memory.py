@@ -50,11 +50,12 @@ class Memory:
     def codes_at(self, u: Tensor) -> Tensor:
         """``(Q, D)`` codes at places ``(Q, 2)``."""
         chunk = max(1, self.held // len(self.places))
+        # Filled in place: parts kept between large arrays that go would scatter over the heap.
+        found = self.codes.new_empty(len(u), self.codes.shape[1])
         with torch.no_grad():
-            parts = [
-                self._coupling.predict(at, self.places, self._targets) for at in u.split(chunk)
-            ]
-        return torch.cat(parts)
+            for at, part in zip(u.split(chunk), found.split(chunk), strict=True):
+                part.copy_(self._coupling.predict(at, self.places, self._targets))
+        return found
 
     def sample_at(self, u: Tensor, means: bool = True) -> Tensor:
         """``(Q, P)`` rows at places ``(Q, 2)``: the likelihood's means, or draws from it."""

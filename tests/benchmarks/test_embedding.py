@@ -1,6 +1,8 @@
 """The scores of a plane against brute force, and the command on small runs."""
 
 import json
+import shutil
+import sys
 
 import pytest
 import torch
@@ -134,6 +136,26 @@ def test_scores_runs_and_draws_them_side_by_side(folders, rows, tmp_path, monkey
         assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_runs_of_other_data_are_not_mixed(folders, tmp_path, capsys):
+    """Whose pairs, neighbours and classifier would not be the same."""
+    other = tmp_path / "other"
+    shutil.copytree(folders / "digits-vae", other)
+    result = json.loads((other / "result.json").read_text())
+    result["settings"]["train"] = 1_000
+    (other / "result.json").write_text(json.dumps(result))
+    with pytest.raises(SystemExit):
+        embedding.main([str(folders / "digits-vae"), str(other)])
+    assert "Expected runs that agree in data" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the peak is in KiB on Linux alone")
+def test_the_memory_in_use_does_not_grow_with_the_queries():
+    """1,500 queries of 60,000 places: the weights alone would take 343 MiB, several times over."""
+    one, many = (embedding.peak(60_000, queries, 50)["peak_gib"] for queries in (1, 1_500))
+    assert 0.1 < one < 2
+    assert many - one < 0.2
+
+
 def test_a_coupling_is_chosen_on_the_command_line(tmp_path, monkeypatch):
     monkeypatch.setattr(plots, "draw_run", lambda *_: [])
     words = ["--model.coupling", "priorzoo.models.LeaveOneOutGP", "--model.coupling.jitter", "0.2"]
@@ -155,7 +177,7 @@ def test_rows_of_planes_have_a_table_of_their_own():
             "seed": seed,
             "settings": {},
             "terms": {"reconstruction": -100.0 - seed},
-            "embedding": plane | {"direct": -99.0, "pixels": more},
+            "embedding": plane | {"site": "u", "dimensions": 2, "direct": -99, "pixels": more},
         }
 
     pca = {"neighbour_accuracy": 0.4, "trustworthiness": 0.7}
@@ -164,6 +186,6 @@ def test_rows_of_planes_have_a_table_of_their_own():
     *_, first, second = tables.embedding_table(rows).splitlines()
     assert first == (
         "| `priorzoo train nonparametric-500` | 4,300 | 0, 1 | -100.5 ± 0.7, -99.0 ± 0.0, - "
-        "| 0.850 ± 0.071 | 0.900 ± 0.000 | 0.500 ± 0.000 |"
+        "| u, 2 | 0.850 ± 0.071 | 0.900 ± 0.000 | 0.500 ± 0.000 |"
     )
-    assert second == "| PCA of the pixels | - | 0, 1 | - | 0.400 ± 0.000 | 0.700 ± 0.000 | - |"
+    assert second == "| PCA of the pixels | - | 0, 1 | - | 2 | 0.400 ± 0.000 | 0.700 ± 0.000 | - |"

@@ -1,8 +1,5 @@
 """The memory against sums over all of it."""
 
-import subprocess
-import sys
-
 import pytest
 import torch
 
@@ -127,25 +124,3 @@ def test_what_cannot_be_remembered_is_refused(zoo):
         Memory(zoo["vae"].model(), torch.randn(N, 2), torch.randn(N, D))
     with pytest.raises(ValueError, match="as many places as codes but got 50 and 49"):
         Memory(zoo["nonparametric"].model(), torch.randn(N, 2), torch.randn(N - 1, D))
-
-
-MEASURED = """
-import resource, torch
-from priorzoo.inference import Memory
-from priorzoo.models import MLP, NonparametricVAE
-torch.set_num_threads(1)
-model = NonparametricVAE(MLP(2, 4, ()), code=2)
-memory = Memory(model, torch.randn(60_000, 2), torch.randn(60_000, 2))
-u = torch.randn({queries}, 2)
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-memory.codes_at(u)
-print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
-"""
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="the peak is in KiB on Linux alone")
-def test_memory_in_use_does_not_grow_with_the_queries():
-    """1,000 queries of 60,000 places: the weights alone would take 229 MiB, several times over."""
-    run = [sys.executable, "-c", MEASURED.format(queries=1_000)]
-    done = subprocess.run(run, capture_output=True, text=True, check=True)
-    assert float(done.stdout) < 150

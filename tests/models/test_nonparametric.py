@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from priorzoo.guides import Code, CodeAndPlace
-from priorzoo.inference import ELBO, check_pair, codes, evaluate, fit
+from priorzoo.inference import ELBO, check_pair, codes, evaluate, fit, load, save
 from priorzoo.models import MLP, VAE, KernelMean, LeaveOneOutGP, NonparametricVAE, data_plate
 from priorzoo.models.distributions import diagonal_normal
 
@@ -115,6 +115,20 @@ def test_a_guide_without_places_is_refused():
     decoder, encoder, _ = networks()
     with pytest.raises(ValueError, match=r"the guide lacks the latent sites \['q', 'u'\]"):
         check_pair(NonparametricVAE(decoder, code=D), Code(encoder))
+
+
+def test_a_loaded_pair_trains_with_dropout_again(tmp_path):
+    """And is evaluated without, before and after."""
+    networks = MLP(D, P, (8,), dropout=0.5), MLP(P, 2 * D, (5,)), MLP(P, 2, (5,), dropout=0.5)
+    save(tmp_path, NonparametricVAE(networks[0], code=D), CodeAndPlace(*networks[1:]))
+    model, guide = load(tmp_path)
+    x = rows()
+    torch.testing.assert_close(codes(model, guide, x, site="u"), guide.locator(x))
+    fit(model, guide, x, steps=1)
+    assert (guide.locator(x) != guide.locator(x)).any()
+    expected = guide.locator.eval()(x)
+    guide.locator.train()
+    torch.testing.assert_close(codes(model, guide, x, site="u"), expected)
 
 
 def test_codes_and_places_are_read_by_their_sites():
