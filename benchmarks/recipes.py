@@ -132,6 +132,7 @@ _plain = Recipe(
     guide=part(Code),
     encoder=BODIN,
     decoder=BODIN,
+    optimiser=part(torch.optim.Adam, lr=1e-3, fused=True),
     binarise="none",
     train=55_000,
     validation=5_000,

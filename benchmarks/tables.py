@@ -10,15 +10,11 @@ from typing import Any
 Row = Mapping[str, Any]
 
 ROWS = Path(__file__).parent / "results"
+BEGIN, END = "<!-- results -->", "<!-- /results -->"
+PLANES, END_PLANES = "<!-- planes -->", "<!-- /planes -->"
 HEAD = (
     "| command | steps | seeds | K, used K | -ELBO, nats | H(y given x), nats "
     "| majority accuracy | reference: -ELBO, accuracy |\n|---|---|---|---|---|---|---|---|\n"
-)
-
-EMBEDDING_HEAD = (
-    "| command | steps | seeds | reconstruction, nats: at a draw of the code, at its mean, through "
-    "the plane | embedding, dimensions | 10 nearest neighbours | trustworthiness "
-    "| confident in between |\n|---|---|---|---|---|---|---|---|\n"
 )
 
 
@@ -40,65 +36,23 @@ def clustering_table(rows: Iterable[Row]) -> str:
 
     -ELBO, entropy and accuracy are those of the test rows.
     """
-    return HEAD + "".join(map(_line, _groups(row for row in rows if "embedding" not in row)))
-
-
-def embedding_table(rows: Iterable[Row]) -> str:
-    """Markdown of the rows that :mod:`priorzoo.benchmarks.embedding` made, grouped likewise.
-
-    Below them the planes of the pixels themselves, which the same rows hold.
-    """
-    kept = [row for row in rows if "embedding" in row]
-    lines = [_embedding_line(f"`{group[0]['command']}`", group) for group in _groups(kept)]
-    for name in ("pca", "umap"):
-        found = {row["seed"]: row["embedding"]["pixels"].get(name) for row in kept}
-        measured = [plane for plane in found.values() if plane is not None]
-        if measured:
-            seeds = ", ".join(str(seed) for seed in sorted(found) if found[seed] is not None)
-            cells = [f"{name.upper()} of the pixels", "-", seeds, "-", "2", *_plane(measured), "-"]
-            lines.append(f"| {' | '.join(cells)} |\n")
-    return EMBEDDING_HEAD + "".join(lines)
-
-
-def _embedding_line(name: str, rows: Sequence[Row]) -> str:
-    planes = [row["embedding"] for row in rows]
-    nats = [[row["terms"]["reconstruction"] for row in rows]]
-    nats += [[plane[k] for plane in planes if k in plane] for k in ("direct", "through_plane")]
-    cells = [
-        name,
-        f"{rows[0]['steps']:,}",
-        ", ".join(str(row["seed"]) for row in sorted(rows, key=lambda row: row["seed"])),
-        ", ".join(spread(values, 1) if values else "-" for values in nats),
-        f"{planes[0]['site']}, {planes[0]['dimensions']}",
-        *_plane(planes),
-        spread([plane["confident_between"] for plane in planes], 3),
-    ]
-    return f"| {' | '.join(cells)} |\n"
-
-
-def _plane(planes: Sequence[Mapping[str, float]]) -> list[str]:
-    names = ("neighbour_accuracy", "trustworthiness")
-    return [spread([plane[name] for plane in planes], 3) for name in names]
-
-
-def _groups(rows: Iterable[Row]) -> list[list[Row]]:
-    """Rows that differ only in their seed."""
     groups: dict[str, list[Row]] = {}
     for row in rows:
+        if "embedding" in row:
+            continue
         key = json.dumps([row["command"], row["steps"], row["settings"]], sort_keys=True)
         groups.setdefault(key, []).append(row)
-    return list(groups.values())
+    return HEAD + "".join(map(_line, groups.values()))
 
 
 def write_readme(readme: Path, rows: Iterable[Row]) -> None:
     """Put each table between the README's two marks for it."""
-    text, kept = readme.read_text(), list(rows)
-    tables = {"results": clustering_table(kept), "embeddings": embedding_table(kept)}
-    for name, table in tables.items():
-        begin, end = f"<!-- {name} -->", f"<!-- /{name} -->"
-        whole = f"{begin}\n{table}{end}".replace("\\", r"\\")
-        text = re.sub(f"{begin}.*{end}", whole, text, flags=re.S)
-    readme.write_text(text)
+    rows = list(rows)
+    text = readme.read_text()
+    table = f"{BEGIN}\n{clustering_table(rows)}{END}"
+    text = re.sub(f"{BEGIN}.*{END}", lambda _: table, text, flags=re.S)
+    planes = f"{PLANES}\n{embedding_table(rows)}{END_PLANES}"
+    readme.write_text(re.sub(f"{PLANES}.*{END_PLANES}", lambda _: planes, text, flags=re.S))
 
 
 def _line(rows: Sequence[Row]) -> str:
@@ -135,6 +89,55 @@ def _span(values: Sequence[int]) -> str:
 def _applies(name: str, row: Row) -> bool:
     """Whether a published figure was taken after as many steps as the row."""
     return f" at {row['steps']:,} steps" in name
+
+
+EMBEDDING_HEAD = (
+    "| command | steps | seeds | reconstruction, nats: at a draw of the code, at its mean, through "
+    "the plane | embedding, dimensions | 10 nearest neighbours | trustworthiness "
+    "| confident in between |\n|---|---|---|---|---|---|---|---|\n"
+)
+
+
+def embedding_table(rows: Iterable[Row]) -> str:
+    """Markdown of the rows that :mod:`priorzoo.benchmarks.embedding` made, seeds together.
+
+    Below them the planes of the pixels themselves, which the same rows hold.
+    """
+    groups: dict[tuple[str, int], list[Row]] = {}
+    pixels: dict[str, dict[int, Mapping[str, float]]] = {"pca": {}, "umap": {}}
+    for row in rows:
+        if "embedding" in row:
+            groups.setdefault((row["command"], row["steps"]), []).append(row)
+            for name, plane in row["embedding"]["pixels"].items():
+                pixels[name][row["seed"]] = plane
+    lines = list(map(_embedding_line, groups.values()))
+    for name, planes in pixels.items():
+        if planes:
+            head = [f"{name.upper()} of the pixels", "-", ", ".join(map(str, sorted(planes)))]
+            cells = [*head, "-", "2", *_plane(list(planes.values())), "-"]
+            lines.append(f"| {' | '.join(cells)} |\n")
+    return EMBEDDING_HEAD + "".join(lines)
+
+
+def _embedding_line(rows: Sequence[Row]) -> str:
+    planes = [row["embedding"] for row in rows]
+    nats = [[row["terms"]["reconstruction"] for row in rows]]
+    nats += [[plane[k] for plane in planes if k in plane] for k in ("direct", "through_plane")]
+    cells = [
+        f"`{rows[0]['command']}`",
+        f"{rows[0]['steps']:,}",
+        ", ".join(str(row["seed"]) for row in sorted(rows, key=lambda row: row["seed"])),
+        ", ".join(spread(values, 1) if values else "-" for values in nats),
+        f"{planes[0]['site']}, {planes[0]['dimensions']}",
+        *_plane(planes),
+        spread([plane["confident_between"] for plane in planes], 3),
+    ]
+    return f"| {' | '.join(cells)} |\n"
+
+
+def _plane(planes: Sequence[Mapping[str, float]]) -> list[str]:
+    names = ("neighbour_accuracy", "trustworthiness")
+    return [spread([plane[name] for plane in planes], 3) for name in names]
 
 
 if __name__ == "__main__":
