@@ -26,6 +26,7 @@ from priorzoo.inference import (
     remember,
     save,
 )
+from priorzoo.inference.memory import check_memory
 from priorzoo.inference.saving import locate, versions
 from priorzoo.models import NonparametricVAE
 
@@ -135,6 +136,8 @@ def train(
     rows = read_data(settings, data_root, seed=seed, download=download)
     with Stream(seed):
         model, guide = build_pair(recipe, rows.shape)
+    if isinstance(model, NonparametricVAE):
+        check_memory(model, len(rows.x_train), recipe.memory)
     model.to(where)
     guide.to(where)
     history: list[Result] = []
@@ -151,7 +154,10 @@ def train(
     training.run(recipe.steps, recipe.epochs, progress=progress)
     save(folder, model, guide)
     if isinstance(model, NonparametricVAE):
-        remember(model, guide, rows.x_train.to(where), recipe.memory).save(folder)
+        x = rows.x_train.to(where)
+        with Stream(seed, where):
+            x = x if rows.transform is None else rows.transform(x)
+        remember(model, guide, x, recipe.memory, seed=seed).save(folder)
     result: Result = {
         "recipe": name,
         "command": command,

@@ -105,12 +105,29 @@ def remember(
     """The memory of training rows ``(N, P)``, or of ``size`` of them that cover the plane.
 
     The subset is drawn by the rule of k-means++ (Arthur & Vassilvitskii, 2007) on the places.
+
+    Raises:
+        ValueError: for a model without places, and as :func:`check_memory`.
     """
+    check_memory(model, len(x), size)
     places = codes(model, guide, x, site="u")
     if size is not None and size < len(x):
         chosen = spread_out(places, size, seed)
         x, places = x[chosen], places[chosen]
     return Memory(model, places, codes(model, guide, x))
+
+
+def check_memory(model: nn.Module, rows: int, size: int | None = None) -> None:
+    """Refuse a memory of no rows, or of more than the model's coupling can predict from."""
+    if size is not None and size < 1:
+        raise ValueError(f"Expected a memory of at least 1 row but got {size}.")
+    kept = rows if size is None else min(size, rows)
+    capacity = getattr(getattr(model, "coupling", None), "capacity", None)
+    if capacity is not None and kept > capacity:
+        raise ValueError(
+            f"Expected a memory of at most {capacity} rows for this coupling but got {kept}; "
+            "remember fewer."
+        )
 
 
 def spread_out(points: Tensor, size: int, seed: int = 0) -> Tensor:

@@ -15,6 +15,7 @@ class SquaredExponential(nn.Module):
             unless the places have a prior.
     """
 
+    capacity: int | None = None  # largest number of codes to predict from
     log_length: Tensor
 
     def __init__(self, length: float = 1.0, learn_length: bool = False) -> None:
@@ -83,6 +84,8 @@ class LeaveOneOutGP(SquaredExponential):
         jitter: epsilon, the variance that no neighbour explains; too little of it makes K singular
             in float32.
     """
+
+    capacity = 10_000  # whose kernel matrix takes 400 MB
 
     def __init__(
         self, length: float = 1.0, learn_length: bool = False, jitter: float = 0.01

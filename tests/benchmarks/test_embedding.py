@@ -4,6 +4,7 @@ import json
 import shutil
 import sys
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -166,6 +167,17 @@ def test_a_coupling_is_chosen_on_the_command_line(tmp_path, monkeypatch):
     assert model.coupling.jitter == 0.2
     settings = json.loads((out / "result.json").read_text())["settings"]["model"]["init_args"]
     assert settings["coupling"]["init_args"]["jitter"] == 0.2
+
+
+def test_a_memory_too_large_is_refused_before_the_training(tmp_path, capsys):
+    x, out = np.zeros((10_001, 2)), tmp_path / "run"
+    np.savez(tmp_path / "many.npz", x_train=x, x_test=x[:5])
+    words = ["--data", str(tmp_path / "many.npz"), "--out", str(out)]
+    words += ["--model.coupling", "priorzoo.models.LeaveOneOutGP"]
+    for memory, said in ((["--memory", "0"], "at least 1 row"), ([], "at most 10000 rows")):
+        assert cli.main(["train", "digits-nonparametric", *words, *memory]) == 2
+        assert said in capsys.readouterr().err
+        assert not out.exists()
 
 
 def test_rows_of_planes_have_a_table_of_their_own():
