@@ -161,33 +161,41 @@ def draw_terms(history: Sequence[Mapping[str, Any]], ax: Axes | None = None) -> 
     """Terms of the ELBO over training, in nats per datum.
 
     A row of history has the keys ``step``, ``split`` (``train`` or ``valid``), ``elbo``,
-    ``reconstruction`` and any ``kl[site]``; others are ignored.
+    ``reconstruction`` and any ``kl[site]`` and ``log p(site)``; others are ignored.
 
-    Above, on the axes returned, -ELBO and -reconstruction, whose distance is the sum of the KLs;
-    below the KLs, linear up to 0.1 and logarithmic beyond. Solid is training, dashed validation:
-    lines that part are overfitting, a KL that falls to 0 is a latent that collapsed. The steep
-    first tenth of the steps may leave the upper axes.
+    Above, on the axes returned, -ELBO and -reconstruction, whose distance is the sum of what is
+    below: the KLs, and -log p of what is observed beside x, linear up to 0.1 and logarithmic
+    beyond. Solid is training, dashed validation: lines that part are overfitting, a KL that falls
+    to 0 is a latent that collapsed. The steep first tenth of the steps may leave the upper axes.
     """
     if not history:
         raise ValueError("Expected at least one row of history but got none.")
     ax = new_axes(6.4, 4.6) if ax is None else ax
-    kls = dict.fromkeys(term for row in history for term in row if term.startswith("kl["))
-    if kls:
-        _draw_kls(_split(ax), history, {kl: f"KL{kl[2:]}" for kl in kls})
+    terms = dict.fromkeys(term for row in history for term in row)
+    kls = {term: f"KL{term[2:]}" for term in terms if term.startswith("kl[")}
+    factors = {term: f"$-${term}" for term in terms if term.startswith("log p(")}
+    if kls or factors:
+        _draw_kls(_split(ax), history, kls, factors)
     _curves(ax, history, {"elbo": "$-$ELBO", "reconstruction": "$-$reconstruction"}, -1, HUES)
     _crop(ax)
-    ax.tick_params(labelbottom=not kls)
-    ax.set(xlabel="" if kls else "step", ylabel="nats per datum")
+    ax.tick_params(labelbottom=not (kls or factors))
+    ax.set(xlabel="" if kls or factors else "step", ylabel="nats per datum")
     found = [split for split in DASHES if any(row["split"] == split for row in history)]
     splits = [Line2D([], [], color="grey", linestyle=DASHES[k], label=k) for k in found]
     _legend(ax, handles=[*ax.get_legend_handles_labels()[0], *splits])
     return ax
 
 
-def _draw_kls(ax: Axes, history: Sequence[Mapping[str, Any]], names: Mapping[str, str]) -> None:
+def _draw_kls(
+    ax: Axes,
+    history: Sequence[Mapping[str, Any]],
+    names: Mapping[str, str],
+    factors: Mapping[str, str],
+) -> None:
     ax.set_yscale("symlog", linthresh=0.1)
     ax.yaxis.set_major_formatter("{x:g}")
     _curves(ax, history, names, 1, HUES[2:])
+    _curves(ax, history, factors, -1, HUES[5:])
     ax.set(xlabel="step", ylabel="nats per datum")
     _legend(ax)
 
