@@ -112,7 +112,7 @@ class Training:
         if not parameters:
             raise ValueError("Expected parameters to learn but model and guide have none.")
         self.device = parameters[0].device
-        self.objective.to(self.device)
+        self.objective.to(self.device).train()  # a loaded pair is in evaluation mode
         self.optimiser = (optimiser or _adam)(parameters)
         self.schedule = None if schedule is None else schedule(self.optimiser)
         self.batch_size, self.transform, self.clip = batch_size, transform, clip
