@@ -203,7 +203,10 @@ def draw_runs(named: dict[str, Run], rows: Dataset, folder: Path, shown: int = 4
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Score run folders, append their rows to a file, and draw figures over all of them."""
+    """Score run folders, append their rows to a file, and draw figures over all of them.
+
+    Returns 0 if all went well, 2 for bad input.
+    """
     parser = argparse.ArgumentParser(prog="python -m priorzoo.benchmarks.embedding")
     parser.add_argument("runs", nargs="+", type=Path, help="run folders of one data set")
     parser.add_argument("--rows", type=Path, help="file of rows to append to")
@@ -211,11 +214,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--pixels", nargs="*", default=[], choices=PIXELS, help="planes beside")
     parser.add_argument("--peak", action="store_true", help="measure the memory of a full plane")
     parser.add_argument("--data-root", help="folder of the data sets")
-    settings = parser.parse_args(arguments)
+    try:
+        _run(parser.parse_args(arguments))
+    except (ValueError, FileNotFoundError) as error:
+        print(f"embedding: error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _run(settings: argparse.Namespace) -> None:
     opened = {folder.name: runs.open_run(folder, "cpu") for folder in settings.runs}
     first, *others = opened.values()
     if any(run.settings[k] != first.settings[k] for run in others for k in SHARED):
-        parser.error(f"Expected runs that agree in {', '.join(SHARED)}; score others apart.")
+        raise ValueError(f"Expected runs that agree in {', '.join(SHARED)}; score others apart.")
     rows = runs.read_data(first.settings, settings.data_root, seed=first.result["seed"])
     more: dict[str, Any] = {"peak": peak()} if settings.peak else {}
     if settings.pixels:
@@ -230,7 +241,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if settings.figures is not None:
         for path in draw_runs(opened, rows, settings.figures):
             print(path)
-    return 0
 
 
 if __name__ == "__main__":

@@ -145,9 +145,10 @@ def test_runs_of_other_data_are_not_mixed(folders, tmp_path, capsys):
     result = json.loads((other / "result.json").read_text())
     result["settings"]["train"] = 1_000
     (other / "result.json").write_text(json.dumps(result))
-    with pytest.raises(SystemExit):
-        embedding.main([str(folders / "digits-vae"), str(other)])
+    assert embedding.main([str(folders / "digits-vae"), str(other)]) == 2
     assert "Expected runs that agree in data" in capsys.readouterr().err
+    assert embedding.main([str(tmp_path / "none")]) == 2
+    assert "no run folder" in capsys.readouterr().err
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the peak is in KiB on Linux alone")
