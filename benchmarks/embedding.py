@@ -187,11 +187,12 @@ def draw_runs(named: dict[str, Run], rows: Dataset, folder: Path, shown: int = 4
     """
     assert rows.y_train is not None
     x, y = rows.x_test[: figures.POINTS], rows.y_test
-    planes = {}
-    for name, run in named.items():
+    panels = figures.new_row(len(named))
+    for ax, (name, run) in zip(panels, named.items(), strict=True):
         site = "u" if isinstance(run.model, NonparametricVAE) else "z"
-        planes[name] = codes(run.model, run.guide, x, site=site), y
-    figures.save(figures.draw_embedding(planes)[0], folder / "planes.png")
+        places = codes(run.model, run.guide, x, site=site)
+        figures.draw_embedding({name: (places, y)}, symbol=site, axes=[ax])
+    figures.save(panels[0], folder / "planes.png")
     ends = rows.x_train[torch.cat(different_pairs(rows.y_train, shown))]
     first, last = torch.arange(2 * shown).chunk(2)
     between = [Interpolation(run, ends).between(first, last) for run in named.values()]
