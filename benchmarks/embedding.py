@@ -27,6 +27,7 @@ from priorzoo.models import MLP, ConvEncoder, NonparametricVAE
 NEIGHBOURS = 10
 RANKED = 5_000  # test rows among which neighbours are ranked, for trustworthiness
 PAIRS = 500  # of training rows of two classes, to interpolate between
+PIXELS = ("pca", "umap")
 SHARED = ("data", "binarise", "train", "validation")
 STEPS = 11  # pictures from end to end
 SURE = 0.9  # probability of a class from which the classifier counts as confident
@@ -58,25 +59,23 @@ def plane_scores(rows: Dataset, known: Tensor, asked: Tensor) -> dict[str, float
     }
 
 
-def pixel_planes(rows: Dataset, umap: bool, seed: int = 0) -> dict[str, dict[str, float]]:
-    """The scores of the plane of PCA, and if wanted of UMAP, of the pixels themselves.
+def pixel_plane(rows: Dataset, way: str, seed: int = 0) -> dict[str, float]:
+    """The scores of the plane of ``pca`` or ``umap`` of the pixels themselves.
 
     UMAP (McInnes et al., 2018) has its defaults, learns from the training rows, and places the test
     rows afterwards. It needs ``umap-learn``, which nothing else does.
     """
-    from sklearn.decomposition import PCA
+    if way == "pca":
+        from sklearn.decomposition import PCA
 
-    ways: dict[str, Any] = {"pca": PCA(2, random_state=seed)}
-    if umap:
+        made: Any = PCA(2, random_state=seed)
+    else:
         from umap import UMAP
 
-        ways["umap"] = UMAP(random_state=seed, n_jobs=1)
-    planes = {}
-    for name, way in ways.items():
-        known = torch.from_numpy(way.fit_transform(rows.x_train.numpy()))
-        asked = torch.from_numpy(way.transform(rows.x_test.numpy()))
-        planes[name] = plane_scores(rows, known, asked)
-    return planes
+        made = UMAP(random_state=seed, n_jobs=1)
+    known = torch.from_numpy(made.fit_transform(rows.x_train.numpy()))
+    asked = torch.from_numpy(made.transform(rows.x_test.numpy()))
+    return plane_scores(rows, known, asked)
 
 
 class Interpolation:
@@ -131,7 +130,7 @@ def different_pairs(labels: Tensor, count: int = PAIRS) -> tuple[Tensor, Tensor]
     return first[apart][:count], last[apart][:count]
 
 
-def score(run: Run, rows: Dataset, judge: nn.Module, umap: bool = False) -> dict[str, Any]:
+def score(run: Run, rows: Dataset, judge: nn.Module) -> dict[str, Any]:
     """What there is to say of the plane of a run; nats are per test row, at the mean code."""
     x = rows.x_test
     model: Any = run.model
@@ -161,7 +160,7 @@ def score(run: Run, rows: Dataset, judge: nn.Module, umap: bool = False) -> dict
     found["confident_throughout"] = inner.amin(1).mean().item()
     found["confident_ends"] = sure[:, [0, -1]].float().mean().item()
     found["confident_data"] = (confidence(judge, x) > SURE).float().mean().item()
-    return found | {"pixels": pixel_planes(rows, umap, run.result["seed"])}
+    return found
 
 
 def peak(memories: int = 60_000, queries: int = 10_000, code: int = 500) -> dict[str, float]:
@@ -188,11 +187,12 @@ def draw_runs(named: dict[str, Run], rows: Dataset, folder: Path, shown: int = 4
     """
     assert rows.y_train is not None
     x, y = rows.x_test[: figures.POINTS], rows.y_test
-    planes = {}
-    for name, run in named.items():
+    panels = figures.new_row(len(named))
+    for ax, (name, run) in zip(panels, named.items(), strict=True):
         site = "u" if isinstance(run.model, NonparametricVAE) else "z"
-        planes[name] = codes(run.model, run.guide, x, site=site), y
-    figures.save(figures.draw_embedding(planes)[0], folder / "planes.png")
+        places = codes(run.model, run.guide, x, site=site)
+        figures.draw_embedding({name: (places, y)}, symbol=site, axes=[ax])
+    figures.save(panels[0], folder / "planes.png")
     ends = rows.x_train[torch.cat(different_pairs(rows.y_train, shown))]
     first, last = torch.arange(2 * shown).chunk(2)
     between = [Interpolation(run, ends).between(first, last) for run in named.values()]
@@ -204,30 +204,44 @@ def draw_runs(named: dict[str, Run], rows: Dataset, folder: Path, shown: int = 4
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Score run folders, append their rows to a file, and draw figures over all of them."""
+    """Score run folders, append their rows to a file, and draw figures over all of them.
+
+    Returns 0 if all went well, 2 for bad input.
+    """
     parser = argparse.ArgumentParser(prog="python -m priorzoo.benchmarks.embedding")
     parser.add_argument("runs", nargs="+", type=Path, help="run folders of one data set")
     parser.add_argument("--rows", type=Path, help="file of rows to append to")
     parser.add_argument("--figures", type=Path, help="folder for figures over all the runs")
-    parser.add_argument("--umap", action="store_true", help="UMAP of the pixels beside PCA")
+    parser.add_argument("--pixels", nargs="*", default=[], choices=PIXELS, help="planes beside")
     parser.add_argument("--peak", action="store_true", help="measure the memory of a full plane")
     parser.add_argument("--data-root", help="folder of the data sets")
-    settings = parser.parse_args(arguments)
+    try:
+        _run(parser.parse_args(arguments))
+    except (ValueError, FileNotFoundError) as error:
+        print(f"embedding: error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _run(settings: argparse.Namespace) -> None:
     opened = {folder.name: runs.open_run(folder, "cpu") for folder in settings.runs}
     first, *others = opened.values()
     if any(run.settings[k] != first.settings[k] for run in others for k in SHARED):
-        parser.error(f"Expected runs that agree in {', '.join(SHARED)}; score others apart.")
+        raise ValueError(f"Expected runs that agree in {', '.join(SHARED)}; score others apart.")
     rows = runs.read_data(first.settings, settings.data_root, seed=first.result["seed"])
-    judge, most = train_judge(rows), {"peak": peak()} if settings.peak else {}
+    more: dict[str, Any] = {"peak": peak()} if settings.peak else {}
+    if settings.pixels:
+        seed = first.result["seed"]
+        more["pixels"] = {"seed": seed, **{k: pixel_plane(rows, k, seed) for k in settings.pixels}}
+    judge = train_judge(rows)
     for run in opened.values():
-        found = score(run, rows, judge, settings.umap) | most
+        found = score(run, rows, judge) | more
         print(run.folder, {k: round(v, 4) if isinstance(v, float) else v for k, v in found.items()})
         if settings.rows is not None:
             tables.append_row(run.result | {"embedding": found}, settings.rows)
     if settings.figures is not None:
         for path in draw_runs(opened, rows, settings.figures):
             print(path)
-    return 0
 
 
 if __name__ == "__main__":

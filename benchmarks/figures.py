@@ -69,7 +69,7 @@ def draw_plane(
     """
     named = {} if labels is None else {"class": labels}
     named["cluster"] = probabilities.argmax(-1)
-    axes = _row(len(named)) if axes is None else list(axes)
+    axes = new_row(len(named)) if axes is None else list(axes)
     if len(axes) != len(named):
         raise ValueError(f"Expected {len(named)} axes ({', '.join(named)}) but got {len(axes)}.")
     plane, (across, up) = _project(codes)
@@ -86,14 +86,16 @@ def draw_plane(
 def draw_embedding(
     places: Mapping[str, tuple[Tensor, Tensor | None]],
     ways: Tensor | None = None,
+    symbol: str = "u",
     axes: Sequence[Axes] | None = None,
 ) -> list[Axes]:
     """Places ``(N, 2)`` with their labels ``(N,)``, if known, in a panel for each name.
 
     Of more dimensions the plane is as in :func:`draw_plane`. Ways ``(W, S, 2)``, at most 26, are
-    drawn over every panel, with a letter where they begin. The first 5,000 places are drawn.
+    drawn over every panel, with a letter where they begin. Axes are named by the symbol. The first
+    5,000 places are drawn.
     """
-    axes = _row(len(places)) if axes is None else list(axes)
+    axes = new_row(len(places)) if axes is None else list(axes)
     drawn = () if ways is None else ways.numpy(force=True)
     for ax, (name, (u, labels)) in zip(axes, places.items(), strict=True):
         plane, (across, up) = _project(u)
@@ -101,7 +103,7 @@ def draw_embedding(
             ax.scatter(plane[:POINTS, 0], plane[:POINTS, 1], s=7, linewidths=0, color=HUES[3])
         else:
             _scatter(ax, plane[:POINTS], labels[:POINTS].numpy(force=True))
-        ax.set(xlabel=across.replace("z", "u"), ylabel=up.replace("z", "u"), title=name)
+        ax.set(xlabel=across.replace("z", symbol), ylabel=up.replace("z", symbol), title=name)
         ax.set_aspect("equal", adjustable="datalim")
         for letter, way in zip(LETTERS, drawn, strict=False):
             ax.plot(*way.T, ".-", color="black", linewidth=0.8, markersize=3)
@@ -109,7 +111,8 @@ def draw_embedding(
     return axes
 
 
-def _row(panels: int) -> list[Axes]:
+def new_row(panels: int) -> list[Axes]:
+    """Axes side by side in a new figure."""
     figure = Figure(figsize=(4.2 * panels, 3.6), layout="constrained")
     return list(figure.subplots(1, panels, squeeze=False)[0])
 

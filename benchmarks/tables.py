@@ -114,8 +114,9 @@ def embedding_table(rows: Iterable[Row]) -> str:
     for row in rows:
         if "embedding" in row:
             groups.setdefault((row["command"], row["steps"]), []).append(row)
-            for name, plane in row["embedding"]["pixels"].items():
-                pixels[name][row["seed"]] = plane
+            beside = row["embedding"].get("pixels", {})
+            for name in pixels.keys() & beside.keys():
+                pixels[name][beside["seed"]] = beside[name]
     lines = list(map(_embedding_line, groups.values()))
     for name, planes in pixels.items():
         if planes:

@@ -71,7 +71,7 @@ def test_the_plane_of_two_components_is_that_of_the_covariance(rows):
     largest = torch.linalg.eigh(x.T @ x).eigenvectors[:, -2:]
     known, asked = x @ largest, (rows.x_test - rows.x_train.mean(0)) @ largest
     expected = embedding.plane_scores(rows, known, asked)
-    found = embedding.pixel_planes(rows, umap=False)["pca"]
+    found = embedding.pixel_plane(rows, "pca")
     assert found == pytest.approx(expected, abs=0.01)
 
 
@@ -110,17 +110,18 @@ def test_training_draws_the_plane_and_keeps_a_memory(folders):
 def test_scores_runs_and_draws_them_side_by_side(folders, rows, tmp_path, monkeypatch):
     judge = nn.Linear(64, 10)
     nn.init.normal_(judge.weight, std=20.0)  # small differences count
-    monkeypatch.setattr(embedding, "pixel_planes", lambda *_: {"pca": {}})
     monkeypatch.setattr(embedding, "train_judge", lambda _: judge)
     words = [str(folders / name) for name in ("digits-nonparametric", "digits-vae")]
     written = tmp_path / "rows.jsonl"
-    options = ["--rows", str(written), "--figures", str(tmp_path)]
+    options = ["--rows", str(written), "--figures", str(tmp_path), "--pixels", "pca"]
     assert embedding.main([*words, *options]) == 0
     ours, plain = (json.loads(line) for line in written.read_text().splitlines())
     assert ours["recipe"] == "digits-nonparametric"
     assert (ours["embedding"]["site"], plain["embedding"]["site"]) == ("u", "z")
     assert ours["embedding"]["memories"] == 90
     assert "through_plane" not in plain["embedding"]
+    pixels = {"seed": 0, "pca": embedding.pixel_plane(rows, "pca")}
+    assert ours["embedding"]["pixels"] == plain["embedding"]["pixels"] == pixels
     for row in (ours, plain):
         run = runs.open_run(folders / row["recipe"], "cpu")
         made = reconstructions(run.model, run.guide, rows.x_test)
@@ -144,9 +145,10 @@ def test_runs_of_other_data_are_not_mixed(folders, tmp_path, capsys):
     result = json.loads((other / "result.json").read_text())
     result["settings"]["train"] = 1_000
     (other / "result.json").write_text(json.dumps(result))
-    with pytest.raises(SystemExit):
-        embedding.main([str(folders / "digits-vae"), str(other)])
+    assert embedding.main([str(folders / "digits-vae"), str(other)]) == 2
     assert "Expected runs that agree in data" in capsys.readouterr().err
+    assert embedding.main([str(tmp_path / "none")]) == 2
+    assert "no run folder" in capsys.readouterr().err
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the peak is in KiB on Linux alone")
@@ -189,15 +191,15 @@ def test_rows_of_planes_have_a_table_of_their_own():
             "seed": seed,
             "settings": {},
             "terms": {"reconstruction": -100.0 - seed},
-            "embedding": plane | {"site": "u", "dimensions": 2, "direct": -99, "pixels": more},
+            "embedding": plane | {"site": "u", "dimensions": 2, "direct": -99} | more,
         }
 
     pca = {"neighbour_accuracy": 0.4, "trustworthiness": 0.7}
-    rows = [row(0, 0.8, pca=pca), row(1, 0.9, pca=pca)]
+    rows = [row(0, 0.8, pixels={"seed": 3, "pca": pca}), row(1, 0.9)]
     assert tables.clustering_table(rows) == tables.HEAD
     *_, first, second = tables.embedding_table(rows).splitlines()
     assert first == (
         "| `priorzoo train nonparametric-500` | 4,300 | 0, 1 | -100.5 ± 0.7, -99.0 ± 0.0, - "
         "| u, 2 | 0.850 ± 0.071 | 0.900 ± 0.000 | 0.500 ± 0.000 |"
     )
-    assert second == "| PCA of the pixels | - | 0, 1 | - | 2 | 0.400 ± 0.000 | 0.700 ± 0.000 | - |"
+    assert second == "| PCA of the pixels | - | 3 | - | 2 | 0.400 | 0.700 | - |"
