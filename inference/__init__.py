@@ -1,5 +1,6 @@
 """Objectives, the step, the loop, evaluation, prediction and saving."""
 
+from priorzoo.inference.conjugate import ConjugateAdam, ConjugateELBO, RobbinsMonro, Together
 from priorzoo.inference.evaluation import evaluate, importance_bound
 from priorzoo.inference.loop import Training, fit
 from priorzoo.inference.objective import ELBO, KL
@@ -19,8 +20,12 @@ from priorzoo.inference.step import descend
 __all__ = [
     "ELBO",
     "KL",
+    "ConjugateAdam",
+    "ConjugateELBO",
     "Linear",
+    "RobbinsMonro",
     "Stream",
+    "Together",
     "Training",
     "check_data",
     "check_pair",

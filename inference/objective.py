@@ -1,8 +1,10 @@
 """The evidence lower bound with discrete sites summed out, as named terms per datum."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
+import pyro
 import torch
 from pyro import poutine
 from pyro.distributions.util import scale_and_mask
@@ -88,6 +90,10 @@ class ELBO(nn.Module):
             elif name != "elbo":
                 loss = loss - term.mean()
         return loss, terms | {"objective": -loss}
+
+    def again(self, x: Tensor, size: int | None = None) -> Callable[[], Any] | None:
+        """What the optimiser's step calls as its closure; None for one that needs none."""
+        return None
 
     def terms(self, x: Tensor, size: int | None = None) -> Terms:
         """The named terms and their sum, ``elbo``, without any policy but ``analytic``."""
@@ -175,5 +181,8 @@ class Weights:
 
 
 def _log_prob(site: Site) -> Tensor:
-    score: Tensor = site["fn"].log_prob(site["value"])
+    with pyro.validation_enabled(
+        False
+    ):  # which would ask the device; global sites heed it only here
+        score: Tensor = site["fn"].log_prob(site["value"])
     return score

@@ -1,5 +1,7 @@
 """Generative stories, one file a paper; networks, likelihoods, and distributions Pyro lacks."""
 
+from priorzoo.models.factorial import FactorialMixture
+from priorzoo.models.families import Dirichlet, Gamma, Natural, NormalGamma, conjugate
 from priorzoo.models.gmvae import GMVAE
 from priorzoo.models.likelihoods import Bernoulli, Gaussian, Multinomial
 from priorzoo.models.m2 import M2, ModifiedM2
@@ -15,8 +17,14 @@ __all__ = [
     "Bernoulli",
     "ConvDecoder",
     "ConvEncoder",
+    "Dirichlet",
+    "FactorialMixture",
+    "Gamma",
     "Gaussian",
     "ModifiedM2",
     "Multinomial",
+    "Natural",
+    "NormalGamma",
+    "conjugate",
     "data_plate",
 ]

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from priorzoo.guides import ClusterThenCode, Code
+from priorzoo.guides import ClusterThenCode, Code, FactorialCode
 from priorzoo.models import (
     GMVAE,
     M2,
@@ -18,6 +18,7 @@ from priorzoo.models import (
     VAE,
     ConvDecoder,
     ConvEncoder,
+    FactorialMixture,
     Gaussian,
     ModifiedM2,
     Multinomial,
@@ -49,8 +50,8 @@ def counts(count: int) -> Tensor:
     return torch.poisson(torch.full((count, P), 2.0))
 
 
-def decoder(outputs: int = P) -> MLP:
-    return MLP(D, outputs, (8,))
+def decoder(outputs: int = P, code: int = D) -> MLP:
+    return MLP(code, outputs, (8,))
 
 
 def code() -> Code:
@@ -65,6 +66,14 @@ def convolutions() -> ClusterThenCode:
     picture = {"shape": SHAPE, "channels": (2, 3), "hidden": (4,)}
     return ClusterThenCode(
         ConvEncoder(P, K, **picture), ConvEncoder(P, 2 * D, **picture, clusters=K)
+    )
+
+
+def factorial(clusters: int | list[int], code: int) -> Entry:
+    return Entry(
+        lambda: FactorialMixture(decoder(code=code), code=code, clusters=clusters),
+        lambda: FactorialCode(MLP(P, 2 * code, (5,)), code, clusters),
+        binary,
     )
 
 
@@ -97,4 +106,6 @@ CATALOGUE = {
     "gmvae-conv": Entry(
         lambda: GMVAE(ConvDecoder(D, P, SHAPE, (2, 3), (4,)), **SIZES), convolutions, binary
     ),
+    "factorial": factorial(K, D),
+    "factorial-two": factorial([K, 2], 2 * D),
 }

@@ -1,0 +1,83 @@
+"""The guide of the factorial mixture prior: encoder, responsibilities, conjugate globals."""
+
+from collections.abc import Sequence
+
+import pyro
+import pyro.distributions as dist
+import torch
+from torch import Tensor, nn
+
+from priorzoo.models.distributions import diagonal_normal
+from priorzoo.models.expected import Component
+from priorzoo.models.factorial import factors
+from priorzoo.models.families import Dirichlet, Natural, NormalGamma, conjugate
+from priorzoo.models.plates import data_plate
+
+
+class FactorialCode(nn.Module):
+    r""":math:`q(z \mid x) \prod_i q(r_i)\, q(\pi_i) \prod_{kd} q(\mu_{ikd}, \alpha_{ikd})`.
+
+    The code is Gaussian, the globals are of their priors' families, and the responsibilities are
+    the optimum given both, eq. (5) of Paquet, Ghaisas and Tieleman, 2018:
+
+    .. math:: \gamma_{ik} \propto \exp\bigl(\mathbb E \log \pi_{ik} +
+        \mathbb E_{q(z)} \mathbb E \log \mathcal N(z_i; \mu_{ik}, 1 / \alpha_{ik})\bigr)
+
+    No gradient flows through them: at the optimum it is zero, and the paper holds them fixed.
+
+    Args:
+        encoder: maps rows ``(B, P)`` to locations and raw variances ``(B, 2 code)``.
+        code, clusters: as those of the model.
+        pseudo: number of data that each component is worth at the start, around a random mean.
+    """
+
+    unit: Tensor
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        code: int = 64,
+        clusters: int | Sequence[int] = 64,
+        pseudo: float = 10.0,
+    ) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.code, self.clusters, self.pseudo = code, clusters, pseudo
+        weights, components = [], []
+        for _, k, d in factors(code, clusters):
+            count = torch.tensor(pseudo)
+            start = NormalGamma.natural(torch.randn(k, d), count, count / 2, count / 2)
+            weights.append(Natural(Dirichlet.natural(count.expand(k))))
+            components.append(Natural(start))
+        self.weights = nn.ParameterList(weights)
+        self.components = nn.ParameterList(components)
+        self.register_buffer("unit", torch.ones(()), persistent=False)
+
+    def forward(self, x: Tensor, size: int | None = None) -> None:
+        for i, (weights, components) in enumerate(self._globals(), 1):
+            conjugate((f"pi_{i}",), Dirichlet, weights, self.unit)
+            conjugate((f"mu_{i}", f"alpha_{i}"), NormalGamma, components, self.unit)
+        with data_plate(x, size):
+            codes = self.split(diagonal_normal(self.encoder(x)))
+            for i, q in enumerate(codes, 1):
+                responsibilities = dist.Categorical(logits=self.logits(i, q).detach())
+                pyro.sample(f"r_{i}", responsibilities, infer={"enumerate": "parallel"})
+                pyro.sample(f"z_{i}", q)
+
+    def split(self, code: dist.Independent) -> list[dist.Independent]:
+        """q(z_1 | x), ..., q(z_I | x) from q(z | x)."""
+        normal, count = code.base_dist, len(self.weights)
+        parts = zip(normal.loc.chunk(count, -1), normal.scale.chunk(count, -1), strict=True)
+        return [dist.Normal(loc, scale).to_event(1) for loc, scale in parts]
+
+    def logits(self, i: int, code: dist.Independent) -> Tensor:
+        """Logits ``(B, K_i)`` of the responsibilities, the globals held fixed."""
+        weights, components = self._globals()[i - 1]
+        log_pi = Dirichlet.expected_statistics(weights.detach())
+        t = NormalGamma.expected_statistics(components.detach())
+        parts = Component.of(t, self.unit.dtype)
+        loc, variance = code.base_dist.loc[..., None, :], code.base_dist.variance[..., None, :]
+        return parts.expected_log_prob(loc, variance).sum(-1) + log_pi.to(self.unit.dtype)
+
+    def _globals(self) -> list[tuple[Tensor, Tensor]]:
+        return list(zip(self.weights, self.components, strict=True))

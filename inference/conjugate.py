@@ -1,0 +1,313 @@
+"""Conjugate stochastic variational inference: natural gradients by autodiff, and their steps."""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import torch
+from pyro import poutine
+from pyro.poutine.messenger import Messenger
+from torch import Tensor, distributed, nn
+from torch.distributions import kl_divergence
+from torch.optim import Adam, Optimizer
+
+from priorzoo.inference.objective import ELBO, KL, Terms
+from priorzoo.inference.pairs import (
+    Site,
+    evaluating,
+    is_enumerated,
+    run_pair,
+    sample_sites,
+    site_of,
+)
+from priorzoo.inference.randomness import Stream
+from priorzoo.models.families import Family, Natural
+
+
+class Expectations(Messenger):
+    """Puts expected statistics in the place of global variables, which are then not drawn.
+
+    Programs are run below it in the order guide, model: what the first says of a variable is q,
+    what the second says is p. Both go on with the expectation under q, a leaf of the graph.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.families: dict[str, type[Family]] = {}
+        self.q: dict[str, Tensor] = {}
+        self.p: dict[str, Tensor] = {}
+        self.expected: dict[str, Tensor] = {}
+
+    def _pyro_conjugate(self, msg: Site) -> None:
+        names, family, natural, _ = msg["args"]
+        label = ",".join(names)
+        if label in self.q:
+            self.p[label] = natural
+        else:
+            self.families[label], self.q[label] = family, natural
+            self.expected[label] = family.expected_statistics(natural.detach()).requires_grad_()
+        msg["value"] = self.expected[label]
+
+    def divergences(self) -> dict[str, Tensor]:
+        """KL(q || p) of each global factor, in nats, a scalar."""
+        return {
+            label: family.kl(self.q[label].detach(), self.p[label]).sum()
+            for label, family in self.families.items()
+        }
+
+
+class Until(Messenger):
+    """Leaves a program behind once a site is sampled."""
+
+    def __init__(self, last: str) -> None:
+        super().__init__()
+        self.last = last
+
+    def _pyro_post_sample(self, msg: Site) -> None:
+        if msg["name"] == self.last:
+            raise _Left
+
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> bool:  # type: ignore[override]
+        super().__exit__(kind, error, trace)
+        return kind is _Left
+
+
+class _Left(Exception):
+    pass
+
+
+class Averaged(ELBO):
+    """An :class:`ELBO` with every KL in closed form where torch knows one."""
+
+    def _divergence(self, name: str, told: Site, guessed: Site) -> Tensor:
+        if not is_enumerated(guessed):
+            try:
+                return kl_divergence(guessed["fn"], told["fn"])
+            except NotImplementedError:
+                pass
+        return super()._divergence(name, told, guessed)
+
+
+class ConjugateELBO(Averaged):
+    r"""The bound averaged over global variables in closed form, and their natural gradients.
+
+    Model and guide name their globals by :func:`conjugate`. As the expected log joint is linear in
+    the expected statistics of each, its gradient with respect to these is
+    :math:`\lambda^* - \lambda_p`, whatever the model: the optimum given the rest is
+    :math:`\lambda^* = \lambda_p + \nabla_{\bar t}\, \tfrac N B \sum_n \mathbb E \log p(x_n, \cdot)`
+    (Hoffman et al., "Stochastic Variational Inference", 2013; eq. (13) of Paquet, Ghaisas and
+    Tieleman, 2018, for the mixture).
+
+    The loss is for networks and point parameters, and holds the globals fixed. The closure of
+    :meth:`again` then leaves :math:`\lambda - \lambda^*` as the gradient of natural parameters. Its
+    terms are those of the bound, without any policy: a KL that is priced twenty-fold does not count
+    each datum for twenty.
+
+    Terms are those of :class:`ELBO`, with ``kl[...]`` of each global factor over N.
+
+    Args:
+        model, guide, kl, particles: as in :class:`ELBO`.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        guide: nn.Module,
+        kl: Mapping[str, KL] | None = None,
+        particles: int = 1,
+    ) -> None:
+        super().__init__(model, guide, kl, particles)
+        self.until = _last_site(model, guide)
+
+    def forward(self, x: Tensor, size: int | None = None) -> tuple[Tensor, Terms]:
+        loss, terms = super().forward(x, size)
+        # Zero, but a stage that trains the globals alone has then something to descend.
+        idle = sum(p.sum() * 0 for p in self.parameters() if isinstance(p, Natural))
+        return loss + idle, terms
+
+    def terms(self, x: Tensor, size: int | None = None) -> Terms:
+        with Expectations() as globals_:
+            terms = super().terms(x, size)
+        data = len(x) if size is None else size
+        bound = terms.pop("elbo")
+        for label, divergence in globals_.divergences().items():
+            terms[f"kl[{label}]"] = (divergence / data).to(x.dtype)
+            bound = bound - terms[f"kl[{label}]"]
+        return terms | {"elbo": bound}
+
+    def again(self, x: Tensor, size: int | None = None) -> Callable[[], Any]:
+        """What an optimiser calls once the networks have moved: new responsibilities, and then
+        lambda - lambda* as gradients of the natural parameters.
+        """
+
+        def closure() -> None:
+            for natural, optimum in self.optima(x, size):
+                natural.grad = natural.detach() - optimum
+
+        return closure
+
+    def optima(self, x: Tensor, size: int | None = None) -> list[tuple[Tensor, Tensor]]:
+        """Each factor's natural parameters, and lambda* for rows that stand for N data."""
+        data = len(x) if size is None else size
+        model: Any = self.model if self.until is None else Until(self.until)(self.model)
+        guide: Any = torch.no_grad()(self.guide)
+        local = Averaged(model, guide, particles=self.particles)
+        with torch.enable_grad(), Expectations() as globals_:
+            joint = local.terms(x, size)["elbo"].mean() * data
+            leaves = [globals_.expected[label] for label in globals_.q]
+            gradients = torch.autograd.grad(joint, leaves, allow_unused=True)
+        return [
+            (natural, p.detach() if gradient is None else p.detach() + _over_processes(gradient))
+            for natural, p, gradient in zip(
+                globals_.q.values(), globals_.p.values(), gradients, strict=True
+            )
+        ]
+
+
+class RobbinsMonro(Optimizer):
+    r"""Steps :math:`\lambda \leftarrow \lambda - \rho_t \nabla` of natural parameters.
+
+    .. math:: \rho_t = \rho_0 (1 + t / \tau_0)^{-\kappa}
+
+    With the gradient lambda - lambda* it is the convex combination of eq. (14) of Paquet, Ghaisas
+    and Tieleman, 2018, which never leaves the domain. Unlike in their appendix E.3, kappa is
+    positive.
+
+    Args:
+            params: natural parameters.
+            rate: rho_0, between 0 and 1; None for tau_0^-kappa, so that rho_t = (tau_0 + t)^-kappa.
+            delay: tau_0.
+            forgetting: kappa, in (1/2, 1] to converge; 0 for a constant rate.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        rate: float | None = 0.01,
+        delay: float = 2000.0,
+        forgetting: float = 0.7,
+    ) -> None:
+        if delay <= 0 or forgetting < 0:
+            raise ValueError(
+                "Expected a positive delay and a forgetting of at least 0 but got "
+                f"delay={delay}, forgetting={forgetting}."
+            )
+        rate = delay**-forgetting if rate is None else rate
+        if not 0 < rate <= 1:
+            raise ValueError(f"Expected a rate in (0, 1] but got {rate}.")
+        super().__init__(params, {"lr": rate, "delay": delay, "forgetting": forgetting})
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Step once; the closure, if any, makes the gradients first."""
+        result = None if closure is None else closure()
+        for group in self.param_groups:
+            for natural in group["params"]:
+                if natural.grad is None:
+                    continue
+                state = self.state[natural]
+                if not state:  # on the device, so that a captured step follows the schedule
+                    state["passed"] = natural.new_zeros(())
+                rate = group["lr"] * (1 + state["passed"] / group["delay"]) ** -group["forgetting"]
+                natural.sub_(rate * natural.grad)
+                state["passed"] += 1
+        return result
+
+
+class Together(Optimizer):
+    """Several optimisers as one: each takes its step in turn, the closure before the last.
+
+    Groups and state are shared with the parts, so that schedules, checkpoints and the like see one
+    optimiser.
+
+    Args:
+        parts: optimisers over different parameters.
+    """
+
+    def __init__(self, *parts: Optimizer) -> None:
+        self.parts = parts
+        super().__init__([group for part in parts for group in part.param_groups], {})
+        self._share()
+
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Step all; a closure that renews gradients is called between the last two."""
+        *first, last = self.parts
+        for part in first:
+            part.step()
+        result = None if closure is None else closure()
+        last.step()
+        return result
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._share()
+
+    def _share(self) -> None:
+        groups = iter(self.param_groups)
+        for part in self.parts:
+            part.param_groups = [next(groups) for _ in part.param_groups]
+            part.state = self.state
+
+
+class ConjugateAdam(Together):
+    """Adam for networks and then :class:`RobbinsMonro` for natural parameters, told by their type.
+
+    The order of Paquet, Ghaisas and Tieleman, 2018, section 2.4, where the closure is that of
+    :meth:`ConjugateELBO.again`.
+
+    Args:
+        params: of both kinds, at least one of them natural.
+        lr: Adam's step size.
+        rate, delay, forgetting: as in :class:`RobbinsMonro`.
+        fused: Adam's, for speed.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        lr: float = 1e-4,
+        rate: float | None = 0.01,
+        delay: float = 2000.0,
+        forgetting: float = 0.7,
+        fused: bool | None = None,
+    ) -> None:
+        given = list(params)
+        natural = [p for p in given if isinstance(p, Natural)]
+        others = [p for p in given if not isinstance(p, Natural)]
+        if not natural:
+            raise ValueError("Expected natural parameters but got none; take Adam for networks.")
+        globals_ = RobbinsMonro(natural, rate, delay, forgetting)
+        networks = [Adam(others, lr=lr, fused=fused)] if others else []
+        super().__init__(*networks, globals_)
+
+
+def _last_site(model: nn.Module, guide: nn.Module) -> str | None:
+    """The last site before x, or None where the likelihood itself reads a global variable."""
+    numbers = [*model.parameters(), *guide.parameters()]
+    device = numbers[0].device if numbers else torch.device("cpu")
+    with evaluating(model, guide), Stream(0, device):
+        with torch.no_grad(), Expectations():
+            x = site_of(poutine.trace(model).get_trace(size=2), "x")["value"]
+        with torch.enable_grad(), Expectations() as globals_:
+            _, told = run_pair(model, guide, x)
+            seen = site_of(told, "x")
+            score = seen["fn"].log_prob(seen["value"]).sum()
+            leaves = list(globals_.expected.values())
+    if not leaves:
+        raise ValueError(
+            f"Expected global variables that {type(guide).__name__} names by conjugate() but got "
+            "none; use ELBO."
+        )
+    if score.requires_grad:
+        reads = torch.autograd.grad(score, leaves, allow_unused=True)
+        if any(part is not None for part in reads):
+            return None
+    names = list(dict(sample_sites(told)))
+    return names[names.index("x") - 1]
+
+
+def _over_processes(gradient: Tensor) -> Tensor:
+    """The mean over processes, each of which sees a part of the batch."""
+    if distributed.is_available() and distributed.is_initialized():
+        distributed.all_reduce(gradient)
+        gradient = gradient / distributed.get_world_size()
+    return gradient
