@@ -3,12 +3,14 @@
 import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from torch import nn
 
-from priorzoo.benchmarks.recipes import Part, Recipe
+from priorzoo.benchmarks.recipes import Part, Recipe, part
+from priorzoo.inference import ELBO, KL, Penalty, check_pair
 from priorzoo.inference.saving import locate
 
 INJECTED = {
@@ -17,12 +19,14 @@ INJECTED = {
     "conditional_decoder": "network from a code and a cluster to the likelihood's parameters",
     "encoder": "network from x to location and raw variance of a code",
     "conditional_encoder": "network from x and a cluster to location and raw variance of a code",
+    "joint_encoder": "network from x to location and raw variance of a code, then of a second",
     "classifier": "network from x to the logits of the clusters",
     "model": "the model, for a guide that reads its prior",
     "code": "size D of the model's code, for a guide",
     "clusters": "number K of the model's clusters, for a guide",
 }
 SIZES = ("inputs", "outputs", "clusters", "shape")
+LAYERS = ("code", "clusters", "hidden", "channels")  # sizes that a recipe chooses
 
 
 def build_pair(recipe: Recipe, shape: Sequence[int]) -> tuple[nn.Module, nn.Module]:
@@ -35,26 +39,53 @@ def build_pair(recipe: Recipe, shape: Sequence[int]) -> tuple[nn.Module, nn.Modu
     Raises:
         ValueError: for a class or argument that does not exist, or one that is left unfilled.
     """
+    for place in ("model", "guide", "encoder", "decoder"):
+        _check_sizes(place, getattr(recipe, place))
     width = math.prod(shape)
-    likelihood = _make(recipe.likelihood, {})
+    likelihood = _fill(recipe.likelihood, {})
     chosen = _arguments(recipe.model)
     code, clusters = chosen.get("code"), chosen.get("clusters")
     twice = None if code is None else 2 * code
+    both = None if code is None else 2 * (code + chosen.get("second_code", 0))
     outputs = width * getattr(likelihood, "width", 1)
 
     def network(kind: Part, *sizes: Any) -> Callable[[], nn.Module]:
-        return partial(_make, kind, dict(zip(SIZES, (*sizes, tuple(shape)), strict=True)))
+        return partial(_fill, kind, dict(zip(SIZES, (*sizes, tuple(shape)), strict=True)))
 
     networks = {
         "decoder": network(recipe.decoder, code, outputs, None),
         "conditional_decoder": network(recipe.decoder, code, outputs, clusters),
         "encoder": network(recipe.encoder, width, twice, None),
         "conditional_encoder": network(recipe.encoder, width, twice, clusters),
+        "joint_encoder": network(recipe.encoder, width, both, None),
         "classifier": network(recipe.encoder, width, clusters, None),
     }
-    model = _make(recipe.model, {"likelihood": likelihood}, networks)
+    model = _fill(recipe.model, {"likelihood": likelihood}, networks)
     known = {"likelihood": likelihood, "model": model, "code": code, "clusters": clusters}
-    return model, _make(recipe.guide, known, networks)
+    return model, _fill(recipe.guide, known, networks)
+
+
+def build_objective(
+    recipe: Recipe, model: nn.Module, guide: nn.Module, kl: Mapping[str, KL] | None = None
+) -> ELBO:
+    """The recipe's objective of a pair, with other KL policies than the recipe's if given."""
+    kind: type[ELBO] = locate(recipe.objective.class_path, ELBO)
+    penalties = {
+        name: locate(chosen.class_path, Penalty)(**chosen.init_args)
+        for name, chosen in recipe.penalties.items()
+    }
+    kl = recipe.kl if kl is None else kl
+    extra = recipe.objective.init_args
+    return kind(model, guide, kl, recipe.particles, penalties, **extra)
+
+
+def fits(recipe: Recipe, kind: type[nn.Module]) -> bool:
+    """Whether a guide of another class fits the recipe's model, see :func:`check_pair`."""
+    try:
+        check_pair(*build_pair(replace(recipe, guide=part(kind)), (8, 8)))
+    except (ValueError, ImportError):
+        return False
+    return True
 
 
 def _arguments(chosen: Part) -> dict[str, Any]:
@@ -64,7 +95,16 @@ def _arguments(chosen: Part) -> dict[str, Any]:
     return defaults | dict(chosen.init_args)
 
 
-def _make(
+def _check_sizes(place: str, chosen: Part) -> None:
+    """Layers of no width are built by torch with a warning, and learn nothing."""
+    for name in LAYERS:
+        value = chosen.init_args.get(name)
+        sizes = value if isinstance(value, (list, tuple)) else [value]
+        if any(isinstance(size, int) and size < 1 for size in sizes):
+            raise ValueError(f"Expected {place}.{name} of at least 1 but got {value}.")
+
+
+def _fill(
     chosen: Part,
     known: Mapping[str, Any],
     networks: Mapping[str, Callable[[], nn.Module]] | None = None,
@@ -79,7 +119,7 @@ def _make(
         raise ValueError(f"Expected arguments among {names} for {kind.__name__} but got {unknown}.")
     try:
         made: nn.Module = kind(**arguments | dict(chosen.init_args))
-    except TypeError as error:
+    except (TypeError, RuntimeError, ZeroDivisionError) as error:
         raise ValueError(
             f"{kind.__name__} cannot be built: {error}. Filled in by name are {list(INJECTED)}."
         ) from error

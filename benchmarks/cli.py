@@ -15,6 +15,7 @@ from jsonargparse import ArgumentParser
 
 from priorzoo import guides, models
 from priorzoo.benchmarks import data, plots, runs, tables
+from priorzoo.benchmarks.building import fits
 from priorzoo.benchmarks.options import (
     add_recipe,
     explain,
@@ -27,7 +28,7 @@ from priorzoo.inference import Stream, draw
 
 USAGE = """priorzoo: variational autoencoders with structured priors
 
-  priorzoo list [models|guides|recipes|data]
+  priorzoo list [models|guides|recipes|data] [--model RECIPE]
   priorzoo train RECIPE [--data NAME|FILE.npz] [--steps N] [--seed N] [--out DIR] ...
   priorzoo evaluate RUN [--data NAME|FILE.npz] [--importance-samples S] [--json]
   priorzoo plot RUN
@@ -48,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if words[0] not in COMMANDS:
             raise ValueError(unknown_name("command", words[0], COMMANDS))
         COMMANDS[words[0]](words[1:])
-    except (ValueError, FileNotFoundError, FileExistsError, ConnectionError) as error:
+    except (ValueError, OSError) as error:
         print(f"priorzoo {words[0]}: error: {error}", file=sys.stderr)
         return 2
     except FloatingPointError as error:
@@ -61,13 +62,17 @@ def list_catalogue(words: Sequence[str]) -> None:
     """Print what there is, one line each."""
     shelves: dict[str, Callable[[], Mapping[str, str]]] = {
         "models": lambda: _modules(models),
-        "guides": lambda: _modules(guides),
+        "guides": lambda: _guides(settings.model),
         "recipes": lambda: {name: recipe.summary for name, recipe in RECIPES.items()},
         "data": lambda: {name: source.summary for name, source in data.CATALOGUE.items()},
     }
     parser = new_parser("list", "Print what there is.")
     parser.add_argument("what", nargs="?", type=str | None, help=", ".join(shelves))
-    what = _parse(parser, words).what
+    parser.add_argument(
+        "--model", type=str | None, help="only the guides that fit the model of this recipe"
+    )
+    settings = _parse(parser, words)
+    what = settings.what
     if what is not None and what not in shelves:
         raise ValueError(unknown_name("list", what, shelves))
     for name in shelves if what is None else [what]:
@@ -113,10 +118,9 @@ def train(words: Sequence[str]) -> None:
     )
     if settings.rows is not None:
         tables.append_row(run.result, Path(settings.rows))
-    pictures = plots.draw_run(run, rows)
     print_scores(run.result)
-    print("figures")
-    for path in pictures:
+    print("figures", flush=True)
+    for path in plots.draw_run(run, rows):
         print(f"  {path}")
 
 
@@ -209,14 +213,37 @@ def print_table(rows: Mapping[str, str], indent: int = 0) -> None:
         print(f"{' ' * indent}{name:<{width}}  {text}")
 
 
+def _guides(recipe: str | None) -> dict[str, str]:
+    """All guides, or those that fit the model of a recipe."""
+    lines = _modules(guides)
+    if recipe is None:
+        return lines
+    if recipe not in RECIPES:
+        raise ValueError(unknown_name("recipe", recipe, RECIPES))
+    return {
+        name: line for name, line in lines.items() if fits(RECIPES[recipe], getattr(guides, name))
+    }
+
+
 def _modules(floor: Any) -> dict[str, str]:
     """Classes of a floor's catalogue with the first line of their documentation."""
     kinds = {name: getattr(floor, name) for name in floor.__all__}
     return {
-        name: (inspect.getdoc(kind) or "").splitlines()[0]
+        name: _readable((inspect.getdoc(kind) or "").splitlines()[0])
         for name, kind in kinds.items()
         if isinstance(kind, type) and issubclass(kind, torch.nn.Module)
     }
+
+
+def _readable(line: str) -> str:
+    """A line of documentation without its markup.
+
+    >>> _readable(r":math:`q(z \\mid x)\\, p(y)`, for ``z``.")
+    'q(z | x) p(y), for z.'
+    """
+    for markup, plain in (("\\mid", "|"), ("\\,", ""), ("\\mathcal ", "")):
+        line = line.replace(markup, plain)
+    return line.replace(":math:", "").replace("`", "")
 
 
 def _parse(parser: ArgumentParser, words: Sequence[str]) -> Any:

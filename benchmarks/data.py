@@ -2,7 +2,7 @@
 
 import difflib
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -145,7 +145,7 @@ def _find(name: str) -> tuple[Source, str]:
         return Source("a file of yours", partial(sources.archive, Path(name).expanduser())), ""
     stem, colon, labels = name.partition(":")
     if stem not in CATALOGUE:
-        hint = _nearest(stem, tuple(CATALOGUE))
+        hint = nearest(stem, CATALOGUE)
         raise ValueError(f"Expected a data set or the path of a .npz but got {stem!r}; {hint}")
     source = CATALOGUE[stem]
     if not colon:
@@ -153,14 +153,16 @@ def _find(name: str) -> tuple[Source, str]:
     if not source.labels:
         raise ValueError(f"Expected no choice of labels but got {name!r}; write {stem!r}.")
     if labels not in source.labels:
-        hint = _nearest(labels, source.labels)
+        hint = nearest(labels, source.labels)
         raise ValueError(f"Expected labels that {stem} has but got {labels!r}; {hint}")
     return source, labels
 
 
-def _nearest(name: str, known: tuple[str, ...]) -> str:
-    near = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.5)
-    return f"did you mean {near[0]!r}?" if near else f"choose from {', '.join(known)}."
+def nearest(name: str, known: Iterable[str]) -> str:
+    """The nearest of the known names, whatever its case, or all of them: the end of an error."""
+    names = {one.lower(): one for one in known}
+    near = difflib.get_close_matches(name.lower(), names, n=1, cutoff=0.5)
+    return f"did you mean {names[near[0]]!r}?" if near else f"choose from {', '.join(known)}."
 
 
 def _split(count: int, train: int | None, validation: int) -> tuple[slice, slice]:

@@ -27,7 +27,7 @@ HUES = ["#332288", "#cc6677", "#117733", "#88ccee", "#ddcc77"]
 HUES += ["#882255", "#44aa99", "#999933", "#aa4499", "#000000"]
 OTHERS = "#dddddd"
 LEGIBLE = 20  # categories that colours, counts or rows can tell apart
-POINTS = 5_000
+POINTS = 5_000  # that a plane can hold; also the test rows that the figures of a run look at
 DASHES: dict[str, Any] = {"train": "-", "valid": "--"}
 
 

@@ -1,6 +1,5 @@
 """A recipe as options: typed, nested, from YAML or the command line, with the nearest name."""
 
-import difflib
 import inspect
 import re
 from collections.abc import Mapping, Sequence
@@ -12,7 +11,9 @@ from jsonargparse import ArgumentParser
 from torch import nn
 
 from priorzoo.benchmarks.building import INJECTED, SIZES
+from priorzoo.benchmarks.data import nearest
 from priorzoo.benchmarks.recipes import Part, Recipe
+from priorzoo.inference import ELBO
 from priorzoo.inference.saving import locate
 
 FAMILIES: Mapping[str, type] = {
@@ -21,6 +22,7 @@ FAMILIES: Mapping[str, type] = {
     "likelihood": nn.Module,
     "encoder": nn.Module,
     "decoder": nn.Module,
+    "objective": ELBO,
     "optimiser": torch.optim.Optimizer,
     "schedule": torch.optim.lr_scheduler.LRScheduler,
 }
@@ -30,6 +32,7 @@ FILLED: Mapping[str, set[str]] = {
     "likelihood": set(),
     "encoder": set(SIZES),
     "decoder": set(SIZES),
+    "objective": {"model", "guide", "kl", "particles", "penalties"},
     "optimiser": {"params"},
     "schedule": {"optimizer"},
 }
@@ -66,9 +69,7 @@ _NOISE = (
 
 def unknown_name(what: str, name: str, known: Sequence[str] | Mapping[str, Any]) -> str:
     """One line that says a name is unknown, and which is nearest or which there are."""
-    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
-    hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(sorted(known))}."
-    return f"Unknown {what} {name!r}; {hint}"
+    return f"Unknown {what} {name!r}; {nearest(name, known)}"
 
 
 def add_recipe(parser: ArgumentParser, recipe: Recipe) -> None:

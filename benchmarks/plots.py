@@ -21,16 +21,15 @@ from priorzoo.inference import (
     reconstructions,
 )
 
-SHOWN = 2_000  # test rows that the figures look at
 SAMPLES = 8  # of each cluster
 
 
 def draw_run(run: Run, rows: Dataset) -> list[Path]:
     """Write the figures that fit the run's model to its folder ``figures``; returns their paths."""
     with Stream(0, run.device):
-        x = rows.x_test[:SHOWN].to(run.device)
+        x = rows.x_test[: figures.POINTS].to(run.device)
         x = x if rows.transform is None else rows.transform(x)
-        y = None if rows.y_test is None else rows.y_test[:SHOWN]
+        y = None if rows.y_test is None else rows.y_test[: figures.POINTS]
         drawn = dict(_figures(run, x, y, rows.shape))
     paths = []
     for name, make in drawn.items():
@@ -49,22 +48,38 @@ def write_rows(rows: Tensor, shape: Sequence[int], path: Path) -> Path:
         np.savez(path, x=rows.numpy())
     elif path.suffix == ".png":
         columns = min(10, math.ceil(math.sqrt(len(rows))))
-        figures.save(pictures.draw_grid(rows, shape, columns), path)
+        figures.save(pictures.draw_grid(rows, picture_shape(shape) or shape, columns), path)
     else:
         raise ValueError(f"Expected a file ending in .png or .npz but got {path}.")
     return path
+
+
+def picture_shape(shape: Sequence[int]) -> tuple[int, ...]:
+    """``(H, W)`` or ``(H, W, 3)`` in which rows of a shape are drawn; () for those that are none.
+
+    One channel may come first or last, three only last, as the convolutions have it.
+    """
+    shape = tuple(shape)
+    if len(shape) == 3 and shape[2] == 1:
+        shape = shape[:2]
+    elif len(shape) == 3 and shape[0] == 1 and shape[2] != 3:
+        shape = shape[1:]
+    return shape if len(shape) == 2 or shape[2:] == (3,) else ()
 
 
 def _figures(
     run: Run, x: Tensor, y: Tensor | None, shape: tuple[int, ...]
 ) -> Iterator[tuple[str, Callable[[], Axes]]]:
     yield "terms", lambda: figures.draw_terms(run.history)
-    picture = len(shape) in (2, 3)
+    picture = picture_shape(shape)
     if picture:
         decoded = reconstructions(run.model, run.guide, x[:10]).cpu()
-        yield "reconstructions", lambda: pictures.draw_reconstructions(x[:10].cpu(), decoded, shape)
+        yield (
+            "reconstructions",
+            lambda: pictures.draw_reconstructions(x[:10].cpu(), decoded, picture),
+        )
         samples = draw(run.model, 100).cpu()
-        yield "samples", lambda: pictures.draw_grid(samples, shape)
+        yield "samples", lambda: pictures.draw_grid(samples, picture)
     z = codes(run.model, run.guide, x).cpu()
     if not run.clusters:
         alone = torch.ones(len(z), 1)
@@ -80,6 +95,6 @@ def _figures(
         own = torch.stack(
             [draw(run.model, SAMPLES, given={"y": k}).cpu() for k in range(q.shape[1])]
         )
-        yield "clusters", lambda: pictures.draw_clusters(x.cpu(), q, own, shape)
+        yield "clusters", lambda: pictures.draw_clusters(x.cpu(), q, own, picture)
         means = component_means(run.model).cpu()
-        yield "components", lambda: pictures.draw_components(means, q.mean(0), shape)
+        yield "components", lambda: pictures.draw_components(means, q.mean(0), picture)

@@ -13,21 +13,23 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from priorzoo.benchmarks import data, metrics
-from priorzoo.benchmarks.building import build_pair
+from priorzoo.benchmarks.building import build_objective, build_pair
 from priorzoo.benchmarks.recipes import Part, Recipe
 from priorzoo.inference import (
-    ELBO,
     Stream,
     Training,
     check_data,
     cluster_probabilities,
+    enumerates,
     evaluate,
     load,
     save,
 )
-from priorzoo.inference.saving import locate, versions
+from priorzoo.inference.saving import configuration, locate, replace_file, versions
 
 Result = dict[str, Any]
+READ = ("settings", "shape", "seed", "metrics")  # of result.json, when a run is opened again
+SPLIT = ("data", "binarise", "train", "validation")  # of its settings
 
 
 @dataclass(frozen=True)
@@ -118,6 +120,8 @@ def train(
         FileExistsError: for a folder that already holds files, unless told to overwrite it.
         ValueError: for settings that do not fit together.
     """
+    if folder.is_file():
+        raise FileExistsError(f"Expected a folder but {folder} is a file; choose another --out.")
     if folder.exists() and any(folder.iterdir()):
         if not overwrite:
             raise FileExistsError(
@@ -143,6 +147,8 @@ def train(
             file.write(json.dumps(row) + "\n")
 
     training = _training(recipe, model, guide, rows, where, seed=seed, record=record)
+    training.length(recipe.steps, recipe.epochs)
+    configuration(model, guide)
     if folder.exists():
         shutil.rmtree(folder)
     folder.mkdir(parents=True)
@@ -157,11 +163,13 @@ def train(
         "steps": training.step,
         "seconds": round(training.seconds, 1),
         "device": torch.cuda.get_device_name(where) if where.type == "cuda" else "cpu",
+        "threads": torch.get_num_threads(),
         "versions": versions(),
     }
     run = Run(folder, model, guide, result, history)
     result |= score(run, rows)
-    (folder / "result.json").write_text(json.dumps(result, indent=2) + "\n")
+    text = json.dumps(result, indent=2) + "\n"
+    replace_file(folder / "result.json", lambda file: file.write_text(text))
     return run, rows
 
 
@@ -181,7 +189,7 @@ def _training(
         model,
         guide,
         rows.x_train.to(where),
-        objective=ELBO(model, guide, recipe.kl, recipe.particles),
+        objective=build_objective(recipe, model, guide),
         optimiser=lambda parameters: _make(recipe.optimiser, Optimizer, parameters),
         schedule=None if schedule is None else lambda o: _make(schedule, LRScheduler, o),
         batch_size=recipe.batch_size,
@@ -206,7 +214,7 @@ def score(run: Run, rows: data.Dataset, importance_samples: int = 0) -> Result:
         with Stream(seed, x.device):
             x = rows.transform(x)
     terms = evaluate(run.model, run.guide, x, importance_samples=importance_samples, seed=seed)
-    if "kl[y]" not in terms:
+    if not enumerates(run.model, run.guide, x):
         return {"terms": terms, "metrics": {}}
     probabilities = cluster_probabilities(run.model, run.guide, x).cpu()
     return {"terms": terms, "metrics": metrics.score(probabilities, rows.y_test)}
@@ -217,15 +225,27 @@ def open_run(folder: Path, device: str = "auto") -> Run:
 
     Raises:
         FileNotFoundError: for a folder that is missing or half-written.
+        ValueError: for one that is damaged, or of a newer format.
     """
     model, guide = load(folder, pick_device(device))
     if not (folder / "result.json").is_file():
         raise FileNotFoundError(
             f"Expected result.json in {folder} but it is half-written; train again."
         )
-    result = json.loads((folder / "result.json").read_text())
-    lines = (folder / "history.jsonl").read_text().splitlines()
-    return Run(folder, model, guide, result, [json.loads(line) for line in lines])
+    try:
+        result = json.loads((folder / "result.json").read_text())
+        lines = (folder / "history.jsonl").read_text().splitlines()
+        run = Run(folder, model, guide, result, [json.loads(line) for line in lines])
+        missing = [name for name in READ if name not in result]
+        missing += [name for name in SPLIT if name not in run.settings]
+        if missing:
+            raise KeyError(*missing)
+    except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"Expected the result and history of a run in {folder} but they are damaged "
+            f"({error!r}); train the run again."
+        ) from error
+    return run
 
 
 def plain(value: Any) -> Any:
@@ -235,4 +255,8 @@ def plain(value: Any) -> Any:
 
 def _make(chosen: Part, family: type, first: Any) -> Any:
     """An optimiser of parameters, or a schedule of an optimiser."""
-    return locate(chosen.class_path, family)(first, **chosen.init_args)
+    kind = locate(chosen.class_path, family)
+    try:
+        return kind(first, **chosen.init_args)
+    except (RuntimeError, TypeError, ZeroDivisionError) as error:
+        raise ValueError(f"{kind.__name__} cannot be built: {error}") from error

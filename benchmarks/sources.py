@@ -2,6 +2,7 @@
 
 import math
 import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -160,13 +161,19 @@ def _local(request: Request, stem: str) -> Path:
 def _read(path: Path, *keys: str, optional: tuple[str, ...] = ()) -> dict[str, Array]:
     if not zipfile.is_zipfile(path):
         raise ValueError(f"Expected a .npz archive but {path} is none; write it with numpy.savez.")
-    with np.load(path, allow_pickle=False) as file:
-        if missing := [key for key in keys if key not in file.files]:
-            raise ValueError(
-                f"Expected {', '.join(missing)} in {path} but got only "
-                f"{', '.join(file.files) or 'an empty file'}; name the arrays in numpy.savez."
-            )
-        return {key: _member(path, file, key) for key in (*keys, *optional) if key in file.files}
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            if missing := [key for key in keys if key not in file.files]:
+                raise ValueError(
+                    f"Expected {', '.join(missing)} in {path} but got only "
+                    f"{', '.join(file.files) or 'an empty file'}; name the arrays in numpy.savez."
+                )
+            wanted = [key for key in (*keys, *optional) if key in file.files]
+            return {key: _member(path, file, key) for key in wanted}
+    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+        raise ValueError(
+            f"Expected a whole .npz archive but {path} is damaged ({error}); copy or write it anew."
+        ) from error
 
 
 def _member(path: Path, file: Mapping[str, Array], key: str) -> Array:

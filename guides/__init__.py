@@ -1,6 +1,19 @@
 """Amortised inference programs, one file a family."""
 
+from priorzoo.guides.exact import CodesThenCluster, CodeThenCluster, cluster_posterior
 from priorzoo.guides.factorial import FactorialCode
-from priorzoo.guides.gaussian import ClusterThenCode, Code
+from priorzoo.guides.flows import ClusterThenFlow, FlowCode
+from priorzoo.guides.gaussian import ClusterThenCode, Code, MeanField, MeanFieldCodes
 
-__all__ = ["ClusterThenCode", "Code", "FactorialCode"]
+__all__ = [
+    "ClusterThenCode",
+    "ClusterThenFlow",
+    "Code",
+    "CodeThenCluster",
+    "CodesThenCluster",
+    "FactorialCode",
+    "FlowCode",
+    "MeanField",
+    "MeanFieldCodes",
+    "cluster_posterior",
+]

@@ -46,3 +46,49 @@ class ClusterThenCode(nn.Module):
             q_y = dist.Categorical(logits=self.classifier(x))
             y = pyro.sample("y", q_y, infer={"enumerate": "parallel"})
             pyro.sample("z", diagonal_normal(self.conditional_encoder(x, y)))
+
+
+class MeanField(nn.Module):
+    r""":math:`q(y \mid x)\, q(z \mid x)`: cluster and code know nothing of each other given x.
+
+    The cheapest guide of a mixture: one code, decoded once. What it gives up is a code whose
+    posterior differs by cluster.
+
+    Args:
+        classifier: maps rows ``(B, P)`` to logits ``(B, K)``.
+        encoder: maps rows ``(B, P)`` to locations and raw variances ``(B, 2 D)``.
+    """
+
+    def __init__(self, classifier: nn.Module, encoder: nn.Module) -> None:
+        super().__init__()
+        self.classifier, self.encoder = classifier, encoder
+
+    def forward(self, x: Tensor, size: int | None = None) -> None:
+        with data_plate(x, size):
+            q_y = dist.Categorical(logits=self.classifier(x))
+            pyro.sample("y", q_y, infer={"enumerate": "parallel"})
+            pyro.sample("z", diagonal_normal(self.encoder(x)))
+
+
+class MeanFieldCodes(nn.Module):
+    r""":math:`q(y \mid x)\, q(z \mid x)\, q(w \mid x)`, for :class:`DilokthanakulGMVAE`.
+
+    The first version of Dilokthanakul et al., 2016, whose cluster a network guesses.
+
+    Args:
+        classifier: maps rows ``(B, P)`` to logits ``(B, K)``.
+        joint_encoder: maps rows ``(B, P)`` to locations and raw variances of z, then those of w.
+        code: size D of z.
+    """
+
+    def __init__(self, classifier: nn.Module, joint_encoder: nn.Module, code: int) -> None:
+        super().__init__()
+        self.classifier, self.joint_encoder, self.code = classifier, joint_encoder, code
+
+    def forward(self, x: Tensor, size: int | None = None) -> None:
+        with data_plate(x, size):
+            q_y = dist.Categorical(logits=self.classifier(x))
+            pyro.sample("y", q_y, infer={"enumerate": "parallel"})
+            parameters = self.joint_encoder(x)
+            pyro.sample("z", diagonal_normal(parameters[..., : 2 * self.code]))
+            pyro.sample("w", diagonal_normal(parameters[..., 2 * self.code :]))

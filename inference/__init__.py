@@ -1,15 +1,23 @@
 """Objectives, the step, the loop, evaluation, prediction and saving."""
 
-from priorzoo.inference.conjugate import ConjugateAdam, ConjugateELBO, RobbinsMonro, Together
+from priorzoo.inference.conjugate import (
+    ConjugateAdam,
+    ConjugateELBO,
+    RobbinsMonro,
+    Together,
+    predictive,
+)
 from priorzoo.inference.evaluation import evaluate, importance_bound
 from priorzoo.inference.loop import Training, fit
-from priorzoo.inference.objective import ELBO, KL
+from priorzoo.inference.objective import ELBO, KL, Draws, Penalty
 from priorzoo.inference.pairs import check_data, check_pair
+from priorzoo.inference.penalties import Classification, ConsistencyViolation
 from priorzoo.inference.prediction import (
     cluster_probabilities,
     codes,
     component_means,
     draw,
+    enumerates,
     reconstructions,
 )
 from priorzoo.inference.randomness import Stream
@@ -20,9 +28,13 @@ from priorzoo.inference.step import descend
 __all__ = [
     "ELBO",
     "KL",
+    "Classification",
     "ConjugateAdam",
     "ConjugateELBO",
+    "ConsistencyViolation",
+    "Draws",
     "Linear",
+    "Penalty",
     "RobbinsMonro",
     "Stream",
     "Together",
@@ -34,10 +46,12 @@ __all__ = [
     "component_means",
     "descend",
     "draw",
+    "enumerates",
     "evaluate",
     "fit",
     "importance_bound",
     "load",
+    "predictive",
     "reconstructions",
     "save",
 ]

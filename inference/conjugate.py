@@ -1,6 +1,7 @@
 """Conjugate stochastic variational inference: natural gradients by autodiff, and their steps."""
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -10,8 +11,9 @@ from torch import Tensor, distributed, nn
 from torch.distributions import kl_divergence
 from torch.optim import Adam, Optimizer
 
-from priorzoo.inference.objective import ELBO, KL, Terms
+from priorzoo.inference.objective import ELBO, KL, Draws, Penalty, Terms
 from priorzoo.inference.pairs import (
+    Labels,
     Site,
     evaluating,
     is_enumerated,
@@ -76,7 +78,11 @@ class _Left(Exception):
 
 
 class Averaged(ELBO):
-    """An :class:`ELBO` with every KL in closed form where torch knows one."""
+    """An :class:`ELBO` with every KL in closed form where torch knows one, and held weights.
+
+    The responsibilities are the optimum given all else: the gradient through them is zero, but
+    where a KL is priced otherwise, and there the paper holds them fixed.
+    """
 
     def _divergence(self, name: str, told: Site, guessed: Site) -> Tensor:
         if not is_enumerated(guessed):
@@ -85,6 +91,19 @@ class Averaged(ELBO):
             except NotImplementedError:
                 pass
         return super()._divergence(name, told, guessed)
+
+    def _draw(self, x: Tensor, size: int | None, labels: Labels | None = None) -> Draws:
+        draws = super()._draw(x, size, labels)
+        log_q = draws.weights.log_q
+        log_q.update({dim: score.detach() for dim, score in log_q.items()})
+        return draws
+
+
+@dataclass(frozen=True)
+class Averages(Draws):
+    """Draws of the local sites, and the averages over global ones that they were made with."""
+
+    globals: Expectations
 
 
 class ConjugateELBO(Averaged):
@@ -105,7 +124,7 @@ class ConjugateELBO(Averaged):
     Terms are those of :class:`ELBO`, with ``kl[...]`` of each global factor over N.
 
     Args:
-        model, guide, kl, particles: as in :class:`ELBO`.
+        model, guide, kl, particles, penalties: as in :class:`ELBO`.
     """
 
     def __init__(
@@ -114,53 +133,76 @@ class ConjugateELBO(Averaged):
         guide: nn.Module,
         kl: Mapping[str, KL] | None = None,
         particles: int = 1,
+        penalties: Mapping[str, Penalty] | None = None,
     ) -> None:
-        super().__init__(model, guide, kl, particles)
+        super().__init__(model, guide, kl, particles, penalties)
         self.until = _last_site(model, guide)
 
-    def forward(self, x: Tensor, size: int | None = None) -> tuple[Tensor, Terms]:
-        loss, terms = super().forward(x, size)
+    def forward(
+        self, x: Tensor, size: int | None = None, labels: Labels | None = None
+    ) -> tuple[Tensor, Terms]:
+        loss, terms = super().forward(x, size, labels)
         # Zero, but a stage that trains the globals alone has then something to descend.
         idle = sum(p.sum() * 0 for p in self.parameters() if isinstance(p, Natural))
         return loss + idle, terms
 
-    def terms(self, x: Tensor, size: int | None = None) -> Terms:
-        with Expectations() as globals_:
-            terms = super().terms(x, size)
-        data = len(x) if size is None else size
-        bound = terms.pop("elbo")
-        for label, divergence in globals_.divergences().items():
-            terms[f"kl[{label}]"] = (divergence / data).to(x.dtype)
-            bound = bound - terms[f"kl[{label}]"]
-        return terms | {"elbo": bound}
+    def held_out(self, x: Tensor, size: int | None = None) -> Terms:
+        """Terms of the predictive bound of new rows, eq. (11) of Paquet, Ghaisas and Tieleman.
 
-    def again(self, x: Tensor, size: int | None = None) -> Callable[[], Any]:
+        The globals' divergence is no part of it; it is given beside, as ``globals``, in nats for
+        the whole training set.
+        """
+        draws = self._draw(x, None)
+        terms = super()._terms(draws, x, None)
+        assert isinstance(draws, Averages)
+        divergences = draws.globals.divergences().values()
+        return terms | {"globals": torch.stack([d.detach() for d in divergences]).sum()}
+
+    def again(
+        self, x: Tensor, size: int | None = None, labels: Labels | None = None
+    ) -> Callable[[], Any]:
         """What an optimiser calls once the networks have moved: new responsibilities, and then
         lambda - lambda* as gradients of the natural parameters.
         """
 
         def closure() -> None:
-            for natural, optimum in self.optima(x, size):
+            for natural, optimum in self.optima(x, size, labels):
                 natural.grad = natural.detach() - optimum
 
         return closure
 
-    def optima(self, x: Tensor, size: int | None = None) -> list[tuple[Tensor, Tensor]]:
+    def optima(
+        self, x: Tensor, size: int | None = None, labels: Labels | None = None
+    ) -> list[tuple[Tensor, Tensor]]:
         """Each factor's natural parameters, and lambda* for rows that stand for N data."""
         data = len(x) if size is None else size
         model: Any = self.model if self.until is None else Until(self.until)(self.model)
         guide: Any = torch.no_grad()(self.guide)
         local = Averaged(model, guide, particles=self.particles)
-        with torch.enable_grad(), Expectations() as globals_:
-            joint = local.terms(x, size)["elbo"].mean() * data
-            leaves = [globals_.expected[label] for label in globals_.q]
+        with torch.enable_grad(), Expectations() as found:
+            joint = local._terms(local._draw(x, size, labels), x, size)["elbo"].mean() * data
+            leaves = list(found.expected.values())
             gradients = torch.autograd.grad(joint, leaves, allow_unused=True)
+        parts = zip(found.q.values(), found.p.values(), gradients, strict=True)
         return [
-            (natural, p.detach() if gradient is None else p.detach() + _over_processes(gradient))
-            for natural, p, gradient in zip(
-                globals_.q.values(), globals_.p.values(), gradients, strict=True
-            )
+            (q, p.detach() + (0 if gradient is None else _over_processes(gradient)))
+            for q, p, gradient in parts
         ]
+
+    def _draw(self, x: Tensor, size: int | None, labels: Labels | None = None) -> Draws:
+        with Expectations() as found:
+            draws = super()._draw(x, size, labels)
+        return Averages(**vars(draws), globals=found)
+
+    def _terms(self, draws: Draws, x: Tensor, size: int | None) -> Terms:
+        terms = super()._terms(draws, x, size)
+        assert isinstance(draws, Averages)
+        data = len(x) if size is None else size
+        bound = terms.pop("elbo")
+        for label, divergence in draws.globals.divergences().items():
+            terms[f"kl[{label}]"] = (divergence / data).to(x.dtype)
+            bound = bound - terms[f"kl[{label}]"]
+        return terms | {"elbo": bound}
 
 
 class RobbinsMonro(Optimizer):
@@ -278,6 +320,20 @@ class ConjugateAdam(Together):
         globals_ = RobbinsMonro(natural, rate, delay, forgetting)
         networks = [Adam(others, lr=lr, fused=fused)] if others else []
         super().__init__(*networks, globals_)
+
+
+def bound(model: nn.Module, guide: nn.Module) -> ELBO:
+    """The bound that scores a pair: averaged over its conjugate globals, if it has any."""
+    conjugates = any(isinstance(parameter, Natural) for parameter in guide.parameters())
+    return (ConjugateELBO if conjugates else ELBO)(model, guide)
+
+
+def predictive(model: nn.Module, guide: nn.Module, **settings: Any) -> tuple[nn.Module, nn.Module]:
+    """The pair of a new row given the training set: a guide with globals has one, by a method of
+    this name; any other pair stays as it is.
+    """
+    made = getattr(guide, "predictive", None)
+    return (model, guide) if made is None else made(model, **settings)
 
 
 def _last_site(model: nn.Module, guide: nn.Module) -> str | None:

@@ -7,13 +7,14 @@ import torch
 from pyro.distributions.util import scale_and_mask
 from torch import Tensor, nn
 
-from priorzoo.inference.objective import ELBO
+from priorzoo.inference.conjugate import bound, predictive
 from priorzoo.inference.pairs import (
     Site,
     Transform,
     check_data,
     evaluating,
     is_enumerated,
+    is_local,
     latent_sites,
     run_pair,
     sample_sites,
@@ -34,23 +35,28 @@ def evaluate(
     """Terms of the bound on held-out rows, in nats per datum, unweighted and unfloored.
 
     Args:
-        x: rows ``(N, P)``; global sites count 1/N in each.
+        x: rows ``(N, P)``; global sites count 1/N in each, but conjugate ones, which belong to the
+            training set, not at all: see :meth:`ConjugateELBO.held_out`.
         transform: applied to each batch, such as ``torch.bernoulli`` for dynamic binarisation.
         importance_samples: S of :func:`importance_bound`, added as ``log p(x)``; 0 for none.
         batch_size: rows held at a time.
         seed: of the transform and of the draws; the caller's random state is untouched.
 
     Raises:
-        ValueError: for rows that the model cannot score.
+        ValueError: for rows that the model cannot score, or a negative number of samples.
     """
+    if importance_samples < 0:
+        raise ValueError(
+            f"Expected importance_samples of at least 0 but got {importance_samples}; 0 for none."
+        )
     check_data(model, x, transform=transform)
-    objective = ELBO(model, guide)
+    objective, pair = bound(model, guide), predictive(model, guide)
     totals: dict[str, float] = {}
     with evaluating(model, guide), torch.no_grad(), Stream(seed, x.device):
         for batch in _batches(x, batch_size, transform):
-            terms = objective.terms(batch, len(x))
+            terms = objective.held_out(batch, len(x))
             if importance_samples:
-                terms["log p(x)"] = importance_bound(model, guide, batch, importance_samples)
+                terms["log p(x)"] = importance_bound(*pair, batch, importance_samples)
             for name, term in terms.items():
                 totals[name] = totals.get(name, 0.0) + float(term.mean()) * len(batch) / len(x)
     return totals
@@ -72,7 +78,12 @@ def importance_bound(
 
     Returns:
         ``(B,)``, in nats.
+
+    Raises:
+        ValueError: for less than one sample, or a pair with global sites.
     """
+    if samples < 1:
+        raise ValueError(f"Expected at least one sample but got samples={samples}.")
     total = torch.full((len(x),), -math.inf, dtype=x.dtype, device=x.device)
     chunk = max(1, held // x.numel())
     for start in range(0, samples, chunk):
@@ -84,6 +95,13 @@ def importance_bound(
 def _log_weights(model: nn.Module, guide: nn.Module, x: Tensor, samples: int) -> Tensor:
     """``(S, B)`` log importance weights with the enumerated sites summed out."""
     drawn, told = run_pair(model, guide, x, particles=samples)
+    sites = [*sample_sites(told), *sample_sites(drawn)]
+    shared = sorted({name for name, site in sites if not is_local(site)})
+    if shared:
+        raise ValueError(
+            f"Expected a pair whose sites are all local but {shared} belong to the whole "
+            "data set, which has no bound for each row; use the terms of evaluate."
+        )
     enumerated = [site for site in latent_sites(drawn).values() if is_enumerated(site)]
     weight = torch.zeros(samples, len(x), dtype=x.dtype, device=x.device)
     for _, site in sample_sites(told):

@@ -1,5 +1,6 @@
 """The training loop: order, history, evaluation, early stopping, and what to do with a NaN."""
 
+import inspect
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -13,9 +14,17 @@ from tqdm import tqdm
 
 from priorzoo.inference.evaluation import evaluate
 from priorzoo.inference.objective import ELBO
-from priorzoo.inference.pairs import Transform, check_data, check_pair
+from priorzoo.inference.pairs import (
+    Transform,
+    check_data,
+    check_pair,
+    evaluating,
+    latent_sites,
+    run_pair,
+)
+from priorzoo.inference.prediction import draw
 from priorzoo.inference.randomness import Stream
-from priorzoo.inference.step import Precision, descend
+from priorzoo.inference.step import Precision, check_step, descend
 
 Row = dict[str, Any]
 Batches = Iterable[Tensor | tuple[Tensor, ...] | list[Tensor]]
@@ -63,8 +72,8 @@ class Training:
         seed: of order, transform and draws; the caller's random state is untouched.
         every: steps between two rows of the history; one pass over the data if None.
         validation: held-out rows ``(V, P)``, evaluated for each row of the history.
-        patience: rows without a better validation bound after which the training stops, and the
-            best parameters are put back; None to go on.
+        patience: rows without a better validation bound after which the training stops; None to go
+            on. With it, the parameters after :meth:`run` are the best seen so far.
         record: called with each row of the history as soon as it is there.
     """
 
@@ -102,6 +111,7 @@ class Training:
         self.validation, self.patience, self.record = validation, patience, record
         self.seed, self.every = seed, every
         self._check(size)
+        self.validation = None if validation is None else validation.to(self.device)
         self.size, self.epoch = self._extent(size)
         self.objective.clock.restart(self.epoch)
         self.stream = Stream(seed, self.device)
@@ -109,20 +119,33 @@ class Training:
         self.history: list[Row] = []
         self.step, self.seconds, self.stopped = 0, 0.0, False
         self._best: tuple[float, int, dict[str, Tensor]] = (-math.inf, 0, {})
+        self._latest: dict[str, Tensor] = {}  # where the best was put back, to go on from
+
+    def length(self, steps: int | None = None, epochs: float | None = None) -> int:
+        """The number of steps in so many steps or passes over the data.
+
+        Raises:
+            ValueError: unless exactly one of the two is given, and is finite and positive.
+        """
+        given = steps if epochs is None else epochs
+        if given is None or (steps is not None and epochs is not None):
+            raise ValueError(f"Expected steps or epochs but got steps={steps}, epochs={epochs}.")
+        unit = self.epoch if steps is None else 1
+        if not math.isfinite(given) or round(given * unit) < 1:
+            raise ValueError(
+                f"Expected a length of at least one step but got steps={steps}, epochs={epochs}."
+            )
+        return round(given * unit)
 
     def run(
         self, steps: int | None = None, epochs: float | None = None, *, progress: bool = False
     ) -> list[Row]:
         """Go on for so many steps or passes over the data; returns the whole history so far."""
-        if (steps is None) == (epochs is None):
-            raise ValueError(f"Expected steps or epochs but got steps={steps}, epochs={epochs}.")
-        if min(steps or 0, epochs or 0) < 0:
-            raise ValueError(
-                f"Expected a positive length but got {epochs if steps is None else steps}."
-            )
-        last = self.step + (round((epochs or 0) * self.epoch) if steps is None else steps)
+        last = self.step + self.length(steps, epochs)
         every = self.epoch if self.every is None else self.every
-        self.objective.clock.total = max(last, 1)
+        self.objective.clock.total = last
+        if self._latest:
+            self.objective.load_state_dict(self._latest)
         with tqdm(total=last, initial=self.step, disable=not progress, unit="step") as bar:
             while self.step < last and not self.stopped:
                 begun = time.perf_counter()
@@ -134,9 +157,14 @@ class Training:
                 if self.validation is not None:
                     self._validate()
                 bar.set_postfix({k: f"{v:.4g}" for k, v in row.items() if k in _shown(row)})
-        if self.stopped and self._best[2]:
-            self.objective.load_state_dict(self._best[2])
+        _, since, best = self._best
+        self._latest = self._state() if since else {}
+        if since:
+            self.objective.load_state_dict(best)
         return self.history
+
+    def _state(self) -> dict[str, Tensor]:
+        return {name: number.clone() for name, number in self.objective.state_dict().items()}
 
     def _advance(self, until: int, bar: "tqdm[Any]") -> Row:
         """Train to a step, and average the terms on the way, with one synchronisation."""
@@ -178,8 +206,7 @@ class Training:
             return
         best, since, state = self._best
         if terms["elbo"] > best:
-            state = {k: v.clone() for k, v in self.objective.state_dict().items()}
-            self._best = (terms["elbo"], 0, state)
+            self._best = (terms["elbo"], 0, self._state())
         else:
             self._best = (best, since + 1, state)
             self.stopped = since + 1 >= self.patience
@@ -201,9 +228,29 @@ class Training:
             check_data(self.model, self.validation, "validation", self.transform)
         elif self.patience is not None:
             raise ValueError("Expected validation rows with patience but got none; give them.")
-        for name, value in (("batch_size", self.batch_size), ("every", self.every)):
+        for name, value in (
+            ("batch_size", self.batch_size),
+            ("every", self.every),
+            ("patience", self.patience),
+            ("particles", self.objective.particles),
+        ):
             if value is not None and value < 1:
                 raise ValueError(f"Expected a positive {name} but got {value}.")
+        check_step(self.clip, self.precision)
+        for made in (self.optimiser, self.schedule):
+            _check_alone(made)
+        self._check_policies()
+
+    def _check_policies(self) -> None:
+        """A misspelt site is found here, and not when the objective first meets it."""
+        if not self.objective.kl:
+            return
+        with evaluating(self.guide), torch.no_grad(), Stream(0, self.device):
+            drawn, _ = run_pair(self.model, self.guide, draw(self.model, 2, means=False))
+        known = list(latent_sites(drawn))
+        unknown = [name for name in self.objective.kl if name not in known]
+        if unknown:
+            raise ValueError(f"Expected KL policies for sites among {known} but got {unknown}.")
 
     def _extent(self, size: int | None) -> tuple[int, int]:
         """Number of data, and of steps in one pass over them."""
@@ -238,6 +285,17 @@ class Training:
 
 def _adam(parameters: Iterable[nn.Parameter]) -> Optimizer:
     return torch.optim.Adam(parameters, lr=1e-3)
+
+
+def _check_alone(made: Optimizer | LRScheduler | None) -> None:
+    """Refuse what wants a closure or a metric in each step, which the loop has not."""
+    wanted = [] if made is None else inspect.signature(type(made).step).parameters.values()
+    names = [p.name for p in wanted if p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD]
+    if len(names) > 1:
+        raise ValueError(
+            f"Expected an optimiser and a schedule whose step needs no arguments but "
+            f"{type(made).__name__} needs {', '.join(names[1:])}; choose another."
+        )
 
 
 def _shown(row: Row) -> list[str]:

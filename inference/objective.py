@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.distributions import kl_divergence
 
 from priorzoo.inference.pairs import (
+    Labels,
     Site,
     is_enumerated,
     is_local,
@@ -40,6 +41,36 @@ class KL:
     floor: float = 0.0
     analytic: bool = False
 
+    def __post_init__(self) -> None:
+        if self.floor < 0:
+            raise ValueError(f"Expected a floor of 0 nats or more but got {self.floor}.")
+
+
+@dataclass(frozen=True)
+class Draws:
+    """A guide's trace, the model's on the same draws, and the ``labels`` that were clamped."""
+
+    model: nn.Module
+    drawn: poutine.Trace
+    told: poutine.Trace
+    weights: "Weights"
+    particles: int
+    labels: Labels
+
+
+class Penalty(nn.Module):
+    """A quantity per datum whose mean the objective descends beside the bound; to inherit from.
+
+    ``forward`` takes :class:`Draws` and gives ``(B,)``.
+
+    Args:
+        weight: its price, a number or a schedule.
+    """
+
+    def __init__(self, weight: float | Linear = 1.0) -> None:
+        super().__init__()
+        self.weight = weight
+
 
 class ELBO(nn.Module):
     r"""The bound :math:`E_q[\log p(x, \cdot) - \log q(\cdot \mid x)]` of a model and its guide.
@@ -54,14 +85,17 @@ class ELBO(nn.Module):
 
     - ``reconstruction``: the expected log-likelihood of ``x``; ``log p(s)`` for other observed s;
     - ``kl[s]`` for every latent site s: the expectation of log q(s) - log p(s);
+    - each penalty under its name, which is no part of the bound;
     - ``elbo``: reconstruction minus KLs, unweighted; ``objective``: the loss with its sign changed.
 
     A term is ``(B,)`` where it is local. Global sites count 1/N in each datum, and are scalars.
+    Where a label is known, the bound is that of log p(x, label).
 
     Args:
         model, guide: programs that :func:`check_pair` accepts.
         kl: a policy for each site that has one; others have weight 1.
         particles: number S of draws.
+        penalties: what else is descended, by name.
     """
 
     def __init__(
@@ -70,15 +104,22 @@ class ELBO(nn.Module):
         guide: nn.Module,
         kl: Mapping[str, KL] | None = None,
         particles: int = 1,
+        penalties: Mapping[str, Penalty] | None = None,
     ) -> None:
         super().__init__()
+        if particles < 1:
+            raise ValueError(f"Expected at least one particle but got {particles}.")
         self.model, self.guide = model, guide
         self.kl = dict(kl or {})
         self.particles = particles
+        self.penalties = nn.ModuleDict(dict(penalties or {}))
         self.clock = Clock()
 
-    def forward(self, x: Tensor, size: int | None = None) -> tuple[Tensor, Terms]:
-        terms = self.terms(x, size)
+    def forward(
+        self, x: Tensor, size: int | None = None, labels: Labels | None = None
+    ) -> tuple[Tensor, Terms]:
+        draws = self._draw(x, size, labels)
+        terms = self._terms(draws, x, size)
         unknown = [name for name in self.kl if f"kl[{name}]" not in terms]
         if unknown:
             known = [name[3:-1] for name in terms if name.startswith("kl[")]
@@ -89,16 +130,34 @@ class ELBO(nn.Module):
                 loss = loss + self._price(name[3:-1], term.mean())
             elif name != "elbo":
                 loss = loss - term.mean()
+        for name, penalty in self.penalties.items():
+            assert isinstance(penalty, Penalty)
+            terms[name] = penalty(draws)
+            loss = loss + self._now(penalty.weight) * terms[name].mean()
         return loss, terms | {"objective": -loss}
 
-    def again(self, x: Tensor, size: int | None = None) -> Callable[[], Any] | None:
+    def again(
+        self, x: Tensor, size: int | None = None, labels: Labels | None = None
+    ) -> Callable[[], Any] | None:
         """What the optimiser's step calls as its closure; None for one that needs none."""
         return None
 
+    def held_out(self, x: Tensor, size: int | None = None) -> Terms:
+        """Terms of rows that are no part of the training set."""
+        return self.terms(x, size)
+
     def terms(self, x: Tensor, size: int | None = None) -> Terms:
         """The named terms and their sum, ``elbo``, without any policy but ``analytic``."""
-        drawn, told = run_pair(self.model, self.guide, x, size, particles=self.particles)
-        guesses, weights = latent_sites(drawn), Weights(drawn)
+        return self._terms(self._draw(x, size), x, size)
+
+    def _draw(self, x: Tensor, size: int | None, labels: Labels | None = None) -> Draws:
+        drawn, told = run_pair(
+            self.model, self.guide, x, size, particles=self.particles, labels=labels
+        )
+        return Draws(self.model, drawn, told, Weights(drawn), self.particles, labels or {})
+
+    def _terms(self, draws: Draws, x: Tensor, size: int | None) -> Terms:
+        guesses, weights = latent_sites(draws.drawn), draws.weights
         data = len(x) if size is None else size
         share = len(x) / data
 
@@ -111,7 +170,7 @@ class ELBO(nn.Module):
             return score.sum() / (self.particles * data)
 
         terms: Terms = {}
-        for name, site in sample_sites(told):
+        for name, site in sample_sites(draws.told):
             if site["is_observed"]:
                 label = "reconstruction" if name == "x" else f"log p({name})"
                 terms[label] = expected(_log_prob(site), site)
@@ -137,9 +196,10 @@ class ELBO(nn.Module):
             return divergence
         if policy.floor > 0:
             divergence = divergence.clamp(min=policy.floor)
-        if isinstance(policy.weight, Linear):
-            return policy.weight(self.clock) * divergence
-        return policy.weight * divergence
+        return self._now(policy.weight) * divergence
+
+    def _now(self, weight: float | Linear) -> float | Tensor:
+        return weight(self.clock) if isinstance(weight, Linear) else weight
 
 
 class Weights:
@@ -181,8 +241,6 @@ class Weights:
 
 
 def _log_prob(site: Site) -> Tensor:
-    with pyro.validation_enabled(
-        False
-    ):  # which would ask the device; global sites heed it only here
+    with pyro.validation_enabled(False):  # it would ask the device, and globals heed it only here
         score: Tensor = site["fn"].log_prob(site["value"])
     return score

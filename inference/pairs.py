@@ -1,10 +1,11 @@
 """A model beside its guide: running both on the same draws, and finding out why they do not fit."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import pyro
+import pyro.distributions as dist
 import torch
 from pyro import poutine
 from pyro.poutine.messenger import Messenger
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from priorzoo.inference.randomness import Stream
 
 Transform = Callable[[Tensor], Tensor]
+Labels = Mapping[str, Tensor]
 Site = Any  # one of Pyro's messages, whose fields depend on their type
 
 
@@ -28,6 +30,26 @@ class Means(Messenger):
             msg["done"] = True
 
 
+class Clamp(Messenger):
+    """Puts discrete sites at their labels where these are known; -1 stands for unknown.
+
+    What the site was before is kept in its ``infer["free"]``.
+    """
+
+    def __init__(self, labels: Labels) -> None:
+        super().__init__()
+        self.labels = labels
+
+    def _pyro_sample(self, msg: Site) -> None:
+        if msg["name"] not in self.labels or msg["done"] or msg["is_observed"]:
+            return
+        free, label = msg["fn"], self.labels[msg["name"]].unsqueeze(-1)
+        choices = torch.arange(free.logits.shape[-1], device=label.device)
+        certain = torch.zeros_like(free.logits).masked_fill(label != choices, -torch.inf)
+        msg["fn"] = dist.Categorical(logits=torch.where(label < 0, free.logits, certain))
+        msg["infer"] = {**msg["infer"], "free": free}
+
+
 def run_pair(
     model: nn.Module,
     guide: nn.Module,
@@ -36,6 +58,7 @@ def run_pair(
     *,
     particles: int = 1,
     means: bool = False,
+    labels: Labels | None = None,
 ) -> tuple[poutine.Trace, poutine.Trace]:
     """Trace the guide, and the model replayed on its draws, without host synchronisation.
 
@@ -47,6 +70,7 @@ def run_pair(
         size: number N of data that the rows stand for; None for B.
         particles: number S of draws; above 1 they lie along dim -2.
         means: put reparameterised sites at their means instead of drawing them.
+        labels: values ``(B,)`` of discrete sites where they are known, and -1 where not.
     """
     vectorised = particles > 1
     with pyro.validation_enabled(False), poutine.enum(first_available_dim=-2 - vectorised):
@@ -57,7 +81,7 @@ def run_pair(
                 program = pyro.plate("particles", particles, dim=-2)(program)
             return poutine.trace(program).get_trace(x, size)
 
-        drawn = run(guide)
+        drawn = run(Clamp(labels)(guide) if labels else guide)
         return drawn, run(poutine.replay(model, trace=drawn))
 
 

@@ -1,4 +1,8 @@
-"""What a trained pair says of data, and what it dreams up."""
+"""What a trained pair says of data, and what it dreams up.
+
+Means of x are those of its likelihood: for counts, :class:`Multinomial`, they add up to its
+``draws`` and not to the number of words of the row they belong to.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -16,6 +20,7 @@ from priorzoo.inference.pairs import (
     run_pair,
     site_of,
 )
+from priorzoo.inference.randomness import Stream
 
 
 def cluster_probabilities(
@@ -38,6 +43,13 @@ def cluster_probabilities(
         return probabilities.expand(len(site_of(drawn, "data")["value"]), -1)
 
     return _over_batches(model, guide, x, batch_size, read)
+
+
+def enumerates(model: nn.Module, guide: nn.Module, x: Tensor, site: str = "y") -> bool:
+    """Whether the guide has a discrete site of that name, so that it has cluster probabilities."""
+    with torch.no_grad(), evaluating(model, guide), Stream(0, x.device):
+        found = latent_sites(run_pair(model, guide, x[:1])[0]).get(site)
+    return found is not None and is_enumerated(found)
 
 
 def codes(
@@ -115,9 +127,17 @@ def _over_batches(
 
 
 def component_means(model: nn.Module, site: str = "y") -> Tensor:
-    """``(K, P)`` means of x decoded from the mean code of each cluster."""
+    """``(K, P)`` means of x decoded from the mean code of each cluster.
+
+    Raises:
+        ValueError: for a site that the model lacks, or that is not discrete.
+    """
     with torch.no_grad(), evaluating(model):
-        fn = latent_sites(poutine.trace(model).get_trace(size=1))[site]["fn"]
+        sites = latent_sites(poutine.trace(model).get_trace(size=1))
+        known = [name for name in sites if sites[name]["fn"].has_enumerate_support and name != "x"]
+        if site not in known:
+            raise ValueError(f"Expected one of the discrete sites {known} but got {site!r}.")
+        fn = sites[site]["fn"]
         every = fn.enumerate_support(expand=False).reshape(-1)
         trace = poutine.trace(Means()(poutine.condition(model, data={site: every}))).get_trace(
             size=len(every)

@@ -4,14 +4,14 @@ import importlib
 import inspect
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pyro
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, load_model, save_model
+from safetensors.torch import load_file, save_model
 from torch import nn
 
 from priorzoo.inference.randomness import Stream
@@ -29,17 +29,26 @@ def save(folder: str | os.PathLike[str], model: nn.Module, guide: nn.Module) -> 
         ValueError: for a module that does not keep an argument, or keeps one JSON cannot write.
     """
     path = Path(folder)
+    text = json.dumps(configuration(model, guide), indent=2)
+    path.mkdir(parents=True, exist_ok=True)
+    pair = _pair(model, guide)
+    replace_file(path / "model.safetensors", lambda file: save_model(pair, str(file)))
+    replace_file(path / "config.json", lambda file: file.write_text(text + "\n"))
+
+
+def configuration(model: nn.Module, guide: nn.Module) -> dict[str, Any]:
+    """What ``config.json`` holds; a long training finds out by it whether it can be saved.
+
+    Raises:
+        ValueError: as :func:`save`.
+    """
     seen: dict[int, str] = {}
-    config = {
+    return {
         "format": FORMAT,
         "model": describe(model, "model", seen),
         "guide": describe(guide, "guide", seen),
         "versions": versions(),
     }
-    text = json.dumps(config, indent=2)
-    path.mkdir(parents=True, exist_ok=True)
-    _replace(path / "model.safetensors", lambda file: save_model(_pair(model, guide), str(file)))
-    _replace(path / "config.json", lambda file: file.write_text(text + "\n"))
 
 
 def load(
@@ -95,12 +104,19 @@ def load(
 
 
 def _load_numbers(pair: nn.Module, file: Path) -> None:
-    """Fill in the numbers of a file in the precision in which they were saved."""
+    """Fill in the numbers of a file in the precision in which they were saved.
+
+    Of the names that share one tensor the file has one.
+    """
     saved = load_file(file)
-    for name, number in [*pair.named_parameters(), *pair.named_buffers()]:
-        if name in saved:
-            number.data = number.data.to(saved[name].dtype)
-    load_model(pair, str(file))
+    numbers = pair.state_dict(keep_vars=True)
+    for name in numbers.keys() & saved.keys():
+        numbers[name].data = numbers[name].data.to(saved[name].dtype)
+    missing, unexpected = pair.load_state_dict(saved, strict=False)
+    filled = {id(numbers[name]) for name in numbers.keys() & saved.keys()}
+    missing = [name for name in missing if id(numbers[name]) not in filled]
+    if missing or unexpected:
+        raise RuntimeError(f"missing are {missing}, unexpected {unexpected}.")
 
 
 def describe(module: nn.Module, place: str, seen: dict[int, str]) -> dict[str, Any]:
@@ -124,9 +140,10 @@ def describe(module: nn.Module, place: str, seen: dict[int, str]) -> dict[str, A
     if kind in (nn.Sequential, nn.ModuleList):
         parts = module.named_children()
         return entry | {"children": [describe(part, f"{place}.{i}", seen) for i, part in parts]}
-    arguments = {}
+    arguments: dict[str, Any] = {}
+    torchs = kind.__module__.startswith("torch.nn.")
     for name, parameter in inspect.signature(kind).parameters.items():
-        if kind.__module__.startswith("torch.nn") and name in ("device", "dtype", "_weight"):
+        if torchs and name in ("device", "dtype", "_weight"):
             continue
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
             continue
@@ -136,6 +153,8 @@ def describe(module: nn.Module, place: str, seen: dict[int, str]) -> dict[str, A
                 f"name, so that it can be saved; add self.{name} = {name} to its constructor."
             )
         value = getattr(module, name)
+        if torchs and isinstance(value, nn.Parameter):  # kept under the name of its flag
+            value = True
         arguments[name] = _plain(value, f"{place}.{name}", seen)
     return entry | {"init_args": arguments}
 
@@ -188,16 +207,27 @@ def versions() -> dict[str, str]:
     }
 
 
+def replace_file(path: Path, write: Callable[[Path], Any]) -> None:
+    """Write beside the file and then rename, so that it is never there by half."""
+    part = path.with_name(path.name + ".part")
+    try:
+        write(part)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
 def _plain(value: Any, place: str, seen: dict[int, str]) -> Any:
     if isinstance(value, nn.Module):
         return describe(value, place, seen)
-    if isinstance(value, nn.Parameter):  # torch.nn keeps the parameter under the name of the flag
-        return True
     if isinstance(value, Sequence) and not isinstance(value, str):
         return [_plain(v, f"{place}.{i}", seen) for i, v in enumerate(value)]
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
-    raise ValueError(f"Expected a module or a plain value at {place} but got {value!r}.")
+    raise ValueError(
+        f"Expected a module or a plain value at {place} but got a {type(value).__name__}; give the "
+        "constructor numbers, strings or lists of them, and make the rest of these inside."
+    )
 
 
 def _revive(value: Any, place: str, seen: dict[str, nn.Module]) -> Any:
@@ -217,13 +247,3 @@ def _is_found(kind: type, class_path: str) -> bool:
 
 def _pair(model: nn.Module, guide: nn.Module) -> nn.ModuleDict:
     return nn.ModuleDict({"model": model, "guide": guide})
-
-
-def _replace(path: Path, write: Any) -> None:
-    """Write beside the file and then rename, so that it is never there by half."""
-    part = path.with_name(path.name + ".part")
-    try:
-        write(part)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)

@@ -9,21 +9,23 @@ from torch import Tensor, nn
 class Clock(nn.Module):
     """Where the training stands: ``step``, a tensor on the device, and the lengths that scale it.
 
+    A :class:`Training` sets the lengths; in a loop of one's own :meth:`restart` does.
+
     Args:
-        epoch: steps in one pass over the data.
-        total: steps in the whole training.
+        epoch: steps in one pass over the data; None while unknown.
+        total: steps in the whole training; None while unknown.
     """
 
     step: Tensor
 
-    def __init__(self, epoch: int = 1, total: int = 1) -> None:
+    def __init__(self, epoch: int | None = None, total: int | None = None) -> None:
         super().__init__()
         self.epoch, self.total = epoch, total
         self.register_buffer("step", torch.zeros((), dtype=torch.int64), persistent=False)
 
-    def restart(self, epoch: int) -> None:
-        """Begin a training whose passes over the data take so many steps."""
-        self.epoch = epoch
+    def restart(self, epoch: int | None = None, total: int | None = None) -> None:
+        """Begin a training of ``total`` steps, ``epoch`` of them in one pass over the data."""
+        self.epoch, self.total = epoch, total
         self.step.zero_()
 
     def tick(self) -> None:
@@ -49,19 +51,29 @@ class Linear:
 
     def __post_init__(self) -> None:
         given = [unit for unit in (self.steps, self.epochs, self.fraction) if unit is not None]
-        if len(given) != 1 or given[0] <= 0:
+        if len(given) != 1 or not given[0] > 0:
             raise ValueError(
                 "Expected one positive length among steps, epochs and fraction but got "
                 f"steps={self.steps}, epochs={self.epochs}, fraction={self.fraction}."
             )
 
     def __call__(self, clock: Clock) -> Tensor:
-        """The value at the clock's step, 0-dimensional."""
-        if self.steps is not None:
-            length = self.steps
-        elif self.epochs is not None:
-            length = self.epochs * clock.epoch
-        else:
-            length = (self.fraction or 0.0) * clock.total
-        passed = (clock.step / length).clamp(max=1.0)
+        """The value at the clock's step, 0-dimensional.
+
+        Raises:
+            ValueError: for a length in epochs or as a fraction that the clock cannot tell in steps.
+        """
+        passed = (clock.step / self._length(clock)).clamp(max=1.0)
         return self.start + (self.end - self.start) * passed
+
+    def _length(self, clock: Clock) -> float:
+        if self.steps is not None:
+            return self.steps
+        name, unit = ("fraction", clock.total) if self.epochs is None else ("epochs", clock.epoch)
+        if unit is None:
+            raise ValueError(
+                f"Expected a clock that knows the length of the training for Linear({name}=...) "
+                "but got none; call objective.clock.restart(epoch=..., total=...) with numbers of "
+                "steps before the loop, or give Linear its length in steps."
+            )
+        return getattr(self, name) * unit

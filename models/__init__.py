@@ -1,5 +1,7 @@
 """Generative stories, one file a paper; networks, likelihoods, and distributions Pyro lacks."""
 
+from priorzoo.models.components import Components
+from priorzoo.models.dilokthanakul import DilokthanakulGMVAE
 from priorzoo.models.factorial import FactorialMixture
 from priorzoo.models.families import Dirichlet, Gamma, Natural, NormalGamma, conjugate
 from priorzoo.models.gmvae import GMVAE
@@ -15,8 +17,10 @@ __all__ = [
     "MLP",
     "VAE",
     "Bernoulli",
+    "Components",
     "ConvDecoder",
     "ConvEncoder",
+    "DilokthanakulGMVAE",
     "Dirichlet",
     "FactorialMixture",
     "Gamma",

@@ -1,18 +1,16 @@
 """The variational autoencoder with a Gaussian mixture as its prior."""
 
-import math
-
 import pyro
 import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
-from priorzoo.models.distributions import deviation
+from priorzoo.models.components import Components
 from priorzoo.models.likelihoods import Bernoulli
 from priorzoo.models.plates import data_plate
 
 
-class GMVAE(nn.Module):
+class GMVAE(Components):
     r"""Clusters ``x`` by the mixture component ``y`` that produced its code ``z``.
 
     .. math:: y \sim \mathrm{Cat}(\pi), \quad z \mid y \sim \mathcal N(\mu_y, \sigma_y^2),
@@ -27,6 +25,7 @@ class GMVAE(nn.Module):
         likelihood: maps these to p(x | z); :class:`Bernoulli` if None.
         code, clusters: D and K.
         learn_weights: whether pi is learnt (as in VaDE) or uniform.
+        offset: as in :class:`Components`.
     """
 
     logits: Tensor
@@ -38,21 +37,25 @@ class GMVAE(nn.Module):
         code: int = 64,
         clusters: int = 10,
         learn_weights: bool = False,
+        offset: bool = False,
     ) -> None:
-        super().__init__()
+        super().__init__(code, clusters, offset)
         self.decoder = decoder
         self.likelihood = Bernoulli() if likelihood is None else likelihood
-        self.code, self.clusters, self.learn_weights = code, clusters, learn_weights
-        bound = math.sqrt(6 / (clusters + code))
-        self.loc = nn.Parameter(torch.empty(clusters, code).uniform_(-bound, bound))
-        self.raw = nn.Parameter(torch.empty(clusters, code).uniform_(-bound, bound))
+        self.learn_weights = learn_weights
         if learn_weights:
             self.logits = nn.Parameter(torch.zeros(clusters))
         else:
             self.register_buffer("logits", torch.zeros(clusters))
 
+    def prior(self) -> tuple[Tensor, Tensor]:
+        """The cluster and the code of each datum of the open data plate."""
+        loc, scale = self.components()
+        y = pyro.sample("y", dist.Categorical(logits=self.logits))
+        z = pyro.sample("z", dist.Normal(loc[y], scale[y]).to_event(1))
+        return y, z
+
     def forward(self, x: Tensor | None = None, size: int | None = None) -> Tensor:
         with data_plate(x, size):
-            y = pyro.sample("y", dist.Categorical(logits=self.logits))
-            z = pyro.sample("z", dist.Normal(self.loc[y], deviation(self.raw)[y]).to_event(1))
+            _, z = self.prior()
             return pyro.sample("x", self.likelihood(self.decoder(z)), obs=x)

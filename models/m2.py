@@ -1,6 +1,5 @@
 """M2, a cluster beside the code, and the modified M2, which makes the two a mixture."""
 
-import math
 from typing import Literal, get_args
 
 import pyro
@@ -8,7 +7,7 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
-from priorzoo.models.distributions import deviation
+from priorzoo.models.components import Components
 from priorzoo.models.likelihoods import Bernoulli
 from priorzoo.models.plates import data_plate
 
@@ -48,14 +47,19 @@ class M2(nn.Module):
         self.register_buffer("origin", torch.zeros(code), persistent=False)
         self.register_buffer("uniform", torch.zeros(clusters), persistent=False)
 
+    def prior(self) -> tuple[Tensor, Tensor]:
+        """The cluster and the code of each datum of the open data plate."""
+        y = pyro.sample("y", dist.Categorical(logits=self.uniform))
+        z = pyro.sample("z", dist.Normal(self.origin, torch.ones_like(self.origin)).to_event(1))
+        return y, z
+
     def forward(self, x: Tensor | None = None, size: int | None = None) -> Tensor:
         with data_plate(x, size):
-            y = pyro.sample("y", dist.Categorical(logits=self.uniform))
-            z = pyro.sample("z", dist.Normal(self.origin, torch.ones_like(self.origin)).to_event(1))
+            y, z = self.prior()
             return pyro.sample("x", self.likelihood(self.conditional_decoder(z, y)), obs=x)
 
 
-class ModifiedM2(nn.Module):
+class ModifiedM2(Components):
     r"""M2 whose code is moved and scaled by the cluster before it is decoded.
 
     .. math:: y \sim \mathrm{Cat}(1/K), \quad z \sim \mathcal N(0, I), \quad
@@ -69,12 +73,9 @@ class ModifiedM2(nn.Module):
         likelihood: maps these to p(x | h); :class:`Bernoulli` if None.
         code, clusters: D and K.
         link: f. ``identity``, ``relu``, or ``layer``, a learnt linear map followed by ReLU.
-        offset: whether mu and the raw variance of a cluster are a row of its own plus one that all
-            share, as in the reference's linear maps of the one-hot. The second is redundant, but
-            under Adam what the clusters have in common is then learnt at twice the speed.
+        offset: as in :class:`Components`.
     """
 
-    shared: Tensor
     origin: Tensor
     uniform: Tensor
 
@@ -87,28 +88,26 @@ class ModifiedM2(nn.Module):
         link: Link = "relu",
         offset: bool = False,
     ) -> None:
-        super().__init__()
+        super().__init__(code, clusters, offset)
         if link not in get_args(Link):
             raise ValueError(f"Expected link among {get_args(Link)} but got {link!r}.")
         self.decoder = decoder
         self.likelihood = Bernoulli() if likelihood is None else likelihood
-        self.code, self.clusters, self.link, self.offset = code, clusters, link, offset
+        self.link = link
         self.layer = nn.Linear(code, code) if link == "layer" else nn.Identity()
-        bound = math.sqrt(6 / (clusters + code))
-        self.loc = nn.Parameter(torch.empty(clusters, code).uniform_(-bound, bound))
-        self.raw = nn.Parameter(torch.empty(clusters, code).uniform_(-bound, bound))
-        if offset:
-            self.shared = nn.Parameter(torch.zeros(2, code))
-        else:
-            self.register_buffer("shared", torch.zeros(2, code))
         self.register_buffer("origin", torch.zeros(code), persistent=False)
         self.register_buffer("uniform", torch.zeros(clusters), persistent=False)
 
+    def prior(self) -> tuple[Tensor, Tensor]:
+        """The cluster and the code of each datum of the open data plate."""
+        y = pyro.sample("y", dist.Categorical(logits=self.uniform))
+        z = pyro.sample("z", dist.Normal(self.origin, torch.ones_like(self.origin)).to_event(1))
+        return y, z
+
     def forward(self, x: Tensor | None = None, size: int | None = None) -> Tensor:
-        loc, scale = self.loc + self.shared[0], deviation(self.raw + self.shared[1])
+        loc, scale = self.components()
         with data_plate(x, size):
-            y = pyro.sample("y", dist.Categorical(logits=self.uniform))
-            z = pyro.sample("z", dist.Normal(self.origin, torch.ones_like(self.origin)).to_event(1))
+            y, z = self.prior()
             h = self.layer(loc[y] + scale[y] * z).to(z.dtype)
             h = h if self.link == "identity" else h.relu()
             return pyro.sample("x", self.likelihood(self.decoder(h)), obs=x)

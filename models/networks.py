@@ -3,10 +3,13 @@
 import itertools
 import math
 from collections.abc import Sequence
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+Activation = Literal["relu", "tanh"]
 
 
 def glorot(network: nn.Module) -> None:
@@ -19,7 +22,7 @@ def glorot(network: nn.Module) -> None:
 
 
 class MLP(nn.Module):
-    """Multi-layer perceptron with ReLU, optionally conditioned on a cluster.
+    """Multi-layer perceptron, optionally conditioned on a cluster.
 
     A one-hot cluster appended to the input is a row added after the first linear map. Written so,
     the part of x is computed once and not for each of the enumerated clusters.
@@ -29,6 +32,7 @@ class MLP(nn.Module):
         hidden: sizes of the hidden layers; none for a linear map.
         clusters: number K of clusters, for a network called with ``y``, integers in 0..K-1 of a
             shape that broadcasts with the batch; None for a network of x alone.
+        activation: of the hidden layers, ``relu`` or ``tanh``.
     """
 
     def __init__(
@@ -37,9 +41,15 @@ class MLP(nn.Module):
         outputs: int,
         hidden: Sequence[int] = (512, 512),
         clusters: int | None = None,
+        activation: Activation = "relu",
     ) -> None:
         super().__init__()
+        if activation not in get_args(Activation):
+            raise ValueError(
+                f"Expected activation among {get_args(Activation)} but got {activation!r}."
+            )
         self.inputs, self.outputs, self.hidden, self.clusters = inputs, outputs, hidden, clusters
+        self.activation = activation
         sizes = [inputs, *hidden, outputs]
         self.layers = nn.ModuleList(nn.Linear(*pair) for pair in itertools.pairwise(sizes))
         glorot(self)
@@ -53,7 +63,7 @@ class MLP(nn.Module):
         if y is not None:
             h = h + functional.embedding(y, self.shift)
         for layer in rest:
-            h = layer(h.relu())
+            h = layer(h.relu() if self.activation == "relu" else h.tanh())
         return h.to(x.dtype)
 
 

@@ -1,7 +1,7 @@
 """The zoo in small: what stands here is put to every test in ``test_contract.py``.
 
 A new model or guide is one line of ``CATALOGUE``: what makes the model, what makes the guide, and
-what makes rows that the model can score.
+what makes rows that the model can score. A guide is made of its model, whose prior it may read.
 """
 
 from collections.abc import Callable
@@ -10,7 +10,17 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from priorzoo.guides import ClusterThenCode, Code, FactorialCode
+from priorzoo.guides import (
+    ClusterThenCode,
+    ClusterThenFlow,
+    Code,
+    CodesThenCluster,
+    CodeThenCluster,
+    FactorialCode,
+    FlowCode,
+    MeanField,
+    MeanFieldCodes,
+)
 from priorzoo.models import (
     GMVAE,
     M2,
@@ -18,24 +28,26 @@ from priorzoo.models import (
     VAE,
     ConvDecoder,
     ConvEncoder,
+    DilokthanakulGMVAE,
     FactorialMixture,
     Gaussian,
     ModifiedM2,
     Multinomial,
 )
 
-P, D, K = 6, 2, 3
+P, D, K, W = 6, 2, 3, 4
 SHAPE = (3, 2)  # of the P values, as a picture
 SIZES = {"code": D, "clusters": K}
 
 
 class Entry(NamedTuple):
     model: Callable[[], nn.Module]
-    guide: Callable[[], nn.Module]
+    guide: Callable[[nn.Module], nn.Module]
     rows: Callable[[int], Tensor]
 
     def pair(self) -> tuple[nn.Module, nn.Module]:
-        return self.model(), self.guide()
+        model = self.model()
+        return model, self.guide(model)
 
 
 def binary(count: int) -> Tensor:
@@ -54,15 +66,39 @@ def decoder(outputs: int = P, code: int = D) -> MLP:
     return MLP(code, outputs, (8,))
 
 
-def code() -> Code:
+def gmvae(**settings: bool) -> GMVAE:
+    return GMVAE(decoder(), **SIZES, **settings)
+
+
+def m2() -> M2:
+    return M2(MLP(D, P, (8,), clusters=K), **SIZES)
+
+
+def dilokthanakul() -> DilokthanakulGMVAE:
+    return DilokthanakulGMVAE(decoder(), **SIZES, second_code=W, hidden=(4,))
+
+
+def code(_: nn.Module) -> Code:
     return Code(MLP(P, 2 * D, (5,)))
 
 
-def cluster_then_code() -> ClusterThenCode:
+def cluster_then_code(_: nn.Module) -> ClusterThenCode:
     return ClusterThenCode(MLP(P, K, (5,)), MLP(P, 2 * D, (5,), clusters=K))
 
 
-def convolutions() -> ClusterThenCode:
+def code_then_cluster(model: nn.Module) -> CodeThenCluster:
+    return CodeThenCluster(MLP(P, 2 * D, (5,)), model)
+
+
+def mean_field(_: nn.Module) -> MeanField:
+    return MeanField(MLP(P, K, (5,)), MLP(P, 2 * D, (5,)))
+
+
+def cluster_then_flow(_: nn.Module) -> ClusterThenFlow:
+    return ClusterThenFlow(MLP(P, K, (5,)), MLP(P, 2 * D, (5,), clusters=K), code=D, hidden=(6,))
+
+
+def convolutions(_: nn.Module) -> ClusterThenCode:
     picture = {"shape": SHAPE, "channels": (2, 3), "hidden": (4,)}
     return ClusterThenCode(
         ConvEncoder(P, K, **picture), ConvEncoder(P, 2 * D, **picture, clusters=K)
@@ -72,7 +108,7 @@ def convolutions() -> ClusterThenCode:
 def factorial(clusters: int | list[int], code: int) -> Entry:
     return Entry(
         lambda: FactorialMixture(decoder(code=code), code=code, clusters=clusters),
-        lambda: FactorialCode(MLP(P, 2 * code, (5,)), code, clusters),
+        lambda _: FactorialCode(MLP(P, 2 * code, (5,)), code, clusters),
         binary,
     )
 
@@ -82,7 +118,7 @@ CATALOGUE = {
     "vae-gaussian": Entry(lambda: VAE(decoder(), Gaussian(0.7), D), code, real),
     "vae-gaussian-shared": Entry(lambda: VAE(decoder(), Gaussian(0.7, "shared"), D), code, real),
     "vae-multinomial": Entry(lambda: VAE(decoder(), Multinomial(9), D), code, counts),
-    "m2": Entry(lambda: M2(MLP(D, P, (8,), clusters=K), **SIZES), cluster_then_code, binary),
+    "m2": Entry(m2, cluster_then_code, binary),
     "m2-identity": Entry(
         lambda: ModifiedM2(decoder(), **SIZES, link="identity"), cluster_then_code, binary
     ),
@@ -93,10 +129,9 @@ CATALOGUE = {
     "m2-offset": Entry(
         lambda: ModifiedM2(decoder(), **SIZES, offset=True), cluster_then_code, binary
     ),
-    "gmvae": Entry(lambda: GMVAE(decoder(), **SIZES), cluster_then_code, binary),
-    "gmvae-weights": Entry(
-        lambda: GMVAE(decoder(), **SIZES, learn_weights=True), cluster_then_code, binary
-    ),
+    "gmvae": Entry(gmvae, cluster_then_code, binary),
+    "gmvae-weights": Entry(lambda: gmvae(learn_weights=True), cluster_then_code, binary),
+    "gmvae-offset": Entry(lambda: gmvae(offset=True), cluster_then_code, binary),
     "gmvae-gaussian-network": Entry(
         lambda: GMVAE(decoder(2 * P), Gaussian(0.7, "network"), **SIZES), cluster_then_code, real
     ),
@@ -108,4 +143,28 @@ CATALOGUE = {
     ),
     "factorial": factorial(K, D),
     "factorial-two": factorial([K, 2], 2 * D),
+    "vae-flow": Entry(
+        lambda: VAE(decoder(), code=D),
+        lambda _: FlowCode(MLP(P, 2 * D, (5,)), code=D, hidden=(6,)),
+        binary,
+    ),
+    "vade": Entry(lambda: gmvae(learn_weights=True), code_then_cluster, binary),
+    "gmvae-mean-field": Entry(gmvae, mean_field, binary),
+    "gmvae-flow": Entry(gmvae, cluster_then_flow, binary),
+    "m2-mean-field": Entry(m2, mean_field, binary),
+    "m2-exact": Entry(m2, code_then_cluster, binary),
+    "m2-flow": Entry(m2, cluster_then_flow, binary),
+    "m2-relu-mean-field": Entry(lambda: ModifiedM2(decoder(), **SIZES), mean_field, binary),
+    "m2-relu-exact": Entry(lambda: ModifiedM2(decoder(), **SIZES), code_then_cluster, binary),
+    "m2-relu-flow": Entry(lambda: ModifiedM2(decoder(), **SIZES), cluster_then_flow, binary),
+    "dilokthanakul": Entry(
+        dilokthanakul,
+        lambda model: CodesThenCluster(MLP(P, 2 * (D + W), (5,)), model),
+        binary,
+    ),
+    "dilokthanakul-network": Entry(
+        dilokthanakul,
+        lambda _: MeanFieldCodes(MLP(P, K, (5,)), MLP(P, 2 * (D + W), (5,)), code=D),
+        binary,
+    ),
 }

@@ -43,7 +43,7 @@ def test_samples_without_data(entry):
     x = model(size=N)
     assert x.shape == entry.rows(N).shape
     assert (x[0] != x[1:]).any()
-    assert set(sites) == {"x", *latent_sites(poutine.trace(entry.guide()).get_trace(x))}
+    assert set(sites) == {"x", *latent_sites(poutine.trace(entry.guide(model)).get_trace(x))}
     for site in sites.values():
         plates = (N,) if is_local(site) else ()
         assert site["value"].shape == (*plates, *site["fn"].event_shape)

@@ -1,12 +1,17 @@
 import json
 import re
 import shlex
+from pathlib import Path
 
 import numpy as np
+import pyro
+import pyro.distributions as dist
 import pytest
 import torch
+from torch import nn
 
-from priorzoo.benchmarks import cli, data
+from priorzoo.benchmarks import cli, data, runs
+from priorzoo.models import data_plate
 
 QUICK = ["--steps", "12", "--every", "6", "--encoder.hidden", "[8]", "--decoder.hidden", "[8]"]
 FILES = {"config.json", "model.safetensors", "history.jsonl", "result.json", "figures"}
@@ -65,6 +70,7 @@ def test_train_writes_the_whole_run(recipe, tmp_path, capsys):
     assert result["settings"]["encoder"]["init_args"]["hidden"] == [8]
     assert {"priorzoo", "torch", "pyro-ppl"} <= result["versions"].keys()
     assert {"seconds", "device", "metrics"} <= result.keys()
+    assert result["threads"] == torch.get_num_threads()
     assert result["command"] == f"priorzoo train {recipe} {shlex.join(QUICK)}"
     terms = result["terms"]
     divergences = sum(value for name, value in terms.items() if name.startswith("kl["))
@@ -176,6 +182,47 @@ def test_users_arrays_of_points_and_of_counts_train(tmp_path):
         assert cli.main(["train", "digits-gmvae", *QUICK, *words, *out]) == 0
 
 
+@pytest.mark.parametrize(
+    ("shape", "drawn"),
+    [((4, 3, 1), True), ((1, 4, 3), True), ((4, 3, 3), True), ((3, 4, 5), False)],
+)
+def test_pictures_with_channels_are_drawn_where_they_can_be(tmp_path, shape, drawn, capsys):
+    """One channel at either end, three at the last; rows of all others have charts alone."""
+    draws = np.random.default_rng(0).uniform(size=(40, *shape))
+    path = write(tmp_path / "pictures.npz", x_train=draws, x_test=draws[:9])
+    out = tmp_path / "run"
+    words = ["train", "digits-gmvae", *QUICK, "--data", str(path), "--out", str(out)]
+    assert cli.main(words) == 0
+    figures = {path.stem for path in (out / "figures").iterdir()}
+    pictures = {"samples", "reconstructions", "clusters", "components"}
+    assert figures == {"terms", "plane", "usage"} | (pictures if drawn else set())
+    assert (cli.main(["sample", str(out), "--n", "3"]) == 0) is drawn
+
+
+def test_a_y_that_is_not_discrete_has_no_clusters_to_score():
+    """It has a divergence, as all latent sites have."""
+
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.loc = nn.Parameter(torch.zeros(2))
+
+        def forward(self, x=None, size=None):
+            with data_plate(x, size):
+                y = pyro.sample("y", dist.Normal(self.loc, 1.0).to_event(1))
+                return pyro.sample("x", dist.Normal(y, 1.0).to_event(1), obs=x)
+
+    class Guide(nn.Module):
+        def forward(self, x, size=None):
+            with data_plate(x, size):
+                pyro.sample("y", dist.Normal(x / 2, 0.7).to_event(1))
+
+    run = runs.Run(Path(), Model(), Guide(), {"seed": 0}, [])
+    found = runs.score(run, data.load("pinwheel"))
+    assert "kl[y]" in found["terms"]
+    assert found["metrics"] == {}
+
+
 def test_convolutional_networks_by_option(tmp_path):
     nets = (
         "--encoder ConvEncoder --encoder.channels [4] --decoder ConvDecoder --decoder.channels [4]"
@@ -219,6 +266,15 @@ def test_the_command_line_leaves_the_random_state_alone(tmp_path):
             "train digits-vae --encoder ConvEncoder --data pinwheel --train 9 --validation 0",
             "(H, W)",
         ),
+        ("train digits-vae --optimiser LBFGS", "LBFGS needs closure"),
+        ("train digits-vae --schedule ReduceLROnPlateau", "ReduceLROnPlateau needs metrics"),
+        ("train digits-vae --optimiser.foreach true", "Adam cannot be built"),
+        ("train digits-vae --encoder.hidden [-3]", "encoder.hidden of at least 1 but got [-3]"),
+        ("train digits-vae --decoder.hidden [8,0]", "decoder.hidden of at least 1 but got [8, 0]"),
+        ("train digits-vae --model.code 0", "model.code of at least 1 but got 0"),
+        ("train digits-gmvae --model.clusters -1", "model.clusters of at least 1 but got -1"),
+        ("train digits-vae --clip 0", "positive clip"),
+        ("train digits-vae --particles 0", "positive particles"),
         ("train mnist.vae", "Unknown recipe"),
         ("list modles", "did you mean 'models'?"),
         ("evaluate nowhere", "no run folder"),
@@ -307,8 +363,92 @@ def test_bad_input_with_overwrite_keeps_the_old_run(run, capsys):
 
 
 @pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--steps 0", "length of at least one step but got steps=0"),
+        ("--steps -5", "length of at least one step but got steps=-5"),
+        ("--epochs .nan", "length of at least one step but got steps=None, epochs=nan"),
+        ("--epochs .inf", "length of at least one step but got steps=None, epochs=inf"),
+        ("--steps null", "Expected steps or epochs but got steps=None, epochs=None"),
+        ('--kl {"w":{"weight":0.5}}', "KL policies for sites among ['y', 'z'] but got ['w']"),
+        ("--patience 0", "positive patience"),
+    ],
+)
+def test_settings_that_no_training_can_begin_with_keep_the_old_run(run, words, message, capsys):
+    before = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
+    said = fail(capsys, "train", "digits-gmvae", "--out", run, "--overwrite", *words.split())
+    assert message in said
+    assert {path: path.stat().st_mtime_ns for path in run.rglob("*")} == before
+
+
+def test_a_pair_that_cannot_be_saved_is_refused_before_it_is_trained(tmp_path, monkeypatch, capsys):
+    (tmp_path / "forgets.py").write_text(
+        "from priorzoo.models import VAE\n\n\nclass Forgets(VAE):\n"
+        "    def __init__(self, decoder, likelihood, code=8, width=3):\n"
+        "        super().__init__(decoder, likelihood, code)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    out = tmp_path / "run"
+    said = fail(capsys, "train", "digits-vae", "--model", "forgets.Forgets", "--out", out)
+    assert "add self.width = width" in said
+    assert not out.exists()
+
+
+def test_an_output_folder_that_is_a_file(tmp_path, capsys):
+    (tmp_path / "thesis.txt").write_text("mine")
+    for out in (tmp_path / "thesis.txt", tmp_path / "thesis.txt" / "run"):
+        said = fail(capsys, "train", "digits-vae", *QUICK, "--out", out, "--overwrite")
+        assert "thesis.txt" in said
+    assert (tmp_path / "thesis.txt").read_text() == "mine"
+
+
+def test_a_folder_that_may_not_be_written(tmp_path, monkeypatch, capsys):
+    def refuse(self, *_, **__):
+        raise PermissionError(13, "Permission denied", str(self))
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    out = tmp_path / "run"
+    assert f"Permission denied: '{out}'" in fail(capsys, "train", "digits-vae", "--out", out)
+
+
+def test_a_result_is_there_whole_or_not_at_all(tmp_path, monkeypatch, capsys):
+    write_text = Path.write_text
+
+    def fill(self, text, *_, **__):
+        if self.name.startswith("result"):
+            write_text(self, text[:20])
+            raise OSError(28, "No space left on device", str(self))
+        return write_text(self, text)
+
+    monkeypatch.setattr(Path, "write_text", fill)
+    out = tmp_path / "run"
+    assert "No space left" in fail(capsys, "train", "digits-vae", *QUICK, "--out", out)
+    assert {path.name for path in out.iterdir()} == FILES - {"result.json", "figures"}
+
+
+def test_the_scores_are_told_before_the_figures_are_drawn(tmp_path, monkeypatch, capsys):
+    def fail_to_draw(*_):
+        raise ValueError("no figure")
+
+    monkeypatch.setattr(cli.plots, "draw_run", fail_to_draw)
+    assert cli.main(["train", "digits-vae", *QUICK, "--out", str(tmp_path / "run")]) == 2
+    said = capsys.readouterr()
+    assert "held-out terms" in said.out
+    assert "no figure" in said.err
+
+
+@pytest.mark.parametrize(
     ("name", "text", "message"),
     [
+        ("result.json", "{}", "damaged (KeyError('settings'"),
+        (
+            "result.json",
+            '{"settings": {}, "shape": [8, 8], "seed": 0, "metrics": {}}',
+            "'binarise'",
+        ),
+        ("result.json", "[]", "damaged"),
+        ("result.json", '{"sett', "damaged"),
+        ("history.jsonl", '{"st', "damaged"),
         ("config.json", None, "half-written"),
         ("model.safetensors", None, "half-written"),
         ("result.json", None, "half-written"),

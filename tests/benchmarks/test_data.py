@@ -355,6 +355,22 @@ def test_file_that_is_no_archive_is_refused(tmp_path):
         data.load(str(path))
 
 
+@pytest.mark.parametrize("write", [np.savez, np.savez_compressed])
+@pytest.mark.parametrize("place", [0.3, 0.5])
+def test_damaged_archive_is_refused(tmp_path, write, place):
+    """Its directory, at the end, is whole, and the arrays before it are not."""
+    path = tmp_path / "own.npz"
+    draw = np.random.default_rng(0)
+    write(path, **own(x_train=draw.normal(size=(600, 2)), y_train=None))
+    text = bytearray(path.read_bytes())
+    start = int(place * len(text))
+    text[start : start + 40] = bytes(40)
+    path.write_bytes(text)
+    with pytest.raises(ValueError, match=r"whole \.npz archive but .*own\.npz is damaged") as e:
+        data.load(str(path))
+    assert "\n" not in str(e.value)
+
+
 def test_missing_file_of_a_user_is_named_in_full(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(FileNotFoundError, match=f"No file {tmp_path}.gone.npz; give the path"):

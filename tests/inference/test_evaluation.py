@@ -174,3 +174,29 @@ def test_networks_are_evaluated_in_evaluation_mode():
 def test_rows_that_cannot_be_scored_are_refused(x, message):
     with pytest.raises(ValueError, match=message):
         evaluate(*linear_vae(Gaussian(0.8)), x.double())
+
+
+@pytest.mark.parametrize("samples", [0, -3])
+def test_an_importance_bound_needs_a_sample(samples):
+    model, guide = linear_vae(Gaussian(0.8))
+    x = model(size=3).detach()
+    with pytest.raises(ValueError, match=f"at least one sample but got samples={samples}"):
+        importance_bound(model, guide, x, samples)
+    if samples < 0:  # 0 are for none
+        with pytest.raises(ValueError, match="importance_samples of at least 0 but got -3"):
+            evaluate(model, guide, x, importance_samples=samples)
+
+
+def test_a_global_site_has_no_importance_bound_for_each_row():
+    class Centre(nn.Module):
+        def forward(self, x=None, size=None):
+            mu = pyro.sample("mu", dist.Normal(torch.zeros(P), 1.0).to_event(1))
+            with data_plate(x, size):
+                return pyro.sample("x", dist.Normal(mu, 1.0).to_event(1), obs=x)
+
+    class Around(nn.Module):
+        def forward(self, x, size=None):
+            pyro.sample("mu", dist.Normal(torch.ones(P), 0.1).to_event(1))
+
+    with pytest.raises(ValueError, match=r"\['mu'\] belong to the whole data set"):
+        importance_bound(Centre(), Around(), torch.zeros(3, P), 5)

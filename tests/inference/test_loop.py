@@ -1,6 +1,7 @@
 """The training loop: what it draws, what it keeps, and what it refuses."""
 
 import random
+from contextlib import nullcontext
 
 import numpy as np
 import pyro
@@ -290,7 +291,40 @@ def test_early_stopping_puts_the_best_back(zoo):
     assert evaluate(model, guide, held_out, seed=8)["elbo"] == max(bounds)
 
 
+def test_the_best_is_put_back_where_patience_lasts_to_the_end(zoo):
+    """Ended by its length, the parameters are those of the best row; run on, those of the last."""
+    x, held_out = zoo["vae"].rows(5), zoo["vae"].rows(50)
+    settings = {"every": 10, "optimiser": adam(0.05), "validation": held_out, "seed": 8}
+    whole, parts = (Training(*made(zoo["vae"]), x, patience=1000, **settings) for _ in range(2))
+    for training, portions in ((whole, [200]), (parts, [70, 130])):
+        for steps in portions:
+            training.run(steps)
+            bounds = [row["elbo"] for row in training.history if row["split"] == "valid"]
+            assert bounds[-1] < max(bounds)
+            found = evaluate(training.model, training.guide, held_out, seed=8)
+            assert found["elbo"] == max(bounds)
+    assert without_seconds(parts.history) == without_seconds(whole.history)
+
+
 # The step
+
+
+def test_validation_rows_go_where_the_parameters_are(zoo):
+    """As do the batches; on the device that stores nothing, since there may be no other."""
+    model, guide = (module.to("meta") for module in zoo["vae"].pair())
+    x = zoo["vae"].rows(5)
+    assert Training(model, guide, x, validation=x).validation.device.type == "meta"
+
+
+def test_a_clock_follows_the_rows_in_a_loop_of_ones_own(zoo, monkeypatch):
+    """Where it is not on their device, a schedule is a copy from the host in each step."""
+    objective = ELBO(*zoo["vae"].pair())
+    objective.model.to("meta")
+    objective.guide.to("meta")
+    monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())  # knows no such device
+    optimiser = torch.optim.SGD(objective.parameters(), lr=0.1)
+    descend(objective, optimiser, zoo["vae"].rows(5).to("meta"))
+    assert objective.clock.step.device.type == "meta"
 
 
 def test_the_gradient_is_cut_to_its_norm(zoo):

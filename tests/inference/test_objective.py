@@ -11,7 +11,7 @@ from pyro.infer import Trace_ELBO, TraceEnum_ELBO
 from torch import nn
 from torch.distributions import kl_divergence
 
-from priorzoo.inference import ELBO, KL, Linear, Training
+from priorzoo.inference import ELBO, KL, Linear, Training, descend
 from priorzoo.models import data_plate
 from priorzoo.models.distributions import deviation, diagonal_normal
 
@@ -356,6 +356,21 @@ def test_a_weight_follows_its_schedule(zoo, length, steps):
     beta = [(row["reconstruction"] - row["objective"]) / row["kl[z]"] for row in rows]
     assert beta == pytest.approx([0.8 * min(step / steps, 1) for step in range(12)], abs=1e-12)
     assert all(row["elbo"] == pytest.approx(row["reconstruction"] - row["kl[z]"]) for row in rows)
+
+
+@pytest.mark.parametrize("length", [{"epochs": 2}, {"fraction": 0.5}])
+def test_a_schedule_of_unknown_length_is_refused_in_a_loop_of_ones_own(zoo, length):
+    """Until the clock is told; not by an end after one step. Both lengths are then six steps."""
+    model, guide = zoo["vae"].pair()
+    objective, x = ELBO(model, guide, kl={"z": KL(Linear(0.0, 1.0, **length))}), zoo["vae"].rows(6)
+    with pytest.raises(ValueError, match=r"objective\.clock\.restart"):
+        objective(x)
+    objective.clock.restart(epoch=3, total=12)
+    optimiser = torch.optim.SGD(objective.parameters(), lr=0.0)
+    for step in range(8):
+        terms = descend(objective, optimiser, x)
+        beta = (terms["reconstruction"] - terms["objective"]) / terms["kl[z]"]
+        assert beta.item() == pytest.approx(min(step / 6, 1), abs=1e-9)
 
 
 @pytest.mark.parametrize("extreme", [1e5, math.inf])

@@ -4,7 +4,14 @@ import pytest
 import torch
 from torch import nn
 
-from priorzoo.inference import cluster_probabilities, codes, draw, reconstructions
+from priorzoo.inference import (
+    cluster_probabilities,
+    codes,
+    component_means,
+    draw,
+    enumerates,
+    reconstructions,
+)
 from priorzoo.models.distributions import deviation
 
 pytestmark = pytest.mark.usefixtures("double")
@@ -96,6 +103,18 @@ def test_what_is_not_there_is_refused(zoo):
         cluster_probabilities(*zoo["vae"].pair(), x)
     with pytest.raises(ValueError, match="'w'"):
         codes(model, guide, x, site="w")
+    for site in ("w", "z"):
+        with pytest.raises(ValueError, match=rf"discrete sites \['y'\] but got '{site}'"):
+            component_means(model, site)
+    with pytest.raises(ValueError, match=r"discrete sites \[\] but got 'y'"):
+        component_means(zoo["vae"].model())
+
+
+def test_a_guide_that_enumerates_is_known_by_its_sites(zoo):
+    for name, expected in (("gmvae", True), ("vae", False)):
+        pair = zoo[name].pair()
+        assert enumerates(*pair, zoo[name].rows(B)) is expected
+        assert enumerates(*pair, zoo[name].rows(B), site="z") is False
 
 
 def test_networks_predict_in_evaluation_mode(zoo):

@@ -8,10 +8,7 @@ import pytest
 import torch
 
 from priorzoo.guides import ClusterThenCode, Code
-from priorzoo.inference import (
-    check_pair,
-    fit,
-)
+from priorzoo.inference import ELBO, KL, Training, check_pair, descend, fit
 from priorzoo.models import GMVAE, M2, MLP, VAE, data_plate
 
 P, D, K = 6, 2, 3
@@ -25,16 +22,65 @@ def test_exactly_one_of_steps_and_epochs(zoo):
 
 
 @pytest.mark.parametrize(
+    "length",
+    [
+        {"steps": 0},
+        {"steps": -5},
+        {"epochs": 0.0},
+        {"epochs": math.nan},
+        {"epochs": math.inf},
+        {"epochs": 0.001},  # of one step
+    ],
+)
+def test_a_length_of_no_step_or_without_end_is_refused(zoo, length):
+    """Also before the training, for those who have something to lose by then."""
+    training = Training(*zoo["vae"].pair(), zoo["vae"].rows(10))
+    for refused in (training.length, training.run):
+        with pytest.raises(ValueError, match="length of at least one step"):
+            refused(**length)
+    assert training.history == []
+
+
+@pytest.mark.parametrize(
     ("settings", "message"),
     [
         ({"patience": 2}, "validation rows with patience"),
+        ({"patience": 0, "validation": torch.zeros(3, P)}, "positive patience"),
         ({"batch_size": 0}, "positive batch_size"),
+        ({"clip": 0.0}, "positive clip but got 0.0"),
+        ({"clip": math.nan}, "positive clip but got nan"),
+        ({"precision": "fp8"}, "precision among"),
+        ({"optimiser": torch.optim.LBFGS}, "LBFGS needs closure"),
+        (
+            {"schedule": torch.optim.lr_scheduler.ReduceLROnPlateau},
+            "ReduceLROnPlateau needs metrics",
+        ),
         ({"validation": torch.zeros(3, P + 1)}, r"validation of shape \(N, 6\) but got \(3, 7\)"),
     ],
 )
 def test_settings_that_do_not_fit_are_refused(zoo, settings, message):
     with pytest.raises(ValueError, match=message):
-        fit(*zoo["vae"].pair(), zoo["vae"].rows(10), steps=1, **settings)
+        Training(*zoo["vae"].pair(), zoo["vae"].rows(10), **settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"particles": 0}, "positive particles but got 0"),
+        ({"kl": {"y": KL(0.5), "z": KL()}}, r"among \['z'\] but got \['y'\]"),
+    ],
+)
+def test_objectives_that_do_not_fit_are_refused_before_the_first_step(zoo, settings, message):
+    pair = zoo["vae"].pair()
+    with pytest.raises(ValueError, match=message):
+        Training(*pair, zoo["vae"].rows(10), objective=ELBO(*pair, **settings))
+
+
+def test_a_step_of_ones_own_refuses_a_norm_that_turns_the_gradient_round(zoo):
+    objective = ELBO(*zoo["vae"].pair())
+    optimiser = torch.optim.SGD(objective.parameters(), lr=0.1)
+    with pytest.raises(ValueError, match="positive clip but got -1"):
+        descend(objective, optimiser, zoo["vae"].rows(10), clip=-1.0)
 
 
 def test_a_misspelt_precision_is_refused(zoo):

@@ -140,11 +140,23 @@ def test_a_users_class_that_does_not_keep_them(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("held", [torch.tanh, {1, 2}, torch.ones(2)])
+@pytest.mark.parametrize(
+    "held", [torch.tanh, {1, 2}, torch.ones(2), nn.Parameter(torch.ones(2)), [torch.ones(2)]]
+)
 def test_an_argument_that_json_cannot_write(tmp_path, held):
     with pytest.raises(ValueError, match=r"plain value at guide\.encoder\.held"):
         saved(tmp_path / "run", Code(Holder(held)))
     assert not (tmp_path / "run").exists()
+
+
+def test_shared_numbers_in_double_precision(tmp_path):
+    """Under whichever of its names the tensor is in the file."""
+    trunk = nn.Linear(P, P)
+    model = VAE(nn.Sequential(MLP(D, P, ()), trunk), code=D).double()
+    guide = Code(nn.Sequential(trunk, MLP(P, 2 * D, ()))).double()
+    save(tmp_path, model, guide)
+    for old, new in zip((model, guide), load(tmp_path), strict=True):
+        torch.testing.assert_close(new.state_dict(), old.state_dict(), rtol=0, atol=0)
 
 
 def test_a_class_that_cannot_be_found_again(tmp_path):

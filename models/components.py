@@ -1,0 +1,43 @@
+"""The Gaussian components that clusters are, in code space."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from priorzoo.models.distributions import VARIANCE_FLOOR, deviation
+
+
+class Components(nn.Module):
+    r"""K diagonal Gaussians over codes, :math:`\mathcal N(\mu_k, \sigma_k^2)`, to inherit from.
+
+    Args:
+        code, clusters: D and K.
+        offset: whether mu and the raw variance of a cluster are a row of its own plus one that all
+            share, as in the reference's linear maps of the one-hot. The second is redundant, but
+            under Adam what the clusters have in common is then learnt at twice the speed.
+    """
+
+    shared: Tensor
+
+    def __init__(self, code: int, clusters: int, offset: bool = False) -> None:
+        super().__init__()
+        self.code, self.clusters, self.offset = code, clusters, offset
+        bound = math.sqrt(6 / (clusters + code))
+        self.loc = nn.Parameter(torch.empty(clusters, code).uniform_(-bound, bound))
+        self.raw = nn.Parameter(torch.empty(clusters, code).uniform_(-bound, bound))
+        if offset:
+            self.shared = nn.Parameter(torch.zeros(2, code))
+        else:
+            self.register_buffer("shared", torch.zeros(2, code))
+
+    def components(self) -> tuple[Tensor, Tensor]:
+        """Means and standard deviations, each ``(K, D)``."""
+        return self.loc + self.shared[0], deviation(self.raw + self.shared[1])
+
+    @torch.no_grad()
+    def place(self, loc: Tensor, variance: Tensor) -> None:
+        """Put the components where ``loc`` and ``variance``, each ``(K, D)``, say."""
+        self.shared.zero_()
+        self.loc.copy_(loc)
+        self.raw.copy_((variance - VARIANCE_FLOOR).clamp(min=1e-6).expm1().log())

@@ -1,0 +1,74 @@
+"""The Gaussian-mixture VAE whose components are themselves made by a second code."""
+
+from collections.abc import Sequence
+
+import pyro
+import pyro.distributions as dist
+import torch
+from pyro.ops.indexing import Vindex
+from torch import Tensor, nn
+
+from priorzoo.models.distributions import diagonal_normal
+from priorzoo.models.likelihoods import Bernoulli
+from priorzoo.models.networks import MLP
+from priorzoo.models.plates import data_plate
+
+
+class DilokthanakulGMVAE(nn.Module):
+    r"""A mixture whose component is not a Gaussian but the image of a second code ``w``.
+
+    .. math:: w \sim \mathcal N(0, I), \quad y \sim \mathrm{Cat}(1/K), \quad
+        z \mid y, w \sim \mathcal N(\mu_y(w), \sigma_y^2(w)), \quad
+        x \mid z \sim p(x \mid \mathrm{decoder}(z))
+
+    Dilokthanakul et al., "Deep Unsupervised Clustering with Gaussian Mixture Variational
+    Autoencoders", 2016, whose letters are z for our y, x for our z, and y for our x. The K heads
+    sit on one tanh network of w. Its remedies against degenerate clusters are policies of the
+    objective:
+
+    - conditional prior term as in the paper: ``kl={"z": KL(analytic=True)}``, a lower bound of the
+      exact one by the covariance of p(y | z, w) and log p(z | y, w), which is the default;
+    - minimum information constraint lambda: ``kl={"y": KL(floor=0.5)}``, and eta its ``weight``;
+    - consistency violation of its first version: ``ConsistencyViolation`` as a penalty;
+    - M samples of (z, w): ``particles``.
+
+    Args:
+        decoder: maps codes ``(..., D)`` to the likelihood's parameters ``(..., width P)``.
+        likelihood: maps these to p(x | z); :class:`Bernoulli` if None.
+        code, second_code, clusters: D, size of w, and K.
+        hidden: sizes of the hidden layers from w to the heads.
+    """
+
+    origin: Tensor
+    uniform: Tensor
+
+    def __init__(
+        self,
+        decoder: nn.Module,
+        likelihood: nn.Module | None = None,
+        code: int = 200,
+        second_code: int = 150,
+        clusters: int = 10,
+        hidden: Sequence[int] = (500,),
+    ) -> None:
+        super().__init__()
+        self.decoder = decoder
+        self.likelihood = Bernoulli() if likelihood is None else likelihood
+        self.code, self.second_code, self.clusters = code, second_code, clusters
+        self.hidden = hidden
+        self.heads = MLP(second_code, clusters * 2 * code, hidden, activation="tanh")
+        self.register_buffer("origin", torch.zeros(second_code), persistent=False)
+        self.register_buffer("uniform", torch.zeros(clusters), persistent=False)
+
+    def prior(self) -> tuple[Tensor, Tensor, Tensor]:
+        """The cluster and the two codes of each datum of the open data plate."""
+        y = pyro.sample("y", dist.Categorical(logits=self.uniform))
+        w = pyro.sample("w", dist.Normal(self.origin, torch.ones_like(self.origin)).to_event(1))
+        heads = self.heads(w).unflatten(-1, (self.clusters, 2 * self.code))
+        z = pyro.sample("z", diagonal_normal(Vindex(heads)[..., y, :]))
+        return y, w, z
+
+    def forward(self, x: Tensor | None = None, size: int | None = None) -> Tensor:
+        with data_plate(x, size):
+            _, _, z = self.prior()
+            return pyro.sample("x", self.likelihood(self.decoder(z)), obs=x)
