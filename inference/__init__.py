@@ -23,6 +23,7 @@ from priorzoo.inference.prediction import (
 from priorzoo.inference.randomness import Stream
 from priorzoo.inference.saving import load, save
 from priorzoo.inference.schedules import Linear
+from priorzoo.inference.seeding import seed_components
 from priorzoo.inference.step import descend
 
 __all__ = [
@@ -54,4 +55,5 @@ __all__ = [
     "predictive",
     "reconstructions",
     "save",
+    "seed_components",
 ]
