@@ -66,17 +66,21 @@ def build_pair(recipe: Recipe, shape: Sequence[int]) -> tuple[nn.Module, nn.Modu
 
 
 def build_objective(
-    recipe: Recipe, model: nn.Module, guide: nn.Module, kl: Mapping[str, KL] | None = None
+    recipe: Recipe,
+    model: nn.Module,
+    guide: nn.Module,
+    objective: Part | None = None,
+    kl: Mapping[str, KL] | None = None,
 ) -> ELBO:
-    """The recipe's objective of a pair, with other KL policies than the recipe's if given."""
-    kind: type[ELBO] = locate(recipe.objective.class_path, ELBO)
+    """The recipe's objective of a pair; another class or other KL policies if given."""
+    objective = recipe.objective if objective is None else objective
+    kind: type[ELBO] = locate(objective.class_path, ELBO)
     penalties = {
         name: locate(chosen.class_path, Penalty)(**chosen.init_args)
         for name, chosen in recipe.penalties.items()
     }
     kl = recipe.kl if kl is None else kl
-    extra = recipe.objective.init_args
-    return kind(model, guide, kl, recipe.particles, penalties, **extra)
+    return kind(model, guide, kl, recipe.particles, penalties, **objective.init_args)
 
 
 def fits(recipe: Recipe, kind: type[nn.Module]) -> bool:

@@ -100,6 +100,7 @@ def train(words: Sequence[str]) -> None:
     parser.add_argument("--device", type=str, default="auto", help="auto, cpu or cuda")
     parser.add_argument("--out", type=str | None, help="run folder; runs/RECIPE-seedN by default")
     parser.add_argument("--overwrite", action="store_true", help="replace a run in that folder")
+    parser.add_argument("--resume", action="store_true", help="go on where a run was interrupted")
     parser.add_argument("--rows", type=str | None, help="file of rows to append the result to")
     add_recipe(parser, RECIPES[name])
     settings = _parse(parser, words[1:])
@@ -113,6 +114,7 @@ def train(words: Sequence[str]) -> None:
         data_root=settings.data_root,
         download=settings.download,
         overwrite=settings.overwrite,
+        resume=settings.resume,
         progress=sys.stderr.isatty(),
         command=repeatable(words),
     )
@@ -189,7 +191,7 @@ def repeatable(words: Sequence[str]) -> str:
         if word.split("=")[0] in PLACES:
             if "=" not in word:
                 rest.pop(0)
-        elif word not in ("--overwrite", "--download"):
+        elif word not in ("--overwrite", "--resume", "--download"):
             kept.append(word)
     return shlex.join(["priorzoo", "train", *kept])
 

@@ -131,6 +131,31 @@ def load(
     )
 
 
+def keep_labels(labels: Tensor | None, count: int, seed: int) -> Tensor:
+    """Labels ``(N,)`` of so many rows, equally many of each class, and -1 for the others.
+
+    Raises:
+        ValueError: without labels, or with fewer of a class than asked for.
+    """
+    if labels is None:
+        raise ValueError("Expected labelled training rows but the data set has no labels.")
+    generator = torch.Generator().manual_seed(seed)
+    order = torch.randperm(len(labels), generator=generator)
+    classes = labels.unique()
+    share, rest = divmod(count, len(classes))
+    kept = torch.full_like(labels, -1)
+    for rank, label in enumerate(classes):
+        rows = order[labels[order] == label]
+        wanted = share + (rank < rest)
+        if wanted > len(rows):
+            raise ValueError(
+                f"Expected {wanted} rows of class {int(label)} to keep their label but there are "
+                f"{len(rows)}; ask for fewer than {count}."
+            )
+        kept[rows[:wanted]] = label
+    return kept
+
+
 def data_root(root: str | Path | None = None) -> Path:
     """``root``, else ``$PRIORZOO_DATA``, else ``priorzoo`` in ``$XDG_CACHE_HOME``, ``~/.cache``."""
     if root is not None:

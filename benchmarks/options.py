@@ -3,17 +3,17 @@
 import inspect
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import asdict, fields, replace
 from typing import Any
 
 import torch
-from jsonargparse import ArgumentParser
+from jsonargparse import ArgumentParser, Namespace
 from torch import nn
 
 from priorzoo.benchmarks.building import INJECTED, SIZES
 from priorzoo.benchmarks.data import nearest
-from priorzoo.benchmarks.recipes import Part, Recipe
-from priorzoo.inference import ELBO
+from priorzoo.benchmarks.recipes import Part, Recipe, Stage
+from priorzoo.inference import ELBO, KL, Linear
 from priorzoo.inference.saving import locate
 
 FAMILIES: Mapping[str, type] = {
@@ -37,6 +37,7 @@ FILLED: Mapping[str, set[str]] = {
     "schedule": {"optimizer"},
 }
 PROSE = {"summary", "paper", "published"}
+NESTED: Mapping[str, Any] = {"penalties": dict[str, dict[str, Any]], "stages": list[dict[str, Any]]}
 
 
 def new_parser(command: str, description: str) -> ArgumentParser:
@@ -88,6 +89,8 @@ def add_recipe(parser: ArgumentParser, recipe: Recipe) -> None:
             if value is not None:
                 entry = {"class_path": value.class_path, "init_args": dict(value.init_args)}
                 parser.set_defaults({item.name: entry})
+        elif item.name in NESTED:
+            parser.add_argument(f"--{item.name}", type=NESTED[item.name], default=_written(value))
         elif item.name not in PROSE:
             parser.add_argument(f"--{item.name}", type=item.type, default=value)
 
@@ -103,6 +106,9 @@ def read_recipe(recipe: Recipe, settings: Any) -> Recipe:
         if item.name in settings:
             value = settings[item.name]
             chosen[item.name] = _part(value) if item.name in FAMILIES else value
+    penalties, stages = _mapped(chosen["penalties"]), _mapped(chosen["stages"])
+    chosen["penalties"] = {name: _built(Part, value) for name, value in penalties.items()}
+    chosen["stages"] = tuple(_stage(value) for value in stages)
     steps, epochs = chosen["steps"], chosen["epochs"]
     if steps is not None and epochs is not None:
         if steps != recipe.steps and epochs != recipe.epochs:
@@ -113,6 +119,52 @@ def read_recipe(recipe: Recipe, settings: Any) -> Recipe:
             if chosen[name] == getattr(recipe, name):
                 chosen[name] = free
     return replace(recipe, **chosen)
+
+
+def _written(value: Any) -> Any:
+    """Parts and stages as mappings, as YAML and JSON write them."""
+    if isinstance(value, Mapping):
+        return {name: asdict(chosen) for name, chosen in value.items()}
+    return [asdict(stage) for stage in value]
+
+
+def _mapped(value: Any) -> Any:
+    """Mappings where the parser has made namespaces of them."""
+    if isinstance(value, Namespace):
+        return value.as_dict()
+    if isinstance(value, Mapping):
+        return {name: _mapped(part) for name, part in value.items()}
+    return [_mapped(part) for part in value] if isinstance(value, list) else value
+
+
+def _stage(value: Mapping[str, Any]) -> Stage:
+    made = dict(value)
+    for name in ("begin", "objective"):
+        if made.get(name) is not None:
+            made[name] = _built(Part, made[name])
+    if made.get("kl") is not None:
+        made["kl"] = {site: _policy(policy) for site, policy in made["kl"].items()}
+    made["learn"] = tuple(made.get("learn") or ())
+    return _built(Stage, made)
+
+
+def _policy(value: Mapping[str, Any]) -> KL:
+    made = dict(value)
+    if isinstance(made.get("weight"), Mapping):
+        made["weight"] = _built(Linear, made["weight"])
+    return _built(KL, made)
+
+
+def _built(kind: type[Any], value: Mapping[str, Any]) -> Any:
+    """A dataclass from a mapping, whose misspelt fields are named."""
+    names = [item.name for item in fields(kind)]
+    for name in value:
+        if name not in names:
+            raise ValueError(unknown_name(f"field of {kind.__name__}", name, names))
+    try:
+        return kind(**value)
+    except TypeError as error:
+        raise ValueError(f"{kind.__name__} cannot be built: {error}") from error
 
 
 def _part(value: Any) -> Part | None:

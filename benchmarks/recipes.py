@@ -6,10 +6,26 @@ from typing import Any, Literal
 
 import torch
 
-from priorzoo.guides import ClusterThenCode, Code
-from priorzoo.inference import ELBO, KL
+from priorzoo.benchmarks.initialisation import place_mixture
+from priorzoo.guides import (
+    ClusterThenCode,
+    Code,
+    CodesThenCluster,
+    CodeThenCluster,
+    MeanFieldCodes,
+)
+from priorzoo.inference import ELBO, KL, Autoencoder, Classification, ConsistencyViolation
 from priorzoo.inference.step import Precision
-from priorzoo.models import GMVAE, M2, MLP, VAE, Bernoulli, Gaussian, ModifiedM2
+from priorzoo.models import (
+    GMVAE,
+    M2,
+    MLP,
+    VAE,
+    Bernoulli,
+    DilokthanakulGMVAE,
+    Gaussian,
+    ModifiedM2,
+)
 
 
 @dataclass(frozen=True)
@@ -34,6 +50,27 @@ ADAM = part(torch.optim.Adam, lr=1e-3, eps=1e-10, fused=True)
 
 
 @dataclass(frozen=True)
+class Stage:
+    """A named part of a training, before the recipe's own.
+
+    Args:
+        name: which its rows of the history bear.
+        begin: a function called first, with model, guide, training rows and ``seed``.
+        steps, epochs: how long it trains; neither where it only begins.
+        objective, kl: in place of the recipe's.
+        learn: prefixes of the parameters that learn, such as ``guide.encoder``; all if empty.
+    """
+
+    name: str
+    begin: Part | None = None
+    steps: int | None = None
+    epochs: float | None = None
+    objective: Part | None = None
+    kl: Mapping[str, KL] | None = None
+    learn: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Recipe:
     """Everything that a training run depends on but its seed and its machine.
 
@@ -52,6 +89,9 @@ class Recipe:
         binarise: ``none``, ``static`` (once) or ``dynamic`` (anew in each batch, also in tests).
         train, validation: rows to train on (None for all that are left) and to hold out for the
             validation bound, both from the training set.
+        labelled: how many of the training rows, equally many of each class, keep their label.
+        stages: what comes before the training proper, in order.
+        n_init, init_steps: starts, and steps of each; the one with the best bound goes on.
         batch_size: rows a step.
         steps, epochs: how long; exactly one of the two.
         every: steps between two rows of the history; one pass over the data if None.
@@ -78,6 +118,10 @@ class Recipe:
     binarise: Literal["none", "static", "dynamic"] = "dynamic"
     train: int | None = None
     validation: int = 0
+    labelled: int = 0
+    stages: tuple[Stage, ...] = ()
+    n_init: int = 1
+    init_steps: int = 500
     batch_size: int = 100
     steps: int | None = None
     epochs: float | None = None
@@ -97,6 +141,40 @@ _reference = Recipe(
     guide=part(Code),
     train=55_000,
     validation=5_000,
+    steps=10_000,
+    every=500,
+)
+
+# Real-valued pixels scored by the Bernoulli log-likelihood, as in the paper: no normalised density.
+_dilokthanakul = replace(
+    _reference,
+    summary="Gaussian-mixture VAE with a second code and the minimum information constraint",
+    paper="Dilokthanakul et al., Deep Unsupervised Clustering with GMVAE, 2016, second version",
+    model=part(DilokthanakulGMVAE, code=200, second_code=150, clusters=10, hidden=[500]),
+    guide=part(CodesThenCluster),
+    encoder=part(MLP, hidden=[500, 500]),
+    decoder=part(MLP, hidden=[500, 500]),
+    kl={"z": KL(analytic=True), "y": KL(floor=0.5)},
+    optimiser=part(torch.optim.Adam, lr=1e-4, fused=True),
+    binarise="none",
+    batch_size=50,
+    steps=20_000,
+    every=1_000,
+)
+
+_pinwheel = replace(
+    _dilokthanakul,
+    summary="the paper's toy: five arcs in the plane, eight clusters, with its remedy",
+    paper="Dilokthanakul et al., Deep Unsupervised Clustering with GMVAE, 2016, figure 2",
+    model=part(DilokthanakulGMVAE, code=2, second_code=2, clusters=8, hidden=[100]),
+    likelihood=part(Gaussian, scale=0.3, spread="network"),
+    encoder=part(MLP, hidden=[100, 100]),
+    decoder=part(MLP, hidden=[100, 100]),
+    optimiser=part(torch.optim.Adam, lr=1e-3, fused=True),
+    data="pinwheel",
+    train=10_000,
+    validation=0,
+    batch_size=200,
     steps=10_000,
     every=500,
 )
@@ -142,6 +220,72 @@ RECIPES: dict[str, Recipe] = {
         model=part(GMVAE, code=64, clusters=10, offset=True),
         guide=part(ClusterThenCode),
         published={"-elbo at 10,000 steps": 97.0, "accuracy_majority at 10,000 steps": 0.666},
+    ),
+    "vade": replace(
+        _reference,
+        summary="VaDE: autoencoder, mixture of its codes, then both together",
+        paper="Jiang et al., Variational Deep Embedding, 2017",
+        model=part(GMVAE, code=10, clusters=10, learn_weights=True),
+        guide=part(CodeThenCluster),
+        encoder=part(MLP, hidden=[500, 500, 2000]),
+        decoder=part(MLP, hidden=[2000, 500, 500]),
+        optimiser=part(torch.optim.Adam, lr=1e-3, fused=True),
+        binarise="none",
+        train=None,
+        validation=0,
+        stages=(
+            Stage("autoencoder", epochs=10, objective=part(Autoencoder)),
+            Stage("mixture", begin=part(place_mixture)),
+        ),
+        steps=None,
+        epochs=20,
+        every=600,
+        published={"accuracy_hungarian, best run": 0.945, "of 20 seeds, a re-run": 0.716},
+    ),
+    "m2-semi": replace(
+        _reference,
+        summary="M2 with a few labels, and the classification term",
+        paper="Kingma et al., Semi-supervised Learning with Deep Generative Models, 2014",
+        model=part(M2, code=50, clusters=10),
+        guide=part(ClusterThenCode),
+        encoder=part(MLP, hidden=[500]),
+        decoder=part(MLP, hidden=[500]),
+        penalties={"classification": part(Classification, weight=46.0)},
+        labelled=100,
+        train=50_000,
+        validation=10_000,
+        batch_size=200,
+        steps=12_500,
+        published={"accuracy, 100 labels": 0.932, "accuracy, 3000 labels": 0.958},
+    ),
+    "dilokthanakul": replace(
+        _dilokthanakul, published={"accuracy_best_example, K = 10, M = 1": 0.7778}
+    ),
+    "dilokthanakul-network": replace(
+        _dilokthanakul,
+        summary="the first version: a network guesses the cluster, violations of consistency cost",
+        paper="Dilokthanakul et al., Deep Unsupervised Clustering with GMVAE, 2016, first version",
+        guide=part(MeanFieldCodes),
+        kl={"z": KL(analytic=True)},
+        penalties={"consistency": part(ConsistencyViolation, weight=0.4)},
+        published={"accuracy_best_example, K = 10, M = 1": 0.7447},
+    ),
+    "pinwheel-plain": replace(
+        _pinwheel,
+        summary="the paper's toy without remedy, whose clusters degenerate",
+        kl={"z": KL(analytic=True)},
+    ),
+    "pinwheel": _pinwheel,
+    "digits-vade": replace(
+        _digits,
+        summary="a small VaDE on the embedded digits, in its three stages",
+        model=part(GMVAE, code=8, clusters=10, learn_weights=True),
+        guide=part(CodeThenCluster),
+        stages=(
+            Stage("autoencoder", steps=1_000, objective=part(Autoencoder)),
+            Stage("mixture", begin=part(place_mixture)),
+        ),
+        steps=2_000,
     ),
     "digits-vae": replace(
         _digits, summary="a small VAE on the embedded digits", model=part(VAE, code=8)

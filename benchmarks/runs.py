@@ -9,26 +9,25 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
 
 from priorzoo.benchmarks import data, metrics
-from priorzoo.benchmarks.building import build_objective, build_pair
-from priorzoo.benchmarks.recipes import Part, Recipe
+from priorzoo.benchmarks.course import Course
+from priorzoo.benchmarks.recipes import Recipe
 from priorzoo.inference import (
     Stream,
-    Training,
     check_data,
     cluster_probabilities,
+    codes,
     enumerates,
     evaluate,
     load,
     save,
 )
-from priorzoo.inference.saving import configuration, locate, replace_file, versions
+from priorzoo.inference.saving import replace_file, versions
 
 Result = dict[str, Any]
 READ = ("settings", "shape", "seed", "metrics")  # of result.json, when a run is opened again
+FITTED = 20_000  # training rows whose codes k-means sees
 SPLIT = ("data", "binarise", "train", "validation")  # of its settings
 
 
@@ -108,25 +107,28 @@ def train(
     data_root: str | None = None,
     download: bool = False,
     overwrite: bool = False,
+    resume: bool = False,
     progress: bool = False,
     command: str = "",
 ) -> tuple[Run, data.Dataset]:
     """Train a recipe, and write ``config.json``, ``model.safetensors``, ``history.jsonl`` and
     ``result.json`` into a folder.
 
-    What can be wrong with settings, pair or data is found before the folder is touched.
+    What can be wrong with settings, pair or data is found before the folder is touched. On the way
+    it holds a checkpoint, from which ``resume`` goes on as if there had been no break.
 
     Raises:
         FileExistsError: for a folder that already holds files, unless told to overwrite it.
+        FileNotFoundError: where there is nothing to resume.
         ValueError: for settings that do not fit together.
     """
     if folder.is_file():
         raise FileExistsError(f"Expected a folder but {folder} is a file; choose another --out.")
-    if folder.exists() and any(folder.iterdir()):
+    if not resume and folder.exists() and any(folder.iterdir()):
         if not overwrite:
             raise FileExistsError(
-                f"Expected a new folder but {folder} already holds files; choose another --out or "
-                "add --overwrite."
+                f"Expected a new folder but {folder} already holds files; choose another --out, or "
+                "add --overwrite, or --resume to go on where a run was interrupted."
             )
         if not any((folder / name).is_file() for name in ("config.json", "history.jsonl")):
             raise FileExistsError(
@@ -135,72 +137,38 @@ def train(
     where = pick_device(device)
     settings = plain(asdict(recipe))
     rows = read_data(settings, data_root, seed=seed, download=download)
-    with Stream(seed):
-        model, guide = build_pair(recipe, rows.shape)
-    model.to(where)
-    guide.to(where)
-    history: list[Result] = []
-
-    def record(row: Result) -> None:
-        history.append(row)
-        with (folder / "history.jsonl").open("a") as file:
-            file.write(json.dumps(row) + "\n")
-
-    training = _training(recipe, model, guide, rows, where, seed=seed, record=record)
-    training.length(recipe.steps, recipe.epochs)
-    configuration(model, guide)
-    if folder.exists():
-        shutil.rmtree(folder)
-    folder.mkdir(parents=True)
-    training.run(recipe.steps, recipe.epochs, progress=progress)
-    save(folder, model, guide)
+    course = Course(recipe, rows, where, seed)
+    if resume:
+        course.restore(folder, settings)
+    else:
+        if folder.exists():
+            shutil.rmtree(folder)
+        folder.mkdir(parents=True)
     result: Result = {
         "recipe": name,
         "command": command,
         "settings": settings,
         "shape": list(rows.shape),
         "seed": seed,
-        "steps": training.step,
-        "seconds": round(training.seconds, 1),
         "device": torch.cuda.get_device_name(where) if where.type == "cuda" else "cpu",
         "threads": torch.get_num_threads(),
         "versions": versions(),
     }
-    run = Run(folder, model, guide, result, history)
-    result |= score(run, rows)
+
+    def judge() -> Result:
+        run = Run(folder, course.model, course.guide, result, course.history)
+        return score(run, rows) | score_codes(run, rows)
+
+    course.run(folder, settings, progress, judge)
+    save(folder, course.model, course.guide)
+    run = Run(folder, course.model, course.guide, result, course.history)
+    result |= {"steps": course.step, "seconds": round(course.seconds, 1)} | score(run, rows)
+    staged = [row for row in course.history if row["split"] == "test"]
+    if staged:
+        result["stages"] = {row["stage"]: row for row in staged}
     text = json.dumps(result, indent=2) + "\n"
     replace_file(folder / "result.json", lambda file: file.write_text(text))
     return run, rows
-
-
-def _training(
-    recipe: Recipe,
-    model: nn.Module,
-    guide: nn.Module,
-    rows: data.Dataset,
-    where: torch.device,
-    **settings: Any,
-) -> Training:
-    if len(rows.x_test) == 0:
-        raise ValueError(f"Expected test rows in {recipe.data} but got none.")
-    check_data(model, rows.x_test.to(where), "x_test")
-    schedule = recipe.schedule
-    return Training(
-        model,
-        guide,
-        rows.x_train.to(where),
-        objective=build_objective(recipe, model, guide),
-        optimiser=lambda parameters: _make(recipe.optimiser, Optimizer, parameters),
-        schedule=None if schedule is None else lambda o: _make(schedule, LRScheduler, o),
-        batch_size=recipe.batch_size,
-        transform=rows.transform,
-        clip=recipe.clip,
-        precision=recipe.precision,
-        every=recipe.every,
-        validation=rows.x_valid.to(where) if len(rows.x_valid) else None,
-        patience=recipe.patience,
-        **settings,
-    )
 
 
 def score(run: Run, rows: data.Dataset, importance_samples: int = 0) -> Result:
@@ -217,7 +185,30 @@ def score(run: Run, rows: data.Dataset, importance_samples: int = 0) -> Result:
     if not enumerates(run.model, run.guide, x):
         return {"terms": terms, "metrics": {}}
     probabilities = cluster_probabilities(run.model, run.guide, x).cpu()
-    return {"terms": terms, "metrics": metrics.score(probabilities, rows.y_test)}
+    figures = metrics.score(probabilities, rows.y_test)
+    if run.settings.get("labelled") and rows.y_test is not None:
+        figures["accuracy"] = (probabilities.argmax(-1) == rows.y_test).double().mean().item()
+    return {"terms": terms, "metrics": figures}
+
+
+def score_codes(run: Run, rows: data.Dataset) -> Result:
+    """``k-means`` of the codes of the test rows, K as in the model, fit to those of training rows.
+
+    The baseline that an autoencoder is, where a stage ends with one.
+    """
+    from sklearn.cluster import KMeans
+
+    clusters = getattr(run.model, "clusters", None)
+    if clusters is None or rows.y_test is None:
+        return {}
+    z, z_test = (
+        codes(run.model, run.guide, x.to(run.device)).cpu().numpy()
+        for x in (rows.x_train[:FITTED], rows.x_test)
+    )
+    means = KMeans(clusters, n_init=5, random_state=int(run.result["seed"])).fit(z)
+    assigned = torch.as_tensor(means.predict(z_test)).long()
+    certain = torch.nn.functional.one_hot(assigned, clusters).double()
+    return {"k-means": metrics.score(certain, rows.y_test)}
 
 
 def open_run(folder: Path, device: str = "auto") -> Run:
@@ -251,12 +242,3 @@ def open_run(folder: Path, device: str = "auto") -> Run:
 def plain(value: Any) -> Any:
     """Nested mappings and sequences as JSON writes them."""
     return json.loads(json.dumps(value))
-
-
-def _make(chosen: Part, family: type, first: Any) -> Any:
-    """An optimiser of parameters, or a schedule of an optimiser."""
-    kind = locate(chosen.class_path, family)
-    try:
-        return kind(first, **chosen.init_args)
-    except (RuntimeError, TypeError, ZeroDivisionError) as error:
-        raise ValueError(f"{kind.__name__} cannot be built: {error}") from error

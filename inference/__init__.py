@@ -9,7 +9,7 @@ from priorzoo.inference.conjugate import (
 )
 from priorzoo.inference.evaluation import evaluate, importance_bound
 from priorzoo.inference.loop import Training, fit
-from priorzoo.inference.objective import ELBO, KL, Draws, Penalty
+from priorzoo.inference.objective import ELBO, KL, Autoencoder, Draws, Penalty
 from priorzoo.inference.pairs import check_data, check_pair
 from priorzoo.inference.penalties import Classification, ConsistencyViolation
 from priorzoo.inference.prediction import (
@@ -29,6 +29,7 @@ from priorzoo.inference.step import descend
 __all__ = [
     "ELBO",
     "KL",
+    "Autoencoder",
     "Classification",
     "ConjugateAdam",
     "ConjugateELBO",

@@ -3,7 +3,7 @@
 import inspect
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -12,13 +12,17 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from tqdm import tqdm
 
+from priorzoo.inference.batches import Iterables, Order
 from priorzoo.inference.evaluation import evaluate
 from priorzoo.inference.objective import ELBO
 from priorzoo.inference.pairs import (
+    Labels,
     Transform,
     check_data,
+    check_labels,
     check_pair,
     evaluating,
+    is_enumerated,
     latent_sites,
     run_pair,
 )
@@ -27,13 +31,12 @@ from priorzoo.inference.randomness import Stream
 from priorzoo.inference.step import Precision, check_step, descend
 
 Row = dict[str, Any]
-Batches = Iterable[Tensor | tuple[Tensor, ...] | list[Tensor]]
 
 
 def fit(
     model: nn.Module,
     guide: nn.Module,
-    data: Tensor | Batches,
+    data: Tensor | Iterables,
     *,
     steps: int | None = None,
     epochs: float | None = None,
@@ -64,6 +67,8 @@ class Training:
         objective: of the same model and guide; ``ELBO(model, guide)`` if None.
         optimiser: makes an optimiser of parameters; Adam with step size 0.001 if None.
         schedule: makes a schedule of that optimiser, stepped after each pass over the data.
+        labels: of discrete sites, each ``(N,)`` integers with -1 for unknown, where ``data`` is a
+            tensor; the guide's site is clamped to them.
         batch_size: rows a step, where ``data`` is a tensor; the last of a pass may be smaller.
         size: number N of data that an iterable of batches stands for, and needs.
         transform: applied to each batch, such as ``torch.bernoulli`` for dynamic binarisation.
@@ -75,17 +80,19 @@ class Training:
         patience: rows without a better validation bound after which the training stops; None to go
             on. With it, the parameters after :meth:`run` are the best seen so far.
         record: called with each row of the history as soon as it is there.
+        checkpoint: called after each row of the history, when :meth:`state` may be saved.
     """
 
     def __init__(
         self,
         model: nn.Module,
         guide: nn.Module,
-        data: Tensor | Batches,
+        data: Tensor | Iterables,
         *,
         objective: ELBO | None = None,
         optimiser: Callable[[Iterable[nn.Parameter]], Optimizer] | None = None,
         schedule: Callable[[Optimizer], LRScheduler] | None = None,
+        labels: Labels | None = None,
         batch_size: int = 100,
         size: int | None = None,
         transform: Transform | None = None,
@@ -96,8 +103,10 @@ class Training:
         validation: Tensor | None = None,
         patience: int | None = None,
         record: Callable[[Row], None] | None = None,
+        checkpoint: Callable[[], None] | None = None,
     ) -> None:
         self.model, self.guide, self.data = model, guide, data
+        self.labels = dict(labels or {})
         self.objective = ELBO(model, guide) if objective is None else objective
         parameters = [p for p in self.objective.parameters() if p.requires_grad]
         if not parameters:
@@ -107,15 +116,16 @@ class Training:
         self.optimiser = (optimiser or _adam)(parameters)
         self.schedule = None if schedule is None else schedule(self.optimiser)
         self.batch_size, self.transform, self.clip = batch_size, transform, clip
+        self.checkpoint = checkpoint
         self.precision: Precision = precision
         self.validation, self.patience, self.record = validation, patience, record
         self.seed, self.every = seed, every
-        self._check(size)
+        self._check()
         self.validation = None if validation is None else validation.to(self.device)
-        self.size, self.epoch = self._extent(size)
+        self.batches = Order(data, self.labels, batch_size, size, transform, self.device)
+        self.size, self.epoch = self.batches.size, self.batches.epoch
         self.objective.clock.restart(self.epoch)
         self.stream = Stream(seed, self.device)
-        self.batches = self._batches()
         self.history: list[Row] = []
         self.step, self.seconds, self.stopped = 0, 0.0, False
         self._best: tuple[float, int, dict[str, Tensor]] = (-math.inf, 0, {})
@@ -156,12 +166,46 @@ class Training:
                 self._keep(row | {"seconds": round(self.seconds, 3)})
                 if self.validation is not None:
                     self._validate()
+                if self.checkpoint is not None:
+                    self.checkpoint()
                 bar.set_postfix({k: f"{v:.4g}" for k, v in row.items() if k in _shown(row)})
         _, since, best = self._best
         self._latest = self._state() if since else {}
         if since:
             self.objective.load_state_dict(best)
         return self.history
+
+    def state(self) -> dict[str, Any]:
+        """All that a new training of the same settings needs to go on from here, but the history.
+
+        Raises:
+            ValueError: for data that are no tensor, whose pass cannot be taken up in the middle.
+        """
+        return {
+            "objective": self.objective.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "schedule": None if self.schedule is None else self.schedule.state_dict(),
+            "batches": self.batches.state(),
+            "random": self.stream.state,
+            "clock": self.objective.clock.step,
+            "step": self.step,
+            "seconds": self.seconds,
+            "stopped": self.stopped,
+            "best": self._best,
+            "latest": self._latest,
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from a :meth:`state`, as if there had been no break."""
+        self.objective.load_state_dict(state["objective"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        if self.schedule is not None:
+            self.schedule.load_state_dict(state["schedule"])
+        self.batches.restore(state["batches"])
+        self.stream.state = state["random"]
+        self.objective.clock.step.copy_(state["clock"])
+        self.step, self.seconds, self.stopped = state["step"], state["seconds"], state["stopped"]
+        self._best, self._latest = tuple(state["best"]), state["latest"]
 
     def _state(self) -> dict[str, Tensor]:
         return {name: number.clone() for name, number in self.objective.state_dict().items()}
@@ -171,7 +215,7 @@ class Training:
         totals: dict[str, Tensor] = {}
         begun = self.step
         while self.step < until:
-            x = next(self.batches)
+            x, labels = next(self.batches)
             terms = descend(
                 self.objective,
                 self.optimiser,
@@ -179,6 +223,7 @@ class Training:
                 self.size,
                 clip=self.clip,
                 precision=self.precision,
+                labels=labels,
             )
             for name, term in terms.items():
                 totals[name] = totals[name] + term if name in totals else term
@@ -216,14 +261,12 @@ class Training:
         if self.record is not None:
             self.record(row)
 
-    def _check(self, size: int | None) -> None:
+    def _check(self) -> None:
         if self.objective.model is not self.model or self.objective.guide is not self.guide:
             raise ValueError("Expected an objective of the same model and guide but got another.")
         check_pair(self.model, self.guide)
         if isinstance(self.data, Tensor):
             check_data(self.model, self.data, "x", self.transform)
-        elif size is None:
-            raise ValueError("Expected the size of the data with iterable batches; give size=N.")
         if self.validation is not None:
             check_data(self.model, self.validation, "validation", self.transform)
         elif self.patience is not None:
@@ -232,55 +275,35 @@ class Training:
             ("batch_size", self.batch_size),
             ("every", self.every),
             ("patience", self.patience),
-            ("particles", self.objective.particles),
         ):
             if value is not None and value < 1:
                 raise ValueError(f"Expected a positive {name} but got {value}.")
         check_step(self.clip, self.precision)
         for made in (self.optimiser, self.schedule):
             _check_alone(made)
-        self._check_policies()
+        if self.objective.kl or self.labels:
+            self._check_sites()
 
-    def _check_policies(self) -> None:
+    def _check_sites(self) -> None:
         """A misspelt site is found here, and not when the objective first meets it."""
-        if not self.objective.kl:
-            return
         with evaluating(self.guide), torch.no_grad(), Stream(0, self.device):
             drawn, _ = run_pair(self.model, self.guide, draw(self.model, 2, means=False))
-        known = list(latent_sites(drawn))
-        unknown = [name for name in self.objective.kl if name not in known]
+        sites = latent_sites(drawn)
+        unknown = [name for name in self.objective.kl if name not in sites]
         if unknown:
-            raise ValueError(f"Expected KL policies for sites among {known} but got {unknown}.")
-
-    def _extent(self, size: int | None) -> tuple[int, int]:
-        """Number of data, and of steps in one pass over them."""
-        if isinstance(self.data, Tensor):
-            return len(self.data), math.ceil(len(self.data) / self.batch_size)
-        assert size is not None
-        length = getattr(self.data, "__len__", None)
-        return size, length() if length else math.ceil(size / self.batch_size)
-
-    def _batches(self) -> Iterator[Tensor]:
-        """Batches without end, on the device; a tensor's rows in a new order at each pass."""
-        while True:
-            x = None
-            for x in self._pass():
-                x = x.to(self.device, non_blocking=True)
-                yield x if self.transform is None else self.transform(x)
-            if x is None:
+            raise ValueError(
+                f"Expected KL policies for sites among {list(sites)} but got {unknown}."
+            )
+        choices = {
+            name: site["fn"].logits.shape[-1] for name, site in sites.items() if is_enumerated(site)
+        }
+        for name, label in self.labels.items():
+            if name not in choices:
                 raise ValueError(
-                    "Expected batches in every pass but got none; give a list or a DataLoader, not "
-                    "an iterator that runs out."
+                    f"Expected labels of sites that the guide enumerates, {list(choices)}, but got "
+                    f"those of {name!r}."
                 )
-
-    def _pass(self) -> Iterator[Tensor]:
-        if isinstance(self.data, Tensor):
-            order = torch.randperm(len(self.data), device=self.data.device)
-            for index in order.split(self.batch_size):
-                yield self.data[index]
-        else:
-            for batch in self.data:
-                yield batch if isinstance(batch, Tensor) else batch[0]
+            check_labels(label, name, choices[name], self.data)
 
 
 def _adam(parameters: Iterable[nn.Parameter]) -> Optimizer:

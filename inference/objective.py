@@ -108,7 +108,7 @@ class ELBO(nn.Module):
     ) -> None:
         super().__init__()
         if particles < 1:
-            raise ValueError(f"Expected at least one particle but got {particles}.")
+            raise ValueError(f"Expected a positive particles but got {particles}.")
         self.model, self.guide = model, guide
         self.kl = dict(kl or {})
         self.particles = particles
@@ -164,10 +164,10 @@ class ELBO(nn.Module):
         def expected(score: Tensor, site: Site) -> Tensor:
             score = scale_and_mask(score, site["scale"], site["mask"])
             if is_local(site):
-                return weights.expect(score, self.particles) * share
+                return weights.expect(score, draws.particles) * share
             if is_enumerated(site):
                 score = weights.expect(score)
-            return score.sum() / (self.particles * data)
+            return score.sum() / (draws.particles * data)
 
         terms: Terms = {}
         for name, site in sample_sites(draws.told):
@@ -200,6 +200,21 @@ class ELBO(nn.Module):
 
     def _now(self, weight: float | Linear) -> float | Tensor:
         return weight(self.clock) if isinstance(weight, Linear) else weight
+
+
+class Autoencoder(ELBO):
+    """The reconstruction alone, of codes at their means: no bound, but a start for one.
+
+    The other terms are reported and not descended, nor are penalties.
+    """
+
+    def forward(
+        self, x: Tensor, size: int | None = None, labels: Labels | None = None
+    ) -> tuple[Tensor, Terms]:
+        drawn, told = run_pair(self.model, self.guide, x, size, means=True, labels=labels)
+        terms = self._terms(Draws(self.model, drawn, told, Weights(drawn), 1, {}), x, size)
+        loss = -terms["reconstruction"].mean()
+        return loss, terms | {"objective": -loss}
 
 
 class Weights:

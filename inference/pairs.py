@@ -251,3 +251,29 @@ def check_data(
             f"Expected {name} within {fn.support} for {likelihood} but got values from "
             f"{x.min():g} to {x.max():g}; rescale the data or choose another likelihood."
         )
+
+
+def check_labels(label: Tensor, name: str, choices: int, data: object) -> None:
+    """Refuse labels that no site of so many choices can take.
+
+    Args:
+        label: ``(N,)`` integers, -1 for unknown.
+        name: of the site.
+        choices: K.
+        data: the rows they belong to.
+
+    Raises:
+        ValueError: for data that are no rows in memory, a wrong length or type, and other values.
+    """
+    if not isinstance(data, Tensor):
+        raise ValueError("Expected rows in memory beside labels but got an iterable of batches.")
+    if label.shape != (len(data),) or label.is_floating_point():
+        raise ValueError(
+            f"Expected integer labels of {name!r} of shape ({len(data)},), one a row, but got "
+            f"{label.dtype} of shape {tuple(label.shape)}."
+        )
+    if label.min() < -1 or label.max() >= choices:
+        raise ValueError(
+            f"Expected labels of {name!r} from 0 to {choices - 1}, or -1 for unknown, but got them "
+            f"from {int(label.min())} to {int(label.max())}."
+        )

@@ -196,6 +196,21 @@ def locate(class_path: str, family: type = nn.Module) -> type[Any]:
     return kind
 
 
+def locate_function(path: str) -> Callable[..., Any]:
+    """The function at an import path such as ``package.file.function``."""
+    home, _, name = path.rpartition(".")
+    try:
+        found = getattr(importlib.import_module(home), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ValueError(
+            f"Expected a function at {path!r} but it cannot be imported: {error}"
+        ) from error
+    if not callable(found):
+        raise ValueError(f"Expected a function at {path!r} but got {found!r}.")
+    function: Callable[..., Any] = found
+    return function
+
+
 def versions() -> dict[str, str]:
     """Versions of the libraries that a result depends on."""
     from importlib.metadata import version

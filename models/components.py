@@ -40,4 +40,5 @@ class Components(nn.Module):
         """Put the components where ``loc`` and ``variance``, each ``(K, D)``, say."""
         self.shared.zero_()
         self.loc.copy_(loc)
-        self.raw.copy_((variance - VARIANCE_FLOOR).clamp(min=1e-6).expm1().log())
+        above = (variance - VARIANCE_FLOOR).clamp(min=1e-6)
+        self.raw.copy_(above + (-(-above).expm1()).log())  # softplus undone, without overflow
