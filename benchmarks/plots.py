@@ -9,17 +9,20 @@ import torch
 from matplotlib.axes import Axes
 from torch import Tensor
 
-from priorzoo.benchmarks import figures, pictures
+from priorzoo.benchmarks import factorial, figures, pictures
 from priorzoo.benchmarks.data import Dataset
 from priorzoo.benchmarks.runs import Run
+from priorzoo.guides import FactorialCode
 from priorzoo.inference import (
     Stream,
     cluster_probabilities,
     codes,
     component_means,
     draw,
+    predictive,
     reconstructions,
 )
+from priorzoo.models import FactorialMixture
 
 SAMPLES = 8  # of each cluster
 
@@ -78,8 +81,11 @@ def _figures(
             "reconstructions",
             lambda: pictures.draw_reconstructions(x[:10].cpu(), decoded, picture),
         )
-        samples = draw(run.model, 100).cpu()
+        samples = draw(predictive(run.model, run.guide)[0], 100).cpu()
         yield "samples", lambda: pictures.draw_grid(samples, picture)
+    if isinstance(run.model, FactorialMixture) and isinstance(run.guide, FactorialCode):
+        yield from factorial.figures(run.model, run.guide, picture)
+        return
     z = codes(run.model, run.guide, x).cpu()
     if not run.clusters:
         alone = torch.ones(len(z), 1)

@@ -10,9 +10,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from priorzoo.benchmarks import data, metrics
+from priorzoo.benchmarks import data, factorial, metrics
 from priorzoo.benchmarks.course import Course
 from priorzoo.benchmarks.recipes import Recipe
+from priorzoo.guides import FactorialCode
 from priorzoo.inference import (
     Stream,
     check_data,
@@ -24,6 +25,7 @@ from priorzoo.inference import (
     save,
 )
 from priorzoo.inference.saving import replace_file, versions
+from priorzoo.models import FactorialMixture
 
 Result = dict[str, Any]
 READ = ("settings", "shape", "seed", "metrics")  # of result.json, when a run is opened again
@@ -85,16 +87,11 @@ def pick_device(name: str) -> torch.device:
 def read_data(
     settings: Mapping[str, Any], root: str | None = None, *, seed: int, download: bool = False
 ) -> data.Dataset:
-    """The data set, split and binarised as the settings of a recipe say."""
-    return data.load(
-        settings["data"],
-        root,
-        binarise=settings["binarise"],
-        train=settings["train"],
-        validation=settings["validation"],
-        seed=seed,
-        download=download,
-    )
+    """The data set, split, labelled and binarised as the settings of a recipe say."""
+    split = {name: settings[name] for name in SPLIT if name != "data"}
+    split |= {"root": root, "seed": seed, "download": download}
+    rows = data.load(settings["data"], **split)
+    return data.with_labels(rows, settings.get("labels") or {}, **split)
 
 
 def train(
@@ -182,6 +179,8 @@ def score(run: Run, rows: data.Dataset, importance_samples: int = 0) -> Result:
         with Stream(seed, x.device):
             x = rows.transform(x)
     terms = evaluate(run.model, run.guide, x, importance_samples=importance_samples, seed=seed)
+    if isinstance(run.model, FactorialMixture) and isinstance(run.guide, FactorialCode):
+        return {"terms": terms, "metrics": factorial.score(run.model, run.guide, x, rows)}
     if not enumerates(run.model, run.guide, x):
         return {"terms": terms, "metrics": {}}
     probabilities = cluster_probabilities(run.model, run.guide, x).cpu()
@@ -199,7 +198,7 @@ def score_codes(run: Run, rows: data.Dataset) -> Result:
     from sklearn.cluster import KMeans
 
     clusters = getattr(run.model, "clusters", None)
-    if clusters is None or rows.y_test is None:
+    if clusters is None or rows.y_test is None or isinstance(run.model, FactorialMixture):
         return {}
     z, z_test = (
         codes(run.model, run.guide, x.to(run.device)).cpu().numpy()

@@ -1,15 +1,10 @@
 """Objectives, the step, the loop, evaluation, prediction and saving."""
 
-from priorzoo.inference.conjugate import (
-    ConjugateAdam,
-    ConjugateELBO,
-    RobbinsMonro,
-    Together,
-    predictive,
-)
+from priorzoo.inference.conjugate import ConjugateELBO, Pretraining, predictive
 from priorzoo.inference.evaluation import evaluate, importance_bound
 from priorzoo.inference.loop import Training, fit
 from priorzoo.inference.objective import ELBO, KL, Autoencoder, Draws, Penalty
+from priorzoo.inference.optimisers import ConjugateAdam, RobbinsMonro, Together
 from priorzoo.inference.pairs import check_data, check_pair
 from priorzoo.inference.penalties import Classification, ConsistencyViolation
 from priorzoo.inference.prediction import (
@@ -37,6 +32,7 @@ __all__ = [
     "Draws",
     "Linear",
     "Penalty",
+    "Pretraining",
     "RobbinsMonro",
     "Stream",
     "Together",
