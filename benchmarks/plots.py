@@ -19,7 +19,6 @@ from priorzoo.inference import (
     codes,
     component_means,
     draw,
-    predictive,
     reconstructions,
 )
 from priorzoo.models import FactorialMixture
@@ -81,7 +80,7 @@ def _figures(
             "reconstructions",
             lambda: pictures.draw_reconstructions(x[:10].cpu(), decoded, picture),
         )
-        samples = draw(predictive(run.model, run.guide)[0], 100).cpu()
+        samples = draw(run.story, 100).cpu()
         yield "samples", lambda: pictures.draw_grid(samples, picture)
     if isinstance(run.model, FactorialMixture) and isinstance(run.guide, FactorialCode):
         yield from factorial.figures(run.model, run.guide, picture)

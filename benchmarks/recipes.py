@@ -243,8 +243,8 @@ _faces = replace(
     encoder=part(MLP, hidden=[512, 256]),
     decoder=part(MLP, hidden=[256, 512]),
     penalties={
-        "eyes": part(Classification, weight=100.0, site="r_1"),
-        "pose": part(Classification, weight=100.0, site="r_2"),
+        "eyes": part(Classification, weight=1000.0, site="r_1"),
+        "pose": part(Classification, weight=1000.0, site="r_2"),
     },
     optimiser=part(ConjugateAdam, lr=1e-3, rate=0.05, delay=200.0, fused=True),
     data="cmu_faces:eyes",

@@ -22,6 +22,7 @@ from priorzoo.inference import (
     enumerates,
     evaluate,
     load,
+    predictive,
     save,
 )
 from priorzoo.inference.saving import replace_file, versions
@@ -61,6 +62,17 @@ class Run:
     def clusters(self) -> int:
         """Number K of clusters that the guide tells apart; 0 without."""
         return int(self.result["metrics"].get("clusters", 0))
+
+    @property
+    def site(self) -> str:
+        """The site of the clusters, or of the first factor's."""
+        return "r_1" if isinstance(self.model, FactorialMixture) else "y"
+
+    @property
+    def story(self) -> nn.Module:
+        """What to draw new rows from: the model, or what its guide has learnt of its globals."""
+        pruned = {"prune": True} if isinstance(self.guide, FactorialCode) else {}
+        return predictive(self.model, self.guide, **pruned)[0]
 
     @property
     def device(self) -> torch.device:

@@ -13,6 +13,7 @@ from priorzoo.inference import (
     ELBO,
     ConjugateAdam,
     ConjugateELBO,
+    Pretraining,
     RobbinsMonro,
     Together,
     cluster_probabilities,
@@ -376,3 +377,32 @@ def test_refusals():
         FactorialMixture(nn.Identity(), code=5, clusters=(2, 2))
     one, two = (torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.1) for _ in range(2))
     assert len(Together(one, two).param_groups) == 2
+
+
+@pytest.mark.usefixtures("double")
+def test_pretraining_has_a_standard_normal_prior():
+    """The bound of a VAE with the same networks, whose loss leaves the globals alone."""
+    model, guide = build()
+    objective = Pretraining(model, guide)
+    x = torch.bernoulli(torch.full((20, 6), 0.4))
+    with torch.random.fork_rng():
+        loss, terms = objective(x, N)
+    loss.backward()
+    twin = VAE(model.decoder, code=4)
+    q = torch.distributions.Normal(*deviations(guide.encoder(x)))
+    standard = torch.distributions.Normal(0.0, 1.0)
+    expected = torch.distributions.kl_divergence(q, standard)
+    torch.testing.assert_close(terms["kl[z_1]"], expected[:, :2].sum(-1))
+    torch.testing.assert_close(terms["kl[z_2]"], expected[:, 2:].sum(-1))
+    assert set(terms) == {"reconstruction", "kl[z_1]", "kl[z_2]", "elbo", "objective"}
+    torch.testing.assert_close(-loss, terms["elbo"].mean())
+    assert all(part.grad is None for part in (*guide.weights, *guide.components))
+    bounds = [ELBO(twin, Code(guide.encoder)).terms(x)["elbo"].mean() for _ in range(300)]
+    own = [objective.terms(x)["elbo"].mean() for _ in range(300)]
+    bounds, own = torch.stack(bounds).detach(), torch.stack(own).detach()
+    assert (bounds.mean() - own.mean()).abs() < 5 * (bounds.var() + own.var()).sqrt() / 300**0.5
+
+
+def deviations(encoded):
+    loc, raw = encoded.chunk(2, -1)
+    return loc, (nn.functional.softplus(raw) + 1e-4).sqrt()
