@@ -242,6 +242,7 @@ _faces = replace(
     likelihood=part(Gaussian, scale=0.1),
     encoder=part(MLP, hidden=[512, 256]),
     decoder=part(MLP, hidden=[256, 512]),
+    kl={f"z_{i}": KL(weight=Linear(20, 1, steps=500)) for i in range(1, 4)},
     penalties={
         "eyes": part(Classification, weight=1000.0, site="r_1"),
         "pose": part(Classification, weight=1000.0, site="r_2"),
@@ -252,11 +253,11 @@ _faces = replace(
     labelled=200,
     labels={"r_1": "eyes", "r_2": "pose"},
     stages=(
-        Stage("pretraining", steps=500, objective=part(Pretraining)),
+        Stage("pretraining", steps=300, objective=part(Pretraining), kl={}),
         Stage("prior", begin=part(place_factors)),
     ),
     batch_size=50,
-    steps=1_500,
+    steps=1_000,
     every=250,
     published={},
 )
@@ -356,6 +357,7 @@ RECIPES: dict[str, Recipe] = {
         _faces,
         summary="faces of two factors without labels",
         model=part(FactorialMixture, code=48, clusters=[16, 16]),
+        kl={},
         penalties={},
         data="cmu_faces",
         labelled=0,

@@ -25,6 +25,7 @@ from priorzoo.inference import (
     predictive,
     save,
 )
+from priorzoo.inference.pairs import Labels
 from priorzoo.inference.saving import replace_file, versions
 from priorzoo.models import FactorialMixture
 
@@ -172,6 +173,7 @@ def train(
     save(folder, course.model, course.guide)
     run = Run(folder, course.model, course.guide, result, course.history)
     result |= {"steps": course.step, "seconds": round(course.seconds, 1)} | score(run, rows)
+    result["metrics"] |= judge_factors(run, rows, course.labels)
     staged = [row for row in course.history if row["split"] == "test"]
     if staged:
         result["stages"] = {row["stage"]: row for row in staged}
@@ -200,6 +202,15 @@ def score(run: Run, rows: data.Dataset, importance_samples: int = 0) -> Result:
     if run.settings.get("labelled") and rows.y_test is not None:
         figures["accuracy"] = (probabilities.argmax(-1) == rows.y_test).double().mean().item()
     return {"terms": terms, "metrics": figures}
+
+
+def judge_factors(run: Run, rows: data.Dataset, known: Labels) -> dict[str, float]:
+    """See :func:`factorial.judge`; nothing of a run without labels by name."""
+    if not (rows.named and known and isinstance(run.model, FactorialMixture)):
+        return {}
+    assert isinstance(run.guide, FactorialCode)
+    with Stream(int(run.result["seed"]), run.device):
+        return factorial.judge(run.model, run.guide, rows, known)
 
 
 def score_codes(run: Run, rows: data.Dataset) -> Result:

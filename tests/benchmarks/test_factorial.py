@@ -12,8 +12,9 @@ from priorzoo.benchmarks.course import Course
 from priorzoo.benchmarks.recipes import RECIPES, Stage, part
 from priorzoo.guides import FactorialCode
 from priorzoo.inference.checkpoints import load_state, save_state
-from priorzoo.models import MLP, Dirichlet, FactorialMixture, NormalGamma
+from priorzoo.models import MLP, Dirichlet, FactorialMixture, Gaussian, NormalGamma
 
+JUDGED = ("judge", "agreement", "regression")
 SMALL = {"encoder": part(MLP, hidden=[8]), "decoder": part(MLP, hidden=[8])}
 
 
@@ -56,6 +57,7 @@ def test_a_recipe_goes_through_its_stages(faces, tmp_path, monkeypatch):
         RECIPES["factorial-faces"],
         **SMALL,
         model=part(FactorialMixture, code=6, clusters=[2, 4, 3]),
+        kl={},
         labelled=50,
         steps=150,
         every=50,
@@ -75,9 +77,30 @@ def test_a_recipe_goes_through_its_stages(faces, tmp_path, monkeypatch):
     assert run.result["metrics"]["r_2.accuracy"] > 0.5
     assert "r_3.accuracy" not in run.result["metrics"]
     again = runs.open_run(tmp_path / "run")
-    assert runs.score(again, rows)["metrics"] == run.result["metrics"]
+    scored = runs.score(again, rows)["metrics"]
+    assert {name: run.result["metrics"][name] for name in scored} == scored
+    judged = {f"{site}.{name}" for site in ("r_1", "r_2") for name in JUDGED}
+    assert judged == set(run.result["metrics"]) - set(scored)
+    assert run.result["metrics"]["r_2.judge"] == 1.0
     names = {path.stem for path in plots.draw_run(again, rows)}
     assert {"grid", "weights_1", "weights_3", "clusters_2", "samples", "terms"} <= names
+
+
+def test_the_judge_sees_what_a_perfect_decoder_draws(faces):
+    """A row is as bright as the second factor says; the first one has no say."""
+    rows = runs.read_data(runs.plain(asdict(RECIPES["factorial-faces"])), str(faces), seed=0)
+    model = FactorialMixture(MLP(2, 192, ()), Gaussian(0.1), code=2, clusters=(2, 4))
+    layer = model.decoder.layers[0]
+    with torch.no_grad():
+        layer.weight.copy_(torch.tensor([0.0, 1.0]).expand(192, 2))
+        layer.bias.zero_()
+    guide = FactorialCode(MLP(192, 4, ()), 2, (2, 4))
+    means = (60 * torch.arange(4.0)[:, None] + 10) / 255
+    guide.components[1].data = NormalGamma.natural(means, *torch.tensor([1e6, 5e5, 10.0]))
+    known = {site: labels for site, (labels, _) in rows.named.items()}
+    found = factorial.judge(model, guide, rows, known)
+    assert found["r_2.agreement"] == found["r_2.judge"] == found["r_2.regression"] == 1.0
+    assert 0.4 < found["r_1.agreement"] < 0.6
 
 
 def test_an_interrupted_run_keeps_clamps_schedule_and_natural_parameters(faces, tmp_path):
