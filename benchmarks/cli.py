@@ -121,6 +121,7 @@ def train(words: Sequence[str]) -> None:
     if settings.rows is not None:
         tables.append_row(run.result, Path(settings.rows))
     print_scores(run.result)
+    print_warning(run.result)
     print("figures", flush=True)
     for path in plots.draw_run(run, rows):
         print(f"  {path}")
@@ -140,6 +141,7 @@ def evaluate(words: Sequence[str]) -> None:
         print(json.dumps(result))
     else:
         print_scores(result)
+    print_warning(result)
 
 
 def plot(words: Sequence[str]) -> None:
@@ -209,6 +211,12 @@ def print_scores(result: Mapping[str, Any]) -> None:
     if result["metrics"]:
         print("clusters of the held-out rows")
         print_table({k: f"{v:10.3f}" for k, v in result["metrics"].items()}, indent=2)
+
+
+def print_warning(result: Mapping[str, Any]) -> None:
+    """What is wrong with the clusters, if anything, where errors go."""
+    if result.get("warning"):
+        print(f"warning: {result['warning']}", file=sys.stderr)
 
 
 def print_table(rows: Mapping[str, str], indent: int = 0) -> None:

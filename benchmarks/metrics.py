@@ -9,6 +9,8 @@ import warnings
 import torch
 from torch import Tensor
 
+from priorzoo.inference import occupancy
+
 
 def contingency(assignments: Tensor, labels: Tensor, clusters: int | None = None) -> Tensor:
     """How many rows of each class each cluster received.
@@ -108,6 +110,7 @@ def score(probabilities: Tensor, labels: Tensor | None = None) -> dict[str, floa
     figures = {
         "clusters": float(clusters),
         "used_clusters": float(used_clusters(assignments)),
+        "effective_clusters": occupancy(probabilities)["effective_clusters"],
         "entropy": mean_entropy(probabilities),
         "tail_occupancy": tail_occupancy(assignments, clusters),
     }

@@ -19,6 +19,7 @@ from priorzoo.inference import (
     check_data,
     cluster_probabilities,
     codes,
+    degeneracy,
     enumerates,
     evaluate,
     load,
@@ -201,7 +202,7 @@ def score(run: Run, rows: data.Dataset, importance_samples: int = 0) -> Result:
     figures = metrics.score(probabilities, rows.y_test)
     if run.settings.get("labelled") and rows.y_test is not None:
         figures["accuracy"] = (probabilities.argmax(-1) == rows.y_test).double().mean().item()
-    return {"terms": terms, "metrics": figures}
+    return {"terms": terms, "metrics": figures, "warning": degeneracy(probabilities)}
 
 
 def judge_factors(run: Run, rows: data.Dataset, known: Labels) -> dict[str, float]:

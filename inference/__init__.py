@@ -1,6 +1,7 @@
 """Objectives, the step, the loop, evaluation, prediction and saving."""
 
 from priorzoo.inference.conjugate import ConjugateELBO, Pretraining, predictive
+from priorzoo.inference.diagnostics import degeneracy, occupancy
 from priorzoo.inference.evaluation import evaluate, importance_bound
 from priorzoo.inference.loop import Training, fit
 from priorzoo.inference.objective import ELBO, KL, Autoencoder, Draws, Penalty
@@ -42,6 +43,7 @@ __all__ = [
     "cluster_probabilities",
     "codes",
     "component_means",
+    "degeneracy",
     "descend",
     "draw",
     "enumerates",
@@ -49,6 +51,7 @@ __all__ = [
     "fit",
     "importance_bound",
     "load",
+    "occupancy",
     "predictive",
     "reconstructions",
     "save",

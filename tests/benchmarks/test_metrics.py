@@ -121,6 +121,12 @@ def test_entropy_by_hand():
     assert metrics.mean_entropy(p) == pytest.approx(expected.item(), rel=1e-5)
 
 
+def effective_clusters(probabilities):
+    """exp of the KL divergence from the mean to the rows, averaged: their mutual information."""
+    p = probabilities.double()
+    return (p * (p / p.mean(0)).log()).nan_to_num(0).sum(-1).mean().exp().item()
+
+
 @pytest.mark.parametrize(("clusters", "classes"), [(12, 3), (3, 3), (2, 9), (1, 4), (5, 1)])
 def test_score_gathers_the_figures(clusters, classes):
     probabilities, labels = draw(clusters, classes)
@@ -129,6 +135,7 @@ def test_score_gathers_the_figures(clusters, classes):
         {
             "clusters": clusters,
             "used_clusters": len(set(y.tolist())),
+            "effective_clusters": effective_clusters(probabilities),
             "entropy": metrics.mean_entropy(probabilities),
             "tail_occupancy": metrics.tail_occupancy(y, clusters),
             "accuracy_majority": metrics.majority_accuracy(y, labels),
@@ -145,6 +152,7 @@ def test_score_without_labels_leaves_out_what_needs_them():
     assert figures == {
         "clusters": 6,
         "used_clusters": 4,
+        "effective_clusters": pytest.approx(effective_clusters(one_hot(MANY, 6))),
         "entropy": 0,
         "tail_occupancy": pytest.approx(0.2),
     }
