@@ -156,6 +156,9 @@ def sample(words: Sequence[str]) -> None:
     parser = new_parser("sample", "Draw rows from the prior.")
     parser.add_argument("run", type=str, help="run folder")
     parser.add_argument("--cluster", type=int | None, help="hold the cluster; all by default")
+    parser.add_argument(
+        "--given", type=dict[str, int] | None, help='sites to hold, such as {"r_1": 0, "r_2": 3}'
+    )
     parser.add_argument("--n", type=int, default=100, help="number of rows")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", type=str, default="auto", help="auto, cpu or cuda")
@@ -165,8 +168,8 @@ def sample(words: Sequence[str]) -> None:
         raise ValueError(f"Expected --n of at least 1 but got {settings.n}.")
     run = runs.open_run(Path(settings.run), settings.device)
     with Stream(settings.seed, run.device):
-        given = None if settings.cluster is None else {"y": settings.cluster}
-        rows = draw(run.model, settings.n, given=given).cpu()
+        given = {} if settings.cluster is None else {run.site: settings.cluster}
+        rows = draw(run.story, settings.n, given=given | (settings.given or {})).cpu()
     print(plots.write_rows(rows, run.shape, Path(settings.out or run.folder / "samples.png")))
 
 

@@ -1,5 +1,6 @@
 """The whole of a recipe's training: restarts, stages, and the training proper."""
 
+import inspect
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -12,7 +13,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from priorzoo.benchmarks.building import build_objective, build_pair
-from priorzoo.benchmarks.data import Dataset, keep_labels
+from priorzoo.benchmarks.data import Dataset, keep_labels, keep_rows
 from priorzoo.benchmarks.recipes import Part, Recipe, Stage
 from priorzoo.inference import Stream, Training, check_data, evaluate
 from priorzoo.inference.checkpoints import load_state, save_state
@@ -45,7 +46,10 @@ class Course:
         self.x = rows.x_train.to(where)
         self.held = rows.x_valid.to(where)
         self.labels = {}
-        if recipe.labelled:
+        if recipe.labels:
+            named = {site: labels for site, (labels, _) in rows.named.items()}
+            self.labels = keep_rows(named, recipe.labelled, seed)
+        elif recipe.labelled:
             self.labels = {"y": keep_labels(rows.y_train, recipe.labelled, seed)}
         own = Stage("", steps=recipe.steps, epochs=recipe.epochs)
         self.stages = [*recipe.stages, own]
@@ -186,11 +190,12 @@ class Course:
         self.model, self.guide = chosen["model"], chosen["guide"]
 
     def _begin(self, chosen: Part, index: int) -> None:
-        seed = derive(self.seed, 1 + index)
+        seed, begin = derive(self.seed, 1 + index), locate_function(chosen.class_path)
+        settings = dict(chosen.init_args)
+        if "labels" in inspect.signature(begin).parameters:
+            settings["labels"] = {site: label.to(self.where) for site, label in self.labels.items()}
         with Stream(seed, self.where):
-            locate_function(chosen.class_path)(
-                self.model, self.guide, self.x, seed=seed, **chosen.init_args
-            )
+            begin(self.model, self.guide, self.x, seed=seed, **settings)
 
     def _pair(self, seed: int) -> tuple[nn.Module, nn.Module]:
         with Stream(seed):

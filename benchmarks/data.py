@@ -3,10 +3,10 @@
 import difflib
 import os
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -21,7 +21,9 @@ class Dataset:
     """Rows ``(N, P)``, float32, and labels ``(N,)``, int64, or None where there are none.
 
     ``shape`` is that of one row as a picture, ``(28, 28)``, or ``(P,)`` for points and counts.
-    The validation part may have no rows. ``vocabulary`` names the P columns of word counts.
+    The validation part may have no rows. ``vocabulary`` names the P columns of word counts, and
+    ``named`` holds further labels of the rows to train on and to test with, by the site they are
+    for.
     """
 
     name: str
@@ -34,6 +36,7 @@ class Dataset:
     shape: tuple[int, ...]
     binarise: Binarise
     vocabulary: tuple[str, ...] = ()
+    named: Mapping[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
 
     @property
     def transform(self) -> Callable[[Tensor], Tensor] | None:
@@ -67,6 +70,11 @@ CATALOGUE: Mapping[str, Source] = {
         "624 faces, 60 x 64, of four factors",
         sources.cmu_faces,
         ("person", "pose", "expression", "eyes"),
+    ),
+    "celeba": Source(
+        "182,637 faces, 64 x 64 x 3, of three attributes; from torchvision's files",
+        sources.celeba,
+        tuple(sources.CELEBA),
     ),
     "freyfaces": Source("1,965 frames of one face, 28 x 20, unlabelled", sources.freyfaces),
     "bbc_news": Source("2,225 articles as counts of 2,949 words, five topics", sources.bbc_news),
@@ -131,6 +139,21 @@ def load(
     )
 
 
+def keep_rows(labels: Mapping[str, Tensor], count: int, seed: int) -> dict[str, Tensor]:
+    """All labels ``(N,)`` of so many rows, drawn at random, and -1 for the others.
+
+    Raises:
+        ValueError: for more rows than there are.
+    """
+    size = len(next(iter(labels.values())))
+    if not 0 <= count <= size:
+        raise ValueError(f"Expected labelled from 0 to the {size} training rows but got {count}.")
+    order = torch.randperm(size, generator=torch.Generator().manual_seed(seed))
+    kept = torch.zeros(size, dtype=torch.bool)
+    kept[order[:count]] = True
+    return {site: label.where(kept, -1) for site, label in labels.items()}
+
+
 def keep_labels(labels: Tensor | None, count: int, seed: int) -> Tensor:
     """Labels ``(N,)`` of so many rows, equally many of each class, and -1 for the others.
 
@@ -154,6 +177,26 @@ def keep_labels(labels: Tensor | None, count: int, seed: int) -> Tensor:
             )
         kept[rows[:wanted]] = label
     return kept
+
+
+def with_labels(rows: Dataset, names: Mapping[str, str], **settings: Any) -> Dataset:
+    """The same rows with further labels: for each site the name of those it wants.
+
+    Args:
+        rows: of :func:`load`.
+        names: such as ``{"r_1": "eyes"}``.
+        settings: with which the rows were loaded.
+
+    Raises:
+        ValueError: for labels that the data set lacks.
+    """
+    stem, named = rows.name.partition(":")[0], {}
+    for site, name in names.items():
+        other = load(f"{stem}:{name}", **settings)
+        if other.y_train is None or other.y_test is None:
+            raise ValueError(f"Expected labels {name!r} in {stem} but it has none.")
+        named[site] = (other.y_train, other.y_test)
+    return replace(rows, named=named)
 
 
 def data_root(root: str | Path | None = None) -> Path:

@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor, nn
 
-from priorzoo.inference import codes
+from priorzoo.inference import ConjugateELBO, codes, seed_components
+from priorzoo.inference.pairs import Labels
 from priorzoo.models import GMVAE
 
 
@@ -44,3 +45,27 @@ def place_mixture(
     if model.learn_weights:
         with torch.no_grad():
             model.logits.copy_(weights.log())
+
+
+def place_factors(
+    model: nn.Module,
+    guide: nn.Module,
+    x: Tensor,
+    *,
+    seed: int,
+    labels: Labels,
+    rows: int = 20_000,
+    rounds: int = 20,
+) -> None:
+    """Put a factorial mixture's components at clusters of the codes, see :func:`seed_components`.
+
+    Args:
+        model, guide: a pair with conjugate globals, in place.
+        x: rows ``(N, P)``.
+        seed: unused, as the numbers drawn are those of the caller's stream.
+        labels: known values ``(N,)`` of sites, -1 for unknown.
+        rows: how many of the rows the components begin from, from the first.
+        rounds: of variational Bayes of the codes.
+    """
+    known = {site: label[:rows] for site, label in labels.items()}
+    seed_components(ConjugateELBO(model, guide), x[:rows], known, rounds)

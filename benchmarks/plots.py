@@ -9,9 +9,10 @@ import torch
 from matplotlib.axes import Axes
 from torch import Tensor
 
-from priorzoo.benchmarks import figures, pictures
+from priorzoo.benchmarks import factorial, figures, pictures
 from priorzoo.benchmarks.data import Dataset
 from priorzoo.benchmarks.runs import Run
+from priorzoo.guides import FactorialCode
 from priorzoo.inference import (
     Memory,
     Stream,
@@ -22,7 +23,7 @@ from priorzoo.inference import (
     reconstructions,
 )
 from priorzoo.inference.memory import straight
-from priorzoo.models import NonparametricVAE
+from priorzoo.models import FactorialMixture, NonparametricVAE
 
 SAMPLES = 8  # of each cluster
 SIDE = 20  # of the grid over the plane
@@ -105,8 +106,11 @@ def _figures(
             "reconstructions",
             lambda: pictures.draw_reconstructions(x[:10].cpu(), decoded, picture),
         )
-        samples = draw(run.model, 100).cpu()
+        samples = draw(run.story, 100).cpu()
         yield "samples", lambda: pictures.draw_grid(samples, picture)
+    if isinstance(run.model, FactorialMixture) and isinstance(run.guide, FactorialCode):
+        yield from factorial.figures(run.model, run.guide, picture)
+        return
     z = codes(run.model, run.guide, x).cpu()
     if not run.clusters:
         alone = torch.ones(len(z), 1)

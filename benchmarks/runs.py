@@ -10,9 +10,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from priorzoo.benchmarks import data, metrics
+from priorzoo.benchmarks import data, factorial, metrics
 from priorzoo.benchmarks.course import Course
 from priorzoo.benchmarks.recipes import Recipe
+from priorzoo.guides import FactorialCode
 from priorzoo.inference import (
     Stream,
     check_data,
@@ -22,12 +23,14 @@ from priorzoo.inference import (
     enumerates,
     evaluate,
     load,
+    predictive,
     remember,
     save,
 )
 from priorzoo.inference.memory import check_memory
+from priorzoo.inference.pairs import Labels
 from priorzoo.inference.saving import replace_file, versions
-from priorzoo.models import NonparametricVAE
+from priorzoo.models import FactorialMixture, NonparametricVAE
 
 Result = dict[str, Any]
 READ = ("settings", "shape", "seed", "metrics")  # of result.json, when a run is opened again
@@ -65,6 +68,17 @@ class Run:
         return int(self.result["metrics"].get("clusters", 0))
 
     @property
+    def site(self) -> str:
+        """The site of the clusters, or of the first factor's."""
+        return "r_1" if isinstance(self.model, FactorialMixture) else "y"
+
+    @property
+    def story(self) -> nn.Module:
+        """What to draw new rows from: the model, or what its guide has learnt of its globals."""
+        pruned = {"prune": True} if isinstance(self.guide, FactorialCode) else {}
+        return predictive(self.model, self.guide, **pruned)[0]
+
+    @property
     def device(self) -> torch.device:
         """Where the parameters are."""
         return next(self.model.parameters()).device
@@ -89,16 +103,11 @@ def pick_device(name: str) -> torch.device:
 def read_data(
     settings: Mapping[str, Any], root: str | None = None, *, seed: int, download: bool = False
 ) -> data.Dataset:
-    """The data set, split and binarised as the settings of a recipe say."""
-    return data.load(
-        settings["data"],
-        root,
-        binarise=settings["binarise"],
-        train=settings["train"],
-        validation=settings["validation"],
-        seed=seed,
-        download=download,
-    )
+    """The data set, split, labelled and binarised as the settings of a recipe say."""
+    split = {name: settings[name] for name in SPLIT if name != "data"}
+    split |= {"root": root, "seed": seed, "download": download}
+    rows = data.load(settings["data"], **split)
+    return data.with_labels(rows, settings.get("labels") or {}, **split)
 
 
 def train(
@@ -174,6 +183,7 @@ def train(
         remember(course.model, course.guide, x, recipe.memory, seed=seed).save(folder)
     run = Run(folder, course.model, course.guide, result, course.history)
     result |= {"steps": course.step, "seconds": round(course.seconds, 1)} | score(run, rows)
+    result["metrics"] |= judge_factors(run, rows, course.labels)
     staged = [row for row in course.history if row["split"] == "test"]
     if staged:
         result["stages"] = {row["stage"]: row for row in staged}
@@ -193,6 +203,8 @@ def score(run: Run, rows: data.Dataset, importance_samples: int = 0) -> Result:
         with Stream(seed, x.device):
             x = rows.transform(x)
     terms = evaluate(run.model, run.guide, x, importance_samples=importance_samples, seed=seed)
+    if isinstance(run.model, FactorialMixture) and isinstance(run.guide, FactorialCode):
+        return {"terms": terms, "metrics": factorial.score(run.model, run.guide, x, rows)}
     if not enumerates(run.model, run.guide, x):
         return {"terms": terms, "metrics": {}}
     probabilities = cluster_probabilities(run.model, run.guide, x).cpu()
@@ -200,6 +212,15 @@ def score(run: Run, rows: data.Dataset, importance_samples: int = 0) -> Result:
     if run.settings.get("labelled") and rows.y_test is not None:
         figures["accuracy"] = (probabilities.argmax(-1) == rows.y_test).double().mean().item()
     return {"terms": terms, "metrics": figures, "warning": degeneracy(probabilities)}
+
+
+def judge_factors(run: Run, rows: data.Dataset, known: Labels) -> dict[str, float]:
+    """See :func:`factorial.judge`; nothing of a run without labels by name."""
+    if not (rows.named and known and isinstance(run.model, FactorialMixture)):
+        return {}
+    assert isinstance(run.guide, FactorialCode)
+    with Stream(int(run.result["seed"]), run.device):
+        return factorial.judge(run.model, run.guide, rows, known)
 
 
 def score_codes(run: Run, rows: data.Dataset) -> Result:
@@ -210,7 +231,7 @@ def score_codes(run: Run, rows: data.Dataset) -> Result:
     from sklearn.cluster import KMeans
 
     clusters = getattr(run.model, "clusters", None)
-    if clusters is None or rows.y_test is None:
+    if clusters is None or rows.y_test is None or isinstance(run.model, FactorialMixture):
         return {}
     z, z_test = (
         codes(run.model, run.guide, x.to(run.device)).cpu().numpy()

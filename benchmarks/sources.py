@@ -5,7 +5,7 @@ import zipfile
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 Array = NDArray[Any]
+CELEBA = {"gender": "Male", "glasses": "Eyeglasses", "smiling": "Smiling"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,6 +115,37 @@ def cmu_faces(request: Request) -> Parts:
     order, test = _order(len(arrays["x"])), arrays["is_test"].astype(bool)
     train = order[~test[order]]
     return _select(path, arrays["x"], arrays[request.labels], train, test, scale=255)
+
+
+def celeba(request: Request) -> Parts:
+    """CelebA of Liu et al., 2015, as torchvision lays it out below the root; read, not fetched.
+
+    The central 178 x 178 of each picture at 64 x 64, in [0, 1] (Paquet, Ghaisas and Tieleman, 2018,
+    have [-1, 1]), some 10 GB, and one attribute as labels.
+    """
+    arrays: dict[str, Array] = {}
+    for split in ("train", "test"):
+        pictures, attributes, names = _celeba(request.root, split)
+        arrays[f"x_{split}"] = pictures
+        arrays[f"y_{split}"] = attributes[:, names.index(CELEBA[request.labels])]
+    return _parts(request.root / "celeba", arrays, scale=255)
+
+
+@lru_cache(maxsize=2)
+def _celeba(root: Path, split: str) -> tuple[Array, Array, tuple[str, ...]]:
+    """Pictures, attributes and the names of these; kept, since each choice of labels wants them."""
+    from torchvision import datasets
+
+    try:
+        source = datasets.CelebA(root, split)
+    except (RuntimeError, OSError) as error:
+        raise FileNotFoundError(
+            f"No readable CelebA in {root / 'celeba'} ({error}); put torchvision's files there, "
+            "or name the folder that holds celeba by PRIORZOO_DATA or --data-root."
+        ) from error
+    box = (0, 20, 178, 198)
+    pictures = [np.asarray(picture.resize((64, 64), box=box)) for picture, _ in source]
+    return np.stack(pictures), source.attr.numpy(), tuple(source.attr_names)
 
 
 def freyfaces(request: Request) -> Parts:

@@ -1,6 +1,7 @@
 """Amortised inference programs, one file a family."""
 
 from priorzoo.guides.exact import CodesThenCluster, CodeThenCluster, cluster_posterior
+from priorzoo.guides.factorial import FactorialCode
 from priorzoo.guides.flows import ClusterThenFlow, FlowCode
 from priorzoo.guides.gaussian import ClusterThenCode, Code, MeanField, MeanFieldCodes
 from priorzoo.guides.nonparametric import CodeAndPlace
@@ -12,6 +13,7 @@ __all__ = [
     "CodeAndPlace",
     "CodeThenCluster",
     "CodesThenCluster",
+    "FactorialCode",
     "FlowCode",
     "MeanField",
     "MeanFieldCodes",

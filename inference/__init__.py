@@ -1,10 +1,12 @@
 """Objectives, the step, the loop, evaluation, prediction and saving."""
 
+from priorzoo.inference.conjugate import ConjugateELBO, Pretraining, predictive
 from priorzoo.inference.diagnostics import degeneracy, occupancy
 from priorzoo.inference.evaluation import evaluate, importance_bound
 from priorzoo.inference.loop import Training, fit
 from priorzoo.inference.memory import Memory, reconstructions_through, remember
 from priorzoo.inference.objective import ELBO, KL, Autoencoder, Draws, Penalty
+from priorzoo.inference.optimisers import ConjugateAdam, RobbinsMonro, Together
 from priorzoo.inference.pairs import check_data, check_pair
 from priorzoo.inference.penalties import Classification, ConsistencyViolation
 from priorzoo.inference.prediction import (
@@ -18,6 +20,7 @@ from priorzoo.inference.prediction import (
 from priorzoo.inference.randomness import Stream
 from priorzoo.inference.saving import load, save
 from priorzoo.inference.schedules import Linear
+from priorzoo.inference.seeding import seed_components
 from priorzoo.inference.step import descend
 
 __all__ = [
@@ -25,12 +28,17 @@ __all__ = [
     "KL",
     "Autoencoder",
     "Classification",
+    "ConjugateAdam",
+    "ConjugateELBO",
     "ConsistencyViolation",
     "Draws",
     "Linear",
     "Memory",
     "Penalty",
+    "Pretraining",
+    "RobbinsMonro",
     "Stream",
+    "Together",
     "Training",
     "check_data",
     "check_pair",
@@ -46,8 +54,10 @@ __all__ = [
     "importance_bound",
     "load",
     "occupancy",
+    "predictive",
     "reconstructions",
     "reconstructions_through",
     "remember",
     "save",
+    "seed_components",
 ]

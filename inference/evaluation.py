@@ -7,7 +7,7 @@ import torch
 from pyro.distributions.util import scale_and_mask
 from torch import Tensor, nn
 
-from priorzoo.inference.objective import ELBO
+from priorzoo.inference.conjugate import bound, predictive
 from priorzoo.inference.pairs import (
     Site,
     Transform,
@@ -35,7 +35,8 @@ def evaluate(
     """Terms of the bound on held-out rows, in nats per datum, unweighted and unfloored.
 
     Args:
-        x: rows ``(N, P)``; global sites count 1/N in each.
+        x: rows ``(N, P)``; global sites count 1/N in each, but conjugate ones, which belong to the
+            training set, not at all: see :meth:`ConjugateELBO.held_out`.
         transform: applied to each batch, such as ``torch.bernoulli`` for dynamic binarisation.
         importance_samples: S of :func:`importance_bound`, added as ``log p(x)``; 0 for none.
         batch_size: rows held at a time.
@@ -49,13 +50,13 @@ def evaluate(
             f"Expected importance_samples of at least 0 but got {importance_samples}; 0 for none."
         )
     check_data(model, x, transform=transform)
-    objective = ELBO(model, guide)
+    objective, pair = bound(model, guide), predictive(model, guide)
     totals: dict[str, float] = {}
     with evaluating(model, guide), torch.no_grad(), Stream(seed, x.device):
         for batch in _batches(x, batch_size, transform):
-            terms = objective.terms(batch, len(x))
+            terms = objective.held_out(batch, len(x))
             if importance_samples:
-                terms["log p(x)"] = importance_bound(model, guide, batch, importance_samples)
+                terms["log p(x)"] = importance_bound(*pair, batch, importance_samples)
             for name, term in terms.items():
                 totals[name] = totals.get(name, 0.0) + float(term.mean()) * len(batch) / len(x)
     return totals

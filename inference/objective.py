@@ -1,8 +1,10 @@
 """The evidence lower bound with discrete sites summed out, as named terms per datum."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
+import pyro
 import torch
 from pyro import poutine
 from pyro.distributions.util import scale_and_mask
@@ -134,6 +136,16 @@ class ELBO(nn.Module):
             loss = loss + self._now(penalty.weight) * terms[name].mean()
         return loss, terms | {"objective": -loss}
 
+    def again(
+        self, x: Tensor, size: int | None = None, labels: Labels | None = None
+    ) -> Callable[[], Any] | None:
+        """What the optimiser's step calls as its closure; None for one that needs none."""
+        return None
+
+    def held_out(self, x: Tensor, size: int | None = None) -> Terms:
+        """Terms of rows that are no part of the training set."""
+        return self.terms(x, size)
+
     def terms(self, x: Tensor, size: int | None = None) -> Terms:
         """The named terms and their sum, ``elbo``, without any policy but ``analytic``."""
         return self._terms(self._draw(x, size), x, size)
@@ -244,5 +256,6 @@ class Weights:
 
 
 def _log_prob(site: Site) -> Tensor:
-    score: Tensor = site["fn"].log_prob(site["value"])
+    with pyro.validation_enabled(False):  # it would ask the device, and globals heed it only here
+        score: Tensor = site["fn"].log_prob(site["value"])
     return score

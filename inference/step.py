@@ -44,7 +44,7 @@ def descend(
     loss.backward()
     if clip is not None:
         nn.utils.clip_grad_norm_(objective.parameters(), clip)
-    optimiser.step()
+    optimiser.step(objective.again(x, size, labels))
     objective.clock.tick()
     return {name: term.detach().mean() for name, term in terms.items()}
 

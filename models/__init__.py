@@ -3,6 +3,8 @@
 from priorzoo.models.components import Components
 from priorzoo.models.couplings import KernelMean, LeaveOneOutGP
 from priorzoo.models.dilokthanakul import DilokthanakulGMVAE
+from priorzoo.models.factorial import FactorialMixture
+from priorzoo.models.families import Dirichlet, Gamma, Natural, NormalGamma, conjugate
 from priorzoo.models.gmvae import GMVAE
 from priorzoo.models.likelihoods import Bernoulli, Gaussian, Multinomial
 from priorzoo.models.m2 import M2, ModifiedM2
@@ -21,11 +23,17 @@ __all__ = [
     "ConvDecoder",
     "ConvEncoder",
     "DilokthanakulGMVAE",
+    "Dirichlet",
+    "FactorialMixture",
+    "Gamma",
     "Gaussian",
     "KernelMean",
     "LeaveOneOutGP",
     "ModifiedM2",
     "Multinomial",
+    "Natural",
     "NonparametricVAE",
+    "NormalGamma",
+    "conjugate",
     "data_plate",
 ]

@@ -6,11 +6,12 @@ from typing import Literal, get_args
 import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from priorzoo.models.distributions import Counts, Pixel
 
 SCALE_FLOOR = 1e-3
-Spread = Literal["fixed", "shared", "network"]
+Spread = Literal["fixed", "shared", "network", "bounded"]
 
 
 class Bernoulli(nn.Module):
@@ -30,8 +31,9 @@ class Gaussian(nn.Module):
 
     Args:
         scale: standard deviation, at the start where it is learnt; more than 0.001, its floor.
-        spread: ``fixed``; ``shared``, one learnt number; or ``network``, the decoder's second half,
-            which ``scale`` multiplies.
+        spread: ``fixed``; ``shared``, one learnt number; ``network``, the decoder's second half,
+            which ``scale`` multiplies; or ``bounded``, the sigmoid of that half, from 0.001 to
+            ``scale`` (to 0.4 in Paquet, Ghaisas and Tieleman, 2018).
     """
 
     log_scale: Tensor
@@ -43,7 +45,7 @@ class Gaussian(nn.Module):
         if spread not in get_args(Spread):
             raise ValueError(f"Expected spread among {get_args(Spread)} but got {spread!r}.")
         self.scale, self.spread = scale, spread
-        self.width = 2 if spread == "network" else 1
+        self.width = 2 if spread in ("network", "bounded") else 1
         log_scale = torch.tensor(math.log(scale - SCALE_FLOOR))
         if spread == "shared":
             self.log_scale = nn.Parameter(log_scale)
@@ -51,9 +53,10 @@ class Gaussian(nn.Module):
             self.register_buffer("log_scale", log_scale)
 
     def forward(self, output: Tensor) -> dist.Independent:
-        if self.spread == "network":
-            loc, log_scale = output.chunk(2, -1)
-            scale = (self.log_scale + log_scale).exp() + SCALE_FLOOR
+        if self.width == 2:
+            loc, raw = output.chunk(2, -1)
+            log_share = functional.logsigmoid(raw) if self.spread == "bounded" else raw
+            scale = (self.log_scale + log_share).exp() + SCALE_FLOOR
         else:
             loc, scale = output, self.log_scale.exp() + SCALE_FLOOR
         return dist.Normal(loc, scale).to_event(1)

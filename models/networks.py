@@ -72,13 +72,15 @@ class MLP(nn.Module):
 
 
 class ConvEncoder(nn.Module):
-    """Convolutions of stride 2 over a picture, then an :class:`MLP`, which alone sees the cluster.
+    """Convolutions over a picture, then an :class:`MLP`, which alone sees the cluster.
 
     Args:
         inputs, outputs: sizes of the flat rows, ``inputs`` the product of ``shape``.
         shape: height and width, and channels last if there are several.
-        channels: of the convolutions, each of which halves the picture.
+        channels: of the convolutions, each 3 x 3.
         hidden, clusters: as in :class:`MLP`.
+        strides: 1 or 2 for each convolution, all 2 if None; 2 halves the picture, and before 1 an
+            odd side is padded to an even one.
     """
 
     def __init__(
@@ -89,24 +91,26 @@ class ConvEncoder(nn.Module):
         channels: Sequence[int] = (32, 64),
         hidden: Sequence[int] = (256,),
         clusters: int | None = None,
+        strides: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
         self.inputs, self.outputs, self.shape = inputs, outputs, shape
         self.channels, self.hidden, self.clusters = channels, hidden, clusters
+        self.strides = strides
         height, width, depth = picture(shape, inputs)
         sizes = [depth, *channels]
-        self.layers = nn.ModuleList(
-            nn.Conv2d(a, b, 3, stride=2, padding=1) for a, b in itertools.pairwise(sizes)
-        )
+        pairs = zip(itertools.pairwise(sizes), _strides(channels, strides), strict=True)
+        self.layers = nn.ModuleList(nn.Conv2d(*pair, 3, step, 1) for pair, step in pairs)
         glorot(self)
-        for _ in channels:
-            height, width = (height + 1) // 2, (width + 1) // 2
-        self.head = MLP(height * width * sizes[-1], outputs, hidden, clusters)
+        _, sides = _sides((height, width), _strides(channels, strides))
+        self.head = MLP(math.prod(sides[-1]) * sizes[-1], outputs, hidden, clusters)
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         height, width, depth = picture(self.shape, self.inputs)
         h = x.reshape(-1, height, width, depth).movedim(-1, 1)
-        for layer in self.layers:
+        _, sides = _sides((height, width), _strides(self.channels, self.strides))
+        for layer, (height, width) in zip(self.layers, sides, strict=False):
+            h = functional.pad(h, (0, width - h.shape[-1], 0, height - h.shape[-2]))
             h = layer(h).relu()
         return self.head(h.reshape(*x.shape[:-1], -1), y).to(x.dtype)
 
@@ -117,7 +121,7 @@ class ConvDecoder(nn.Module):
     Args:
         inputs, outputs: sizes of the flat rows, ``outputs`` a multiple of the product of ``shape``
             (twice it, where the likelihood takes means and log scales).
-        shape, channels, hidden, clusters: as in :class:`ConvEncoder`, channels in its order.
+        shape, channels, hidden, clusters, strides: as in :class:`ConvEncoder`, in its order.
     """
 
     def __init__(
@@ -128,37 +132,70 @@ class ConvDecoder(nn.Module):
         channels: Sequence[int] = (32, 64),
         hidden: Sequence[int] = (256,),
         clusters: int | None = None,
+        strides: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
         self.inputs, self.outputs, self.shape = inputs, outputs, shape
         self.channels, self.hidden, self.clusters = channels, hidden, clusters
+        self.strides = strides
         height, width, depth = picture(shape, math.prod(shape))
         self.copies = outputs // math.prod(shape)
         if self.copies * math.prod(shape) != outputs:
             raise ValueError(f"Expected outputs a multiple of shape {shape} but got {outputs}.")
-        steps = [(height, width)]
-        for _ in channels:
-            steps.append(((steps[-1][0] + 1) // 2, (steps[-1][1] + 1) // 2))
+        strides = _strides(channels, strides)
+        self.crops, sides = _sides((height, width), strides)
         sizes = [depth * self.copies, *channels]
         self.layers = nn.ModuleList(
             nn.ConvTranspose2d(
-                sizes[i + 1], sizes[i], 3, 2, 1, (1 - steps[i][0] % 2, 1 - steps[i][1] % 2)
+                sizes[i + 1],
+                sizes[i],
+                3,
+                step,
+                1,
+                ((sides[i][0] - 1) % step, (sides[i][1] - 1) % step),
             )
-            for i in reversed(range(len(channels)))
+            for i, step in reversed(list(enumerate(strides)))
         )
         glorot(self)
-        self.start = (sizes[-1], *steps[-1])
+        self.start = (sizes[-1], *sides[-1])
         self.head = MLP(inputs, math.prod(self.start), hidden, clusters)
 
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         h = self.head(z, y)
         batch = h.shape[:-1]
         h = h.reshape(-1, *self.start)
-        for layer in self.layers:
-            h = layer(h.relu())
+        for layer, (height, width) in zip(self.layers, reversed(self.crops), strict=True):
+            h = layer(h.relu())[..., :height, :width]
         height, width, depth = picture(self.shape, math.prod(self.shape))
         h = h.reshape(-1, self.copies, depth, height, width).movedim(2, -1)
         return h.reshape(*batch, self.outputs).to(z.dtype)
+
+
+def _strides(channels: Sequence[int], strides: Sequence[int] | None) -> Sequence[int]:
+    """One stride for each convolution."""
+    if strides is None:
+        return [2] * len(channels)
+    if len(strides) != len(channels) or not set(strides) <= {1, 2}:
+        raise ValueError(
+            f"Expected strides of 1 or 2, one for each of {len(channels)} convolutions, but got "
+            f"{list(strides)}."
+        )
+    return strides
+
+
+def _sides(
+    side: tuple[int, int], strides: Sequence[int]
+) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
+    """Height and width that reach each convolution, and those that it sees once they are padded;
+    the second list ends with what leaves the last one.
+    """
+    reached, seen = [], []
+    for step in strides:
+        reached.append(side)
+        pad = step == 1
+        seen.append((side[0] + pad * (side[0] % 2), side[1] + pad * (side[1] % 2)))
+        side = ((seen[-1][0] - 1) // step + 1, (seen[-1][1] - 1) // step + 1)
+    return reached, [*seen, side]
 
 
 def picture(shape: Sequence[int], size: int) -> tuple[int, int, int]:

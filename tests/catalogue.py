@@ -17,6 +17,7 @@ from priorzoo.guides import (
     CodeAndPlace,
     CodesThenCluster,
     CodeThenCluster,
+    FactorialCode,
     FlowCode,
     MeanField,
     MeanFieldCodes,
@@ -29,6 +30,7 @@ from priorzoo.models import (
     ConvDecoder,
     ConvEncoder,
     DilokthanakulGMVAE,
+    FactorialMixture,
     Gaussian,
     KernelMean,
     LeaveOneOutGP,
@@ -67,8 +69,8 @@ def counts(count: int) -> Tensor:
     return torch.poisson(torch.full((count, P), 2.0))
 
 
-def decoder(outputs: int = P) -> MLP:
-    return MLP(D, outputs, (8,))
+def decoder(outputs: int = P, code: int = D) -> MLP:
+    return MLP(code, outputs, (8,))
 
 
 def gmvae(**settings: bool) -> GMVAE:
@@ -114,6 +116,14 @@ def code_and_place(_: nn.Module) -> CodeAndPlace:
     return CodeAndPlace(MLP(P, 2 * D, (5,)), MLP(P, 2, (5,)))
 
 
+def factorial(clusters: int | list[int], code: int) -> Entry:
+    return Entry(
+        lambda: FactorialMixture(decoder(code=code), code=code, clusters=clusters),
+        lambda _: FactorialCode(MLP(P, 2 * code, (5,)), code, clusters),
+        binary,
+    )
+
+
 CATALOGUE = {
     "vae": Entry(lambda: VAE(decoder(), code=D), code, binary),
     "vae-gaussian": Entry(lambda: VAE(decoder(), Gaussian(0.7), D), code, real),
@@ -142,6 +152,8 @@ CATALOGUE = {
     "gmvae-conv": Entry(
         lambda: GMVAE(ConvDecoder(D, P, SHAPE, (2, 3), (4,)), **SIZES), convolutions, binary
     ),
+    "factorial": factorial(K, D),
+    "factorial-two": factorial([K, 2], 2 * D),
     "vae-flow": Entry(
         lambda: VAE(decoder(), code=D),
         lambda _: FlowCode(MLP(P, 2 * D, (5,)), code=D, hidden=(6,)),

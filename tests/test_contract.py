@@ -37,7 +37,7 @@ def test_is_a_pair(entry):
 
 
 def test_samples_without_data(entry):
-    """N rows from the prior: one value of x and of each latent site a row, within its support."""
+    """N rows from the prior: one value of x and of each local site a row, within its support."""
     model = entry.model()
     sites = dict(sample_sites(poutine.trace(model).get_trace(size=N)))
     x = model(size=N)
@@ -45,7 +45,8 @@ def test_samples_without_data(entry):
     assert (x[0] != x[1:]).any()
     assert set(sites) == {"x", *latent_sites(poutine.trace(entry.guide(model)).get_trace(x))}
     for site in sites.values():
-        assert site["value"].shape == (N, *site["fn"].event_shape)
+        plates = (N,) if is_local(site) else ()
+        assert site["value"].shape == (*plates, *site["fn"].event_shape)
         assert site["fn"].support.check(site["value"]).all()
     assert sites["x"]["fn"].support.check(entry.rows(N)).all()
 
@@ -57,7 +58,7 @@ def test_log_probabilities_have_one_value_a_row(entry):
     for trace in (drawn, told):
         trace.compute_log_prob()
         for _, site in sample_sites(trace):
-            assert site["log_prob"].shape == (B,)
+            assert site["log_prob"].shape == ((B,) if is_local(site) else ())
             assert site["log_prob"].isfinite().all()
 
 

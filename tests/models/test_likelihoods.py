@@ -57,6 +57,14 @@ def test_gaussian(spread):
     assert learnt == (["log_scale"] if spread == "shared" else [])
 
 
+def test_a_bounded_spread_is_a_sigmoid_between_its_bounds():
+    likelihood = Gaussian(0.4, "bounded")
+    assert likelihood.width == 2
+    raw = torch.tensor([[-50.0, 0.0, 1.5, 50.0]])
+    found = likelihood(torch.cat([torch.zeros(1, 4), raw], 1)).base_dist.scale
+    torch.testing.assert_close(found, 0.001 + 0.399 * torch.special.expit(raw))
+
+
 @pytest.mark.parametrize("scale", [0.001, 0.0, -1.0, float("nan")])
 def test_gaussian_refuses_a_scale_at_its_floor(scale):
     with pytest.raises(ValueError, match=r"above 0\.001"):

@@ -144,3 +144,39 @@ def test_a_shape_that_does_not_fit_is_refused(kind, shape):
     sizes = (6, 4) if kind is ConvEncoder else (4, 6)
     with pytest.raises(ValueError, match=r"\(H, W\)|multiple"):
         kind(*sizes, shape=shape)
+
+
+PAPER = {"channels": (32, 32, 32, 64, 64, 64, 64, 64), "strides": (1, 2, 1, 2, 1, 2, 1, 1)}
+
+
+def test_the_factorial_mixtures_network_has_its_papers_parameters():
+    """567,745 at D = 64 and 28 x 28, with 4 x 4 x 64 between convolutions and linear map."""
+    settings = {"shape": (28, 28), "hidden": (), **PAPER}
+    encoder, decoder = ConvEncoder(784, 128, **settings), ConvDecoder(64, 784, **settings)
+    count = sum(p.numel() for network in (encoder, decoder) for p in network.parameters())
+    assert count == 567_745
+    assert decoder.start == (64, 4, 4)
+    sides = []
+    for layer in (*encoder.layers, *decoder.layers):
+        layer.register_forward_hook(lambda _, given, made: sides.append((given[0], made)))
+    decoder(encoder(torch.rand(2, 784))[:, :64])
+    sides = [(given.shape[-1], made.shape[-1]) for given, made in sides]
+    down = [(28, 28), (28, 14), (14, 14), (14, 7), (8, 8), (8, 4), (4, 4), (4, 4)]
+    up = [(4, 4), (4, 4), (4, 8), (8, 8), (7, 14), (14, 14), (14, 28), (28, 28)]
+    assert sides == down + up
+
+
+@pytest.mark.parametrize("shape", [(60, 64), (28, 20), (7, 5, 3)])
+def test_strides_fit_any_picture(shape):
+    size = math.prod(shape)
+    settings = {"shape": shape, "hidden": (), **PAPER}
+    x = torch.rand(3, size)
+    z = ConvEncoder(size, 10, **settings)(x)
+    assert z.shape == (3, 10)
+    assert ConvDecoder(10, 2 * size, **settings)(z).shape == (3, 2 * size)
+
+
+def test_strides_that_do_not_fit_are_refused():
+    for strides in ((1, 2), (3,), (0,)):
+        with pytest.raises(ValueError, match="Expected strides"):
+            ConvEncoder(784, 2, (28, 28), channels=(4,), strides=strides)

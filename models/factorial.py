@@ -1,0 +1,107 @@
+"""The variational autoencoder with a product of Gaussian mixtures as its prior."""
+
+from collections.abc import Sequence
+
+import pyro
+import pyro.distributions as dist
+import torch
+from torch import Tensor, nn
+
+from priorzoo.models.expected import Choice, Component
+from priorzoo.models.families import Dirichlet, NormalGamma, conjugate
+from priorzoo.models.likelihoods import Bernoulli
+from priorzoo.models.plates import data_plate
+
+
+class FactorialMixture(nn.Module):
+    r"""Composes ``x`` of I properties, each a part of the code that has clusters of its own.
+
+    .. math:: \pi_i \sim \mathrm{Dir}(c), \quad \alpha_{ikd} \sim \mathrm{Gamma}(a, b), \quad
+        \mu_{ikd} \mid \alpha_{ikd} \sim \mathcal N(m, 1 / (s \alpha_{ikd}))
+
+    .. math:: r_i \sim \mathrm{Cat}(\pi_i), \quad
+        z_i \mid r_i = k \sim \mathcal N(\mu_{ik}, 1 / \alpha_{ik}), \quad
+        x \mid z \sim p(x \mid \mathrm{decoder}([z_1, \dots, z_I]))
+
+    Paquet, Ghaisas and Tieleman, "A Factorial Mixture Prior for Compositional Deep Generative
+    Models", 2018, eq. (2). With I = 1 it is the structured VAE of Johnson et al., 2016, with a
+    Gaussian mixture, and with points in place of pi, mu and alpha it is VaDE (Jiang et al., 2017).
+
+    Sites are ``pi_i``, ``mu_i`` and ``alpha_i`` (global), ``r_i``, ``z_i`` and ``x``, i from 1.
+
+    Args:
+        decoder: maps codes ``(..., code)`` to the likelihood's parameters ``(..., width P)``.
+        likelihood: maps these to p(x | z); :class:`Bernoulli` if None.
+        code: size of all z_i together, D I in the paper.
+        clusters: K_1, ..., K_I, which share the code equally; one number for I = 1.
+        concentration: c.
+        mean, count, shape, rate: m, s, a and b.
+
+    Raises:
+        ValueError: for a code that cannot be shared equally.
+    """
+
+    unit: Tensor
+
+    def __init__(
+        self,
+        decoder: nn.Module,
+        likelihood: nn.Module | None = None,
+        code: int = 64,
+        clusters: int | Sequence[int] = 64,
+        concentration: float = 1.0,
+        mean: float = 0.0,
+        count: float = 1.0,
+        shape: float = 0.01,
+        rate: float = 0.01,
+    ) -> None:
+        super().__init__()
+        self.decoder = decoder
+        self.likelihood = Bernoulli() if likelihood is None else likelihood
+        self.code, self.clusters = code, clusters
+        self.concentration, self.mean, self.count = concentration, mean, count
+        self.shape, self.rate = shape, rate
+        factors(code, clusters)
+        self.register_buffer("unit", torch.ones(()), persistent=False)
+
+    def forward(self, x: Tensor | None = None, size: int | None = None) -> Tensor:
+        mixtures = [self._mixture(i, k, d) for i, k, d in factors(self.code, self.clusters)]
+        with data_plate(x, size):
+            z = []
+            for i, (weights, components) in enumerate(mixtures, 1):
+                r = pyro.sample(f"r_{i}", Choice(weights))
+                z.append(pyro.sample(f"z_{i}", dist.Independent(components.at(r), 1)))
+            batch = torch.broadcast_shapes(*(part.shape[:-1] for part in z))
+            code = torch.cat([part.expand(*batch, -1) for part in z], -1)
+            return pyro.sample("x", self.likelihood(self.decoder(code)), obs=x)
+
+    def _mixture(self, i: int, clusters: int, size: int) -> tuple[Tensor, Component]:
+        """Log weights ``(..., K)`` and components ``(..., K, D)``, drawn or expected."""
+        weights, components = self.priors(clusters, size)
+        log_pi = conjugate((f"pi_{i}",), Dirichlet, weights, self.unit)
+        t = conjugate((f"mu_{i}", f"alpha_{i}"), NormalGamma, components, self.unit)
+        dtype = self.unit.dtype
+        # Below a plate of its own a global variable has a dimension for the data, of length 1.
+        return log_pi.to(dtype), Component.of(t, dtype)
+
+    def priors(self, clusters: int, size: int) -> tuple[Tensor, Tensor]:
+        """Natural parameters ``(K,)`` of the weights and ``(K, D, 4)`` of the components."""
+        unit = self.unit.double()
+        parts = [unit * value for value in (self.mean, self.count, self.shape, self.rate)]
+        weights = Dirichlet.natural((unit * self.concentration).expand(clusters))
+        return weights, NormalGamma.natural(*parts).expand(clusters, size, 4)
+
+
+def factors(code: int, clusters: int | Sequence[int]) -> list[tuple[int, int, int]]:
+    """i, K_i and D for each factor, i from 1.
+
+    Raises:
+        ValueError: for a code that cannot be shared equally.
+    """
+    counts = [clusters] if isinstance(clusters, int) else list(clusters)
+    if not counts or code % len(counts):
+        raise ValueError(
+            f"Expected a code that {len(counts)} factors share equally but got {code}; "
+            "give a multiple of the number of factors."
+        )
+    return [(i, k, code // len(counts)) for i, k in enumerate(counts, 1)]

@@ -1,0 +1,177 @@
+"""The factorial mixture from a recipe to its figures."""
+
+import json
+from dataclasses import asdict, replace
+
+import numpy as np
+import pytest
+import torch
+
+from priorzoo.benchmarks import cli, data, factorial, plots, runs
+from priorzoo.benchmarks.course import Course
+from priorzoo.benchmarks.recipes import RECIPES, Stage, part
+from priorzoo.guides import FactorialCode
+from priorzoo.inference.checkpoints import load_state, save_state
+from priorzoo.models import MLP, Dirichlet, FactorialMixture, Gaussian, NormalGamma
+
+JUDGED = ("judge", "agreement", "regression")
+SMALL = {"encoder": part(MLP, hidden=[8]), "decoder": part(MLP, hidden=[8])}
+
+
+@pytest.fixture
+def faces(tmp_path):
+    """A file like that of the faces, 12 x 16, whose brightness is the pose."""
+    generator = np.random.default_rng(0)
+    labels = {key: generator.integers(k, size=80) for key, k in (("eyes", 2), ("pose", 4))}
+    x = 60 * labels["pose"][:, None, None] + generator.integers(20, size=(80, 12, 16))
+    extra = {key: np.zeros(80, int) for key in ("person", "expression")}
+    test = np.arange(80) % 4 == 0
+    np.savez(tmp_path / "cmu_faces.npz", x=x.astype(np.uint8), is_test=test, **labels, **extra)
+    return tmp_path
+
+
+def test_labels_are_read_by_name_for_the_same_rows(faces):
+    settings = runs.plain(asdict(RECIPES["factorial-faces"]))
+    rows = runs.read_data(settings, str(faces), seed=0)
+    pose, test = rows.named["r_2"]
+    torch.testing.assert_close((rows.x_train.mean(-1) * 255 / 60).long().float(), pose.float())
+    torch.testing.assert_close((rows.x_test.mean(-1) * 255 / 60).long().float(), test.float())
+    torch.testing.assert_close(rows.named["r_1"][0], rows.y_train)
+
+
+def test_labelled_rows_keep_all_their_labels():
+    labels = {"r_1": torch.arange(50) % 2, "r_2": torch.arange(50) % 5}
+    kept = data.keep_rows(labels, 20, seed=1)
+    known = {site: (label >= 0) for site, label in kept.items()}
+    assert known["r_1"].sum() == 20
+    assert (known["r_1"] == known["r_2"]).all()
+    for site, label in kept.items():
+        assert (label[known[site]] == labels[site][known[site]]).all()
+    with pytest.raises(ValueError, match="to the 50 training rows"):
+        data.keep_rows(labels, 51, seed=1)
+
+
+def test_a_recipe_goes_through_its_stages(faces, tmp_path, monkeypatch):
+    """Pre-training, components at the known classes, joint training; metrics of each factor."""
+    recipe = replace(
+        RECIPES["factorial-faces"],
+        **SMALL,
+        model=part(FactorialMixture, code=6, clusters=[2, 4, 3]),
+        kl={},
+        labelled=50,
+        steps=150,
+        every=50,
+        stages=(
+            replace(RECIPES["factorial-faces"].stages[0], steps=20),
+            *RECIPES["factorial-faces"].stages[1:],
+            Stage("globals", steps=5, learn=("guide.weights", "guide.components")),
+        ),
+    )
+    run, rows = runs.train("faces", recipe, tmp_path / "run", data_root=str(faces))
+    assert [row["stage"] for row in run.history if row["split"] == "test"] == [
+        "pretraining",
+        "prior",
+        "globals",
+    ]
+    assert {f"r_{i}.used" for i in (1, 2, 3)} <= set(run.result["metrics"])
+    assert run.result["metrics"]["r_2.accuracy"] > 0.5
+    assert "r_3.accuracy" not in run.result["metrics"]
+    again = runs.open_run(tmp_path / "run")
+    scored = runs.score(again, rows)["metrics"]
+    assert {name: run.result["metrics"][name] for name in scored} == scored
+    judged = {f"{site}.{name}" for site in ("r_1", "r_2") for name in JUDGED}
+    assert judged == set(run.result["metrics"]) - set(scored)
+    assert run.result["metrics"]["r_2.judge"] == 1.0
+    names = {path.stem for path in plots.draw_run(again, rows)}
+    assert {"grid", "weights_1", "weights_3", "clusters_2", "samples", "terms"} <= names
+
+
+def test_the_judge_sees_what_a_perfect_decoder_draws(faces):
+    """A row is as bright as the second factor says; the first one has no say."""
+    rows = runs.read_data(runs.plain(asdict(RECIPES["factorial-faces"])), str(faces), seed=0)
+    model = FactorialMixture(MLP(2, 192, ()), Gaussian(0.1), code=2, clusters=(2, 4))
+    layer = model.decoder.layers[0]
+    with torch.no_grad():
+        layer.weight.copy_(torch.tensor([0.0, 1.0]).expand(192, 2))
+        layer.bias.zero_()
+    guide = FactorialCode(MLP(192, 4, ()), 2, (2, 4))
+    means = (60 * torch.arange(4.0)[:, None] + 10) / 255
+    guide.components[1].data = NormalGamma.natural(means, *torch.tensor([1e6, 5e5, 10.0]))
+    known = {site: labels for site, (labels, _) in rows.named.items()}
+    found = factorial.judge(model, guide, rows, known)
+    assert found["r_2.agreement"] == found["r_2.judge"] == found["r_2.regression"] == 1.0
+    assert 0.4 < found["r_1.agreement"] < 0.6
+
+
+def test_an_interrupted_run_keeps_clamps_schedule_and_natural_parameters(faces, tmp_path):
+    """A run that is taken up again ends where one without a break does, to the last bit."""
+    recipe = replace(
+        RECIPES["factorial-faces"],
+        **SMALL,
+        model=part(FactorialMixture, code=6, clusters=[2, 4, 3]),
+        labelled=40,
+        steps=12,
+        every=4,
+        stages=(),
+    )
+    rows = runs.read_data(runs.plain(asdict(recipe)), str(faces), seed=0)
+    whole = Course(recipe, rows, torch.device("cpu"), 0)
+    (tmp_path / "whole").mkdir()
+    whole.run(tmp_path / "whole", {})
+    first = Course(recipe, rows, torch.device("cpu"), 0)
+    training = first._training(first.stages[-1], seed=0)
+    training.run(4)
+    save_state(tmp_path / "state.safetensors", training.state())
+    again = Course(recipe, rows, torch.device("cpu"), 0)
+    training = again._training(again.stages[-1], seed=1)
+    training.restore(load_state(tmp_path / "state.safetensors"))
+    training.run(8)
+    torch.testing.assert_close(again.guide.state_dict(), whole.guide.state_dict(), rtol=0, atol=0)
+
+
+def test_grids_hold_what_they_do_not_vary():
+    """Rows share the first factor's code and columns the second's, and the third never changes."""
+    model = FactorialMixture(MLP(6, 6, ()), code=6, clusters=(3, 2, 4))
+    layer = model.decoder.layers[0]
+    with torch.no_grad():
+        layer.weight.copy_(torch.eye(6))
+        layer.bias.zero_()
+    guide = FactorialCode(MLP(6, 12, ()), 6, (3, 2, 4))
+    logits = factorial.attribute_grid(model, guide, 3, 2).logit().reshape(3, 2, 6)
+    torch.testing.assert_close(logits[:, 0, :2], logits[:, 1, :2])
+    torch.testing.assert_close(logits[0, :, 2:4], logits[2, :, 2:4])
+    assert (logits[0, 0, :2] != logits[1, 0, :2]).all()
+    assert (logits[0, 0, 2:4] != logits[0, 1, 2:4]).all()
+    torch.testing.assert_close(logits[..., 4:], logits[:1, :1, 4:].expand(3, 2, 2))
+
+
+def test_pruned_components_are_marked():
+    model = FactorialMixture(MLP(2, 6, ()), code=2, clusters=3)
+    guide = FactorialCode(MLP(6, 4, ()), 2, 3)
+    guide.weights[0].data = Dirichlet.natural(torch.tensor([1.2, 60.0, 9.0]))
+    ax = factorial.draw_weights(*factorial.weights(model, guide, 1))
+    heights = [patch.get_height() for patch in ax.patches]
+    assert heights == pytest.approx([60 / 70.2, 9 / 70.2, 1.2 / 70.2])
+    colours = [patch.get_facecolor() for patch in ax.patches]
+    assert colours[0] == colours[1] != colours[2]
+    assert ax.get_title() == "2 of 3 components in use, 1 pruned"
+    assert NormalGamma.usual(guide.components[0].detach())[1].min() > 0
+
+
+def test_one_factor_is_scored_like_any_clustering(tmp_path, capsys):
+    words = ["--steps", "5", "--every", "5", "--stages", "[]", "--model.clusters", "4"]
+    out = str(tmp_path / "run")
+    assert cli.main(["train", "digits-factorial", *words, "--out", out]) == 0
+    metrics = json.loads((tmp_path / "run" / "result.json").read_text())["metrics"]
+    assert metrics["clusters"] == 4
+    assert {"accuracy_majority", "used"} <= set(metrics)
+    capsys.readouterr()
+    assert cli.main(["evaluate", out, "--json", "--importance-samples", "20"]) == 0
+    terms = json.loads(capsys.readouterr().out)["terms"]
+    assert terms["log p(x)"] > terms["elbo"]
+    assert cli.main(["sample", out, "--cluster", "1", "--n", "3"]) == 0
+
+
+def test_celeba_says_what_it_lacks(tmp_path):
+    with pytest.raises(FileNotFoundError, match="No readable CelebA"):
+        data.load("celeba:smiling", tmp_path)
