@@ -166,7 +166,8 @@ def score(run: Run, rows: Dataset, judge: nn.Module) -> dict[str, Any]:
 def peak(memories: int = 60_000, queries: int = 10_000, code: int = 500) -> dict[str, float]:
     """Most memory that a new process ever holds which places so many queries, in GiB; on Linux.
 
-    That of Python, its libraries and the arrays themselves included.
+    That of Python, its libraries and the arrays themselves included. The system counts it as no
+    less than what the process that asks has held.
     """
     with get_context("spawn").Pool(1) as pool:
         held = pool.apply(_place, (memories, queries, code))
