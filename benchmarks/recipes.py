@@ -15,6 +15,7 @@ from priorzoo.guides import (
     MeanFieldCodes,
 )
 from priorzoo.inference import ELBO, KL, Autoencoder, Classification, ConsistencyViolation
+from priorzoo.inference.execution import Execution
 from priorzoo.inference.step import Precision
 from priorzoo.models import (
     GMVAE,
@@ -98,6 +99,7 @@ class Recipe:
         clip: norm to which the gradient is cut.
         patience: rows without a better validation bound after which the training stops.
         precision: of the networks.
+        step: how a step is run, ``eager``, ``compiled``, ``cudagraph`` or ``auto``.
         published: figures to compare with, each with its protocol in its name.
     """
 
@@ -129,6 +131,7 @@ class Recipe:
     clip: float | None = None
     patience: int | None = None
     precision: Precision = "float32"
+    step: Execution = "eager"
     published: Mapping[str, float] = field(default_factory=dict)
 
 

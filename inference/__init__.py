@@ -1,5 +1,6 @@
 """Objectives, the step, the loop, evaluation, prediction and saving."""
 
+from priorzoo.inference.batches import Pixels
 from priorzoo.inference.diagnostics import degeneracy, occupancy
 from priorzoo.inference.evaluation import evaluate, importance_bound
 from priorzoo.inference.loop import Training, fit
@@ -15,6 +16,7 @@ from priorzoo.inference.prediction import (
     reconstructions,
 )
 from priorzoo.inference.randomness import Stream
+from priorzoo.inference.replicas import Replicas
 from priorzoo.inference.saving import load, save
 from priorzoo.inference.schedules import Linear
 from priorzoo.inference.step import descend
@@ -28,6 +30,8 @@ __all__ = [
     "Draws",
     "Linear",
     "Penalty",
+    "Pixels",
+    "Replicas",
     "Stream",
     "Training",
     "check_data",

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import pyro
 import torch
 from pyro import poutine
 from pyro.distributions.util import scale_and_mask
@@ -116,6 +117,15 @@ class ELBO(nn.Module):
     def forward(
         self, x: Tensor, size: int | None = None, labels: Labels | None = None
     ) -> tuple[Tensor, Terms]:
+        with pyro.validation_enabled(False):  # a check waits for the device
+            return self._loss(x, size, labels)
+
+    def terms(self, x: Tensor, size: int | None = None) -> Terms:
+        """The named terms and their sum, ``elbo``, without any policy but ``analytic``."""
+        with pyro.validation_enabled(False):
+            return self._terms(self._draw(x, size), x, size)
+
+    def _loss(self, x: Tensor, size: int | None, labels: Labels | None) -> tuple[Tensor, Terms]:
         draws = self._draw(x, size, labels)
         terms = self._terms(draws, x, size)
         unknown = [name for name in self.kl if f"kl[{name}]" not in terms]
@@ -133,10 +143,6 @@ class ELBO(nn.Module):
             terms[name] = penalty(draws)
             loss = loss + self._now(penalty.weight) * terms[name].mean()
         return loss, terms | {"objective": -loss}
-
-    def terms(self, x: Tensor, size: int | None = None) -> Terms:
-        """The named terms and their sum, ``elbo``, without any policy but ``analytic``."""
-        return self._terms(self._draw(x, size), x, size)
 
     def _draw(self, x: Tensor, size: int | None, labels: Labels | None = None) -> Draws:
         drawn, told = run_pair(
