@@ -11,6 +11,7 @@ Row = Mapping[str, Any]
 
 ROWS = Path(__file__).parent / "results"
 BEGIN, END = "<!-- results -->", "<!-- /results -->"
+PLANES, END_PLANES = "<!-- planes -->", "<!-- /planes -->"
 HEAD = (
     "| command | steps | seeds | K, used K | -ELBO, nats | H(y given x), nats "
     "| majority accuracy | reference: -ELBO, accuracy |\n|---|---|---|---|---|---|---|---|\n"
@@ -44,21 +45,25 @@ def clustering_table(rows: Iterable[Row]) -> str:
     """
     groups: dict[tuple[str, int], list[Row]] = {}
     for row in rows:
-        groups.setdefault((row["command"], row["steps"]), []).append(row)
+        if "embedding" not in row:
+            groups.setdefault((row["command"], row["steps"]), []).append(row)
     return HEAD + "".join(map(_line, groups.values()))
 
 
 def write_readme(readme: Path, rows: Iterable[Row]) -> None:
-    """Put the table between the README's two marks.
+    """Put each table between the README's two marks for it.
 
     Raises:
         ValueError: for a file without them.
     """
+    rows = list(rows)
     text = readme.read_text()
     if not re.search(f"{BEGIN}.*{END}", text, re.S):
         raise ValueError(f"Expected {BEGIN} and then {END} in {readme} but got none; add them.")
     table = f"{BEGIN}\n{clustering_table(rows)}{END}"
-    readme.write_text(re.sub(f"{BEGIN}.*{END}", lambda _: table, text, flags=re.S))
+    text = re.sub(f"{BEGIN}.*{END}", lambda _: table, text, flags=re.S)
+    planes = f"{PLANES}\n{embedding_table(rows)}{END_PLANES}"
+    readme.write_text(re.sub(f"{PLANES}.*{END_PLANES}", lambda _: planes, text, flags=re.S))
 
 
 def _line(rows: Sequence[Row]) -> str:
@@ -96,6 +101,56 @@ def _span(values: Sequence[int]) -> str:
 def _applies(name: str, row: Row) -> bool:
     """Whether a published figure was taken after as many steps as the row."""
     return f" at {row['steps']:,} steps" in name
+
+
+EMBEDDING_HEAD = (
+    "| command | steps | seeds | reconstruction, nats: at a draw of the code, at its mean, through "
+    "the plane | embedding, dimensions | 10 nearest neighbours | trustworthiness "
+    "| confident in between |\n|---|---|---|---|---|---|---|---|\n"
+)
+
+
+def embedding_table(rows: Iterable[Row]) -> str:
+    """Markdown of the rows that :mod:`priorzoo.benchmarks.embedding` made, seeds together.
+
+    Below them the planes of the pixels themselves, which the same rows hold.
+    """
+    groups: dict[tuple[str, int], list[Row]] = {}
+    pixels: dict[str, dict[int, Mapping[str, float]]] = {"pca": {}, "umap": {}}
+    for row in rows:
+        if "embedding" in row:
+            groups.setdefault((row["command"], row["steps"]), []).append(row)
+            beside = row["embedding"].get("pixels", {})
+            for name in pixels.keys() & beside.keys():
+                pixels[name][beside["seed"]] = beside[name]
+    lines = list(map(_embedding_line, groups.values()))
+    for name, planes in pixels.items():
+        if planes:
+            head = [f"{name.upper()} of the pixels", "-", ", ".join(map(str, sorted(planes)))]
+            cells = [*head, "-", "2", *_plane(list(planes.values())), "-"]
+            lines.append(f"| {' | '.join(cells)} |\n")
+    return EMBEDDING_HEAD + "".join(lines)
+
+
+def _embedding_line(rows: Sequence[Row]) -> str:
+    planes = [row["embedding"] for row in rows]
+    nats = [[row["terms"]["reconstruction"] for row in rows]]
+    nats += [[plane[k] for plane in planes if k in plane] for k in ("direct", "through_plane")]
+    cells = [
+        f"`{rows[0]['command']}`",
+        f"{rows[0]['steps']:,}",
+        ", ".join(str(row["seed"]) for row in sorted(rows, key=lambda row: row["seed"])),
+        ", ".join(spread(values, 1) if values else "-" for values in nats),
+        f"{planes[0]['site']}, {planes[0]['dimensions']}",
+        *_plane(planes),
+        spread([plane["confident_between"] for plane in planes], 3),
+    ]
+    return f"| {' | '.join(cells)} |\n"
+
+
+def _plane(planes: Sequence[Mapping[str, float]]) -> list[str]:
+    names = ("neighbour_accuracy", "trustworthiness")
+    return [spread([plane[name] for plane in planes], 3) for name in names]
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from priorzoo.inference.batches import Pixels
 from priorzoo.inference.diagnostics import degeneracy, occupancy
 from priorzoo.inference.evaluation import evaluate, importance_bound
 from priorzoo.inference.loop import Training, fit
+from priorzoo.inference.memory import Memory, reconstructions_through, remember
 from priorzoo.inference.objective import ELBO, KL, Autoencoder, Draws, Penalty
 from priorzoo.inference.pairs import check_data, check_pair
 from priorzoo.inference.penalties import Classification, ConsistencyViolation
@@ -29,6 +30,7 @@ __all__ = [
     "ConsistencyViolation",
     "Draws",
     "Linear",
+    "Memory",
     "Penalty",
     "Pixels",
     "Replicas",
@@ -49,5 +51,7 @@ __all__ = [
     "load",
     "occupancy",
     "reconstructions",
+    "reconstructions_through",
+    "remember",
     "save",
 ]

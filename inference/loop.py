@@ -117,7 +117,7 @@ class Training:
         if not parameters:
             raise ValueError("Expected parameters to learn but model and guide have none.")
         self.device = parameters[0].device
-        self.objective.to(self.device)
+        self.objective.to(self.device).train()  # a loaded pair is in evaluation mode
         self.execution = choose(step, self.device, isinstance(data, Tensor))
         self.optimiser = (optimiser or _adam)(parameters)
         prepare(self.optimiser, self.execution)

@@ -1,11 +1,13 @@
 """Generative stories, one file a paper; networks, likelihoods, and distributions Pyro lacks."""
 
 from priorzoo.models.components import Components
+from priorzoo.models.couplings import KernelMean, LeaveOneOutGP
 from priorzoo.models.dilokthanakul import DilokthanakulGMVAE
 from priorzoo.models.gmvae import GMVAE
 from priorzoo.models.likelihoods import Bernoulli, Gaussian, Multinomial
 from priorzoo.models.m2 import M2, ModifiedM2
 from priorzoo.models.networks import MLP, ConvDecoder, ConvEncoder
+from priorzoo.models.nonparametric import NonparametricVAE
 from priorzoo.models.plates import data_plate
 from priorzoo.models.vae import VAE
 
@@ -20,7 +22,10 @@ __all__ = [
     "ConvEncoder",
     "DilokthanakulGMVAE",
     "Gaussian",
+    "KernelMean",
+    "LeaveOneOutGP",
     "ModifiedM2",
     "Multinomial",
+    "NonparametricVAE",
     "data_plate",
 ]

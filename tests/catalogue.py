@@ -14,6 +14,7 @@ from priorzoo.guides import (
     ClusterThenCode,
     ClusterThenFlow,
     Code,
+    CodeAndPlace,
     CodesThenCluster,
     CodeThenCluster,
     FlowCode,
@@ -29,8 +30,11 @@ from priorzoo.models import (
     ConvEncoder,
     DilokthanakulGMVAE,
     Gaussian,
+    KernelMean,
+    LeaveOneOutGP,
     ModifiedM2,
     Multinomial,
+    NonparametricVAE,
 )
 
 P, D, K, W = 6, 2, 3, 4
@@ -39,9 +43,12 @@ SIZES = {"code": D, "clusters": K}
 
 
 class Entry(NamedTuple):
+    """``batchwise`` names the factors over a batch as a whole, which no partition adds up."""
+
     model: Callable[[], nn.Module]
     guide: Callable[[nn.Module], nn.Module]
     rows: Callable[[int], Tensor]
+    batchwise: tuple[str, ...] = ()
 
     def pair(self) -> tuple[nn.Module, nn.Module]:
         model = self.model()
@@ -103,6 +110,10 @@ def convolutions(_: nn.Module) -> ClusterThenCode:
     )
 
 
+def code_and_place(_: nn.Module) -> CodeAndPlace:
+    return CodeAndPlace(MLP(P, 2 * D, (5,)), MLP(P, 2, (5,)))
+
+
 CATALOGUE = {
     "vae": Entry(lambda: VAE(decoder(), code=D), code, binary),
     "vae-gaussian": Entry(lambda: VAE(decoder(), Gaussian(0.7), D), code, real),
@@ -154,5 +165,22 @@ CATALOGUE = {
         dilokthanakul,
         lambda _: MeanFieldCodes(MLP(P, K, (5,)), MLP(P, 2 * (D + W), (5,)), code=D),
         binary,
+    ),
+    "nonparametric": Entry(
+        lambda: NonparametricVAE(decoder(), code=D), code_and_place, binary, ("coupling",)
+    ),
+    "nonparametric-unit": Entry(
+        lambda: NonparametricVAE(
+            decoder(), Gaussian(0.7), D, coupling=KernelMean(2.0, True), unit_plane=True
+        ),
+        code_and_place,
+        real,
+        ("coupling",),
+    ),
+    "nonparametric-gp": Entry(
+        lambda: NonparametricVAE(decoder(), code=D, coupling=LeaveOneOutGP()),
+        code_and_place,
+        binary,
+        ("coupling",),
     ),
 }
