@@ -27,6 +27,7 @@ from priorzoo.inference import (
     Linear,
     Pretraining,
 )
+from priorzoo.inference.execution import Execution
 from priorzoo.inference.step import Precision
 from priorzoo.models import (
     GMVAE,
@@ -117,6 +118,7 @@ class Recipe:
         clip: norm to which the gradient is cut.
         patience: rows without a better validation bound after which the training stops.
         precision: of the networks.
+        step: how a step is run, ``eager``, ``compiled``, ``cudagraph`` or ``auto``.
         memory: training rows that a nonparametric VAE remembers, spread over its plane; None for
             all.
         published: figures to compare with, each with its protocol in its name.
@@ -151,6 +153,7 @@ class Recipe:
     clip: float | None = None
     patience: int | None = None
     precision: Precision = "float32"
+    step: Execution = "eager"
     memory: int | None = None
     published: Mapping[str, float] = field(default_factory=dict)
 

@@ -25,10 +25,16 @@ def append_row(row: Row, path: Path) -> None:
         file.write(json.dumps(row) + "\n")
 
 
-def read_rows(folder: Path = ROWS) -> list[Row]:
-    """All rows of the ``.jsonl`` files of a folder, in the order of their names."""
+def read_rows(folder: Path = ROWS, kind: str | None = None) -> list[Row]:
+    """The rows of the ``.jsonl`` files of a folder, in the order of their names.
+
+    Args:
+        folder: where.
+        kind: of rows, such as ``speed``; None for results of training, which name none.
+    """
     files = sorted(folder.glob("*.jsonl"))
-    return [json.loads(line) for file in files for line in file.read_text().splitlines()]
+    rows = [json.loads(line) for file in files for line in file.read_text().splitlines()]
+    return [row for row in rows if row.get("kind") == kind]
 
 
 def clustering_table(rows: Iterable[Row]) -> str:

@@ -1,5 +1,6 @@
 """Objectives, the step, the loop, evaluation, prediction and saving."""
 
+from priorzoo.inference.batches import Pixels
 from priorzoo.inference.conjugate import ConjugateELBO, Pretraining, predictive
 from priorzoo.inference.diagnostics import degeneracy, occupancy
 from priorzoo.inference.evaluation import evaluate, importance_bound
@@ -18,6 +19,7 @@ from priorzoo.inference.prediction import (
     reconstructions,
 )
 from priorzoo.inference.randomness import Stream
+from priorzoo.inference.replicas import Replicas
 from priorzoo.inference.saving import load, save
 from priorzoo.inference.schedules import Linear
 from priorzoo.inference.seeding import seed_components
@@ -35,7 +37,9 @@ __all__ = [
     "Linear",
     "Memory",
     "Penalty",
+    "Pixels",
     "Pretraining",
+    "Replicas",
     "RobbinsMonro",
     "Stream",
     "Together",
