@@ -22,8 +22,8 @@ class ConsistencyViolation(Penalty):
             for name, site in latent_sites(draws.drawn).items()
             if not is_enumerated(site)
         }
-        posterior = cluster_posterior(draws.model, codes)
-        entropy = torch.special.entr(posterior.probs).sum(-1)
+        log_p = cluster_posterior(draws.model, codes).logits
+        entropy = -(log_p.exp() * log_p).sum(-1)  # entr has no gradient where p underflows to 0
         return draws.weights.expect(entropy, draws.particles)
 
 
