@@ -21,6 +21,7 @@ INJECTED = {
     "conditional_encoder": "network from x and a cluster to location and raw variance of a code",
     "joint_encoder": "network from x to location and raw variance of a code, then of a second",
     "classifier": "network from x to the logits of the clusters",
+    "locator": "network from x to a place in the model's plane",
     "model": "the model, for a guide that reads its prior",
     "code": "size D of the model's code, for a guide",
     "clusters": "number K of the model's clusters, for a guide",
@@ -59,6 +60,7 @@ def build_pair(recipe: Recipe, shape: Sequence[int]) -> tuple[nn.Module, nn.Modu
         "conditional_encoder": network(recipe.encoder, width, twice, clusters),
         "joint_encoder": network(recipe.encoder, width, both, None),
         "classifier": network(recipe.encoder, width, clusters, None),
+        "locator": network(recipe.encoder, width, chosen.get("plane"), None),
     }
     model = _fill(recipe.model, {"likelihood": likelihood}, networks)
     known = {"likelihood": likelihood, "model": model, "code": code, "clusters": clusters}
@@ -118,13 +120,23 @@ def _fill(
     names = list(inspect.signature(kind).parameters)
     arguments = {name: known[name] for name in names if name in known}
     arguments |= {name: (networks or {})[name]() for name in names if name in (networks or {})}
-    unknown = [name for name in chosen.init_args if name not in names]
+    own = {name: _nested(value) for name, value in chosen.init_args.items()}
+    unknown = [name for name in own if name not in names]
     if unknown:
         raise ValueError(f"Expected arguments among {names} for {kind.__name__} but got {unknown}.")
     try:
-        made: nn.Module = kind(**arguments | dict(chosen.init_args))
+        made: nn.Module = kind(**arguments | own)
     except (TypeError, RuntimeError, ZeroDivisionError) as error:
         raise ValueError(
             f"{kind.__name__} cannot be built: {error}. Filled in by name are {list(INJECTED)}."
         ) from error
     return made
+
+
+def _nested(value: Any) -> Any:
+    """An argument, or the module that it describes by its class, as a part or read from options."""
+    if isinstance(value, Part):
+        return _fill(value, {})
+    if isinstance(value, Mapping) and "class_path" in value:
+        return _fill(Part(value["class_path"], value.get("init_args") or {}), {})
+    return value

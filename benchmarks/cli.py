@@ -1,4 +1,5 @@
-"""The command line: ``priorzoo list``, ``train``, ``evaluate``, ``plot`` and ``sample``."""
+"""The command line: ``priorzoo list``, ``train``, ``evaluate``, ``plot``, ``sample``
+and ``bench``."""
 
 import inspect
 import json
@@ -14,7 +15,7 @@ import torch
 from jsonargparse import ArgumentParser
 
 from priorzoo import guides, models
-from priorzoo.benchmarks import data, plots, runs, tables
+from priorzoo.benchmarks import data, plots, runs, speed, speed_report, tables
 from priorzoo.benchmarks.building import fits
 from priorzoo.benchmarks.options import (
     add_recipe,
@@ -25,6 +26,7 @@ from priorzoo.benchmarks.options import (
 )
 from priorzoo.benchmarks.recipes import RECIPES
 from priorzoo.inference import Stream, draw
+from priorzoo.inference.step import Precision
 
 USAGE = """priorzoo: variational autoencoders with structured priors
 
@@ -33,6 +35,7 @@ USAGE = """priorzoo: variational autoencoders with structured priors
   priorzoo evaluate RUN [--data NAME|FILE.npz] [--importance-samples S] [--json]
   priorzoo plot RUN
   priorzoo sample RUN [--cluster K] [--n N] [--out FILE.png]
+  priorzoo bench speed [--recipes NAMES] [--sweep] [--rows FILE] [--figures DIR]
 
 priorzoo COMMAND --help tells more; priorzoo train RECIPE --help names every setting of a recipe."""
 
@@ -173,6 +176,40 @@ def sample(words: Sequence[str]) -> None:
     print(plots.write_rows(rows, run.shape, Path(settings.out or run.folder / "samples.png")))
 
 
+def bench(words: Sequence[str]) -> None:
+    """Measure: ``bench speed`` times a step beside the same by hand and beside stock Pyro."""
+    kind = words[0] if words else ""
+    if kind not in ("speed",):
+        raise ValueError(unknown_name("bench", kind, ["speed"]))
+    parser = new_parser("bench speed", "Time a training step on synthetic pictures of 28 x 28.")
+    parser.add_argument("--recipes", type=list[str], default=["vae", "gmvae"])
+    parser.add_argument("--sizes", type=list[str], default=list(speed.SIZES))
+    parser.add_argument("--arms", type=list[str] | None, help="what to time; all by default")
+    parser.add_argument("--sweep", action="store_true", help="vary K, batch and code of --recipes")
+    parser.add_argument("--precision", type=Precision, default="float32")
+    parser.add_argument("--rounds", type=int, default=15, help="of all arms by turns")
+    parser.add_argument("--steps", type=int, default=10, help="of each arm in a round")
+    parser.add_argument("--device", type=str, default="auto", help="auto, cpu or cuda")
+    parser.add_argument("--rows", type=str | None, help="file of rows to append to")
+    parser.add_argument("--figures", type=str | None, help="folder for figures")
+    settings = _parse(parser, words[1:])
+    device = runs.pick_device(settings.device)
+    rows: list[Mapping[str, Any]] = []
+    print(speed_report.HEAD, end="")
+    for case in speed.cases(settings.recipes, settings.sizes, settings.sweep, settings.precision):
+        limits = {"rounds": settings.rounds, "steps": settings.steps, "arms": settings.arms}
+        for row in speed.measure(case, device, **limits):
+            row = {"command": shlex.join(["priorzoo", "bench", *words]), **row}
+            print(speed_report.speed_table([row]).removeprefix(speed_report.HEAD), end="")
+            sys.stdout.flush()
+            rows.append(row)
+            if settings.rows is not None:
+                tables.append_row(row, Path(settings.rows))
+    if settings.figures is not None:
+        for path in speed_report.draw_speed(rows, Path(settings.figures)):
+            print(path)
+
+
 PLACES = ("--seed", "--out", "--rows", "--data-root", "--device")
 
 COMMANDS: Mapping[str, Callable[[Sequence[str]], None]] = {
@@ -181,6 +218,7 @@ COMMANDS: Mapping[str, Callable[[Sequence[str]], None]] = {
     "evaluate": evaluate,
     "plot": plot,
     "sample": sample,
+    "bench": bench,
 }
 
 

@@ -218,6 +218,7 @@ class Course:
             transform=self.rows.transform,
             clip=recipe.clip,
             precision=recipe.precision,
+            step=recipe.step,
             every=recipe.every,
             validation=self.held if len(self.held) else None,
             **(own | settings),

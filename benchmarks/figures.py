@@ -7,6 +7,7 @@ on those of a new figure that pyplot does not hold. ``N`` data, ``K`` clusters, 
 from collections.abc import Mapping, Sequence
 from itertools import cycle
 from pathlib import Path
+from string import ascii_uppercase
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,8 @@ HUES += ["#882255", "#44aa99", "#999933", "#aa4499", "#000000"]
 OTHERS = "#dddddd"
 LEGIBLE = 20  # categories that colours, counts or rows can tell apart
 POINTS = 5_000  # that a plane can hold; also the test rows that the figures of a run look at
+OUTLINE = [withStroke(linewidth=2, foreground="white")]
+LETTERS = ascii_uppercase
 DASHES: dict[str, Any] = {"train": "-", "valid": "--"}
 
 
@@ -66,7 +69,7 @@ def draw_plane(
     """
     named = {} if labels is None else {"class": labels}
     named["cluster"] = probabilities.argmax(-1)
-    axes = _row(len(named)) if axes is None else list(axes)
+    axes = new_row(len(named)) if axes is None else list(axes)
     if len(axes) != len(named):
         raise ValueError(f"Expected {len(named)} axes ({', '.join(named)}) but got {len(axes)}.")
     plane, (across, up) = _project(codes)
@@ -80,7 +83,36 @@ def draw_plane(
     return axes
 
 
-def _row(panels: int) -> list[Axes]:
+def draw_embedding(
+    places: Mapping[str, tuple[Tensor, Tensor | None]],
+    ways: Tensor | None = None,
+    symbol: str = "u",
+    axes: Sequence[Axes] | None = None,
+) -> list[Axes]:
+    """Places ``(N, 2)`` with their labels ``(N,)``, if known, in a panel for each name.
+
+    Of more dimensions the plane is as in :func:`draw_plane`. Ways ``(W, S, 2)``, at most 26, are
+    drawn over every panel, with a letter where they begin. Axes are named by the symbol. The first
+    5,000 places are drawn.
+    """
+    axes = new_row(len(places)) if axes is None else list(axes)
+    drawn = () if ways is None else ways.numpy(force=True)
+    for ax, (name, (u, labels)) in zip(axes, places.items(), strict=True):
+        plane, (across, up) = _project(u)
+        if labels is None:
+            ax.scatter(plane[:POINTS, 0], plane[:POINTS, 1], s=7, linewidths=0, color=HUES[3])
+        else:
+            _scatter(ax, plane[:POINTS], labels[:POINTS].numpy(force=True))
+        ax.set(xlabel=across.replace("z", symbol), ylabel=up.replace("z", symbol), title=name)
+        ax.set_aspect("equal", adjustable="datalim")
+        for letter, way in zip(LETTERS, drawn, strict=False):
+            ax.plot(*way.T, ".-", color="black", linewidth=0.8, markersize=3)
+            ax.annotate(letter, way[0], weight="bold", color="black", path_effects=OUTLINE)
+    return axes
+
+
+def new_row(panels: int) -> list[Axes]:
+    """Axes side by side in a new figure."""
     figure = Figure(figsize=(4.2 * panels, 3.6), layout="constrained")
     return list(figure.subplots(1, panels, squeeze=False)[0])
 
@@ -117,7 +149,7 @@ def _scatter(ax: Axes, plane: NDArray[Any], categories: NDArray[Any]) -> None:
             va="center",
             weight="bold",
             fontsize="small",
-            path_effects=[withStroke(linewidth=2, foreground="white")],
+            path_effects=OUTLINE,
         )
 
 
@@ -132,33 +164,41 @@ def draw_terms(history: Sequence[Mapping[str, Any]], ax: Axes | None = None) -> 
     """Terms of the ELBO over training, in nats per datum.
 
     A row of history has the keys ``step``, ``split`` (``train`` or ``valid``), ``elbo``,
-    ``reconstruction`` and any ``kl[site]``; others are ignored.
+    ``reconstruction`` and any ``kl[site]`` and ``log p(site)``; others are ignored.
 
-    Above, on the axes returned, -ELBO and -reconstruction, whose distance is the sum of the KLs;
-    below the KLs, linear up to 0.1 and logarithmic beyond. Solid is training, dashed validation:
-    lines that part are overfitting, a KL that falls to 0 is a latent that collapsed. The steep
-    first tenth of the steps may leave the upper axes.
+    Above, on the axes returned, -ELBO and -reconstruction, whose distance is the sum of what is
+    below: the KLs, and -log p of what is observed beside x, linear up to 0.1 and logarithmic
+    beyond. Solid is training, dashed validation: lines that part are overfitting, a KL that falls
+    to 0 is a latent that collapsed. The steep first tenth of the steps may leave the upper axes.
     """
     if not history:
         raise ValueError("Expected at least one row of history but got none.")
     ax = new_axes(6.4, 4.6) if ax is None else ax
-    kls = dict.fromkeys(term for row in history for term in row if term.startswith("kl["))
-    if kls:
-        _draw_kls(_split(ax), history, {kl: f"KL{kl[2:]}" for kl in kls})
+    terms = dict.fromkeys(term for row in history for term in row)
+    kls = {term: f"KL{term[2:]}" for term in terms if term.startswith("kl[")}
+    factors = {term: f"$-${term}" for term in terms if term.startswith("log p(")}
+    if kls or factors:
+        _draw_kls(_split(ax), history, kls, factors)
     _curves(ax, history, {"elbo": "$-$ELBO", "reconstruction": "$-$reconstruction"}, -1, HUES)
     _crop(ax)
-    ax.tick_params(labelbottom=not kls)
-    ax.set(xlabel="" if kls else "step", ylabel="nats per datum")
+    ax.tick_params(labelbottom=not (kls or factors))
+    ax.set(xlabel="" if kls or factors else "step", ylabel="nats per datum")
     found = [split for split in DASHES if any(row["split"] == split for row in history)]
     splits = [Line2D([], [], color="grey", linestyle=DASHES[k], label=k) for k in found]
     _legend(ax, handles=[*ax.get_legend_handles_labels()[0], *splits])
     return ax
 
 
-def _draw_kls(ax: Axes, history: Sequence[Mapping[str, Any]], names: Mapping[str, str]) -> None:
+def _draw_kls(
+    ax: Axes,
+    history: Sequence[Mapping[str, Any]],
+    names: Mapping[str, str],
+    factors: Mapping[str, str],
+) -> None:
     ax.set_yscale("symlog", linthresh=0.1)
     ax.yaxis.set_major_formatter("{x:g}")
     _curves(ax, history, names, 1, HUES[2:])
+    _curves(ax, history, factors, -1, HUES[5:])
     ax.set(xlabel="step", ylabel="nats per datum")
     _legend(ax)
 

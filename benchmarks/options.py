@@ -14,7 +14,7 @@ from priorzoo.benchmarks.building import INJECTED, SIZES
 from priorzoo.benchmarks.data import nearest
 from priorzoo.benchmarks.recipes import Part, Recipe, Stage
 from priorzoo.inference import ELBO, KL, Linear
-from priorzoo.inference.saving import locate
+from priorzoo.inference.saving import describe, locate
 
 FAMILIES: Mapping[str, type] = {
     "model": nn.Module,
@@ -87,10 +87,9 @@ def add_recipe(parser: ArgumentParser, recipe: Recipe) -> None:
                 help=f"class and arguments of the {item.name}",
             )
             if value is not None:
-                entry = {"class_path": value.class_path, "init_args": dict(value.init_args)}
-                parser.set_defaults({item.name: entry})
+                parser.set_defaults({item.name: asdict(value)})
         elif item.name in NESTED:
-            parser.add_argument(f"--{item.name}", type=NESTED[item.name], default=_written(value))
+            parser.add_argument(f"--{item.name}", type=NESTED[item.name], default=_nested(value))
         elif item.name not in PROSE:
             parser.add_argument(f"--{item.name}", type=item.type, default=value)
 
@@ -121,7 +120,7 @@ def read_recipe(recipe: Recipe, settings: Any) -> Recipe:
     return replace(recipe, **chosen)
 
 
-def _written(value: Any) -> Any:
+def _nested(value: Any) -> Any:
     """Parts and stages as mappings, as YAML and JSON write them."""
     if isinstance(value, Mapping):
         return {name: asdict(chosen) for name, chosen in value.items()}
@@ -171,4 +170,10 @@ def _part(value: Any) -> Part | None:
     if value is None:
         return None
     arguments = value.get("init_args")
-    return Part(value["class_path"], {} if arguments is None else arguments.as_dict())
+    chosen = {} if arguments is None else arguments.as_dict()
+    return Part(value["class_path"], {name: _written(v, name) for name, v in chosen.items()})
+
+
+def _written(value: Any, name: str) -> Any:
+    """An argument as JSON can write it; the parser builds a module that is one."""
+    return describe(value, name, {}) if isinstance(value, nn.Module) else value

@@ -1,4 +1,4 @@
-"""Figures made of small pictures: clusters, components, grids, reconstructions.
+"""Figures made of small pictures: clusters, components, grids, reconstructions, ways.
 
 Images are rows ``(N, P)`` of values in [0, 1] (others are clipped), drawn in ``shape``: ``(H, W)``,
 from black to white, or ``(H, W, 3)``. The rest is as in :mod:`priorzoo.benchmarks.figures`.
@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from numpy.typing import NDArray
 from torch import Tensor
 
-from priorzoo.benchmarks.figures import LEGIBLE, new_axes, occupancy
+from priorzoo.benchmarks.figures import LEGIBLE, LETTERS, new_axes, occupancy
 
 GAP = 0.08  # between tiles; lengths are in tile heights, from the upper left corner
 INCHES = 0.4  # of a tile height on new axes
@@ -115,6 +115,23 @@ def draw_reconstructions(
         _tile(ax, copy, left, top + 1 + GAP / 2)
     middles = [row * down + half for row in range(rows) for half in (0.5, 1.5 + GAP / 2)]
     ax.set_yticks(middles, ["original", "reconstruction"] * rows, fontsize="small")
+    return ax
+
+
+def draw_ways(
+    ways: Tensor, shape: Sequence[int], names: Sequence[str] | None = None, ax: Axes | None = None
+) -> Axes:
+    """Interpolations ``(W, S, P)``, each in a row with its name, or letter, from end to end.
+
+    Every picture on the way being one that the data could hold is what to look for.
+    """
+    pictures, step, down = _pictures(ways, shape), _width(shape) + GAP, 1 + 2 * GAP
+    ax = _canvas(ax, ways.shape[1] * step, len(ways) * down)
+    for top, way in enumerate(pictures):
+        for left, picture in enumerate(way):
+            _tile(ax, picture, left * step, top * down)
+    middles = [top * down + 0.5 for top in range(len(ways))]
+    ax.set_yticks(middles, names or list(LETTERS[: len(ways)]), fontsize="small")
     return ax
 
 

@@ -14,6 +14,7 @@ from priorzoo.benchmarks.data import Dataset
 from priorzoo.benchmarks.runs import Run
 from priorzoo.guides import FactorialCode
 from priorzoo.inference import (
+    Memory,
     Stream,
     cluster_probabilities,
     codes,
@@ -21,9 +22,12 @@ from priorzoo.inference import (
     draw,
     reconstructions,
 )
-from priorzoo.models import FactorialMixture
+from priorzoo.inference.memory import straight
+from priorzoo.models import FactorialMixture, NonparametricVAE
 
 SAMPLES = 8  # of each cluster
+SIDE = 20  # of the grid over the plane
+WAYS = 6  # interpolations
 
 
 def draw_run(run: Run, rows: Dataset) -> list[Path]:
@@ -33,11 +37,33 @@ def draw_run(run: Run, rows: Dataset) -> list[Path]:
         x = x if rows.transform is None else rows.transform(x)
         y = None if rows.y_test is None else rows.y_test[: figures.POINTS]
         drawn = dict(_figures(run, x, y, rows.shape))
+        if isinstance(run.model, NonparametricVAE):
+            drawn |= dict(_places(run, rows, x, y))
     paths = []
     for name, make in drawn.items():
         paths.append(run.folder / "figures" / f"{name}.png")
         figures.save(make(), paths[-1])
     return paths
+
+
+def _places(
+    run: Run, rows: Dataset, x: Tensor, y: Tensor | None
+) -> Iterator[tuple[str, Callable[[], Axes]]]:
+    """The plane of a nonparametric VAE, what it decodes to, and ways through it."""
+    memory = Memory.load(run.folder, run.model)
+    known = rows.x_train[: figures.POINTS].to(run.device)
+    known = known if rows.transform is None else rows.transform(known)
+    u, u_test = (codes(run.model, run.guide, part, site="u") for part in (known, x))
+    y_train = None if rows.y_train is None else rows.y_train[: figures.POINTS]
+    panels = {"training data": (u.cpu(), y_train), "test data": (u_test.cpu(), y)}
+    first, last = u[: 2 * WAYS].chunk(2)
+    ways = straight(first, last, 11).cpu()
+    yield "embedding", lambda: figures.draw_embedding(panels, ways)[0]
+    if len(rows.shape) in (2, 3):
+        over = memory.sample_at(memory.grid(SIDE)).cpu()
+        yield "grid", lambda: pictures.draw_grid(over, rows.shape, SIDE)
+        between = memory.between(first, last).cpu()
+        yield "interpolations", lambda: pictures.draw_ways(between, rows.shape)
 
 
 def write_rows(rows: Tensor, shape: Sequence[int], path: Path) -> Path:

@@ -10,6 +10,7 @@ from priorzoo.benchmarks.initialisation import place_factors, place_mixture
 from priorzoo.guides import (
     ClusterThenCode,
     Code,
+    CodeAndPlace,
     CodesThenCluster,
     CodeThenCluster,
     FactorialCode,
@@ -26,6 +27,7 @@ from priorzoo.inference import (
     Linear,
     Pretraining,
 )
+from priorzoo.inference.execution import Execution
 from priorzoo.inference.step import Precision
 from priorzoo.models import (
     GMVAE,
@@ -39,6 +41,7 @@ from priorzoo.models import (
     FactorialMixture,
     Gaussian,
     ModifiedM2,
+    NonparametricVAE,
 )
 
 
@@ -115,6 +118,9 @@ class Recipe:
         clip: norm to which the gradient is cut.
         patience: rows without a better validation bound after which the training stops.
         precision: of the networks.
+        step: how a step is run, ``eager``, ``compiled``, ``cudagraph`` or ``auto``.
+        memory: training rows that a nonparametric VAE remembers, spread over its plane; None for
+            all.
         published: figures to compare with, each with its protocol in its name.
     """
 
@@ -147,6 +153,8 @@ class Recipe:
     clip: float | None = None
     patience: int | None = None
     precision: Precision = "float32"
+    step: Execution = "eager"
+    memory: int | None = None
     published: Mapping[str, float] = field(default_factory=dict)
 
 
@@ -212,6 +220,26 @@ _digits = replace(
     every=200,
 )
 
+# Grey images, as in the paper, which is silent on the length of the training. Its "drop-out
+# probability of 0.9" is the probability to keep a unit.
+BODIN = part(MLP, hidden=[500, 500], dropout=0.1)
+
+_plain = Recipe(
+    summary="the baseline of the nonparametric VAE",
+    paper="Bodin et al., Nonparametric Inference for Auto-Encoding Variational Bayes, 2017",
+    model=part(VAE, code=500),
+    guide=part(Code),
+    encoder=BODIN,
+    decoder=BODIN,
+    optimiser=part(torch.optim.Adam, lr=1e-3, fused=True),
+    binarise="none",
+    train=55_000,
+    validation=5_000,
+    batch_size=128,
+    epochs=10,
+)
+
+_nonparametric = replace(_plain, model=part(NonparametricVAE, code=500), guide=part(CodeAndPlace))
 _CONV = {"channels": [32, 32, 32, 64, 64, 64, 64, 64], "strides": [1, 2, 1, 2, 1, 2, 1, 1]}
 _GLOBALS = ("guide.weights", "guide.components")
 
@@ -429,4 +457,34 @@ RECIPES: dict[str, Recipe] = {
         model=part(GMVAE, code=8, clusters=10),
         guide=part(ClusterThenCode),
     ),
+    "digits-nonparametric": replace(
+        _digits,
+        summary="a small nonparametric VAE on the embedded digits",
+        model=part(NonparametricVAE, code=8),
+        guide=part(CodeAndPlace),
+    ),
+    "nonparametric-fashion": replace(
+        _nonparametric,
+        summary="nonparametric VAE of articles of clothing, 50 dimensions tied to a plane",
+        model=part(NonparametricVAE, code=50),
+        data="fashion_mnist",
+    ),
+    "nonparametric-frey": replace(
+        _nonparametric,
+        summary="nonparametric VAE of a face that moves, 20 dimensions tied to a plane",
+        model=part(NonparametricVAE, code=20),
+        likelihood=part(Gaussian, scale=0.2, spread="shared"),
+        data="freyfaces",
+        train=None,
+        validation=200,
+        epochs=300,
+        every=100,
+    ),
+} | {
+    name: replace(base, summary=f"{what} of {code} dimensions", model=part(kind, code=code))
+    for code in (2, 10, 50, 500)
+    for name, base, kind, what in (
+        (f"nonparametric-{code}", _nonparametric, NonparametricVAE, "nonparametric VAE"),
+        (f"plain-vae-{code}", _plain, VAE, "VAE with the nonparametric one's networks"),
+    )
 }

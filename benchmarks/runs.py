@@ -24,11 +24,13 @@ from priorzoo.inference import (
     evaluate,
     load,
     predictive,
+    remember,
     save,
 )
+from priorzoo.inference.memory import check_memory
 from priorzoo.inference.pairs import Labels
 from priorzoo.inference.saving import replace_file, versions
-from priorzoo.models import FactorialMixture
+from priorzoo.models import FactorialMixture, NonparametricVAE
 
 Result = dict[str, Any]
 READ = ("settings", "shape", "seed", "metrics")  # of result.json, when a run is opened again
@@ -149,6 +151,8 @@ def train(
     settings = plain(asdict(recipe))
     rows = read_data(settings, data_root, seed=seed, download=download)
     course = Course(recipe, rows, where, seed)
+    if isinstance(course.model, NonparametricVAE):
+        check_memory(course.model, len(rows.x_train), recipe.memory)
     if resume:
         course.restore(folder, settings)
     else:
@@ -172,6 +176,11 @@ def train(
 
     course.run(folder, settings, progress, judge)
     save(folder, course.model, course.guide)
+    if isinstance(course.model, NonparametricVAE):
+        x = rows.x_train.to(where)
+        with Stream(seed, where):
+            x = x if rows.transform is None else rows.transform(x)
+        remember(course.model, course.guide, x, recipe.memory, seed=seed).save(folder)
     run = Run(folder, course.model, course.guide, result, course.history)
     result |= {"steps": course.step, "seconds": round(course.seconds, 1)} | score(run, rows)
     result["metrics"] |= judge_factors(run, rows, course.labels)

@@ -11,6 +11,12 @@ Row = Mapping[str, Any]
 
 ROWS = Path(__file__).parent / "results"
 BEGIN, END = "<!-- results -->", "<!-- /results -->"
+PLANES, END_PLANES = "<!-- planes -->", "<!-- /planes -->"
+FACTORS, END_FACTORS = "<!-- factors -->", "<!-- /factors -->"
+FACTOR_HEAD = (
+    "| command | steps | seeds | labels | assignment of test rows | regression on the same labels "
+    "| regression on all | agreement on drawn rows |\n|---|---|---|---|---|---|---|---|\n"
+)
 HEAD = (
     "| command | steps | seeds | K, used K | -ELBO, nats | H(y given x), nats "
     "| majority accuracy | reference: -ELBO, accuracy |\n|---|---|---|---|---|---|---|---|\n"
@@ -24,10 +30,16 @@ def append_row(row: Row, path: Path) -> None:
         file.write(json.dumps(row) + "\n")
 
 
-def read_rows(folder: Path = ROWS) -> list[Row]:
-    """All rows of the ``.jsonl`` files of a folder, in the order of their names."""
+def read_rows(folder: Path = ROWS, kind: str | None = None) -> list[Row]:
+    """The rows of the ``.jsonl`` files of a folder, in the order of their names.
+
+    Args:
+        folder: where.
+        kind: of rows, such as ``speed``; None for results of training, which name none.
+    """
     files = sorted(folder.glob("*.jsonl"))
-    return [json.loads(line) for file in files for line in file.read_text().splitlines()]
+    rows = [json.loads(line) for file in files for line in file.read_text().splitlines()]
+    return [row for row in rows if row.get("kind") == kind]
 
 
 def clustering_table(rows: Iterable[Row]) -> str:
@@ -38,21 +50,45 @@ def clustering_table(rows: Iterable[Row]) -> str:
     """
     groups: dict[tuple[str, int], list[Row]] = {}
     for row in rows:
-        groups.setdefault((row["command"], row["steps"]), []).append(row)
+        if "embedding" not in row and not row["settings"].get("labels"):
+            groups.setdefault((row["command"], row["steps"]), []).append(row)
     return HEAD + "".join(map(_line, groups.values()))
 
 
+def factor_table(rows: Iterable[Row]) -> str:
+    """Markdown: a line for each command, number of steps and labelled factor, seeds together."""
+    groups: dict[tuple[str, int, str], list[Row]] = {}
+    for row in rows:
+        for site in row["settings"].get("labels") or {}:
+            groups.setdefault((row["command"], row["steps"], site), []).append(row)
+    lines = []
+    for (command, steps, site), found in groups.items():
+        seeds = ", ".join(str(seed) for seed in sorted(row["seed"] for row in found))
+        figures = [
+            spread([row["metrics"][f"{site}.{name}"] for row in found], 3)
+            for name in ("accuracy", "regression", "judge", "agreement")
+        ]
+        name = found[0]["settings"]["labels"][site]
+        lines.append(" | ".join([f"| `{command}`", f"{steps:,}", seeds, name, *figures]) + " |\n")
+    return FACTOR_HEAD + "".join(lines)
+
+
 def write_readme(readme: Path, rows: Iterable[Row]) -> None:
-    """Put the table between the README's two marks.
+    """Put each table between the README's two marks for it.
 
     Raises:
         ValueError: for a file without them.
     """
+    rows = list(rows)
     text = readme.read_text()
     if not re.search(f"{BEGIN}.*{END}", text, re.S):
         raise ValueError(f"Expected {BEGIN} and then {END} in {readme} but got none; add them.")
     table = f"{BEGIN}\n{clustering_table(rows)}{END}"
-    readme.write_text(re.sub(f"{BEGIN}.*{END}", lambda _: table, text, flags=re.S))
+    text = re.sub(f"{BEGIN}.*{END}", lambda _: table, text, flags=re.S)
+    planes = f"{PLANES}\n{embedding_table(rows)}{END_PLANES}"
+    text = re.sub(f"{PLANES}.*{END_PLANES}", lambda _: planes, text, flags=re.S)
+    factors = f"{FACTORS}\n{factor_table(rows)}{END_FACTORS}"
+    readme.write_text(re.sub(f"{FACTORS}.*{END_FACTORS}", lambda _: factors, text, flags=re.S))
 
 
 def _line(rows: Sequence[Row]) -> str:
@@ -90,6 +126,56 @@ def _span(values: Sequence[int]) -> str:
 def _applies(name: str, row: Row) -> bool:
     """Whether a published figure was taken after as many steps as the row."""
     return f" at {row['steps']:,} steps" in name
+
+
+EMBEDDING_HEAD = (
+    "| command | steps | seeds | reconstruction, nats: at a draw of the code, at its mean, through "
+    "the plane | embedding, dimensions | 10 nearest neighbours | trustworthiness "
+    "| confident in between |\n|---|---|---|---|---|---|---|---|\n"
+)
+
+
+def embedding_table(rows: Iterable[Row]) -> str:
+    """Markdown of the rows that :mod:`priorzoo.benchmarks.embedding` made, seeds together.
+
+    Below them the planes of the pixels themselves, which the same rows hold.
+    """
+    groups: dict[tuple[str, int], list[Row]] = {}
+    pixels: dict[str, dict[int, Mapping[str, float]]] = {"pca": {}, "umap": {}}
+    for row in rows:
+        if "embedding" in row:
+            groups.setdefault((row["command"], row["steps"]), []).append(row)
+            beside = row["embedding"].get("pixels", {})
+            for name in pixels.keys() & beside.keys():
+                pixels[name][beside["seed"]] = beside[name]
+    lines = list(map(_embedding_line, groups.values()))
+    for name, planes in pixels.items():
+        if planes:
+            head = [f"{name.upper()} of the pixels", "-", ", ".join(map(str, sorted(planes)))]
+            cells = [*head, "-", "2", *_plane(list(planes.values())), "-"]
+            lines.append(f"| {' | '.join(cells)} |\n")
+    return EMBEDDING_HEAD + "".join(lines)
+
+
+def _embedding_line(rows: Sequence[Row]) -> str:
+    planes = [row["embedding"] for row in rows]
+    nats = [[row["terms"]["reconstruction"] for row in rows]]
+    nats += [[plane[k] for plane in planes if k in plane] for k in ("direct", "through_plane")]
+    cells = [
+        f"`{rows[0]['command']}`",
+        f"{rows[0]['steps']:,}",
+        ", ".join(str(row["seed"]) for row in sorted(rows, key=lambda row: row["seed"])),
+        ", ".join(spread(values, 1) if values else "-" for values in nats),
+        f"{planes[0]['site']}, {planes[0]['dimensions']}",
+        *_plane(planes),
+        spread([plane["confident_between"] for plane in planes], 3),
+    ]
+    return f"| {' | '.join(cells)} |\n"
+
+
+def _plane(planes: Sequence[Mapping[str, float]]) -> list[str]:
+    names = ("neighbour_accuracy", "trustworthiness")
+    return [spread([plane[name] for plane in planes], 3) for name in names]
 
 
 if __name__ == "__main__":

@@ -4,11 +4,13 @@ from priorzoo.guides.exact import CodesThenCluster, CodeThenCluster, cluster_pos
 from priorzoo.guides.factorial import FactorialCode
 from priorzoo.guides.flows import ClusterThenFlow, FlowCode
 from priorzoo.guides.gaussian import ClusterThenCode, Code, MeanField, MeanFieldCodes
+from priorzoo.guides.nonparametric import CodeAndPlace
 
 __all__ = [
     "ClusterThenCode",
     "ClusterThenFlow",
     "Code",
+    "CodeAndPlace",
     "CodeThenCluster",
     "CodesThenCluster",
     "FactorialCode",

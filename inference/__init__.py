@@ -1,9 +1,11 @@
 """Objectives, the step, the loop, evaluation, prediction and saving."""
 
+from priorzoo.inference.batches import Pixels
 from priorzoo.inference.conjugate import ConjugateELBO, Pretraining, predictive
 from priorzoo.inference.diagnostics import degeneracy, occupancy
 from priorzoo.inference.evaluation import evaluate, importance_bound
 from priorzoo.inference.loop import Training, fit
+from priorzoo.inference.memory import Memory, reconstructions_through, remember
 from priorzoo.inference.objective import ELBO, KL, Autoencoder, Draws, Penalty
 from priorzoo.inference.optimisers import ConjugateAdam, RobbinsMonro, Together
 from priorzoo.inference.pairs import check_data, check_pair
@@ -17,6 +19,7 @@ from priorzoo.inference.prediction import (
     reconstructions,
 )
 from priorzoo.inference.randomness import Stream
+from priorzoo.inference.replicas import Replicas
 from priorzoo.inference.saving import load, save
 from priorzoo.inference.schedules import Linear
 from priorzoo.inference.seeding import seed_components
@@ -32,8 +35,11 @@ __all__ = [
     "ConsistencyViolation",
     "Draws",
     "Linear",
+    "Memory",
     "Penalty",
+    "Pixels",
     "Pretraining",
+    "Replicas",
     "RobbinsMonro",
     "Stream",
     "Together",
@@ -54,6 +60,8 @@ __all__ = [
     "occupancy",
     "predictive",
     "reconstructions",
+    "reconstructions_through",
+    "remember",
     "save",
     "seed_components",
 ]

@@ -139,10 +139,8 @@ class ConjugateELBO(Averaged):
         super().__init__(model, guide, kl, particles, penalties)
         self.until = _last_site(model, guide)
 
-    def forward(
-        self, x: Tensor, size: int | None = None, labels: Labels | None = None
-    ) -> tuple[Tensor, Terms]:
-        loss, terms = super().forward(x, size, labels)
+    def _loss(self, x: Tensor, size: int | None, labels: Labels | None) -> tuple[Tensor, Terms]:
+        loss, terms = super()._loss(x, size, labels)
         # Zero, but a stage that trains the globals alone has then something to descend.
         idle = sum(p.sum() * 0 for p in self.parameters() if isinstance(p, Natural))
         return loss + idle, terms
@@ -219,9 +217,7 @@ class Pretraining(ConjugateELBO):
     have no part in it, nor have penalties, and the natural parameters stay where they are.
     """
 
-    def forward(
-        self, x: Tensor, size: int | None = None, labels: Labels | None = None
-    ) -> tuple[Tensor, Terms]:
+    def _loss(self, x: Tensor, size: int | None, labels: Labels | None) -> tuple[Tensor, Terms]:
         terms = self._terms(self._draw(x, size), x, size)
         loss = -terms["reconstruction"].mean()
         for name, term in terms.items():

@@ -13,8 +13,10 @@ from torch.optim.lr_scheduler import LRScheduler
 from tqdm import tqdm
 
 from priorzoo.inference.batches import Iterables, Order
+from priorzoo.inference.compiled import Compiled
 from priorzoo.inference.evaluation import evaluate
-from priorzoo.inference.objective import ELBO
+from priorzoo.inference.execution import Captured, Execution, Steps, choose, prepare
+from priorzoo.inference.objective import ELBO, Terms
 from priorzoo.inference.pairs import (
     Labels,
     Transform,
@@ -74,6 +76,8 @@ class Training:
         transform: applied to each batch, such as ``torch.bernoulli`` for dynamic binarisation.
         clip: norm to which the gradient is cut; None for no bound.
         precision: see :func:`descend`.
+        step: how a step is run. ``eager``; ``compiled``, see :class:`Compiled`; ``cudagraph``, see
+            :class:`Captured`; or ``auto``, the fastest of them for the device and the data.
         seed: of order, transform and draws; the caller's random state is untouched.
         every: steps between two rows of the history; one pass over the data if None.
         validation: held-out rows ``(V, P)``, evaluated for each row of the history.
@@ -98,6 +102,7 @@ class Training:
         transform: Transform | None = None,
         clip: float | None = None,
         precision: Precision = "float32",
+        step: Execution = "eager",
         seed: int = 0,
         every: int | None = None,
         validation: Tensor | None = None,
@@ -112,8 +117,10 @@ class Training:
         if not parameters:
             raise ValueError("Expected parameters to learn but model and guide have none.")
         self.device = parameters[0].device
-        self.objective.to(self.device)
+        self.objective.to(self.device).train()  # a loaded pair is in evaluation mode
+        self.execution = choose(step, self.device, isinstance(data, Tensor), self.objective.renews)
         self.optimiser = (optimiser or _adam)(parameters)
+        prepare(self.optimiser, self.execution)
         self.schedule = None if schedule is None else schedule(self.optimiser)
         self.batch_size, self.transform, self.clip = batch_size, transform, clip
         self.checkpoint = checkpoint
@@ -126,6 +133,7 @@ class Training:
         self.size, self.epoch = self.batches.size, self.batches.epoch
         self.objective.clock.restart(self.epoch)
         self.stream = Stream(seed, self.device)
+        self.steps = self._steps()
         self.history: list[Row] = []
         self.step, self.seconds, self.stopped = 0, 0.0, False
         self._best: tuple[float, int, dict[str, Tensor]] = (-math.inf, 0, {})
@@ -199,6 +207,8 @@ class Training:
         """Go on from a :meth:`state`, as if there had been no break."""
         self.objective.load_state_dict(state["objective"])
         self.optimiser.load_state_dict(state["optimiser"])
+        prepare(self.optimiser, self.execution)
+        self.steps.forget()
         if self.schedule is not None:
             self.schedule.load_state_dict(state["schedule"])
         self.batches.restore(state["batches"])
@@ -212,33 +222,45 @@ class Training:
 
     def _advance(self, until: int, bar: "tqdm[Any]") -> Row:
         """Train to a step, and average the terms on the way, with one synchronisation."""
-        totals: dict[str, Tensor] = {}
         begun = self.step
         while self.step < until:
-            x, labels = next(self.batches)
-            terms = descend(
-                self.objective,
-                self.optimiser,
-                x,
-                self.size,
-                clip=self.clip,
-                precision=self.precision,
-                labels=labels,
-            )
-            for name, term in terms.items():
-                totals[name] = totals[name] + term if name in totals else term
+            self.steps()
             self.step += 1
             bar.update()
             if self.schedule is not None and self.step % self.epoch == 0:
                 self.schedule.step()
-        means = torch.stack(list(totals.values())) / (until - begun)
-        row = dict(zip(totals, means.tolist(), strict=True))
+        row = self.steps.means()
         if not all(map(math.isfinite, row.values())):
             raise FloatingPointError(
                 f"Expected finite terms but got {row} between steps {begun} and {until}; lower the "
                 "step size, clip the gradient, or see whether a variance lacks a floor."
             )
         return {"step": until, "epoch": until / self.epoch, "split": "train", **row}
+
+    def _steps(self) -> Steps:
+        if self.execution == "eager":
+            return Steps(self._descend, self.batches)
+        in_memory = isinstance(self.data, Tensor)
+        compiled = Compiled(
+            self.objective,
+            self.optimiser,
+            self.size,
+            clip=self.clip,
+            precision=self.precision,
+            rows=min(self.batch_size, self.size) if in_memory else None,
+        )
+        return (Captured if self.execution == "cudagraph" else Steps)(compiled, self.batches)
+
+    def _descend(self, x: Tensor, labels: Labels) -> Terms:
+        return descend(
+            self.objective,
+            self.optimiser,
+            x,
+            self.size,
+            clip=self.clip,
+            precision=self.precision,
+            labels=labels,
+        )
 
     def _validate(self) -> None:
         assert self.validation is not None

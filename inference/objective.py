@@ -118,6 +118,15 @@ class ELBO(nn.Module):
     def forward(
         self, x: Tensor, size: int | None = None, labels: Labels | None = None
     ) -> tuple[Tensor, Terms]:
+        with pyro.validation_enabled(False):  # a check waits for the device
+            return self._loss(x, size, labels)
+
+    def terms(self, x: Tensor, size: int | None = None) -> Terms:
+        """The named terms and their sum, ``elbo``, without any policy but ``analytic``."""
+        with pyro.validation_enabled(False):
+            return self._terms(self._draw(x, size), x, size)
+
+    def _loss(self, x: Tensor, size: int | None, labels: Labels | None) -> tuple[Tensor, Terms]:
         draws = self._draw(x, size, labels)
         terms = self._terms(draws, x, size)
         unknown = [name for name in self.kl if f"kl[{name}]" not in terms]
@@ -142,13 +151,14 @@ class ELBO(nn.Module):
         """What the optimiser's step calls as its closure; None for one that needs none."""
         return None
 
+    @property
+    def renews(self) -> bool:
+        """Whether :meth:`again` may give a closure, which runs the programs within a step."""
+        return type(self).again is not ELBO.again
+
     def held_out(self, x: Tensor, size: int | None = None) -> Terms:
         """Terms of rows that are no part of the training set."""
         return self.terms(x, size)
-
-    def terms(self, x: Tensor, size: int | None = None) -> Terms:
-        """The named terms and their sum, ``elbo``, without any policy but ``analytic``."""
-        return self._terms(self._draw(x, size), x, size)
 
     def _draw(self, x: Tensor, size: int | None, labels: Labels | None = None) -> Draws:
         drawn, told = run_pair(
@@ -208,9 +218,7 @@ class Autoencoder(ELBO):
     The other terms are reported and not descended, nor are penalties.
     """
 
-    def forward(
-        self, x: Tensor, size: int | None = None, labels: Labels | None = None
-    ) -> tuple[Tensor, Terms]:
+    def _loss(self, x: Tensor, size: int | None, labels: Labels | None) -> tuple[Tensor, Terms]:
         drawn, told = run_pair(self.model, self.guide, x, size, means=True, labels=labels)
         terms = self._terms(Draws(self.model, drawn, told, Weights(drawn), 1, {}), x, size)
         loss = -terms["reconstruction"].mean()

@@ -7,9 +7,10 @@ from torch import Tensor, nn
 
 
 class Clock(nn.Module):
-    """Where the training stands: ``step``, a tensor on the device, and the lengths that scale it.
+    """Where the training stands: ``step`` and the lengths that scale it, tensors on the device.
 
-    A :class:`Training` sets the lengths; in a loop of one's own :meth:`restart` does.
+    A :class:`Training` sets the lengths; in a loop of one's own :meth:`restart` does. They are
+    tensors, so that a compiled step follows them where a training is run on in portions.
 
     Args:
         epoch: steps in one pass over the data; None while unknown.
@@ -17,11 +18,33 @@ class Clock(nn.Module):
     """
 
     step: Tensor
+    lengths: Tensor
 
     def __init__(self, epoch: int | None = None, total: int | None = None) -> None:
         super().__init__()
-        self.epoch, self.total = epoch, total
         self.register_buffer("step", torch.zeros((), dtype=torch.int64), persistent=False)
+        self.register_buffer("lengths", torch.zeros(2), persistent=False)
+        self.epoch, self.total = epoch, total
+
+    @property
+    def epoch(self) -> int | None:
+        """Steps in one pass over the data; None while unknown."""
+        return self._epoch
+
+    @epoch.setter
+    def epoch(self, steps: int | None) -> None:
+        self._epoch = steps
+        self.lengths[0] = steps or 0
+
+    @property
+    def total(self) -> int | None:
+        """Steps in the whole training; None while unknown."""
+        return self._total
+
+    @total.setter
+    def total(self, steps: int | None) -> None:
+        self._total = steps
+        self.lengths[1] = steps or 0
 
     def restart(self, epoch: int | None = None, total: int | None = None) -> None:
         """Begin a training of ``total`` steps, ``epoch`` of them in one pass over the data."""
@@ -66,14 +89,17 @@ class Linear:
         passed = (clock.step / self._length(clock)).clamp(max=1.0)
         return self.start + (self.end - self.start) * passed
 
-    def _length(self, clock: Clock) -> float:
+    def _length(self, clock: Clock) -> float | Tensor:
         if self.steps is not None:
             return self.steps
-        name, unit = ("fraction", clock.total) if self.epochs is None else ("epochs", clock.epoch)
-        if unit is None:
+        name, known, unit = "epochs", clock.epoch, clock.lengths[0]
+        if self.epochs is None:
+            name, known, unit = "fraction", clock.total, clock.lengths[1]
+        if known is None:
             raise ValueError(
                 f"Expected a clock that knows the length of the training for Linear({name}=...) "
                 "but got none; call objective.clock.restart(epoch=..., total=...) with numbers of "
                 "steps before the loop, or give Linear its length in steps."
             )
-        return getattr(self, name) * unit
+        length: Tensor = getattr(self, name) * unit
+        return length

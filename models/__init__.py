@@ -1,6 +1,7 @@
 """Generative stories, one file a paper; networks, likelihoods, and distributions Pyro lacks."""
 
 from priorzoo.models.components import Components
+from priorzoo.models.couplings import KernelMean, LeaveOneOutGP
 from priorzoo.models.dilokthanakul import DilokthanakulGMVAE
 from priorzoo.models.factorial import FactorialMixture
 from priorzoo.models.families import Dirichlet, Gamma, Natural, NormalGamma, conjugate
@@ -8,6 +9,7 @@ from priorzoo.models.gmvae import GMVAE
 from priorzoo.models.likelihoods import Bernoulli, Gaussian, Multinomial
 from priorzoo.models.m2 import M2, ModifiedM2
 from priorzoo.models.networks import MLP, ConvDecoder, ConvEncoder
+from priorzoo.models.nonparametric import NonparametricVAE
 from priorzoo.models.plates import data_plate
 from priorzoo.models.vae import VAE
 
@@ -25,9 +27,12 @@ __all__ = [
     "FactorialMixture",
     "Gamma",
     "Gaussian",
+    "KernelMean",
+    "LeaveOneOutGP",
     "ModifiedM2",
     "Multinomial",
     "Natural",
+    "NonparametricVAE",
     "NormalGamma",
     "conjugate",
     "data_plate",

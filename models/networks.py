@@ -33,6 +33,7 @@ class MLP(nn.Module):
         clusters: number K of clusters, for a network called with ``y``, integers in 0..K-1 of a
             shape that broadcasts with the batch; None for a network of x alone.
         activation: of the hidden layers, ``relu`` or ``tanh``.
+        dropout: probability with which a hidden unit is left out while training.
     """
 
     def __init__(
@@ -42,6 +43,7 @@ class MLP(nn.Module):
         hidden: Sequence[int] = (512, 512),
         clusters: int | None = None,
         activation: Activation = "relu",
+        dropout: float = 0.0,
     ) -> None:
         super().__init__()
         if activation not in get_args(Activation):
@@ -50,6 +52,7 @@ class MLP(nn.Module):
             )
         self.inputs, self.outputs, self.hidden, self.clusters = inputs, outputs, hidden, clusters
         self.activation = activation
+        self.dropout = dropout
         sizes = [inputs, *hidden, outputs]
         self.layers = nn.ModuleList(nn.Linear(*pair) for pair in itertools.pairwise(sizes))
         glorot(self)
@@ -63,7 +66,8 @@ class MLP(nn.Module):
         if y is not None:
             h = h + functional.embedding(y, self.shift)
         for layer in rest:
-            h = layer(h.relu() if self.activation == "relu" else h.tanh())
+            h = h.relu() if self.activation == "relu" else h.tanh()
+            h = layer(functional.dropout(h, self.dropout, self.training))
         return h.to(x.dtype)
 
 

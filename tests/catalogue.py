@@ -14,6 +14,7 @@ from priorzoo.guides import (
     ClusterThenCode,
     ClusterThenFlow,
     Code,
+    CodeAndPlace,
     CodesThenCluster,
     CodeThenCluster,
     FactorialCode,
@@ -31,8 +32,11 @@ from priorzoo.models import (
     DilokthanakulGMVAE,
     FactorialMixture,
     Gaussian,
+    KernelMean,
+    LeaveOneOutGP,
     ModifiedM2,
     Multinomial,
+    NonparametricVAE,
 )
 
 P, D, K, W = 6, 2, 3, 4
@@ -41,9 +45,12 @@ SIZES = {"code": D, "clusters": K}
 
 
 class Entry(NamedTuple):
+    """``batchwise`` names the factors over a batch as a whole, which no partition adds up."""
+
     model: Callable[[], nn.Module]
     guide: Callable[[nn.Module], nn.Module]
     rows: Callable[[int], Tensor]
+    batchwise: tuple[str, ...] = ()
 
     def pair(self) -> tuple[nn.Module, nn.Module]:
         model = self.model()
@@ -103,6 +110,10 @@ def convolutions(_: nn.Module) -> ClusterThenCode:
     return ClusterThenCode(
         ConvEncoder(P, K, **picture), ConvEncoder(P, 2 * D, **picture, clusters=K)
     )
+
+
+def code_and_place(_: nn.Module) -> CodeAndPlace:
+    return CodeAndPlace(MLP(P, 2 * D, (5,)), MLP(P, 2, (5,)))
 
 
 def factorial(clusters: int | list[int], code: int) -> Entry:
@@ -166,5 +177,22 @@ CATALOGUE = {
         dilokthanakul,
         lambda _: MeanFieldCodes(MLP(P, K, (5,)), MLP(P, 2 * (D + W), (5,)), code=D),
         binary,
+    ),
+    "nonparametric": Entry(
+        lambda: NonparametricVAE(decoder(), code=D), code_and_place, binary, ("coupling",)
+    ),
+    "nonparametric-unit": Entry(
+        lambda: NonparametricVAE(
+            decoder(), Gaussian(0.7), D, coupling=KernelMean(2.0, True), unit_plane=True
+        ),
+        code_and_place,
+        real,
+        ("coupling",),
+    ),
+    "nonparametric-gp": Entry(
+        lambda: NonparametricVAE(decoder(), code=D, coupling=LeaveOneOutGP()),
+        code_and_place,
+        binary,
+        ("coupling",),
     ),
 }

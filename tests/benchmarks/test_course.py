@@ -56,15 +56,14 @@ class Interrupted(Exception):
     pass
 
 
-@pytest.mark.parametrize("recipe", [SMALL, STAGED], ids=["plain", "staged"])
-@pytest.mark.parametrize("rows", [2, 3, 5, 9])
+@pytest.mark.parametrize(
+    ("recipe", "rows"), [(SMALL, 2), (SMALL, 5), (STAGED, 3), (STAGED, 5), (STAGED, 9)]
+)
 def test_an_interrupted_run_goes_on_as_if_it_had_not_been(recipe, rows, digits, tmp_path):
     """To the last bit, wherever it was broken off, and with a history without gap or double."""
     whole = course(recipe, digits)
     (tmp_path / "whole").mkdir()
     whole.run(tmp_path / "whole", settings(recipe))
-    if rows > len(whole.history):
-        pytest.skip("the whole run has fewer rows of history")
     folder = tmp_path / "broken"
     folder.mkdir()
     broken = course(recipe, digits)

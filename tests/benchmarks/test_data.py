@@ -279,7 +279,7 @@ def test_missing_file_says_where_and_how(tmp_path, name):
     [
         ("mnsit", "got 'mnsit'; did you mean 'mnist'?"),
         ("Fashion-MNIST", "did you mean 'fashion_mnist'?"),
-        ("xylophone", "choose from digits, pinwheel, mnist"),
+        ("xyzzy", "choose from digits, pinwheel, mnist"),
         ("cmu_faces:poze", "labels that cmu_faces has but got 'poze'; did you mean 'pose'?"),
         ("cmu_faces:", "choose from person, pose, expression, eyes."),
         ("mnist:pose", "Expected no choice of labels but got 'mnist:pose'; write 'mnist'."),

@@ -264,3 +264,37 @@ def test_saving_twice_gives_the_same_bytes(ax, tmp_path):
     figures.save(ax.get_figure(), str(second))
     assert first.read_bytes() == second.read_bytes()
     assert b"Software" not in first.read_bytes()
+
+
+def test_factors_are_priced_beside_the_kls(ax):
+    """So that the lower axes add up to the distance of the curves above."""
+    rows = [row | {"log p(coupling)": -3.0} for row in HISTORY[:2]]
+    _, below = figures.draw_terms(rows, ax).get_figure().axes
+    assert legend(below) == ["KL[z]", "$-$log p(coupling)"]
+    assert below.lines[2].get_xydata().tolist() == [[0, 3], [90, 3]]
+
+
+def test_embedding_has_a_panel_for_each_name(tmp_path):
+    """With classes where known; ways lie over every panel, with a letter where they start."""
+    u, labels, ways = torch.randn(30, 2), torch.arange(30) % 3, torch.randn(2, 5, 2)
+    axes = figures.draw_embedding({"known": (u, labels), "unknown": (u, None)}, ways)
+    figures.save(axes[0], tmp_path / "embedding.png")
+    assert [ax.get_title() for ax in axes] == ["known", "unknown"]
+    assert [len(ax.collections) for ax in axes] == [3, 1]
+    assert [len(part.get_offsets()) for part in axes[0].collections] == [10, 10, 10]
+    for ax in axes:
+        assert ax.get_xlabel() == "$u_1$"
+        drawn = [line.get_xydata() for line in ax.lines]
+        np.testing.assert_allclose(drawn, ways, rtol=1e-6)
+        starts = {text.get_text(): text.xy for text in ax.texts}
+        np.testing.assert_allclose(starts["B"], ways[1, 0], rtol=1e-6)
+
+
+def test_ways_lie_in_rows_with_their_names():
+    ways = torch.stack([flat(0.1, 0.2, 0.3), flat(0.4, 0.5, 0.6)])
+    ax = pictures.draw_ways(ways, SHAPE)
+    assert greys(ax) == [0.1, 0.2, 0.3, 0.4, 0.5, 0.6]
+    assert ticks(ax.yaxis) == ["A", "B"]
+    tops = [tile.get_extent()[3] for tile in ax.images]
+    assert tops[0] == tops[2] < tops[3] == tops[5]
+    assert ticks(pictures.draw_ways(ways, SHAPE, ["u", "z"]).yaxis) == ["u", "z"]

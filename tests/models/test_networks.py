@@ -28,6 +28,27 @@ def test_mlp_is_a_sequence_of_layers(hidden):
     torch.testing.assert_close(network(x), nn.Sequential(*layers)(x))
 
 
+def test_dropout_leaves_out_hidden_units_while_training_alone():
+    """Each with the probability given, what is left scaled up so that the mean stays."""
+    network = MLP(1, 2_000, (2_000,), dropout=0.3)
+    first, second = network.layers
+    with torch.no_grad():
+        first.weight.fill_(1.0)
+        second.weight.copy_(torch.eye(2_000))
+    kept = network(torch.ones(1, 1))
+    torch.testing.assert_close(kept.unique(), torch.tensor([0, 1 / 0.7]))
+    assert (kept == 0).double().mean().item() == pytest.approx(0.3, abs=0.05)
+    assert (network.eval()(torch.ones(1, 1)) == 1).all()
+
+
+def test_without_dropout_nothing_is_drawn():
+    """So that a seed gives what it gave before there was any."""
+    network = MLP(6, 2, (4,))
+    state = torch.get_rng_state()
+    network(torch.zeros(5, 6))
+    assert torch.equal(torch.get_rng_state(), state)
+
+
 @pytest.mark.parametrize("hidden", [(), (4,), (4, 3)])
 def test_a_cluster_is_a_one_hot_appended_to_the_rows(hidden):
     """For one cluster a row, and for all of them at once along a dimension to the left."""

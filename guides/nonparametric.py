@@ -1,0 +1,34 @@
+"""Guides for a code that is tied to a place in the plane."""
+
+import pyro
+import pyro.distributions as dist
+import torch
+from torch import Tensor, nn
+
+from priorzoo.models.distributions import diagonal_normal
+from priorzoo.models.plates import data_plate
+
+
+class CodeAndPlace(nn.Module):
+    r""":math:`q(z \mid x) = \mathcal N(m(x), s^2(x))`, and the place :math:`u = g(x)`.
+
+    The guide of Bodin et al., "Nonparametric Inference for Auto-Encoding Variational Bayes", 2017,
+    for :class:`NonparametricVAE`. Its deterministic site ``q``, m above s, ``(B, 2, D)``, tells
+    the model's coupling the moments of q(z | x).
+
+    Args:
+        encoder: maps rows ``(B, P)`` to locations and raw variances ``(B, 2 D)``.
+        locator: g, maps rows ``(B, P)`` to places ``(B, 2)``.
+    """
+
+    def __init__(self, encoder: nn.Module, locator: nn.Module) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.locator = locator
+
+    def forward(self, x: Tensor, size: int | None = None) -> None:
+        with data_plate(x, size):
+            code = diagonal_normal(self.encoder(x))
+            pyro.sample("z", code)
+            pyro.sample("q", dist.Delta(torch.stack([code.mean, code.stddev], -2), event_dim=2))
+            pyro.sample("u", dist.Delta(self.locator(x), event_dim=1))

@@ -1,0 +1,159 @@
+"""The memory of a nonparametric VAE: where training data lie, and the codes they have there."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from priorzoo.inference.prediction import codes, draw
+from priorzoo.inference.randomness import Stream
+
+FILE = "memory.safetensors"
+
+
+class Memory:
+    r"""Places and mean codes of training data, from which codes anywhere in the plane follow.
+
+    .. math:: z(u) = \textstyle\sum_j W(u, u_j)\, E[z_j], \quad x(u) = \mathrm{decoder}(z(u))
+
+    W is that of the model's coupling, now over the whole memory and not over a batch; of a
+    :class:`LeaveOneOutGP` it is the mean of the process given the memory, whose factorisation takes
+    the cube of M: remember a subset.
+
+    Args:
+        model: a :class:`NonparametricVAE`, with its decoder and coupling.
+        places: ``(M, 2)``.
+        codes: ``(M, D)``.
+        held: number of pairs of a query and a memory that are looked at at a time.
+    """
+
+    def __init__(
+        self, model: nn.Module, places: Tensor, codes: Tensor, held: int = 4_000_000
+    ) -> None:
+        self._coupling: Any = getattr(model, "coupling", None)
+        if self._coupling is None:
+            raise ValueError(
+                f"Expected a model with a coupling but got {type(model).__name__}; only a "
+                "NonparametricVAE has places to remember."
+            )
+        if len(places) != len(codes) or not len(places):
+            raise ValueError(
+                f"Expected as many places as codes but got {len(places)} and {len(codes)}."
+            )
+        self.model, self.places, self.codes, self.held = model, places, codes, held
+        with torch.no_grad():
+            self._targets = self._coupling.targets(places, codes)
+
+    def codes_at(self, u: Tensor) -> Tensor:
+        """``(Q, D)`` codes at places ``(Q, 2)``."""
+        chunk = max(1, self.held // len(self.places))
+        # Filled in place: parts kept between large arrays that go would scatter over the heap.
+        found = self.codes.new_empty(len(u), self.codes.shape[1])
+        with torch.no_grad():
+            for at, part in zip(u.split(chunk), found.split(chunk), strict=True):
+                part.copy_(self._coupling.predict(at, self.places, self._targets))
+        return found
+
+    def sample_at(self, u: Tensor, means: bool = True) -> Tensor:
+        """``(Q, P)`` rows at places ``(Q, 2)``: the likelihood's means, or draws from it."""
+        return draw(self.model, len(u), given={"z": self.codes_at(u)}, means=means)
+
+    def between(self, first: Tensor, last: Tensor, steps: int = 11) -> Tensor:
+        """``(Q, steps, P)`` means on the straight ways from places ``(Q, 2)`` to ``(Q, 2)``."""
+        ways = straight(first, last, steps)
+        return self.sample_at(ways.flatten(0, 1)).unflatten(0, ways.shape[:2])
+
+    def grid(self, side: int = 20) -> Tensor:
+        """``(side * side, 2)`` places over the plane, from the upper left, row by row.
+
+        It spans all but the outermost hundredth of the memory at each of the four sides.
+        """
+        ordered = self.places.sort(0).values
+        last = len(ordered) - 1
+        low, high = ordered[round(0.01 * last)], ordered[round(0.99 * last)]
+        share = torch.linspace(0, 1, side, dtype=low.dtype, device=low.device)
+        across, up = (low + (high - low) * share[:, None]).unbind(1)
+        return torch.cartesian_prod(up.flip(0), across).flip(1)
+
+    def save(self, folder: str | os.PathLike[str]) -> None:
+        """Write ``memory.safetensors`` beside the model."""
+        numbers = {"places": self.places.contiguous(), "codes": self.codes.contiguous()}
+        part = Path(folder) / (FILE + ".part")
+        save_file(numbers, part)
+        part.replace(Path(folder) / FILE)
+
+    @classmethod
+    def load(cls, folder: str | os.PathLike[str], model: nn.Module) -> "Memory":
+        """The memory that :meth:`save` wrote, for the model of the same folder, on its device.
+
+        Raises:
+            FileNotFoundError: for a folder without one.
+        """
+        path = Path(folder) / FILE
+        if not path.is_file():
+            raise FileNotFoundError(f"Expected {FILE} in {path.parent}; remember() and save() one.")
+        saved = load_file(path, device=str(next(model.parameters()).device))
+        return cls(model, saved["places"], saved["codes"])
+
+
+def remember(
+    model: nn.Module, guide: nn.Module, x: Tensor, size: int | None = None, *, seed: int = 0
+) -> Memory:
+    """The memory of training rows ``(N, P)``, or of ``size`` of them that cover the plane.
+
+    The subset is drawn by the rule of k-means++ (Arthur & Vassilvitskii, 2007) on the places.
+
+    Raises:
+        ValueError: for a model without places, and as :func:`check_memory`.
+    """
+    check_memory(model, len(x), size)
+    places = codes(model, guide, x, site="u")
+    if size is not None and size < len(x):
+        chosen = spread_out(places, size, seed)
+        x, places = x[chosen], places[chosen]
+    return Memory(model, places, codes(model, guide, x))
+
+
+def check_memory(model: nn.Module, rows: int, size: int | None = None) -> None:
+    """Refuse a memory of no rows, or of more than the model's coupling can predict from."""
+    if size is not None and size < 1:
+        raise ValueError(f"Expected a memory of at least 1 row but got {size}.")
+    kept = rows if size is None else min(size, rows)
+    capacity = getattr(getattr(model, "coupling", None), "capacity", None)
+    if capacity is not None and kept > capacity:
+        raise ValueError(
+            f"Expected a memory of at most {capacity} rows for this coupling but got {kept}; "
+            "remember fewer."
+        )
+
+
+def spread_out(points: Tensor, size: int, seed: int = 0) -> Tensor:
+    """Indices ``(size,)`` of points ``(N, D)``, each drawn far from those before it.
+
+    With probability in proportion to the squared distance from the nearest of them; once every
+    point coincides with one of them, at random.
+    """
+    with Stream(seed, points.device):
+        chosen = [torch.randint(len(points), (), device=points.device)]
+        nearest = torch.full_like(points[:, 0], torch.inf)
+        for _ in range(size - 1):
+            nearest = nearest.minimum((points - points[chosen[-1]]).square().sum(-1))
+            weight = torch.where(nearest.sum() > 0, nearest, torch.ones_like(nearest))
+            chosen.append(torch.multinomial(weight, 1).squeeze(0))
+    return torch.stack(chosen)
+
+
+def straight(first: Tensor, last: Tensor, steps: int) -> Tensor:
+    """``(Q, steps, D)`` points on the straight ways from points ``(Q, D)`` to points ``(Q, D)``."""
+    share = torch.linspace(0, 1, steps, dtype=first.dtype, device=first.device)
+    return first[:, None] + (last - first)[:, None] * share[:, None]
+
+
+def reconstructions_through(
+    memory: Memory, guide: nn.Module, x: Tensor, batch_size: int = 500
+) -> Tensor:
+    """``(N, P)`` means of x that went through its place alone: x, u, z(u), x."""
+    return memory.sample_at(codes(memory.model, guide, x, site="u", batch_size=batch_size))

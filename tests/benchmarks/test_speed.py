@@ -1,0 +1,86 @@
+"""The yardsticks compute what the zoo computes, and the measurement tells what it measured."""
+
+import json
+
+import pytest
+import torch
+
+from priorzoo.benchmarks import cli, tables
+from priorzoo.benchmarks.yardsticks import HandGMVAE, HandVAE
+from priorzoo.guides import ClusterThenCode, Code
+from priorzoo.inference import ELBO
+from priorzoo.models import GMVAE, MLP, VAE
+
+P, D, K, HIDDEN = 6, 2, 3, (8, 5)
+
+
+def give(network, maps):
+    """Put the linear maps of a network where those of another are."""
+    for own, other in zip(network.layers, maps, strict=True):
+        own.load_state_dict(other.state_dict())
+
+
+def linear(network):
+    return [part for part in network if isinstance(part, torch.nn.Linear)]
+
+
+def same_loss(objective, hand, x):
+    torch.manual_seed(1)
+    ours = objective(x)[0]
+    torch.manual_seed(1)
+    torch.testing.assert_close(hand(x), ours)
+
+
+@pytest.mark.usefixtures("double")
+def test_the_vae_by_hand_is_ours():
+    hand = HandVAE(P, D, HIDDEN)
+    model, guide = VAE(MLP(D, P, HIDDEN[::-1]), code=D), Code(MLP(P, 2 * D, HIDDEN))
+    give(model.decoder, linear(hand.decoder))
+    give(guide.encoder, linear(hand.encoder))
+    same_loss(ELBO(model, guide), hand, torch.bernoulli(torch.full((4, P), 0.5)))
+
+
+@pytest.mark.usefixtures("double")
+def test_the_gmvae_by_hand_is_ours():
+    hand = HandGMVAE(P, D, K, HIDDEN)
+    model = GMVAE(MLP(D, P, HIDDEN[::-1]), code=D, clusters=K)
+    guide = ClusterThenCode(MLP(P, K, HIDDEN), MLP(P, 2 * D, HIDDEN, clusters=K))
+    give(model.decoder, linear(hand.decoder))
+    give(guide.classifier, linear(hand.classifier))
+    give(guide.conditional_encoder, [hand.first, *linear(hand.rest)])
+    with torch.no_grad():
+        guide.conditional_encoder.shift.copy_(hand.shift.squeeze(1))
+        hand.loc.copy_(model.loc.unsqueeze(1))
+        hand.raw.copy_(model.raw.unsqueeze(1))
+    same_loss(ELBO(model, guide), hand, torch.bernoulli(torch.full((4, P), 0.5)))
+
+
+def test_bench_speed_writes_rows_a_table_and_figures(tmp_path, capsys):
+    rows, figures = tmp_path / "rows" / "speed.jsonl", tmp_path / "figures"
+    words = ["bench", "speed", "--recipes", "[gmvae]", "--sizes", "[small]"]
+    words += ["--rounds", "2", "--steps", "1"]
+    words += ["--arms", "[hand-written,eager,pyro]", "--rows", str(rows), "--figures", str(figures)]
+    assert cli.main(words) == 0
+    measured = [json.loads(line) for line in rows.read_text().splitlines()]
+    assert [row["arm"] for row in measured] == ["hand-written", "eager", "pyro"]
+    assert measured[0]["ratio"] == 1
+    operations = [row["operations"] for row in measured]
+    assert operations == sorted(operations)  # by hand fewer than ours, ours fewer than Pyro's
+    for row in measured:
+        assert row["command"].startswith("priorzoo bench speed --recipes")
+        assert row["microseconds"] == pytest.approx(1e6 / row["steps_per_second"], rel=0.01)
+        assert row["peak_mib"] > 4 * row["batch"] * 784 / 2**20  # of the batch itself
+    assert tables.read_rows(rows.parent) == []
+    assert tables.read_rows(rows.parent, "speed") == measured
+    assert "| hand-written |" in capsys.readouterr().out
+    assert (figures / "speed-ratios.png").stat().st_size > 1000
+
+
+def test_bench_refuses_what_it_does_not_know(capsys):
+    for words, hint in (
+        (["bench"], "speed"),
+        (["bench", "sped"], "speed"),
+        (["bench", "speed", "--recipes", "[gmvea]"], "'gmvae'"),
+    ):
+        assert cli.main(words) == 2
+        assert hint in capsys.readouterr().err
