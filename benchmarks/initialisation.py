@@ -54,7 +54,7 @@ def place_factors(
     *,
     seed: int,
     labels: Labels,
-    rows: int = 20_000,
+    rows: int = 10_000,
     rounds: int = 20,
 ) -> None:
     """Put a factorial mixture's components at clusters of the codes, see :func:`seed_components`.

@@ -12,6 +12,11 @@ Row = Mapping[str, Any]
 ROWS = Path(__file__).parent / "results"
 BEGIN, END = "<!-- results -->", "<!-- /results -->"
 PLANES, END_PLANES = "<!-- planes -->", "<!-- /planes -->"
+FACTORS, END_FACTORS = "<!-- factors -->", "<!-- /factors -->"
+FACTOR_HEAD = (
+    "| command | steps | seeds | labels | assignment of test rows | regression on the same labels "
+    "| regression on all | agreement on drawn rows |\n|---|---|---|---|---|---|---|---|\n"
+)
 HEAD = (
     "| command | steps | seeds | K, used K | -ELBO, nats | H(y given x), nats "
     "| majority accuracy | reference: -ELBO, accuracy |\n|---|---|---|---|---|---|---|---|\n"
@@ -45,9 +50,27 @@ def clustering_table(rows: Iterable[Row]) -> str:
     """
     groups: dict[tuple[str, int], list[Row]] = {}
     for row in rows:
-        if "embedding" not in row:
+        if "embedding" not in row and not row["settings"].get("labels"):
             groups.setdefault((row["command"], row["steps"]), []).append(row)
     return HEAD + "".join(map(_line, groups.values()))
+
+
+def factor_table(rows: Iterable[Row]) -> str:
+    """Markdown: a line for each command, number of steps and labelled factor, seeds together."""
+    groups: dict[tuple[str, int, str], list[Row]] = {}
+    for row in rows:
+        for site in row["settings"].get("labels") or {}:
+            groups.setdefault((row["command"], row["steps"], site), []).append(row)
+    lines = []
+    for (command, steps, site), found in groups.items():
+        seeds = ", ".join(str(seed) for seed in sorted(row["seed"] for row in found))
+        figures = [
+            spread([row["metrics"][f"{site}.{name}"] for row in found], 3)
+            for name in ("accuracy", "regression", "judge", "agreement")
+        ]
+        name = found[0]["settings"]["labels"][site]
+        lines.append(" | ".join([f"| `{command}`", f"{steps:,}", seeds, name, *figures]) + " |\n")
+    return FACTOR_HEAD + "".join(lines)
 
 
 def write_readme(readme: Path, rows: Iterable[Row]) -> None:
@@ -63,7 +86,9 @@ def write_readme(readme: Path, rows: Iterable[Row]) -> None:
     table = f"{BEGIN}\n{clustering_table(rows)}{END}"
     text = re.sub(f"{BEGIN}.*{END}", lambda _: table, text, flags=re.S)
     planes = f"{PLANES}\n{embedding_table(rows)}{END_PLANES}"
-    readme.write_text(re.sub(f"{PLANES}.*{END_PLANES}", lambda _: planes, text, flags=re.S))
+    text = re.sub(f"{PLANES}.*{END_PLANES}", lambda _: planes, text, flags=re.S)
+    factors = f"{FACTORS}\n{factor_table(rows)}{END_FACTORS}"
+    readme.write_text(re.sub(f"{FACTORS}.*{END_FACTORS}", lambda _: factors, text, flags=re.S))
 
 
 def _line(rows: Sequence[Row]) -> str:

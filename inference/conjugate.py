@@ -174,6 +174,15 @@ class ConjugateELBO(Averaged):
         self, x: Tensor, size: int | None = None, labels: Labels | None = None
     ) -> list[tuple[Tensor, Tensor]]:
         """Each factor's natural parameters, and lambda* for rows that stand for N data."""
+        return [(q, p + counted) for q, p, counted in self.messages(x, size, labels)]
+
+    def messages(
+        self, x: Tensor, size: int | None = None, labels: Labels | None = None
+    ) -> list[tuple[Tensor, Tensor, Tensor]]:
+        """Natural parameters of each factor and of its prior, and what the rows add to the latter.
+
+        What is added is a sum over rows, N/B times, and so may be taken in parts.
+        """
         data = len(x) if size is None else size
         model: Any = self.model if self.until is None else Until(self.until)(self.model)
         guide: Any = torch.no_grad()(self.guide)
@@ -181,12 +190,9 @@ class ConjugateELBO(Averaged):
         with torch.enable_grad(), Expectations() as found:
             joint = local._terms(local._draw(x, size, labels), x, size)["elbo"].mean() * data
             leaves = list(found.expected.values())
-            gradients = torch.autograd.grad(joint, leaves, allow_unused=True)
+            gradients = torch.autograd.grad(joint, leaves, materialize_grads=True)
         parts = zip(found.q.values(), found.p.values(), gradients, strict=True)
-        return [
-            (q, p.detach() + (0 if gradient is None else _over_processes(gradient)))
-            for q, p, gradient in parts
-        ]
+        return [(q, p.detach(), _over_processes(gradient)) for q, p, gradient in parts]
 
     def _draw(self, x: Tensor, size: int | None, labels: Labels | None = None) -> Draws:
         with Expectations() as found:

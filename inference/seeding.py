@@ -6,6 +6,8 @@ from torch import Tensor
 from priorzoo.inference.conjugate import ConjugateELBO
 from priorzoo.inference.pairs import Labels, evaluating, latent_sites, run_pair
 
+HELD = 500  # rows at a time
+
 
 @torch.no_grad()
 def seed_components(
@@ -27,17 +29,31 @@ def seed_components(
     """
     known = labels or {}
     with evaluating(objective.model, objective.guide):
-        drawn, _ = run_pair(objective.model, objective.guide, x, means=True)
-        sites = latent_sites(drawn)
+        sites = [
+            latent_sites(run_pair(objective.model, objective.guide, rows, means=True)[0])
+            for rows in x.split(HELD)
+        ]
         clamped = {}
-        for name, site in sites.items():
+        for name, site in sites[0].items():
             if name.startswith("r_"):
-                z, clusters = sites[f"z_{name[2:]}"]["value"], site["fn"].logits.shape[-1]
+                z = torch.cat([part[f"z_{name[2:]}"]["value"] for part in sites])
                 label = known.get(name, torch.full((len(x),), -1, device=x.device))
-                clamped[name] = _assign(z, _centres(z, label, clusters), label)
+                centres = _centres(z, label, site["fn"].logits.shape[-1])
+                clamped[name] = _assign(z, centres, label)
         for step in range(1 + rounds):
-            for natural, optimum in objective.optima(x, None, known if step else clamped):
-                natural.copy_(optimum)
+            _vary(objective, x, known if step else clamped)
+
+
+def _vary(objective: ConjugateELBO, x: Tensor, labels: Labels) -> None:
+    """One natural step of rate 1 over all rows, some at a time."""
+    totals: list[Tensor] = []
+    for index in torch.arange(len(x), device=x.device).split(HELD):
+        own = {name: label[index] for name, label in labels.items()}
+        messages = objective.messages(x[index], None, own)
+        totals = totals or [torch.zeros_like(counted) for *_, counted in messages]
+        totals = [old + new for old, (*_, new) in zip(totals, messages, strict=True)]
+    for (natural, prior, _), total in zip(messages, totals, strict=True):
+        natural.copy_(prior + total)
 
 
 def _centres(z: Tensor, label: Tensor, clusters: int) -> Tensor:

@@ -100,3 +100,26 @@ def test_committed_rows_belong_to_recipes_and_say_what_they_need():
             "versions",
         }
         json.dumps(committed, allow_nan=False)
+
+
+def test_labelled_factors_have_a_table_of_their_own(tmp_path):
+    figures = {"accuracy": 0.8, "regression": 0.7, "judge": 0.9, "agreement": 0.75}
+    rows = [
+        {
+            "command": "priorzoo train faces",
+            "steps": 1300,
+            "seed": seed,
+            "settings": {"labels": {"r_1": "eyes"}},
+            "metrics": {f"r_1.{name}": value + seed / 50 for name, value in figures.items()},
+        }
+        for seed in (0, 1)
+    ]
+    *_, line = tables.factor_table(rows).splitlines()
+    assert cells(line)[1:4] == ["1,300", "0, 1", "eyes"]
+    assert cells(line)[4:] == [f"{v + 0.01:.3f} ± 0.014" for v in (0.8, 0.7, 0.9, 0.75)]
+    assert tables.clustering_table(rows) == tables.HEAD
+    readme = tmp_path / "README.md"
+    marks = (tables.BEGIN, tables.END, tables.FACTORS, tables.END_FACTORS)
+    readme.write_text("\n".join(marks))
+    tables.write_readme(readme, rows)
+    assert line in readme.read_text()

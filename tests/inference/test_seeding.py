@@ -28,7 +28,7 @@ def rows(count, clusters=(5, 3)):
 
 
 def test_separate_clusters_are_found():
-    x, truth = rows(400)
+    x, truth = rows(700)  # more than are held at a time
     objective = fixed((5, 3))
     seed_components(objective, x)
     for site, labels in zip(("r_1", "r_2"), truth, strict=True):
@@ -36,7 +36,7 @@ def test_separate_clusters_are_found():
         assert adjusted_rand_score(labels, found) > 0.9
     for weights in objective.guide.weights:
         (counts,) = Dirichlet.usual(weights.detach())
-        torch.testing.assert_close(counts.sum().item(), 400.0 + len(counts))
+        torch.testing.assert_close(counts.sum().item(), 700.0 + len(counts))
 
 
 def test_labels_say_which_cluster_is_which():
@@ -54,3 +54,19 @@ def test_components_without_rows_stay_at_the_prior():
     seed_components(objective, x, {"r_1": torch.zeros(50).long()}, rounds=0)
     (counts,) = Dirichlet.usual(objective.guide.weights[0].detach())
     torch.testing.assert_close(counts.float(), torch.tensor([51.0, 1.0]))
+
+
+def test_rows_taken_in_parts_add_up():
+    """The last round is the natural step of all rows at once, by the responsibilities before it."""
+    x, _ = rows(1200)
+    parts, whole = fixed((5, 3)), fixed((5, 3))
+    for objective, rounds in ((parts, 3), (whole, 2)):
+        torch.manual_seed(1)
+        seed_components(objective, x, rounds=rounds)
+    optima = [optimum for _, optimum in whole.optima(x)]
+    found = [*parts.guide.weights, *parts.guide.components]
+    for optimum in optima:
+        assert any(
+            optimum.shape == part.shape and torch.allclose(optimum, part.data, rtol=1e-4)
+            for part in found
+        )
