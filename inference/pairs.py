@@ -89,6 +89,11 @@ def is_local(site: Site) -> bool:
     return any(frame.name == "data" for frame in site["cond_indep_stack"])
 
 
+def is_scored(site: Site) -> bool:
+    """Whether the site's gradient goes, at least in part, through the score of its draw."""
+    return bool(getattr(site["fn"], "scored", False))
+
+
 def check_pair(model: nn.Module, guide: nn.Module, x: Tensor | None = None) -> None:
     """Explain in one line why this guide cannot serve this model, or do nothing.
 
@@ -173,7 +178,7 @@ def _differences(name: str, told: Site, guessed: Site) -> Iterator[str]:
     if supports[0] != supports[1]:
         yield f"site {name!r} has support {supports[0]} in the model, {supports[1]} in the guide"
     enumerated = guessed["infer"].get("enumerate") == "parallel"
-    if not enumerated and not guessed["fn"].has_rsample:
+    if not enumerated and not guessed["fn"].has_rsample and not is_scored(guessed):
         yield f"the guide neither enumerates nor reparameterises site {name!r}"
 
 
