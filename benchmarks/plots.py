@@ -65,7 +65,8 @@ def _figures(
         yield "reconstructions", lambda: pictures.draw_reconstructions(x[:10].cpu(), decoded, shape)
         samples = draw(run.model, 100).cpu()
         yield "samples", lambda: pictures.draw_grid(samples, shape)
-    z = codes(run.model, run.guide, x).cpu()
+    site = "z" if "kl[z]" in run.result["terms"] else "v"
+    z = codes(run.model, run.guide, x, site=site).cpu()
     if not run.clusters:
         alone = torch.ones(len(z), 1)
         yield "plane", lambda: figures.draw_plane(z, alone, y)[0]

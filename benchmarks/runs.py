@@ -12,7 +12,7 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from priorzoo.benchmarks import data, metrics
+from priorzoo.benchmarks import data, metrics, sticks
 from priorzoo.benchmarks.building import build_pair
 from priorzoo.benchmarks.recipes import Part, Recipe
 from priorzoo.inference import (
@@ -26,6 +26,7 @@ from priorzoo.inference import (
     save,
 )
 from priorzoo.inference.saving import locate, versions
+from priorzoo.models import StickBreakingVAE
 
 Result = dict[str, Any]
 
@@ -207,6 +208,8 @@ def score(run: Run, rows: data.Dataset, importance_samples: int = 0) -> Result:
             x = rows.transform(x)
     terms = evaluate(run.model, run.guide, x, importance_samples=importance_samples, seed=seed)
     if "kl[y]" not in terms:
+        if isinstance(run.model, StickBreakingVAE):
+            return {"terms": terms, "metrics": sticks.score(run.model, run.guide, rows, x)}
         return {"terms": terms, "metrics": {}}
     probabilities = cluster_probabilities(run.model, run.guide, x).cpu()
     return {"terms": terms, "metrics": metrics.score(probabilities, rows.y_test)}

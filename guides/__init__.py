@@ -1,5 +1,6 @@
 """Amortised inference programs, one file a family."""
 
 from priorzoo.guides.gaussian import ClusterThenCode, Code
+from priorzoo.guides.sticks import Sticks
 
-__all__ = ["ClusterThenCode", "Code"]
+__all__ = ["ClusterThenCode", "Code", "Sticks"]

@@ -5,6 +5,7 @@ from priorzoo.models.likelihoods import Bernoulli, Gaussian, Multinomial
 from priorzoo.models.m2 import M2, ModifiedM2
 from priorzoo.models.networks import MLP, ConvDecoder, ConvEncoder
 from priorzoo.models.plates import data_plate
+from priorzoo.models.stick_breaking import StickBreakingVAE
 from priorzoo.models.vae import VAE
 
 __all__ = [
@@ -18,5 +19,6 @@ __all__ = [
     "Gaussian",
     "ModifiedM2",
     "Multinomial",
+    "StickBreakingVAE",
     "data_plate",
 ]

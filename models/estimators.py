@@ -28,9 +28,9 @@ def estimated(
 
     Args:
         fn: what is drawn; for ``rsvi`` a Gamma, Beta or Dirichlet distribution, or events of such.
-        gradient: ``pathwise``, the library's own reparameterisation (implicit for these three);
-            ``rsvi``, through the acceptance-rejection sampler; ``score``, the score function, which
-            serves any distribution and has the largest variance.
+        gradient: ``pathwise``, the distribution's own reparameterisation (implicit gradients for
+            these three: Figurnov et al., 2018); ``rsvi``, through the acceptance-rejection sampler;
+            ``score``, the score function, which serves any distribution and varies most.
         augmentation: B of :class:`RejectionGamma`.
     """
     if gradient not in get_args(Gradient):
@@ -41,7 +41,7 @@ def estimated(
     if gradient == "score":
         return Scored(fn)
     if gradient == "pathwise":
-        return fn
+        return _pathwise(fn)
     if isinstance(fn, dist.Gamma):
         return RejectionGamma(fn.concentration, fn.rate, augmentation)
     if isinstance(fn, dist.Beta):
@@ -52,6 +52,12 @@ def estimated(
         f"Expected a Gamma, Beta or Dirichlet distribution for rsvi but got {type(fn).__name__}; "
         "choose pathwise or score."
     )
+
+
+def _pathwise(fn: TorchDistribution) -> TorchDistribution:
+    if isinstance(fn, dist.Beta):
+        return PathwiseBeta(fn.concentration1, fn.concentration0)
+    return PathwiseDirichlet(fn.concentration) if isinstance(fn, dist.Dirichlet) else fn
 
 
 class Events(dist.Independent):
@@ -217,6 +223,32 @@ class RejectionDirichlet(_Rejection, dist.Dirichlet):
         return self._remember(value, correction.sum(-1))
 
 
+class PathwiseBeta(dist.Beta):
+    """Beta distribution as a ratio of Gammas whose implicit gradients can be traced to a graph.
+
+    Torch's own gradient of Beta and Dirichlet draws is a function that cannot be captured. Formed
+    in log space, so that small shapes neither underflow nor round to 0 or 1.
+    """
+
+    def rsample(self, sample_shape: _size = torch.Size()) -> Tensor:
+        both = torch.stack([self.concentration1, self.concentration0], -1)
+        log_gammas = _implicit(both.expand(*self._extended_shape(sample_shape), 2))
+        return inside(torch.sigmoid(log_gammas[..., 0] - log_gammas[..., 1]))
+
+
+class PathwiseDirichlet(dist.Dirichlet):
+    """Dirichlet distribution of normalised Gammas, as :class:`PathwiseBeta`."""
+
+    def rsample(self, sample_shape: _size = torch.Size()) -> Tensor:
+        shape = self.concentration.expand(self._extended_shape(sample_shape))
+        return _implicit(shape).softmax(-1).clamp(min=torch.finfo(shape.dtype).tiny)
+
+
+def _implicit(shape: Tensor) -> Tensor:
+    """Logs of draws from Gamma(shape, 1), from draws of shape + 1 so that none is log 0."""
+    return torch._standard_gamma(shape + 1).log() + _powers(shape, 1)
+
+
 def _rejection(shape: Tensor, augmentation: int) -> tuple[Tensor, Tensor]:
     """Logs of draws from Gamma(shape, 1), and their scores, of the same shape."""
     augmented = shape + augmentation
@@ -227,7 +259,11 @@ def _rejection(shape: Tensor, augmentation: int) -> tuple[Tensor, Tensor]:
     log_h = width.log() + 3 * log_step
     log_density = (augmented - 1) * log_h - log_h.exp() - torch.lgamma(augmented)
     correction = log_density + width.log() + 2 * log_step + root.log()
+    return log_h + _powers(shape, augmentation), correction
+
+
+def _powers(shape: Tensor, augmentation: int) -> Tensor:
+    """The log of the factor that makes a draw of shape + B one of the shape."""
     order = torch.arange(augmentation, dtype=shape.dtype, device=shape.device)
     uniform = torch.rand((*shape.shape, augmentation), dtype=shape.dtype, device=shape.device)
-    powers = (-uniform).log1p() / (shape.unsqueeze(-1) + order)
-    return log_h + powers.sum(-1), correction
+    return ((-uniform).log1p() / (shape.unsqueeze(-1) + order)).sum(-1)

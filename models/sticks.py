@@ -128,11 +128,11 @@ class LogitNormal(dist.TransformedDistribution):
     def __init__(
         self, loc: Tensor | float, scale: Tensor | float, validate_args: bool | None = None
     ) -> None:
-        base = dist.Normal(loc, scale)
+        base = dist.Normal(loc, scale, validate_args=validate_args)
         super().__init__(base, transforms.SigmoidTransform(), validate_args=validate_args)
 
     def expand(self, batch_shape: _size, _instance: object = None) -> "LogitNormal":
-        return LogitNormal(self.loc.expand(batch_shape), self.scale.expand(batch_shape))
+        return LogitNormal(self.loc.expand(batch_shape), self.scale.expand(batch_shape), False)
 
     @property
     def loc(self) -> Tensor:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from priorzoo.guides import ClusterThenCode, Code
+from priorzoo.guides import ClusterThenCode, Code, Sticks
 from priorzoo.models import (
     GMVAE,
     M2,
@@ -21,6 +21,7 @@ from priorzoo.models import (
     Gaussian,
     ModifiedM2,
     Multinomial,
+    StickBreakingVAE,
 )
 
 P, D, K = 6, 2, 3
@@ -61,6 +62,14 @@ def cluster_then_code() -> ClusterThenCode:
     return ClusterThenCode(MLP(P, K, (5,)), MLP(P, 2 * D, (5,), clusters=K))
 
 
+def sticks(family: str, gradient: str = "pathwise") -> Sticks:
+    return Sticks(MLP(P, 2 * K, (5,)), family, gradient)
+
+
+def stick_breaking() -> StickBreakingVAE:
+    return StickBreakingVAE(MLP(K, P, (8,)), code=K)
+
+
 def convolutions() -> ClusterThenCode:
     picture = {"shape": SHAPE, "channels": (2, 3), "hidden": (4,)}
     return ClusterThenCode(
@@ -94,6 +103,9 @@ CATALOGUE = {
     "gmvae-multinomial": Entry(
         lambda: GMVAE(decoder(), Multinomial(9), **SIZES), cluster_then_code, counts
     ),
+    "sticks-kumaraswamy": Entry(stick_breaking, lambda: sticks("kumaraswamy"), binary),
+    "sticks-logit-normal": Entry(stick_breaking, lambda: sticks("logit-normal"), binary),
+    "sticks-beta": Entry(stick_breaking, lambda: sticks("beta"), binary),
     "gmvae-conv": Entry(
         lambda: GMVAE(ConvDecoder(D, P, SHAPE, (2, 3), (4,)), **SIZES), convolutions, binary
     ),
