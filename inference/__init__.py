@@ -1,6 +1,9 @@
 """Objectives, the step, the loop, evaluation, prediction and saving."""
 
+from priorzoo.inference.baselines import Baselined
+from priorzoo.inference.collapsed import Collapsed
 from priorzoo.inference.evaluation import evaluate, importance_bound
+from priorzoo.inference.growth import grow_model
 from priorzoo.inference.loop import Training, fit
 from priorzoo.inference.objective import ELBO, KL
 from priorzoo.inference.pairs import check_data, check_pair
@@ -19,6 +22,8 @@ from priorzoo.inference.step import descend
 __all__ = [
     "ELBO",
     "KL",
+    "Baselined",
+    "Collapsed",
     "Linear",
     "Stream",
     "Training",
@@ -31,6 +36,7 @@ __all__ = [
     "draw",
     "evaluate",
     "fit",
+    "grow_model",
     "importance_bound",
     "load",
     "reconstructions",

@@ -42,12 +42,13 @@ class NGGP:
 
     def __post_init__(self) -> None:
         for name in ("concentration", "discount"):
-            value = torch.as_tensor(getattr(self, name), dtype=torch.get_default_dtype())
-            object.__setattr__(self, name, value)
+            value = getattr(self, name)
+            if not isinstance(value, Tensor):
+                object.__setattr__(self, name, torch.tensor(float(value)))
 
     def law_of_v(self, data: Tensor | float, occupied: Tensor | float) -> LogU:
         """p(v | z), which depends on n and K alone."""
-        return LogU(data, occupied, self.concentration, self.discount, self.tilt)
+        return LogU(data, occupied, self.concentration, self.discount, self.tilt, False)
 
     def log_joint(self, sizes: Tensor, v: Tensor) -> Tensor:
         """log p(z, v) of sizes ``(..., K)`` and ``v`` of shape ``(...)``."""
