@@ -12,11 +12,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from priorzoo.guides.collapsed import expected_log_normal
 from priorzoo.models.collapsed import Occupancy, expected_log_prior, log_prior
 from priorzoo.models.distributions import diagonal_normal
 from priorzoo.models.nggp_law import NGGP
+from priorzoo.models.nggp_mixture import ABSENT
 
-ABSENT = -1e4
 FEWEST = 10  # rows of a cluster that may be split
 
 
@@ -74,8 +75,7 @@ class Judge(NamedTuple):
         """``(M, K + 1)`` expected log densities of codes, of the base measure last."""
         loc = torch.cat([mixture.loc, torch.zeros_like(mixture.loc[:1])])
         scale = torch.cat([mixture.scale, torch.full_like(mixture.scale[:1], self.breadth)])
-        apart = (codes.mean.unsqueeze(1) - loc).square() + codes.spread.square().unsqueeze(1)
-        found = -0.5 * (torch.log(2 * torch.pi * scale.square()) + apart / scale.square()).sum(-1)
+        found = expected_log_normal(codes.mean, codes.spread, loc, scale)
         return torch.where(self._present(mixture), found, ABSENT)
 
     def assign(self, mixture: Mixture, codes: Codes, rounds: int = 8) -> Tensor:

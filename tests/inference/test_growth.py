@@ -172,6 +172,29 @@ def test_samples_come_from_the_clusters_there_are_by_their_sizes():
 
 
 @pytest.mark.usefixtures("double")
+def test_a_birth_or_death_elsewhere_changes_a_datum_s_bound_by_the_prior_weights_alone():
+    """A cluster of few data far off: the predictive law's normaliser, the same for all rows."""
+    model, guide = pair("normal")
+    x = torch.randn(20, 5)
+
+    def score():
+        torch.manual_seed(1)
+        terms = ELBO(model, guide).terms(x, 300)
+        torch.manual_seed(1)
+        v = pyro.poutine.trace(guide).get_trace(x, 300).nodes["v"]["value"]
+        return terms["elbo"] + terms["kl[v]"], model.log_prior(v, 300).logsumexp(-1)
+
+    before, weights = score()
+    loc, scale = (part[:-1].detach().clone() for part in model.components())
+    loc[3] = 50.0
+    model.place(loc, scale, torch.arange(6) < 4)
+    model.mean[3], model.log_empty[3] = 0.01, -0.01
+    after, more = score()
+    assert more > weights + 1e-3
+    torch.testing.assert_close(after - before, (weights - more).expand(20), rtol=0, atol=1e-6)
+
+
+@pytest.mark.usefixtures("double")
 @pytest.mark.parametrize("law", ["normal", "log-concave"])
 def test_traces_to_one_graph_without_host_synchronisation(law):
     model, guide = pair(law)
