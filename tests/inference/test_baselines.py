@@ -83,7 +83,7 @@ def test_equals_pyros_on_the_same_draws(gradient):
 def test_is_unbiased_with_policies_and_with_particles(gradient, particles):
     """Against the implicit gradient's mean, component by component."""
     kl = {"w": KL(weight=0.3)}
-    runs = 200
+    runs = 120
     means, errors = [], []
     for kind in (gradient, "pathwise"):
         model, guide, x = pair(kind)
@@ -94,7 +94,7 @@ def test_is_unbiased_with_policies_and_with_particles(gradient, particles):
     assert ((means[0] - means[1]).abs() < 4.5 * (errors[0] + errors[1]).sqrt() + 1e-12).all()
 
 
-def spread(objective, x, runs=100):
+def spread(objective, x, runs=60):
     return torch.stack([gradient_of(objective, x, s) for s in range(runs)]).var(0).sum().item()
 
 
@@ -128,7 +128,7 @@ def test_a_baseline_leaves_value_and_expected_gradient():
     torch.manual_seed(1)
     expected, others = ELBO(model, guide)(x, N)
     torch.testing.assert_close((value, terms), (expected, others))
-    runs = 100
+    runs = 80
     change = torch.stack(
         [gradient_of(objective, x, s) - gradient_of(ELBO(model, guide), x, s) for s in range(runs)]
     )
