@@ -3,24 +3,10 @@
 from typing import Any
 
 import torch
-from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 
 from priorzoo.inference.objective import ELBO, Terms
-from priorzoo.inference.pairs import Site, is_local, is_scored
-
-
-class Scores(Messenger):
-    """Keeps the scores of the first program that runs inside, the guide."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.found: dict[str, tuple[Tensor | float, bool]] = {}
-
-    def _pyro_post_sample(self, msg: Site) -> None:
-        if msg["name"] not in self.found and is_scored(msg):
-            score = msg["fn"].score_parts(msg["value"]).score_function
-            self.found[msg["name"]] = score, is_local(msg)
+from priorzoo.inference.pairs import Guessed, is_local, is_scored
 
 
 class Baselined(ELBO):
@@ -61,7 +47,7 @@ class Baselined(ELBO):
         self.register_buffer("count", torch.zeros(()))
 
     def forward(self, x: Tensor, *rest: Any) -> tuple[Tensor, Terms]:
-        with Scores() as scores:
+        with Guessed() as guessed:
             loss, terms = super().forward(x, *rest)
         cost = (-terms["elbo"]).detach().expand(len(x))
         if self.network is None:
@@ -70,10 +56,10 @@ class Baselined(ELBO):
             level = self.network(x)[:, 0]
             error = (level - cost).square().mean()
             loss = loss + error - error.detach()
-        for score, local in scores.found.values():
-            taken = level.detach() if local else level.detach().mean()
-            change = score - torch.as_tensor(score).detach()
-            loss = loss - (taken * change).mean()
+        for site in filter(is_scored, guessed.sites.values()):
+            score = torch.as_tensor(site["fn"].score_parts(site["value"]).score_function)
+            taken = level.detach() if is_local(site) else level.detach().mean()
+            loss = loss - (taken * (score - score.detach())).mean()
         if self.training and self.network is None:
             with torch.no_grad():
                 self.count += 1

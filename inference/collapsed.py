@@ -3,23 +3,11 @@
 from typing import Any
 
 import torch
-from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 
 from priorzoo.inference.objective import ELBO, Terms
-from priorzoo.inference.pairs import Site
+from priorzoo.inference.pairs import Guessed
 from priorzoo.inference.schedules import Clock
-
-
-class Guessed(Messenger):
-    """Keeps the sites of the first program that runs inside, the guide."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.sites: dict[str, Site] = {}
-
-    def _pyro_post_sample(self, msg: Site) -> None:
-        self.sites.setdefault(msg["name"], msg)
 
 
 class Census(Clock):

@@ -28,6 +28,17 @@ class Means(Messenger):
             msg["done"] = True
 
 
+class Guessed(Messenger):
+    """Keeps the sites of the first program that runs inside, the guide."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sites: dict[str, Site] = {}
+
+    def _pyro_post_sample(self, msg: Site) -> None:
+        self.sites.setdefault(msg["name"], msg)
+
+
 def run_pair(
     model: nn.Module,
     guide: nn.Module,

@@ -83,7 +83,7 @@ def test_a_cluster_without_rows_dies_and_one_with_rows_does_not():
     assert accepted(deaths, start, codes(2)) == [True, False, False]
 
 
-@pytest.mark.parametrize(("start", "count"), [(1, 4), (2, 1), (5, 4)])
+@pytest.mark.parametrize(("start", "count"), [(1, 4), (3, 1)])
 def test_grows_and_shrinks_to_the_clusters_there_are(count, start):
     begun = mixture(*torch.randn(start, 2).tolist())
     found, _ = grow(judge(), begun, codes(count, 200), codes(count, 200))
