@@ -111,7 +111,8 @@ def _figures(
     if isinstance(run.model, FactorialMixture) and isinstance(run.guide, FactorialCode):
         yield from factorial.figures(run.model, run.guide, picture)
         return
-    z = codes(run.model, run.guide, x).cpu()
+    site = "z" if "kl[z]" in run.result["terms"] else "v"
+    z = codes(run.model, run.guide, x, site=site).cpu()
     if not run.clusters:
         alone = torch.ones(len(z), 1)
         yield "plane", lambda: figures.draw_plane(z, alone, y)[0]

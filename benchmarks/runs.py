@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from priorzoo.benchmarks import data, factorial, metrics
+from priorzoo.benchmarks import data, factorial, metrics, sticks
 from priorzoo.benchmarks.course import Course
 from priorzoo.benchmarks.recipes import Recipe
 from priorzoo.guides import FactorialCode
@@ -30,7 +30,7 @@ from priorzoo.inference import (
 from priorzoo.inference.memory import check_memory
 from priorzoo.inference.pairs import Labels
 from priorzoo.inference.saving import replace_file, versions
-from priorzoo.models import FactorialMixture, NonparametricVAE
+from priorzoo.models import FactorialMixture, NonparametricVAE, StickBreakingVAE
 
 Result = dict[str, Any]
 READ = ("settings", "shape", "seed", "metrics")  # of result.json, when a run is opened again
@@ -205,6 +205,8 @@ def score(run: Run, rows: data.Dataset, importance_samples: int = 0) -> Result:
     terms = evaluate(run.model, run.guide, x, importance_samples=importance_samples, seed=seed)
     if isinstance(run.model, FactorialMixture) and isinstance(run.guide, FactorialCode):
         return {"terms": terms, "metrics": factorial.score(run.model, run.guide, x, rows)}
+    if isinstance(run.model, StickBreakingVAE):
+        return {"terms": terms, "metrics": sticks.score(run.model, run.guide, rows, x)}
     if not enumerates(run.model, run.guide, x):
         return {"terms": terms, "metrics": {}}
     probabilities = cluster_probabilities(run.model, run.guide, x).cpu()

@@ -1,9 +1,12 @@
 """Objectives, the step, the loop, evaluation, prediction and saving."""
 
+from priorzoo.inference.baselines import Baselined
 from priorzoo.inference.batches import Pixels
+from priorzoo.inference.collapsed import Collapsed
 from priorzoo.inference.conjugate import ConjugateELBO, Pretraining, predictive
 from priorzoo.inference.diagnostics import degeneracy, occupancy
 from priorzoo.inference.evaluation import evaluate, importance_bound
+from priorzoo.inference.growth import grow_model
 from priorzoo.inference.loop import Training, fit
 from priorzoo.inference.memory import Memory, reconstructions_through, remember
 from priorzoo.inference.objective import ELBO, KL, Autoencoder, Draws, Penalty
@@ -29,7 +32,9 @@ __all__ = [
     "ELBO",
     "KL",
     "Autoencoder",
+    "Baselined",
     "Classification",
+    "Collapsed",
     "ConjugateAdam",
     "ConjugateELBO",
     "ConsistencyViolation",
@@ -55,6 +60,7 @@ __all__ = [
     "enumerates",
     "evaluate",
     "fit",
+    "grow_model",
     "importance_bound",
     "load",
     "occupancy",

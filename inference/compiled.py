@@ -67,6 +67,9 @@ class Compiled:
     def _compile(self, x: Tensor, labels: Labels | None) -> None:
         self.objective.clock.to(x.device)
         try:
+            if self.objective.keeps_state:
+                kind = type(self.objective).__name__
+                raise UntraceableError(f"{kind} keeps state between steps, which no graph records")
             traced = trace(self.objective, x, self.size, labels, self.precision)
             self._inputs = traced.inputs
             self._learnt = [traced.state[name] for name in traced.learnt]

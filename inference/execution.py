@@ -47,8 +47,8 @@ def choose(
         )
     if step == "cudagraph" and renews:
         raise ValueError(
-            "Expected an objective without a closure for step='cudagraph' but natural gradients "
-            "have one; use step='compiled'."
+            "Expected an objective that only has gradients for step='cudagraph' but this one has a "
+            "closure or keeps state; use step='compiled'."
         )
     return step
 

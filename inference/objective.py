@@ -16,6 +16,7 @@ from priorzoo.inference.pairs import (
     Site,
     is_enumerated,
     is_local,
+    is_scored,
     latent_sites,
     run_pair,
     sample_sites,
@@ -77,8 +78,9 @@ class ELBO(nn.Module):
 
     Sites that the guide enumerates are summed out exactly, each term over only those it depends on,
     so that I independent factors cost a sum and not a product; all other sites are drawn with
-    reparameterisation. Equal to Pyro's ``TraceEnum_ELBO`` on the same draws, in value and gradient,
-    but of static shape and without host synchronisation.
+    reparameterisation, or with the estimator that :func:`estimated` gave them, for which several
+    particles are each other's baseline. Equal to Pyro's ``TraceEnum_ELBO`` on the same draws, in
+    value and gradient, but of static shape and without host synchronisation.
 
     Calling it with rows ``(B, P)`` and the number N of data that they stand for gives the loss to
     descend, in nats per datum, and the terms:
@@ -151,10 +153,12 @@ class ELBO(nn.Module):
         """What the optimiser's step calls as its closure; None for one that needs none."""
         return None
 
+    keeps_state = False  # whether a call changes more than the gradients, which no graph records
+
     @property
     def renews(self) -> bool:
-        """Whether :meth:`again` may give a closure, which runs the programs within a step."""
-        return type(self).again is not ELBO.again
+        """Whether a step runs the programs themselves: for a closure, or to keep state."""
+        return self.keeps_state or type(self).again is not ELBO.again
 
     def held_out(self, x: Tensor, size: int | None = None) -> Terms:
         """Terms of rows that are no part of the training set."""
@@ -173,6 +177,7 @@ class ELBO(nn.Module):
 
         def expected(score: Tensor, site: Site) -> Tensor:
             score = scale_and_mask(score, site["scale"], site["mask"])
+            score = weights.reinforce(score, is_local(site))
             if is_local(site):
                 return weights.expect(score, draws.particles) * share
             if is_enumerated(site):
@@ -198,7 +203,10 @@ class ELBO(nn.Module):
                 return kl_divergence(guessed["fn"], told["fn"])
             except NotImplementedError:
                 pass
-        return _log_prob(guessed) - _log_prob(told)
+        guess = _log_prob(guessed)
+        if is_scored(guessed) and not guessed["fn"].has_rsample:
+            guess = guess.detach()  # whose own gradient has expectation zero
+        return guess - _log_prob(told)
 
     def _price(self, name: str, divergence: Tensor) -> Tensor:
         policy = self.kl.get(name)
@@ -226,7 +234,10 @@ class Autoencoder(ELBO):
 
 
 class Weights:
-    """The probabilities of the enumerated sites, which turn a term into its expectation."""
+    """The probabilities of the enumerated sites, which turn a term into its expectation.
+
+    And the scores of the draws that are not wholly reparameterised.
+    """
 
     def __init__(self, drawn: poutine.Trace) -> None:
         self.log_q = {
@@ -234,6 +245,33 @@ class Weights:
             for _, site in sample_sites(drawn)
             if is_enumerated(site)
         }
+        self.scores: dict[bool, list[Tensor]] = {True: [], False: []}  # local, and global
+        self.crowd = 1
+        for site in latent_sites(drawn).values():
+            if is_scored(site):
+                score = site["fn"].score_parts(site["value"]).score_function
+                if isinstance(score, Tensor):
+                    self.scores[is_local(site)].append(score)
+                    sizes = {frame.name: frame.size for frame in site["cond_indep_stack"]}
+                    self.crowd = sizes.get("particles", 1)
+
+    def reinforce(self, cost: Tensor, local: bool) -> Tensor:
+        """The same cost, with the gradient of the scores times it, less a baseline.
+
+        It is multiplied by exp(score - score), the gradient of one of the two stopped (Foerster et
+        al., "DiCE", 2018). The baseline is the mean cost of the other particles, if there are any.
+        """
+        scores = self.scores[False] + (self.scores[True] if local else [])
+        if not scores or not torch.is_grad_enabled():
+            return cost
+        if self.crowd > 1 and (cost.dim() < 2 or cost.shape[-2] != self.crowd):
+            return cost  # the same for all particles, and so no cost of any of them
+        one = torch.as_tensor(sum(score - score.detach() for score in scores)).exp()
+        if self.crowd == 1:
+            return cost * one
+        fixed = cost.detach()
+        others = (fixed.sum(-2, keepdim=True) - fixed) / (self.crowd - 1)
+        return cost * one - others * (one - 1)
 
     def expect(self, score: Tensor, particles: int = 1, events: int = 0) -> Tensor:
         """``(B, ...)`` from ``(K_I, ..., K_1, [S,] B, ...)``; 0 times the log of 0 is 0.

@@ -50,6 +50,17 @@ class Clamp(Messenger):
         msg["infer"] = {**msg["infer"], "free": free}
 
 
+class Guessed(Messenger):
+    """Keeps the sites of the first program that runs inside, the guide."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sites: dict[str, Site] = {}
+
+    def _pyro_post_sample(self, msg: Site) -> None:
+        self.sites.setdefault(msg["name"], msg)
+
+
 def run_pair(
     model: nn.Module,
     guide: nn.Module,
@@ -111,6 +122,11 @@ def is_enumerated(site: Site) -> bool:
 def is_local(site: Site) -> bool:
     """Whether the site has one value for each datum, and not one for the whole data set."""
     return any(frame.name == "data" for frame in site["cond_indep_stack"])
+
+
+def is_scored(site: Site) -> bool:
+    """Whether the site's gradient goes, at least in part, through the score of its draw."""
+    return bool(getattr(site["fn"], "scored", False))
 
 
 def check_pair(model: nn.Module, guide: nn.Module, x: Tensor | None = None) -> None:
@@ -197,7 +213,7 @@ def _differences(name: str, told: Site, guessed: Site) -> Iterator[str]:
     if supports[0] != supports[1]:
         yield f"site {name!r} has support {supports[0]} in the model, {supports[1]} in the guide"
     enumerated = guessed["infer"].get("enumerate") == "parallel"
-    if not enumerated and not guessed["fn"].has_rsample:
+    if not enumerated and not guessed["fn"].has_rsample and not is_scored(guessed):
         yield f"the guide neither enumerates nor reparameterises site {name!r}"
 
 

@@ -59,8 +59,8 @@ class Replicas:
     ) -> None:
         if any(objective.renews for objective in objectives):
             raise ValueError(
-                "Expected objectives whose optimiser needs no closure but natural gradients have "
-                "one; train them one by one."
+                "Expected objectives that only have gradients but these have a closure or keep "
+                "state; train them one by one."
             )
         self.objectives, self.data = objectives, data
         self.batch_size, self.transform = min(batch_size, len(data)), transform

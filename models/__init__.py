@@ -9,8 +9,10 @@ from priorzoo.models.gmvae import GMVAE
 from priorzoo.models.likelihoods import Bernoulli, Gaussian, Multinomial
 from priorzoo.models.m2 import M2, ModifiedM2
 from priorzoo.models.networks import MLP, ConvDecoder, ConvEncoder
+from priorzoo.models.nggp_mixture import NGGPMixture
 from priorzoo.models.nonparametric import NonparametricVAE
 from priorzoo.models.plates import data_plate
+from priorzoo.models.stick_breaking import StickBreakingVAE
 from priorzoo.models.vae import VAE
 
 __all__ = [
@@ -31,9 +33,11 @@ __all__ = [
     "LeaveOneOutGP",
     "ModifiedM2",
     "Multinomial",
+    "NGGPMixture",
     "Natural",
     "NonparametricVAE",
     "NormalGamma",
+    "StickBreakingVAE",
     "conjugate",
     "data_plate",
 ]

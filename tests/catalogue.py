@@ -21,6 +21,7 @@ from priorzoo.guides import (
     FlowCode,
     MeanField,
     MeanFieldCodes,
+    Sticks,
 )
 from priorzoo.models import (
     GMVAE,
@@ -37,6 +38,7 @@ from priorzoo.models import (
     ModifiedM2,
     Multinomial,
     NonparametricVAE,
+    StickBreakingVAE,
 )
 
 P, D, K, W = 6, 2, 3, 4
@@ -105,6 +107,14 @@ def cluster_then_flow(_: nn.Module) -> ClusterThenFlow:
     return ClusterThenFlow(MLP(P, K, (5,)), MLP(P, 2 * D, (5,), clusters=K), code=D, hidden=(6,))
 
 
+def sticks(family: str, gradient: str = "pathwise") -> Sticks:
+    return Sticks(MLP(P, 2 * K, (5,)), family, gradient)
+
+
+def stick_breaking() -> StickBreakingVAE:
+    return StickBreakingVAE(MLP(K, P, (8,)), code=K)
+
+
 def convolutions(_: nn.Module) -> ClusterThenCode:
     picture = {"shape": SHAPE, "channels": (2, 3), "hidden": (4,)}
     return ClusterThenCode(
@@ -149,6 +159,9 @@ CATALOGUE = {
     "gmvae-multinomial": Entry(
         lambda: GMVAE(decoder(), Multinomial(9), **SIZES), cluster_then_code, counts
     ),
+    "sticks-kumaraswamy": Entry(stick_breaking, lambda _: sticks("kumaraswamy"), binary),
+    "sticks-logit-normal": Entry(stick_breaking, lambda _: sticks("logit-normal"), binary),
+    "sticks-beta": Entry(stick_breaking, lambda _: sticks("beta"), binary),
     "gmvae-conv": Entry(
         lambda: GMVAE(ConvDecoder(D, P, SHAPE, (2, 3), (4,)), **SIZES), convolutions, binary
     ),

@@ -187,3 +187,22 @@ def test_frozen_parameters_stay_as_they_are(zoo):
     traced = trace(ELBO(model, guide), zoo["vae"].rows(5), 10)
     assert traced.learnt
     assert all(name.startswith("guide.") for name in traced.learnt)
+
+
+class Counting(ELBO):
+    """Counts its calls, which a graph would do once."""
+
+    keeps_state = True
+
+
+def test_an_objective_that_keeps_state_is_never_recorded(zoo):
+    pair = made(zoo["vae"])
+    x = zoo["vae"].rows(20)
+    expected = fit(*pair, x, steps=3, objective=Counting(*pair))
+    pair = made(zoo["vae"])
+    with pytest.warns(UserWarning, match="Counting keeps state between steps"):
+        found = fit(*pair, x, steps=3, objective=Counting(*pair), step="compiled")
+    assert [row["elbo"] for row in found] == [row["elbo"] for row in expected]
+    with pytest.raises(ValueError, match="keeps state"):
+        choose("cudagraph", torch.device("cuda"), True, Counting(*pair).renews)
+    assert choose("auto", torch.device("cuda"), True, Counting(*pair).renews) == "compiled"

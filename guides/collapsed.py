@@ -1,0 +1,63 @@
+"""The guide of mixtures whose weights are integrated out."""
+
+from typing import Any, Literal, get_args
+
+import pyro
+import pyro.distributions as dist
+import torch
+from torch import Tensor, nn
+
+from priorzoo.models.distributions import diagonal_normal
+from priorzoo.models.estimators import estimated
+from priorzoo.models.plates import data_plate
+
+QV = Literal["log-concave", "normal"]
+
+
+def expected_log_normal(mean: Tensor, spread: Tensor, loc: Tensor, scale: Tensor) -> Tensor:
+    """``(..., K)``: E[log N(z; loc_k, scale_k^2)], z ~ N(mean, spread^2), all of D dimensions."""
+    apart = (mean.unsqueeze(-2) - loc).square() + spread.square().unsqueeze(-2)
+    constant = torch.log(2 * torch.pi * scale.square())
+    return -0.5 * (constant + apart / scale.square()).sum(-1)
+
+
+class CollapsedCode(nn.Module):
+    r""":math:`q(v)\, q(z \mid x)\, q(y_n)`, the last in closed form, for :class:`NGGPMixture`.
+
+    .. math:: q(y_n = k) \propto \exp\left(E_{q(z_n)} \log p(z_n \mid k)
+        + E \log p(y_n = k \mid \text{others}, u)\right)
+
+    the coordinate ascent of the collapsed bound, over the clusters there are and a new one. Mehta &
+    Lu, 2018, eqs. (7) and (8), corrected: see :func:`log_prior` and :class:`LogU`.
+
+    Args:
+        encoder: maps rows ``(B, P)`` to locations and raw variances ``(B, 2 D)``.
+        model: whose components and sizes are read. It is no submodule: its parameters stay its own.
+        law: ``log-concave``, q(v) = p(v | z) at the expected number of clusters, which is the best
+            there is, by the score function; or ``normal``, learnt and reparameterised.
+    """
+
+    model: Any
+
+    def __init__(self, encoder: nn.Module, model: nn.Module, law: QV = "log-concave") -> None:
+        super().__init__()
+        if law not in get_args(QV):
+            raise ValueError(f"Expected law among {get_args(QV)} but got {law!r}.")
+        self.encoder, self.law = encoder, law
+        self.__dict__["model"] = model
+        if law == "normal":
+            self.loc = nn.Parameter(torch.zeros(()))
+            self.log_scale = nn.Parameter(torch.zeros(()))
+
+    def forward(self, x: Tensor, size: int | None = None) -> None:
+        data = len(x) if size is None else size
+        if self.law == "normal":
+            v = pyro.sample("v", dist.Normal(self.loc, self.log_scale.exp(), validate_args=False))
+        else:
+            v = pyro.sample("v", estimated(self.model.law_of_v(data), "score"))
+        with data_plate(x, size):
+            q_z = diagonal_normal(self.encoder(x))
+            fits = expected_log_normal(q_z.mean, q_z.stddev, *self.model.components())
+            q_y = dist.Categorical(logits=fits + self.model.log_prior(v, data))
+            pyro.sample("y", q_y, infer={"enumerate": "parallel"})
+            pyro.sample("z", q_z)

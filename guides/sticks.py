@@ -1,0 +1,58 @@
+"""Guides over the sticks of a stick-breaking prior."""
+
+from typing import Literal, get_args
+
+import pyro
+import pyro.distributions as dist
+from pyro.distributions import TorchDistribution
+from torch import Tensor, nn
+from torch.nn import functional
+
+from priorzoo.models.distributions import deviation
+from priorzoo.models.estimators import Gradient, estimated
+from priorzoo.models.plates import data_plate
+from priorzoo.models.sticks import Kumaraswamy, LogitNormal
+
+SHAPE_FLOOR = 0.01  # below it most draws round to 0 or 1 in single precision
+Family = Literal["kumaraswamy", "logit-normal", "beta"]
+
+
+class Sticks(nn.Module):
+    r""":math:`q(v \mid x)`, independent sticks, for models whose one local site is ``v``.
+
+    Nalisnick & Smyth, "Stick-Breaking Variational Autoencoders", 2017, and their "Deep Generative
+    Models with Stick-Breaking Priors", 2016, for the last two families. Unlike there, shapes have a
+    floor of 0.01, and a Beta distribution is differentiated exactly in expectation.
+
+    Args:
+        encoder: maps rows ``(B, P)`` to ``(B, 2 K)``: the sticks' first parameters (a shape, or the
+            location of the logit), then the second ones, raw. The last stick, which is not broken,
+            leaves its two unused.
+        family: ``kumaraswamy``, ``logit-normal`` or ``beta``.
+        gradient: see :func:`priorzoo.models.estimators.estimated`; ``rsvi`` for ``beta`` alone.
+    """
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        family: Family = "kumaraswamy",
+        gradient: Gradient = "pathwise",
+    ) -> None:
+        super().__init__()
+        if family not in get_args(Family):
+            raise ValueError(f"Expected family among {get_args(Family)} but got {family!r}.")
+        if gradient == "rsvi" and family != "beta":
+            raise ValueError(f"Expected family 'beta' for gradient 'rsvi' but got {family!r}.")
+        self.encoder, self.family, self.gradient = encoder, family, gradient
+
+    def forward(self, x: Tensor, size: int | None = None) -> None:
+        with data_plate(x, size):
+            first, second = (part[..., :-1] for part in self.encoder(x).chunk(2, -1))
+            q_v = self._sticks(first, second).to_event(1)
+            pyro.sample("v", estimated(q_v, self.gradient))
+
+    def _sticks(self, first: Tensor, second: Tensor) -> TorchDistribution:
+        if self.family == "logit-normal":
+            return LogitNormal(first, deviation(second))
+        a, b = (functional.softplus(raw) + SHAPE_FLOOR for raw in (first, second))
+        return Kumaraswamy(a, b) if self.family == "kumaraswamy" else dist.Beta(a, b)
