@@ -101,8 +101,9 @@ class Flowing(dist.TorchDistribution):
     @property
     def mean(self) -> Tensor:
         z = self.base.mean
-        for each in self.flow.maps:
-            z = each(self.context)(z)
+        with torch.autocast(z.device.type, enabled=False):
+            for each in self.flow.maps:
+                z = each(self.context)(z)
         return z
 
 
