@@ -4,6 +4,7 @@ and ``bench``."""
 import inspect
 import json
 import os
+import re
 import shlex
 import sys
 from argparse import ArgumentError
@@ -289,12 +290,11 @@ def _modules(floor: Any) -> dict[str, str]:
 def _readable(line: str) -> str:
     """A line of documentation without its markup.
 
-    >>> _readable(r":math:`q(z \\mid x)\\, p(y)`, for ``z``.")
-    'q(z | x) p(y), for z.'
+    >>> _readable(r":math:`q(z \\mid x)\\, q(\\mu_{ik})`, for :class:`GMVAE`.")
+    'q(z | x) q(mu_ik), for GMVAE.'
     """
-    for markup, plain in (("\\mid", "|"), ("\\,", ""), ("\\mathcal ", "")):
-        line = line.replace(markup, plain)
-    return line.replace(":math:", "").replace("`", "")
+    line = line.replace("\\mid", "|").replace("\\,", "").replace("\\mathcal ", "")
+    return re.sub(r":\w+:|[`\\{}]", "", line)
 
 
 def _parse(parser: ArgumentParser, words: Sequence[str]) -> Any:
