@@ -265,6 +265,5 @@ def make(chosen: Part, family: type, first: Any) -> Any:
     kind = locate(chosen.class_path, family)
     try:
         return kind(first, **chosen.init_args)
-        return kind(first, **chosen.init_args)
     except (RuntimeError, TypeError, ZeroDivisionError) as error:
         raise ValueError(f"{kind.__name__} cannot be built: {error}") from error
