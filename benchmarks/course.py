@@ -97,7 +97,8 @@ class Course:
         Args:
             folder, settings: where, and what a run that resumes must be equal in.
             progress: whether to show a bar.
-            judge: called after each stage but the last, for a row of the history.
+            judge: called after each stage but the last, and with the recipe's ``curve`` at every
+                row of the history, for a row of its own.
         """
 
         def record(row: Row) -> None:
@@ -131,7 +132,8 @@ class Course:
                 save_state(folder / "checkpoint.safetensors", state)
 
             with Learning(stage, self.model, self.guide):
-                self._train(stage, index, record, keep, progress, begun if taken_up else None)
+                taken = begun if taken_up else None
+                self._train(stage, index, record, keep, progress, taken, judge)
             self._judge(judge, stage, record)
         (folder / "checkpoint.safetensors").unlink(missing_ok=True)
 
@@ -143,18 +145,24 @@ class Course:
         keep: Callable[[Training], None],
         progress: bool,
         state: Mapping[str, Any] | None,
+        judge: Callable[[], Row] | None,
     ) -> None:
         marks = {"stage": stage.name} if stage.name else {}
 
         def mark(row: Row) -> None:
             record(row | {"step": self.step + row["step"]} | marks)
 
+        def checkpoint() -> None:
+            if self.recipe.curve and judge is not None:
+                mark({"step": training.step, "split": "test"} | judge())
+            keep(training)
+
         own = not stage.name
         training: Training = self._training(
             stage,
             seed=self.seed if own else derive(self.seed, 1 + index),
             record=mark,
-            checkpoint=lambda: keep(training),
+            checkpoint=checkpoint,
         )
         total = training.length(stage.steps, stage.epochs)
         if state is not None:

@@ -117,6 +117,7 @@ class Recipe:
         batch_size: rows a step.
         steps, epochs: how long; exactly one of the two.
         every: steps between two rows of the history; one pass over the data if None.
+        curve: whether test rows are scored at every row of the history; nothing is chosen by it.
         clip: norm to which the gradient is cut.
         patience: rows without a better validation bound after which the training stops.
         precision: of the networks.
@@ -152,6 +153,7 @@ class Recipe:
     steps: int | None = None
     epochs: float | None = None
     every: int | None = None
+    curve: bool = False
     clip: float | None = None
     patience: int | None = None
     precision: Precision = "float32"

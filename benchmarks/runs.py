@@ -184,7 +184,7 @@ def train(
     run = Run(folder, course.model, course.guide, result, course.history)
     result |= {"steps": course.step, "seconds": round(course.seconds, 1)} | score(run, rows)
     result["metrics"] |= judge_factors(run, rows, course.labels)
-    staged = [row for row in course.history if row["split"] == "test"]
+    staged = [row for row in course.history if row["split"] == "test" and "stage" in row]
     if staged:
         result["stages"] = {row["stage"]: row for row in staged}
     text = json.dumps(result, indent=2) + "\n"

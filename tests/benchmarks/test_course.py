@@ -243,3 +243,16 @@ def test_another_run_s_checkpoint_is_refused(digits, tmp_path):
     (tmp_path / "checkpoint.safetensors").write_bytes(b"no tensors")
     with pytest.raises(ValueError, match="damaged"):
         course(SMALL, digits).restore(tmp_path, settings(SMALL))
+
+
+def test_a_curve_scores_the_test_rows_on_the_way_and_changes_nothing(tmp_path):
+    folders = tmp_path / "a", tmp_path / "b"
+    plain = replace(SMALL, train=300, validation=50)
+    one, _ = runs.train("x", replace(plain, curve=True), folders[0], device="cpu")
+    other, _ = runs.train("x", plain, folders[1], device="cpu")
+    scored = [row for row in one.history if row["split"] == "test"]
+    assert [row["step"] for row in scored] == [4, 8, 12]
+    assert scored[-1]["metrics"] == one.result["metrics"]
+    assert "stages" not in one.result
+    assert timeless(other.history) == timeless(r for r in one.history if r["split"] != "test")
+    assert one.result["terms"] == other.result["terms"]
