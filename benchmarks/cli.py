@@ -7,7 +7,6 @@ import os
 import re
 import shlex
 import sys
-from argparse import ArgumentError
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,15 +15,26 @@ import torch
 from jsonargparse import ArgumentParser
 
 from priorzoo import guides, models
-from priorzoo.benchmarks import data, plots, runs, speed, speed_report, tables
+from priorzoo.benchmarks import (
+    cells,
+    data,
+    estimators,
+    grid,
+    plots,
+    runs,
+    speed,
+    speed_report,
+    tables,
+)
 from priorzoo.benchmarks.building import fits
 from priorzoo.benchmarks.options import (
     add_recipe,
-    explain,
     new_parser,
+    parse,
     read_recipe,
     unknown_name,
 )
+from priorzoo.benchmarks.papers import Budget
 from priorzoo.benchmarks.recipes import RECIPES
 from priorzoo.inference import Stream, draw
 from priorzoo.inference.step import Precision
@@ -36,7 +46,9 @@ USAGE = """priorzoo: variational autoencoders with structured priors
   priorzoo evaluate RUN [--data NAME|FILE.npz] [--importance-samples S] [--json]
   priorzoo plot RUN
   priorzoo sample RUN [--cluster K] [--n N] [--out FILE.png]
+  priorzoo bench RECIPE|PAPER|all ... [--budget quick] [--seeds 0:5] [--set KEY=A,B] [--jobs N]
   priorzoo bench speed [--recipes NAMES] [--sweep] [--rows FILE] [--figures DIR]
+  priorzoo bench estimators [--draws N] [--rows FILE]
 
 priorzoo COMMAND --help tells more; priorzoo train RECIPE --help names every setting of a recipe."""
 
@@ -75,7 +87,7 @@ def list_catalogue(words: Sequence[str]) -> None:
     parser.add_argument(
         "--model", type=str | None, help="only the guides that fit the model of this recipe"
     )
-    settings = _parse(parser, words)
+    settings = parse(parser, words)
     what = settings.what
     if what is not None and what not in shelves:
         raise ValueError(unknown_name("list", what, shelves))
@@ -107,7 +119,7 @@ def train(words: Sequence[str]) -> None:
     parser.add_argument("--resume", action="store_true", help="go on where a run was interrupted")
     parser.add_argument("--rows", type=str | None, help="file of rows to append the result to")
     add_recipe(parser, RECIPES[name])
-    settings = _parse(parser, words[1:])
+    settings = parse(parser, words[1:])
     folder = Path(settings.out or f"runs/{name}-seed{settings.seed}")
     run, rows = runs.train(
         name,
@@ -123,7 +135,7 @@ def train(words: Sequence[str]) -> None:
         command=repeatable(words),
     )
     if settings.rows is not None:
-        tables.append_row(run.result, Path(settings.rows))
+        tables.append_row(cells.trained(run.result), Path(settings.rows))
     print_scores(run.result)
     print_warning(run.result)
     print("figures", flush=True)
@@ -138,7 +150,7 @@ def evaluate(words: Sequence[str]) -> None:
         "--importance-samples", type=int, default=0, help="S of the bound on log p(x)"
     )
     parser.add_argument("--json", action="store_true", help="print one line of JSON")
-    settings = _parse(parser, words)
+    settings = parse(parser, words)
     run, rows = _open(settings)
     result = runs.score(run, rows, settings.importance_samples)
     if settings.json:
@@ -151,7 +163,7 @@ def evaluate(words: Sequence[str]) -> None:
 def plot(words: Sequence[str]) -> None:
     """Draw every figure that fits the model."""
     parser = _run_parser("plot", "Draw every figure that fits the model, as PNG.")
-    for path in plots.draw_run(*_open(_parse(parser, words))):
+    for path in plots.draw_run(*_open(parse(parser, words))):
         print(path)
 
 
@@ -167,7 +179,7 @@ def sample(words: Sequence[str]) -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", type=str, default="auto", help="auto, cpu or cuda")
     parser.add_argument("--out", type=str | None, help=".png, or .npz for numbers; RUN/samples.png")
-    settings = _parse(parser, words)
+    settings = parse(parser, words)
     if settings.n < 1:
         raise ValueError(f"Expected --n of at least 1 but got {settings.n}.")
     run = runs.open_run(Path(settings.run), settings.device)
@@ -178,10 +190,43 @@ def sample(words: Sequence[str]) -> None:
 
 
 def bench(words: Sequence[str]) -> None:
-    """Measure: ``bench speed`` times a step beside the same by hand and beside stock Pyro."""
-    kind = words[0] if words else ""
-    if kind not in ("speed",):
-        raise ValueError(unknown_name("bench", kind, ["speed"]))
+    """Measure: a grid of trainings, or the speed of a step, or the variance of gradients."""
+    kinds: Mapping[str, Callable[[Sequence[str]], None]]
+    kinds = {"speed": bench_speed, "estimators": estimators.main}
+    if words and words[0] in kinds:
+        kinds[words[0]](words[1:])
+        return
+    parser = new_parser("bench", "Run recipes, baselines or whole papers over settings and seeds.")
+    parser.add_argument("names", nargs="*", type=str, help="recipes, baselines, papers, or all")
+    parser.add_argument("--seeds", type=str | None, help="such as 0:5; 0:1 if quick, else 0:3")
+    parser.add_argument("--set", nargs="+", type=str, default=[], help="key=a,b to override")
+    parser.add_argument("--budget", type=Budget, default="quick", help="how long each cell is")
+    parser.add_argument("--jobs", type=int, default=1, help="processes at a time")
+    parser.add_argument("--out", type=str | None, help="folder; runs/bench-BUDGET by default")
+    parser.add_argument("--data-root", type=str | None, help="folder of the data sets")
+    parser.add_argument("--device", type=str, default="auto", help="auto, cpu or cuda")
+    settings = parse(parser, words)
+    budget = settings.budget
+    seeds = cells.read_seeds(settings.seeds or ("0:1" if budget == "quick" else "0:3"))
+    grid_cells = cells.plan(settings.names, seeds, cells.read_sets(settings.set), budget)
+    runs.pick_device(settings.device)
+    out = Path(settings.out or f"runs/bench-{budget}")
+    taken, failed = grid.run_grid(
+        grid_cells,
+        out,
+        jobs=settings.jobs,
+        root=settings.data_root,
+        device=settings.device,
+        progress=sys.stderr.isatty(),
+    )
+    done = len(grid_cells) - failed
+    print(f"{done} of {len(grid_cells)} cells have a row in {out / grid.ROWS}, {taken} were run")
+    if failed:
+        raise FloatingPointError(f"{failed} cells failed; see {out / grid.FAILURES}.")
+
+
+def bench_speed(words: Sequence[str]) -> None:
+    """Time a step beside the same by hand and beside stock Pyro."""
     parser = new_parser("bench speed", "Time a training step on synthetic pictures of 28 x 28.")
     parser.add_argument("--recipes", type=list[str], default=["vae", "gmvae"])
     parser.add_argument("--sizes", type=list[str], default=list(speed.SIZES))
@@ -193,14 +238,14 @@ def bench(words: Sequence[str]) -> None:
     parser.add_argument("--device", type=str, default="auto", help="auto, cpu or cuda")
     parser.add_argument("--rows", type=str | None, help="file of rows to append to")
     parser.add_argument("--figures", type=str | None, help="folder for figures")
-    settings = _parse(parser, words[1:])
+    settings = parse(parser, words)
     device = runs.pick_device(settings.device)
     rows: list[Mapping[str, Any]] = []
     print(speed_report.HEAD, end="")
     for case in speed.cases(settings.recipes, settings.sizes, settings.sweep, settings.precision):
         limits = {"rounds": settings.rounds, "steps": settings.steps, "arms": settings.arms}
         for row in speed.measure(case, device, **limits):
-            row = {"command": shlex.join(["priorzoo", "bench", *words]), **row}
+            row = {"command": shlex.join(["priorzoo", "bench", "speed", *words]), **row}
             print(speed_report.speed_table([row]).removeprefix(speed_report.HEAD), end="")
             sys.stdout.flush()
             rows.append(row)
@@ -295,13 +340,6 @@ def _readable(line: str) -> str:
     """
     line = line.replace("\\mid", "|").replace("\\,", "").replace("\\mathcal ", "")
     return re.sub(r":\w+:|[`\\{}]", "", line)
-
-
-def _parse(parser: ArgumentParser, words: Sequence[str]) -> Any:
-    try:
-        return parser.instantiate(parser.parse_args(list(words)))
-    except ArgumentError as error:
-        raise ValueError(explain(error.message, parser)) from error
 
 
 def _run_parser(command: str, description: str) -> ArgumentParser:

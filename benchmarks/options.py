@@ -2,12 +2,13 @@
 
 import inspect
 import re
+from argparse import ArgumentError
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields, replace
 from typing import Any
 
 import torch
-from jsonargparse import ArgumentParser, Namespace
+from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
 from torch import nn
 
 from priorzoo.benchmarks.building import INJECTED, SIZES
@@ -42,7 +43,25 @@ NESTED: Mapping[str, Any] = {"penalties": dict[str, dict[str, Any]], "stages": l
 
 def new_parser(command: str, description: str) -> ArgumentParser:
     """A parser of one command that raises ``argparse.ArgumentError``; see :func:`explain`."""
-    return ArgumentParser(prog=f"priorzoo {command}", description=description, exit_on_error=False)
+    set_parsing_settings(instantiate_subclass_spec_in_any=False)  # parts of stages stay as written
+    return ArgumentParser(
+        prog=f"priorzoo {command}",
+        description=description,
+        exit_on_error=False,
+        allow_abbrev=False,
+    )
+
+
+def parse(parser: ArgumentParser, words: Sequence[str]) -> Any:
+    """What the words say, with classes of settings built.
+
+    Raises:
+        ValueError: in one line, for what the parser does not understand.
+    """
+    try:
+        return parser.instantiate(parser.parse_args(list(words)))
+    except ArgumentError as error:
+        raise ValueError(explain(error.message, parser)) from error
 
 
 def explain(message: str, parser: ArgumentParser) -> str:

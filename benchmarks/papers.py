@@ -6,6 +6,7 @@ from typing import Any, Literal, get_args
 
 Budget = Literal["quick", "standard", "paper"]
 BUDGETS: tuple[Budget, ...] = get_args(Budget)
+HOW = {"precision", "step", "steps", "epochs", "every", "curve"}  # a recipe is run, not what it is
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,11 @@ class Line:
     plane: bool = False
     importance: int = 0
     optional: bool = False
+
+    def fits(self, row: Mapping[str, Any]) -> bool:
+        """Whether a row is of this line, however long and in whatever precision it was trained."""
+        changes = {name: value for name, value in row["changes"].items() if name not in HOW}
+        return row["recipe"] == self.recipe and changes == self.changes
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,338 @@
+"""One cell of a grid: a recipe or baseline with its changes, its length and its seed."""
+
+import hashlib
+import json
+import re
+import resource
+import shlex
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import MISSING, Field, asdict, dataclass, field, fields, replace
+from functools import cached_property
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from priorzoo.benchmarks import baselines, embedding, plots, runs
+from priorzoo.benchmarks.baselines import BASELINES, Baseline
+from priorzoo.benchmarks.data import Dataset, nearest
+from priorzoo.benchmarks.options import PROSE, add_recipe, new_parser, parse, read_recipe
+from priorzoo.benchmarks.papers import BUDGETS, Budget, Line, Paper
+from priorzoo.benchmarks.published import PAPERS
+from priorzoo.benchmarks.recipes import RECIPES, Recipe, Stage
+
+FORMAT = 1  # of a row
+SHOWN = ("clusters", "components", "embedding", "grid", "interpolations", "attributes", "samples")
+LENGTHS = {"steps", "epochs", "init_steps", "stages", "every", "curve"}  # hashed as resolved
+WIDEST = 640  # pixels of a figure that goes with a row
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What makes one row.
+
+    Args:
+        recipe: a name of ``RECIPES`` or ``BASELINES``.
+        seed: of everything that is random.
+        budget: which of the lengths it has.
+        length: in the recipe's unit, steps or epochs; of a baseline, rows. None for its own.
+        changes: settings that differ from the recipe's, by option.
+        plane, importance: see :class:`Line`.
+    """
+
+    recipe: str
+    seed: int = 0
+    budget: Budget = "standard"
+    length: float | None = None
+    changes: Mapping[str, str] = field(default_factory=dict)
+    plane: bool = False
+    importance: int = 0
+
+    @cached_property
+    def key(self) -> str:
+        """A stable hash of all that the row depends on, but its seed and its machine."""
+        changes = {name: value for name, value in self.changes.items() if name not in LENGTHS}
+        parts = [self.recipe, _definition(self.recipe), changes, *self._lengths()]
+        text = json.dumps(runs.plain(parts), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    def _lengths(self) -> list[Any]:
+        if self.recipe in BASELINES:
+            return [self.baseline().rows, self.baseline().epochs]
+        recipe = self.resolved()
+        found = [recipe.steps, recipe.epochs, recipe.init_steps if recipe.n_init > 1 else None]
+        for stage in recipe.stages:
+            found += [stage.steps, stage.epochs]
+        return [None if length is None else float(length) for length in found]
+
+    @property
+    def name(self) -> str:
+        """Of its folder and files."""
+        return f"{self.recipe}-{self.key}-seed{self.seed}"
+
+    @property
+    def command(self) -> str:
+        """What makes the row again, for any seed."""
+        changes = [f"{name}={value}" for name, value in self.changes.items()]
+        sets = ["--set", *changes] if changes else []
+        return shlex.join(["priorzoo", "bench", self.recipe, "--budget", self.budget, *sets])
+
+    def origin(self) -> Row:
+        """What a row says of its cell."""
+        return {
+            "format": FORMAT,
+            "cell": self.key,
+            "budget": self.budget,
+            "changes": dict(self.changes),
+        }
+
+    def resolved(self) -> Recipe:
+        """The recipe with the changes, as long as it shall be.
+
+        Raises:
+            ValueError: for changes that the recipe does not know.
+        """
+        base = RECIPES[self.recipe]
+        parser = new_parser(self.recipe, base.summary)
+        add_recipe(parser, base)
+        recipe = read_recipe(base, parse(parser, _options(self.changes)))
+        own = {"steps", "epochs"} & self.changes.keys()
+        return recipe if own or self.length is None else lengthened(recipe, self.length)
+
+    def baseline(self) -> Baseline:
+        """The settings of a baseline."""
+        parser = new_parser(self.recipe, "a clustering without a probabilistic program")
+        for item in fields(Baseline):
+            parser.add_argument(f"--{item.name}", type=item.type, default=item.default)
+        found = parse(parser, _options(self.changes))
+        settings = Baseline(**{item.name: found[item.name] for item in fields(Baseline)})
+        if self.length is None:
+            return settings
+        share = min(1.0, self.length / Baseline.rows)
+        return replace(settings, rows=round(self.length), epochs=share * settings.epochs)
+
+
+def lengthened(recipe: Recipe, length: float) -> Recipe:
+    """The recipe as long as asked for in its own unit, and its stages in proportion."""
+    own = recipe.steps if recipe.epochs is None else recipe.epochs
+    assert own is not None
+    share = length / own
+    every = recipe.every
+    if recipe.steps is not None and every is not None:
+        every = min(every, max(1, round(length / 10)))
+    return replace(
+        recipe,
+        steps=None if recipe.steps is None else max(1, round(length)),
+        epochs=None if recipe.epochs is None else length,
+        every=every,
+        init_steps=max(1, round(recipe.init_steps * min(1.0, share))),
+        stages=tuple(_shorter(stage, share) for stage in recipe.stages),
+    )
+
+
+def _shorter(stage: Stage, share: float) -> Stage:
+    return replace(
+        stage,
+        steps=None if stage.steps is None else max(1, round(stage.steps * share)),
+        epochs=None if stage.epochs is None else stage.epochs * share,
+    )
+
+
+def trained(row: Row) -> Row:
+    """A row of ``priorzoo train`` as one of a grid, its changes read from its command.
+
+    >>> trained({"recipe": "m2", "seed": 0, "command": "priorzoo train m2 --steps 9"})["changes"]
+    {'steps': '9'}
+    """
+    changes: dict[str, str] = {}
+    words = shlex.split(row["command"])[3:]
+    while words:
+        name, equals, value = words.pop(0).removeprefix("--").partition("=")
+        changes[name] = value if equals or not words else words.pop(0)
+    more: Row = {"peak_mib": None, "history": None, "figures": []}
+    return more | row | Cell(row["recipe"], row["seed"], changes=changes).origin()
+
+
+def plan(
+    names: Sequence[str],
+    seeds: Sequence[int],
+    sets: Mapping[str, Sequence[str]],
+    budget: Budget,
+    papers: Sequence[Paper] = PAPERS,
+) -> list[Cell]:
+    """The cells of a grid, checked.
+
+    Args:
+        names: recipes, baselines, papers, or ``all`` for every line of every paper whose recipe
+            there is and that is not optional.
+        seeds: of each cell.
+        sets: for each option the values that it takes; cells are made of all combinations.
+        budget: how long the cells are.
+
+    Raises:
+        ValueError: for unknown names and options, and for no seeds or cells.
+    """
+    if not names:
+        raise ValueError("Expected recipes, papers or all; priorzoo list recipes names them.")
+    if not seeds:
+        raise ValueError("Expected at least one seed but the range is empty; write --seeds 0:5.")
+    found: dict[tuple[str, int], Cell] = {}
+    for line in _lines(names, budget, papers):
+        for values in product(*sets.values()):
+            changes = {**line.changes, **dict(zip(sets, values, strict=True))}
+            length = None if not line.lengths else line.lengths[budget]
+            cell = Cell(line.recipe, 0, budget, length, changes, line.plane, line.importance)
+            _ = cell.baseline() if cell.recipe in BASELINES else cell.resolved()
+            for seed in seeds:
+                one = replace(cell, seed=seed)
+                found[one.key, seed] = one
+    if not found:
+        raise ValueError(
+            f"Expected lines of {', '.join(names)} with budget {budget} but there are none; "
+            f"choose another of {', '.join(BUDGETS)}."
+        )
+    return list(found.values())
+
+
+def _lines(names: Sequence[str], budget: Budget, papers: Sequence[Paper]) -> Iterator[Line]:
+    known = {**RECIPES, **BASELINES}
+    every = [line for paper in papers for line in paper.lines]
+    for name in names:
+        named = [line for paper in papers for line in paper.lines if name in (paper.name, "all")]
+        if named:
+            yield from (
+                line
+                for line in named
+                if line.recipe in known
+                and budget in line.lengths
+                and not (line.optional and name == "all")
+            )
+        elif name in known:
+            alike = [line for line in every if line.recipe == name and budget in line.lengths]
+            yield replace(alike[0], changes={}) if alike else Line(name, name, {})
+        else:
+            choices = [*known, *(paper.name for paper in papers), "all"]
+            raise ValueError(f"Unknown recipe or paper {name!r}; {nearest(name, choices)}")
+
+
+def work(cell: Cell, out: Path, root: str | None, device: str) -> Row:
+    """Train and score a cell, and leave its run, history and figures in a folder.
+
+    A run that was interrupted goes on from its checkpoint.
+    """
+    origin = cell.origin() | {"command": cell.command}
+    if cell.recipe in BASELINES:
+        row = baselines.run(cell.recipe, cell.baseline(), cell.seed, root)
+        return {**row, **origin, "peak_mib": _peak("cpu"), "history": None, "figures": []}
+    folder = out / "runs" / cell.name
+    resume = (folder / "checkpoint.safetensors").is_file()
+    recipe = cell.resolved()
+    run, rows = runs.train(
+        cell.recipe,
+        recipe,
+        folder,
+        seed=cell.seed,
+        device=device,
+        data_root=root,
+        resume=resume,
+        overwrite=not resume and (folder / "history.jsonl").is_file(),
+        command=cell.command,
+    )
+    row = run.result | origin | {"peak_mib": _peak(run.device.type)}
+    if cell.plane:
+        row["embedding"] = embedding.score(run, rows, embedding.train_judge(rows))
+    if cell.importance:
+        row["importance"] = runs.score(run, rows, cell.importance)["terms"]
+    history = out / "history" / f"{cell.name}.jsonl"
+    history.parent.mkdir(exist_ok=True)
+    history.write_bytes((folder / "history.jsonl").read_bytes())
+    row["history"] = history.relative_to(out).as_posix()
+    row["figures"] = _figures(cell, run, rows, out)
+    return row
+
+
+def _figures(cell: Cell, run: runs.Run, rows: Dataset, out: Path) -> list[str]:
+    """Small copies of the figures that a page shows, for the first seed."""
+    from PIL import Image
+
+    drawn = plots.draw_run(run, rows)
+    kept: list[str] = []
+    for path in drawn if cell.seed == 0 else []:
+        if path.stem.startswith(SHOWN):
+            copy = out / "figures" / f"{cell.name}-{path.stem}.png"
+            copy.parent.mkdir(exist_ok=True)
+            with Image.open(path) as picture:
+                picture.thumbnail((WIDEST, 2 * WIDEST))
+                picture.convert("RGB").quantize(64).save(copy, optimize=True)
+            kept.append(copy.relative_to(out).as_posix())
+    return kept
+
+
+def _peak(device: str) -> float:
+    """The most memory that the process has held, on the GPU where it trained there, in MiB."""
+    if device == "cuda":
+        return round(torch.cuda.max_memory_allocated() / 2**20, 1)
+    unit = 2**20 if sys.platform == "darwin" else 2**10
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit, 1)
+
+
+def _definition(name: str) -> Row:
+    """What a recipe says itself, so that a new field with a default changes no hash."""
+    if name in BASELINES:
+        return asdict(Baseline())
+    recipe = RECIPES[name]
+    own = [item.name for item in fields(Recipe) if getattr(recipe, item.name) != _default(item)]
+    return {k: v for k, v in asdict(recipe).items() if k in own and k not in PROSE | LENGTHS}
+
+
+def _default(item: Field[Any]) -> Any:
+    return item.default if item.default_factory is MISSING else item.default_factory()
+
+
+def _options(changes: Mapping[str, str]) -> list[str]:
+    return [f"--{name}={value}" for name, value in changes.items()]
+
+
+def read_sets(words: Sequence[str]) -> dict[str, list[str]]:
+    """``key=a,b`` as a mapping; a comma within brackets does not separate.
+
+    >>> read_sets(["code=8,16", "encoder.hidden=[64,64],[128]"])
+    {'code': ['8', '16'], 'encoder.hidden': ['[64,64]', '[128]']}
+
+    Raises:
+        ValueError: for a word without a key or a value, or the same key twice.
+    """
+    found: dict[str, list[str]] = {}
+    for word in words:
+        key, equals, values = word.partition("=")
+        parts = re.split(r",(?![^\[{]*[\]}])", values)
+        if not (key and equals and all(parts)) or key in found:
+            raise ValueError(f"Expected --set key=a,b with each key once but got {word!r}.")
+        found[key.removeprefix("--")] = parts
+    return found
+
+
+def read_seeds(text: str) -> list[int]:
+    """``0:5`` or ``0,3,4`` as integers.
+
+    >>> read_seeds("0:3"), read_seeds("7"), read_seeds("1,4")
+    ([0, 1, 2], [7], [1, 4])
+
+    Raises:
+        ValueError: for anything else, and for a range without seeds.
+    """
+    try:
+        if ":" in text:
+            first, last = (int(word) for word in text.split(":"))
+            seeds = list(range(first, last))
+        else:
+            seeds = [int(word) for word in text.split(",")]
+    except ValueError:
+        raise ValueError(f"Expected --seeds such as 0:5 or 0,1,4 but got {text!r}.") from None
+    if not seeds:
+        raise ValueError(f"Expected a range with at least one seed but got {text!r}.")
+    return seeds
