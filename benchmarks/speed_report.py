@@ -22,6 +22,33 @@ def speed_table(rows: Iterable[Row]) -> str:
     return HEAD + "".join(map(_line, rows))
 
 
+def summary(rows: Iterable[Row]) -> str:
+    """Markdown: a line for each case, a column for each arm, the median ratio and its quartiles.
+
+    Of what a sweep varies only the point with the recipe's K and D and a batch of 20 is shown; of
+    cases measured twice, the first.
+    """
+    kept = [row for row in rows if row["hidden"] is None or _named(row)]
+    arms = list(dict.fromkeys(row["arm"] for row in kept))
+    table: dict[str, dict[str, str]] = {}
+    for row in kept:
+        low, high = row["ratio_quartiles"]
+        own = row["arm"] == row["base"]
+        cell = "1" if own else f"{row['ratio']:.2f} ({low:.2f} to {high:.2f})"
+        case = _case(row).replace("\n", ", ") + f", {row['precision']}"
+        table.setdefault(case, {}).setdefault(row["arm"], cell)
+    head = f"| recipe and sizes | {' | '.join(arms)} |\n{'|---' * (len(arms) + 1)}|\n"
+    lines = [
+        f"| {case} | {' | '.join(cells.get(arm, '-') for arm in arms)} |\n"
+        for case, cells in table.items()
+    ]
+    return head + "".join(lines)
+
+
+def _named(row: Row) -> bool:
+    return (row["batch"], row["clusters"] or 10, row["code"]) == (20, 10, 64)
+
+
 def draw_growth(rows: Sequence[Row], size: str, ax: Axes | None = None) -> Axes:
     """Microseconds a step against a size that was swept, a line for each arm.
 

@@ -7,12 +7,15 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
+from priorzoo.benchmarks.speed_report import summary
+
 Row = Mapping[str, Any]
 
 ROWS = Path(__file__).parent / "results"
 BEGIN, END = "<!-- results -->", "<!-- /results -->"
 PLANES, END_PLANES = "<!-- planes -->", "<!-- /planes -->"
 FACTORS, END_FACTORS = "<!-- factors -->", "<!-- /factors -->"
+SPEED, END_SPEED = "<!-- speed -->", "<!-- /speed -->"
 FACTOR_HEAD = (
     "| command | steps | seeds | labels | assignment of test rows | regression on the same labels "
     "| regression on all | agreement on drawn rows |\n|---|---|---|---|---|---|---|---|\n"
@@ -73,8 +76,13 @@ def factor_table(rows: Iterable[Row]) -> str:
     return FACTOR_HEAD + "".join(lines)
 
 
-def write_readme(readme: Path, rows: Iterable[Row]) -> None:
+def write_readme(readme: Path, rows: Iterable[Row], timed: Iterable[Row] = ()) -> None:
     """Put each table between the README's two marks for it.
+
+    Args:
+        readme: the file.
+        rows: results of training.
+        timed: rows of the speed of a step.
 
     Raises:
         ValueError: for a file without them.
@@ -88,7 +96,9 @@ def write_readme(readme: Path, rows: Iterable[Row]) -> None:
     planes = f"{PLANES}\n{embedding_table(rows)}{END_PLANES}"
     text = re.sub(f"{PLANES}.*{END_PLANES}", lambda _: planes, text, flags=re.S)
     factors = f"{FACTORS}\n{factor_table(rows)}{END_FACTORS}"
-    readme.write_text(re.sub(f"{FACTORS}.*{END_FACTORS}", lambda _: factors, text, flags=re.S))
+    text = re.sub(f"{FACTORS}.*{END_FACTORS}", lambda _: factors, text, flags=re.S)
+    speeds = f"{SPEED}\n{summary(timed)}{END_SPEED}"
+    readme.write_text(re.sub(f"{SPEED}.*{END_SPEED}", lambda _: speeds, text, flags=re.S))
 
 
 def _line(rows: Sequence[Row]) -> str:
@@ -179,4 +189,4 @@ def _plane(planes: Sequence[Mapping[str, float]]) -> list[str]:
 
 
 if __name__ == "__main__":
-    write_readme(Path(__file__).parents[1] / "README.md", read_rows())
+    write_readme(Path(__file__).parents[1] / "README.md", read_rows(), read_rows(kind="speed"))

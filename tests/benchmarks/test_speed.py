@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from priorzoo.benchmarks import cli, tables
+from priorzoo.benchmarks import cli, speed_report, tables
 from priorzoo.benchmarks.yardsticks import HandGMVAE, HandVAE
 from priorzoo.guides import ClusterThenCode, Code
 from priorzoo.inference import ELBO
@@ -76,11 +76,23 @@ def test_bench_speed_writes_rows_a_table_and_figures(tmp_path, capsys):
     assert (figures / "speed-ratios.png").stat().st_size > 1000
 
 
+def test_a_summary_has_a_line_for_each_case_and_a_column_for_each_arm():
+    common = {"recipe": "gmvae", "clusters": 10, "code": 64, "precision": "float32", "base": "a"}
+    quartiles = {"ratio_quartiles": [0.5, 0.75]}
+    rows = [
+        {**common, **quartiles, "hidden": None, "batch": 100, "arm": "a", "ratio": 1.0},
+        {**common, **quartiles, "hidden": None, "batch": 100, "arm": "b", "ratio": 0.6},
+        {**common, **quartiles, "hidden": [64], "batch": 20, "arm": "a", "ratio": 1.0},
+        {**common, **quartiles, "hidden": [64], "batch": 40, "arm": "a", "ratio": 1.0},  # a sweep's
+        {**common, **quartiles, "hidden": None, "batch": 100, "arm": "b", "ratio": 9.0},  # again
+    ]
+    head, _, one, other = speed_report.summary(rows).splitlines()
+    assert head == "| recipe and sizes | a | b |"
+    assert one == "| gmvae, B = 100, K = 10, D = 64, float32 | 1 | 0.60 (0.50 to 0.75) |"
+    assert other == "| gmvae, B = 20, K = 10, D = 64, 64, float32 | 1 | - |"
+
+
 def test_bench_refuses_what_it_does_not_know(capsys):
-    for words, hint in (
-        (["bench"], "speed"),
-        (["bench", "sped"], "speed"),
-        (["bench", "speed", "--recipes", "[gmvea]"], "'gmvae'"),
-    ):
+    for words, hint in ((["bench", "speed", "--recipes", "[gmvea]"], "'gmvae'"),):
         assert cli.main(words) == 2
         assert hint in capsys.readouterr().err
