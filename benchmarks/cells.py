@@ -259,9 +259,8 @@ def _figures(cell: Cell, run: runs.Run, rows: Dataset, out: Path) -> list[str]:
     """Small copies of the figures that a page shows, for the first seed."""
     from PIL import Image
 
-    drawn = plots.draw_run(run, rows)
     kept: list[str] = []
-    for path in drawn if cell.seed == 0 else []:
+    for path in plots.draw_run(run, rows) if cell.seed == 0 else []:
         if path.stem.startswith(SHOWN):
             copy = out / "figures" / f"{cell.name}-{path.stem}.png"
             copy.parent.mkdir(exist_ok=True)
