@@ -180,7 +180,7 @@ def draw_terms(history: Sequence[Mapping[str, Any]], ax: Axes | None = None) -> 
     if kls or factors:
         _draw_kls(_split(ax), history, kls, factors)
     _curves(ax, history, {"elbo": "$-$ELBO", "reconstruction": "$-$reconstruction"}, -1, HUES)
-    crop(ax)
+    _crop(ax)
     ax.tick_params(labelbottom=not (kls or factors))
     ax.set(xlabel="" if kls or factors else "step", ylabel="nats per datum")
     found = [split for split in DASHES if any(row["split"] == split for row in history)]
@@ -230,7 +230,7 @@ def _curves(
             ax.plot(steps, values, dashes, color=hue, label=label, linewidth=1.2, marker=dot)
 
 
-def crop(ax: Axes) -> None:
+def _crop(ax: Axes) -> None:
     """Fits the ordinate to what follows the first tenth of the abscissa."""
     points = np.concatenate([line.get_xydata() for line in ax.lines])
     points = points[np.isfinite(points).all(1)]

@@ -3,11 +3,11 @@
 import csv
 from collections.abc import Mapping, Sequence
 from statistics import mean
-from typing import Any
 
+import numpy as np
 from matplotlib.axes import Axes
 
-from priorzoo.benchmarks.figures import crop, new_axes
+from priorzoo.benchmarks.figures import new_axes
 from priorzoo.benchmarks.report_groups import Group, deviation
 from priorzoo.benchmarks.tables import ROWS, Row
 
@@ -20,6 +20,10 @@ LOGGED: Mapping[tuple[str, str | None], str] = {
     ("gmvae", "16"): "gmvae_k=16",
 }
 Points = Sequence[tuple[float, float]]
+# The hues of the figures but for the lightest two, which would be lost where a dark page inverts
+# the charts.
+HUES = ["#332288", "#cc6677", "#117733", "#3399cc", "#aa8822"]
+HUES += ["#882255", "#44aa99", "#bb5500", "#aa4499", "#444444"]
 
 
 def longest(groups: Sequence[Group]) -> list[Group]:
@@ -81,10 +85,23 @@ def draw_curves(
         return None
     for title, points in dashed.items():
         ax.plot(*zip(*points, strict=True), "--", color=hues[title], linewidth=1.1)
-    crop(ax)
+    _fit(ax)
     _plain(ax)
-    ax.set(xscale="log", xlabel="steps", title=axis_title(name))
+    ax.set(xlabel="steps", title=axis_title(name))
     return ax
+
+
+def _fit(ax: Axes) -> None:
+    """Fits the ordinate to what follows the first tenth of each line's steps."""
+    steps = [np.asarray(line.get_xdata(), float) for line in ax.lines]
+    values = [np.asarray(line.get_ydata(), float) for line in ax.lines]
+    late = np.concatenate([y[x >= 0.1 * x.max()] for x, y in zip(steps, values, strict=True)])
+    late = late[np.isfinite(late)]
+    if len(late):
+        margin = 0.05 * np.ptp(late) or 0.05
+        ax.set_ylim(late.min() - margin, late.max() + margin)
+    spread = np.concatenate(steps)
+    ax.set_xscale("log" if spread.min() > 0 and spread.max() > 10 * spread.min() else "linear")
 
 
 def _plain(ax: Axes) -> None:
@@ -117,12 +134,12 @@ def logged(groups: Sequence[Group], name: str) -> dict[str, Points]:
 def draw_gradients(rows: Sequence[Row], hues: Mapping[str, str]) -> Axes:
     """The variance of each estimator by expectation, on a logarithmic scale."""
     places = list(dict.fromkeys(row["expectation"] for row in rows))
-    ax = new_axes(6.4, 1.2 + 0.42 * len(places))
+    ax = new_axes(6.4, 1.0 + 0.065 * len(hues) * len(places))
     for index, (estimator, hue) in enumerate(hues.items()):
         mine = [row for row in rows if row["estimator"] == estimator]
-        marks: dict[str, Any] = {"color": hue, "marker": "os^Dv"[index % 5], "alpha": 0.85}
-        at = [places.index(row["expectation"]) for row in mine]
-        ax.plot([row["variance"] for row in mine], at, ls="", **marks)
+        apart = 0.8 * ((index + 0.5) / len(hues) - 0.5)
+        at = [places.index(row["expectation"]) + apart for row in mine]
+        ax.plot([row["variance"] for row in mine], at, "o", color=hue, markersize=5)
     ax.set_yticks(range(len(places)), places, fontsize="small", parse_math=False)
     ax.invert_yaxis()
     _plain(ax)

@@ -46,11 +46,17 @@ def gradient_table(rows: Iterable[Row]) -> Table:
 
 def step_table(rows: Iterable[Row]) -> Table:
     """:func:`speed_table` in cells, each ordered by the number that it begins with, if it does."""
+    plain = [{name: _barred(value) for name, value in row.items()} for row in rows]
     head, _, *lines = (
         line.removeprefix("| ").removesuffix(" |").split(" | ")
-        for line in speed_table(rows).splitlines()
+        for line in speed_table(plain).splitlines()
     )
     return Table(tuple(head), tuple(tuple(map(_number, line)) for line in lines))
+
+
+def _barred(value: Any) -> Any:
+    """With a look-alike for the bar, which would begin a cell."""
+    return value.replace("|", "\N{BROKEN BAR}") if isinstance(value, str) else value
 
 
 def _number(text: str) -> Cell:

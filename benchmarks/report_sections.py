@@ -16,7 +16,7 @@ from matplotlib.axes import Axes
 from priorzoo.benchmarks import report_figures as draw
 from priorzoo.benchmarks import report_measured as measured
 from priorzoo.benchmarks import report_rows, speed_report
-from priorzoo.benchmarks.figures import HUES, save
+from priorzoo.benchmarks.figures import save
 from priorzoo.benchmarks.papers import Paper
 from priorzoo.benchmarks.report_groups import Group, group_rows
 from priorzoo.benchmarks.report_tables import Cell, Table, paper_records, paper_table
@@ -24,6 +24,7 @@ from priorzoo.benchmarks.tables import Row
 
 VERDICTS = ("met", "short", "not comparable")
 OTHERS = Paper("other", "Other runs", "Recipes that no paper here names", ())
+ABREAST = 3  # recipes in one figure of ratios
 SHU = "shu"  # the paper beside which its author's logs are drawn
 
 
@@ -105,7 +106,7 @@ def _curves(paper: Paper, groups: Sequence[Group]) -> list[Image]:
     dashed = {name: draw.logged(groups, name) if paper.name == SHU else {} for name in paper.curves}
     named = {group.line.title for group in runs}.union(*dashed.values())
     titles = [t for t in dict.fromkeys(group.line.title for group in groups) if t in named]
-    hues = dict(zip(titles, cycle(HUES), strict=False))
+    hues = dict(zip(titles, cycle(draw.HUES), strict=False))
     charts = []
     for name in paper.curves:
         axes = draw.draw_curves(runs, name, hues, dashed[name])
@@ -144,7 +145,7 @@ def of_measurements(found: report_rows.Found) -> Iterator[Section]:
         yield _speed(found.speed)
     if found.gradients:
         estimators = dict.fromkeys(row["estimator"] for row in found.gradients)
-        hues = dict(zip(estimators, cycle(HUES), strict=False))
+        hues = dict(zip(estimators, cycle(draw.HUES), strict=False))
         words = f"variance of {', '.join(estimators)}"
         chart = Image(_drawn(draw.draw_gradients(found.gradients, hues)), words, hues)
         yield Section(
@@ -172,16 +173,29 @@ def _speed(rows: Sequence[Row]) -> Section:
 
 
 def _speed_charts(rows: Sequence[Row]) -> list[Image]:
-    parts: dict[tuple[str, ...], list[Row]] = {}
+    """For each device and precision the ratios, and the growth with the sizes that were swept."""
+    machines: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
-        key = tuple(str(row.get(name)) for name in ("recipe", "device", "precision"))
-        parts.setdefault(key, []).append(row)
+        machines.setdefault((row["device"], str(row.get("precision"))), []).append(row)
     charts = []
-    with TemporaryDirectory() as folder:
-        for index, (key, mine) in enumerate(parts.items()):
-            for path in speed_report.draw_speed(mine, Path(folder, str(index))):
-                charts.append(Image(_uri(path), f"{path.stem}: {', '.join(key)}"))
+    for machine, mine in machines.items():
+        recipes = list(dict.fromkeys(row["recipe"] for row in mine))
+        parts = {name: [row for row in mine if row["recipe"] == name] for name in recipes}
+        swept = {name: _swept(part) for name, part in parts.items()}
+        for first in range(0, len(recipes), ABREAST):
+            shown = recipes[first : first + ABREAST]
+            plain = [r for n in shown for r in parts[n] if not (swept[n] and r["hidden"])]
+            words = f"time of a step by that of the yardstick: {', '.join((*shown, *machine))}"
+            charts += [Image(_drawn(speed_report.draw_ratios(plain)), words)] if plain else []
+        for name, sizes in swept.items():
+            for size in sizes:
+                words = f"time of a step by {size}: {', '.join((name, *machine))}"
+                charts.append(Image(_drawn(speed_report.draw_growth(parts[name], size)), words))
     return charts
+
+
+def _swept(rows: Sequence[Row]) -> list[str]:
+    return [size for size in speed_report.SIZES if len({row[size] for row in rows}) > 2]
 
 
 def _drawn(axes: Axes) -> str:

@@ -141,14 +141,16 @@ def _record(group: Group) -> dict[str, Any]:
     }
     for measure in group.line.measures:
         values, title = group.values(measure), measure.title
-        published = None if group.other else measure.published_at(group.steps)
         record |= {
             title: mean(values) if values else "",
             f"{title}: sd": deviation(values) if len(values) > 1 else "",
-            f"{title}: published": "" if published is None else published,
-            f"{title}: protocol": "" if group.other else measure.protocol,
-            f"{title}: verdict": group.verdict(measure),
         }
+        if measure.published is not None and not group.other:
+            record |= {
+                f"{title}: published": measure.published_at(group.steps),
+                f"{title}: protocol": measure.protocol,
+            }
+        record |= {f"{title}: verdict": verdict} if (verdict := group.verdict(measure)) else {}
     used, seconds = _used(group), _seconds(group)
     return record | {
         "used K": used.text if used.value is not None else "",
