@@ -1,5 +1,5 @@
-"""The command line: ``priorzoo list``, ``train``, ``evaluate``, ``plot``, ``sample``
-and ``bench``."""
+"""The command line: ``priorzoo list``, ``train``, ``evaluate``, ``plot``, ``sample``, ``bench``
+and ``report``."""
 
 import inspect
 import json
@@ -35,7 +35,9 @@ from priorzoo.benchmarks.options import (
     unknown_name,
 )
 from priorzoo.benchmarks.papers import Budget
+from priorzoo.benchmarks.published import PAPERS
 from priorzoo.benchmarks.recipes import RECIPES
+from priorzoo.benchmarks.report import write_report
 from priorzoo.inference import Stream, draw
 from priorzoo.inference.step import Precision
 
@@ -49,6 +51,7 @@ USAGE = """priorzoo: variational autoencoders with structured priors
   priorzoo bench RECIPE|PAPER|all ... [--budget quick] [--seeds 0:5] [--set KEY=A,B] [--jobs N]
   priorzoo bench speed [--recipes NAMES] [--sweep] [--rows FILE] [--figures DIR]
   priorzoo bench estimators [--draws N] [--rows FILE]
+  priorzoo report DIR [--out site]
 
 priorzoo COMMAND --help tells more; priorzoo train RECIPE --help names every setting of a recipe."""
 
@@ -256,6 +259,15 @@ def bench_speed(words: Sequence[str]) -> None:
             print(path)
 
 
+def report(words: Sequence[str]) -> None:
+    """Make one page of all rows of a folder beside the published figures."""
+    parser = new_parser("report", "Make a page, Markdown and CSV of rows beside what is published.")
+    parser.add_argument("folder", type=str, help="of rows, such as --out of bench")
+    parser.add_argument("--out", type=str, default="site", help="folder of the page")
+    settings = parse(parser, words)
+    print(write_report(Path(settings.folder), Path(settings.out), PAPERS))
+
+
 PLACES = ("--seed", "--out", "--rows", "--data-root", "--device")
 
 COMMANDS: Mapping[str, Callable[[Sequence[str]], None]] = {
@@ -265,6 +277,7 @@ COMMANDS: Mapping[str, Callable[[Sequence[str]], None]] = {
     "plot": plot,
     "sample": sample,
     "bench": bench,
+    "report": report,
 }
 
 

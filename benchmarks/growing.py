@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from priorzoo.benchmarks import data, metrics
+from priorzoo.benchmarks.cells import FORMAT
 from priorzoo.benchmarks.tables import append_row
 from priorzoo.guides import CollapsedCode
 from priorzoo.inference import (
@@ -134,7 +135,8 @@ def train(settings: Settings, seed: int, root: str | None = None) -> dict[str, A
         "terms": evaluate(model, guide, tests, seed=seed),
         "metrics": metrics.score(probabilities, rows.y_test)
         | {"active_clusters": float(model.active.sum())},
-        "history": moves,
+        "format": FORMAT,
+        "moves": moves,
     }
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib.axes import Axes
+from matplotlib.ticker import NullLocator
 
 from priorzoo.benchmarks.figures import HUES, new_axes, save
 
@@ -68,7 +69,13 @@ def draw_growth(rows: Sequence[Row], size: str, ax: Axes | None = None) -> Axes:
         ax.plot(*zip(*points, strict=True), marker="o", color=colour, label=arm)
     first = widest[0]
     ax.set(xscale="log", yscale="log", xlabel=SIZES[size], ylabel="microseconds a step")
-    ax.set_title(f"{first['recipe']}, {', '.join(f'{name} {first[name]}' for name in fixed)}")
+    sizes = sorted({row[size] for row in widest})
+    ax.set_xticks(sizes, [str(value) for value in sizes])
+    ax.xaxis.set_minor_locator(NullLocator())
+    ax.set_title(
+        f"{first['recipe']}, {', '.join(f'{name} {first[name]}' for name in fixed)}",
+        parse_math=False,
+    )
     ax.legend(frameon=False)
     return ax
 
@@ -77,7 +84,7 @@ def draw_ratios(rows: Sequence[Row], ax: Axes | None = None) -> Axes:
     """Time of each arm by that of the yardstick, a group of bars for each case, with quartiles."""
     cases = list(dict.fromkeys(map(_case, rows)))
     arms = list(dict.fromkeys(row["arm"] for row in rows))
-    ax = new_axes(2 + 1.4 * len(cases), 3.5) if ax is None else ax
+    ax = new_axes(max(5.5, 2 + 1.6 * len(cases)), 4) if ax is None else ax
     width = 0.8 / len(arms)
     for place, (arm, colour) in enumerate(zip(arms, HUES, strict=False)):
         mine = [row for row in rows if row["arm"] == arm]
@@ -87,9 +94,9 @@ def draw_ratios(rows: Sequence[Row], ax: Axes | None = None) -> Axes:
         high = [row["ratio_quartiles"][1] - row["ratio"] for row in mine]
         ax.bar(across, heights, width, yerr=[low, high], color=colour, label=arm)
     ax.axhline(1, color="black", linewidth=0.8)
-    ax.set_xticks(range(len(cases)), cases)
+    ax.set_xticks(range(len(cases)), cases, fontsize="small", parse_math=False)
     ax.set_ylabel("time of a step, yardstick = 1")
-    ax.legend(frameon=False)
+    ax.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
     return ax
 
 

@@ -23,7 +23,7 @@ def test_a_short_training_from_five_clusters_finds_eight_and_keeps_its_row(tmp_p
     assert row["command"] == (
         "python -m priorzoo.benchmarks.growing blobs:8 --steps 250 --every 200"
     )
-    assert [move["step"] for move in row["history"]] == [200, 250]
-    assert row["history"][0]["clusters"] == 5
-    assert row["history"][0]["births"] + row["history"][0]["splits"] >= 3
+    assert [move["step"] for move in row["moves"]] == [200, 250]
+    assert row["moves"][0]["clusters"] == 5
+    assert row["moves"][0]["births"] + row["moves"][0]["splits"] >= 3
     assert row["metrics"]["ari"] > 0.9
