@@ -113,7 +113,7 @@ class Component(TorchDistribution):
     def expected_log_prob(self, mean: Tensor, variance: Tensor | float) -> Tensor:
         """Average of the log density over z of such a mean and variance."""
         spread = (mean - self.loc).square() + variance
-        return (self.offset - math.log(2 * math.pi) - self.precision * spread) / 2
+        return (self.offset - math.log(2 * math.pi)) / 2 - self.precision / 2 * spread
 
 
 @register_kl(torch.distributions.Normal, Component)  # type: ignore[untyped-decorator]

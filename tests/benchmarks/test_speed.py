@@ -5,7 +5,8 @@ import json
 import pytest
 import torch
 
-from priorzoo.benchmarks import cli, tables
+from priorzoo.benchmarks import cli, speed, tables
+from priorzoo.benchmarks.building import build_pair
 from priorzoo.benchmarks.yardsticks import HandGMVAE, HandVAE
 from priorzoo.guides import ClusterThenCode, Code
 from priorzoo.inference import ELBO
@@ -74,6 +75,34 @@ def test_bench_speed_writes_rows_a_table_and_figures(tmp_path, capsys):
     assert tables.read_rows(rows.parent, "speed") == measured
     assert "| hand-written |" in capsys.readouterr().out
     assert (figures / "speed-ratios.png").stat().st_size > 1000
+
+
+def test_a_mixture_is_timed_beside_the_vae_of_its_networks():
+    """Which differs from it by the globals alone, and in that its step does less."""
+    (case,) = speed.cases(["digits-factorial"], ["small"], False, "float32", clusters=5)
+    mixture, plain = (
+        build_pair(recipe, speed.SHAPE)
+        for recipe in (case.settings(), speed.without_mixture(case.settings()))
+    )
+    for ours, theirs in zip(mixture, plain, strict=True):
+        shapes = {name: p.shape for name, p in ours.named_parameters()}
+        own = {name: p.shape for name, p in theirs.named_parameters()}
+        assert own.items() <= shapes.items()
+        assert {name.partition(".")[0] for name in shapes.keys() - own} <= {"weights", "components"}
+    arms = ["plain", "eager"]
+    rows = list(speed.measure(case, torch.device("cpu"), rounds=2, steps=1, arms=arms))
+    assert [(row["arm"], row["base"], row["clusters"]) for row in rows] == [
+        ("plain", "plain", 5),
+        ("eager", "plain", 5),
+    ]
+    assert rows[0]["operations"] < rows[1]["operations"]
+    assert rows[1]["ratio_quartiles"][0] <= rows[1]["ratio"] <= rows[1]["ratio_quartiles"][1]
+
+
+def test_only_mixtures_of_one_number_take_it():
+    names = ["vae", "gmvae", "factorial-faces"]
+    found = [case.clusters for case in speed.cases(names, ["small"], False, "float32", 7)]
+    assert found == [None, 7, None]
 
 
 def test_bench_refuses_what_it_does_not_know(capsys):
