@@ -174,7 +174,7 @@ def build_arms(recipe: Recipe, device: torch.device) -> dict[str, Callable[[], A
     """What can be measured for a recipe, by name, each still to be built.
 
     ``hand-written`` and ``hand-written, compiled`` where there is such a yardstick; for a factorial
-    mixture ``plain`` and ``plain, compiled``, the VAE of its networks, code and likelihood;
+    mixture ``plain`` and ``plain-compiled``, the VAE of its networks, code and likelihood;
     ``eager``, ``compiled`` and, on a GPU, ``cudagraph``, the ways to run our step; ``pyro``, stock
     SVI with Pyro's own bound and optimiser; ``pythae``, that library's VAE, where it is installed.
     """
@@ -194,7 +194,7 @@ def build_arms(recipe: Recipe, device: torch.device) -> dict[str, Callable[[], A
     if mixture:
         found |= {
             PLAIN: lambda: _ours(plain, data, "eager"),
-            f"{PLAIN}, compiled": lambda: _ours(plain, data, "compiled"),
+            f"{PLAIN}-compiled": lambda: _ours(plain, data, "compiled"),
         }
     found |= {
         "eager": lambda: _ours(recipe, data, "eager"),

@@ -6,6 +6,7 @@ from dataclasses import asdict, replace
 import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
 
 from priorzoo.benchmarks import cli, data, factorial, plots, runs
 from priorzoo.benchmarks.course import Course
@@ -175,3 +176,52 @@ def test_one_factor_is_scored_like_any_clustering(tmp_path, capsys):
 def test_celeba_says_what_it_lacks(tmp_path):
     with pytest.raises(FileNotFoundError, match="No readable CelebA"):
         data.load("celeba:smiling", tmp_path)
+
+
+def swept(clusters, seed, elbo, **changes):
+    terms = {"kl[r_1]": 1.5, "kl[z_1]": 20.0, "reconstruction": elbo + 21.5, "elbo": elbo}
+    settings = {"data": "mnist", "model": {"init_args": {"clusters": clusters}}}
+    row = {"recipe": "factorial", "steps": 500, "settings": settings, "seed": seed}
+    return row | {"terms": terms | {"globals": 7.0}} | changes
+
+
+def test_a_sweep_shows_mean_and_deviation_of_each_part():
+    """Seeds at -90 and -86 have the mean -88 and the deviation sqrt(8); one seed has no band."""
+    rows = [swept(16, 0, -90.0), swept(64, 0, -85.0), swept(16, 1, -86.0)]
+    ax = factorial.draw_sweep(rows)
+    panels = {panel.get_ylabel(): panel for panel in ax.figure.axes}
+    expected = {"ELBO": (-88, -85), "reconstruction": (-66.5, -63.5), "KL[z]": (20, 20)}
+    for name, heights in (expected | {"KL[r]": (1.5, 1.5)}).items():
+        panel = panels.pop(f"{name}, nats")
+        assert panel.lines[0].get_xdata().tolist() == [16, 64]
+        assert panel.lines[0].get_ydata() == pytest.approx(heights)
+        assert panel.get_xscale() == "log"
+        edges = panel.collections[0].get_paths()[0].vertices
+        spread = 8**0.5 if name in ("ELBO", "reconstruction") else 0.0
+        first = edges[edges[:, 0] == 16, 1]
+        assert (first.min(), first.max()) == pytest.approx(
+            (heights[0] - spread, heights[0] + spread)
+        )
+        assert np.ptp(edges[edges[:, 0] == 64, 1]) == 0
+    assert not panels
+    assert ax.figure.get_suptitle() == (
+        "factorial on mnist, 500 steps; mean and deviation of 1 to 2 seeds for each K"
+    )
+    assert (
+        factorial.draw_sweep(rows[:2], Figure().subplots())
+        .figure.get_suptitle()
+        .endswith("1 seed for each K")
+    )
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        ([], "got none"),
+        ([swept(4, 0, -9.0), swept(8, 0, -9.0, steps=900)], "one recipe, data set and number"),
+        ([swept([4, 4], 0, -9.0)], r"one factor but got clusters=\[4, 4\]"),
+    ],
+)
+def test_a_sweep_does_not_mix_what_cannot_be_compared(rows, said):
+    with pytest.raises(ValueError, match=said):
+        factorial.draw_sweep(rows)
