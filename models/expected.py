@@ -22,6 +22,21 @@ class Proportions(dist.Dirichlet):
         return heights / heights.sum(-1, keepdim=True)
 
 
+class Wishart(dist.Wishart):
+    """Wishart drawn by Bartlett's decomposition and nothing more.
+
+    torch's own sampler takes regular draws for singular ones: it warns of them, and draws again.
+    """
+
+    def rsample(self, sample_shape: Size = torch.Size()) -> Tensor:
+        *batch, size, _ = self._extended_shape(sample_shape)
+        degrees = self.df[..., None] - torch.arange(size, device=self.df.device)
+        lengths = dist.Chi2(degrees.expand(*batch, size)).rsample().sqrt()
+        noise = torch.randn(*batch, size, size, dtype=self.df.dtype, device=self.df.device)
+        root = self.scale_tril @ (noise.tril(-1) + lengths.diag_embed())
+        return root @ root.mT
+
+
 class Choice(dist.Categorical):
     r"""Categorical whose log probabilities are *expected* ones, and so need not sum to 1.
 
