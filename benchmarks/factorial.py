@@ -87,11 +87,17 @@ def judge(
 
 
 def _regression(x: Tensor, labels: Tensor) -> Any:
-    """Logistic regression on the first hundred principal components of the pixels."""
+    """Logistic regression on the first hundred principal components of the pixels.
+
+    Of labels of one class, what says that class.
+    """
     from sklearn.decomposition import PCA
+    from sklearn.dummy import DummyClassifier
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
 
+    if len(labels.unique()) == 1:
+        return DummyClassifier().fit(x.numpy(), labels.numpy())
     components = min(100, len(x) // 2)
     return make_pipeline(PCA(components, random_state=0), LogisticRegression(max_iter=5000)).fit(
         x.numpy(), labels.numpy()

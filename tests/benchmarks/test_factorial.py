@@ -173,11 +173,6 @@ def test_one_factor_is_scored_like_any_clustering(tmp_path, capsys):
     assert cli.main(["sample", out, "--cluster", "1", "--n", "3"]) == 0
 
 
-def test_celeba_says_what_it_lacks(tmp_path):
-    with pytest.raises(FileNotFoundError, match="No readable CelebA"):
-        data.load("celeba:smiling", tmp_path)
-
-
 def swept(clusters, seed, elbo, **changes):
     terms = {"kl[r_1]": 1.5, "kl[z_1]": 20.0, "reconstruction": elbo + 21.5, "elbo": elbo}
     settings = {"data": "mnist", "model": {"init_args": {"clusters": clusters}}}
