@@ -297,7 +297,8 @@ def _stock(recipe: Recipe, data: Tensor) -> Arm:
     model, guide = build_pair(recipe, SHAPE)
     model.to(data.device)
     guide.to(data.device)
-    bound = TraceEnum_ELBO if enumerates(model, guide, data[:2]) else Trace_ELBO
+    site = "r_1" if _kind(recipe) == "FactorialMixture" else "y"
+    bound = TraceEnum_ELBO if enumerates(model, guide, data[:2], site) else Trace_ELBO
     transform = _transform(recipe) or (lambda x: x)
     pyro.clear_param_store()
 

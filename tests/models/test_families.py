@@ -2,12 +2,14 @@ import numpy as np
 import pytest
 import torch
 from pyro import poutine
+from pyro.distributions import Laplace as PyroLaplace
+from pyro.distributions import Normal as PyroNormal
 from scipy import integrate, stats
 from torch.distributions import Dirichlet as TorchDirichlet
 from torch.distributions import Gamma as TorchGamma
-from torch.distributions import MultivariateNormal, Normal, kl_divergence
+from torch.distributions import Independent, MultivariateNormal, Normal, kl_divergence
 
-from priorzoo.models.expected import Choice, Component, Proportions
+from priorzoo.models.expected import Choice, Component, DiagonalComponent, Proportions
 from priorzoo.models.families import (
     Dirichlet,
     Family,
@@ -229,6 +231,44 @@ def test_component_of_a_draw_is_normal():
     drawn = component.rsample((100_000,))
     assert ((drawn.mean(0) - mu) * (1e5 * alpha).sqrt()).abs().max() < 5
     torch.testing.assert_close(drawn.var(0) * alpha, torch.ones(5).double(), rtol=0.05, atol=0)
+
+
+def test_summed_scores_are_those_of_each_dimension():
+    """Also where mean and component are a thousand standard deviations from zero."""
+    loc = torch.randn(3, 1, 6) + torch.tensor([0.0, 1000.0])[:, None, None, None]  # (2, 3, 1, 6)
+    component = Component(loc, torch.rand(6) + 0.5, torch.randn(3, 1, 6)).expand((2, 3, 5, 6))
+    q = PyroNormal(loc[:, 0] + torch.randn(2, 5, 6), torch.rand(5, 6) + 0.1).to_event(1)
+    each = component.expected_log_prob(
+        q.base_dist.loc[:, None].double(), q.base_dist.variance[:, None].double()
+    )
+    mean, variance = q.base_dist.loc[:, None], q.base_dist.variance[:, None]
+    found = component.expected_score(mean, variance)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found.double(), each.sum(-1), rtol=1e-5, atol=1e-4)
+
+
+def test_divergence_from_a_diagonal_component_of_a_draw_is_that_from_a_normal():
+    mu, alpha = torch.randn(3, 1, 4).double(), torch.rand(3, 1, 4).double() + 0.1
+    component = Component.of(NormalGamma.statistics(mu, alpha), torch.float64)
+    told = DiagonalComponent(component, 1).expand((3, 5))
+    q = PyroNormal(torch.randn(5, 4).double(), torch.rand(5, 4).double() + 0.1).to_event(1)
+    twin = Independent(Normal(mu, alpha.rsqrt()).expand((3, 5, 4)), 1)
+    torch.testing.assert_close(kl_divergence(q.expand((3, 5)), told), kl_divergence(q, twin))
+    assert told.mean.shape == told.variance.shape == told.sample().shape == (3, 5, 4)
+    with pytest.raises(NotImplementedError):
+        kl_divergence(PyroLaplace(mu, 1.0).to_event(1), told)
+
+
+def test_choice_scores_any_values_of_any_batch():
+    logits = torch.randn(2, 1, 4)
+    choice = Choice(logits).expand((2, 5))
+    values = torch.randint(4, (3, 2, 5))
+    found = choice.log_prob(values)
+    expected = [
+        [[logits[i, 0, values[s, i, j]] for j in range(5)] for i in range(2)] for s in range(3)
+    ]
+    torch.testing.assert_close(found, torch.tensor(expected))
+    assert choice.log_prob(torch.arange(4)[:, None, None]).shape == (4, 2, 5)
 
 
 def test_choice_scores_without_normalising():
