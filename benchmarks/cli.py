@@ -235,6 +235,7 @@ def bench_speed(words: Sequence[str]) -> None:
     parser.add_argument("--sizes", type=list[str], default=list(speed.SIZES))
     parser.add_argument("--arms", type=list[str] | None, help="what to time; all by default")
     parser.add_argument("--sweep", action="store_true", help="vary K, batch and code of --recipes")
+    parser.add_argument("--clusters", type=int | None, help="K of one mixture; else the recipe's")
     parser.add_argument("--precision", type=Precision, default="float32")
     parser.add_argument("--rounds", type=int, default=15, help="of all arms by turns")
     parser.add_argument("--steps", type=int, default=10, help="of each arm in a round")
@@ -245,7 +246,8 @@ def bench_speed(words: Sequence[str]) -> None:
     device = runs.pick_device(settings.device)
     rows: list[Mapping[str, Any]] = []
     print(speed_report.HEAD, end="")
-    for case in speed.cases(settings.recipes, settings.sizes, settings.sweep, settings.precision):
+    sizes = settings.sizes, settings.sweep, settings.precision, settings.clusters
+    for case in speed.cases(settings.recipes, *sizes):
         limits = {"rounds": settings.rounds, "steps": settings.steps, "arms": settings.arms}
         for row in speed.measure(case, device, **limits):
             row = {"command": shlex.join(["priorzoo", "bench", "speed", *words]), **row}

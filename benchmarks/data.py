@@ -72,7 +72,7 @@ CATALOGUE: Mapping[str, Source] = {
         ("person", "pose", "expression", "eyes"),
     ),
     "celeba": Source(
-        "182,637 faces, 64 x 64 x 3, of three attributes; from torchvision's files",
+        "182,732 faces, 64 x 64 x 3, of three attributes; from torchvision's files",
         sources.celeba,
         tuple(sources.CELEBA),
     ),
@@ -190,13 +190,17 @@ def with_labels(rows: Dataset, names: Mapping[str, str], **settings: Any) -> Dat
     Raises:
         ValueError: for labels that the data set lacks.
     """
-    stem, named = rows.name.partition(":")[0], {}
-    for site, name in names.items():
-        other = load(f"{stem}:{name}", **settings)
-        if other.y_train is None or other.y_test is None:
-            raise ValueError(f"Expected labels {name!r} in {stem} but it has none.")
-        named[site] = (other.y_train, other.y_test)
+    stem = rows.name.partition(":")[0]
+    named = {site: _labels(stem, name, **settings) for site, name in names.items()}
     return replace(rows, named=named)
+
+
+def _labels(stem: str, name: str, **settings: Any) -> tuple[Tensor, Tensor]:
+    """Those to train on and to test with, alone: the rows would be there twice."""
+    rows = load(f"{stem}:{name}", **settings)
+    if rows.y_train is None or rows.y_test is None:
+        raise ValueError(f"Expected labels {name!r} in {stem} but it has none.")
+    return rows.y_train, rows.y_test
 
 
 def data_root(root: str | Path | None = None) -> Path:

@@ -1,27 +1,19 @@
-"""Figures and figures of merit of the factorial mixture: its factors, one by one."""
+"""Figures of merit of the factorial mixture: its factors, one by one."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
+from collections.abc import Mapping
 from typing import Any
 
 import torch
-from matplotlib.axes import Axes
-from pyro import poutine
 from torch import Tensor
 
-from priorzoo.benchmarks import metrics, pictures
+from priorzoo.benchmarks import metrics
 from priorzoo.benchmarks.data import Dataset
-from priorzoo.benchmarks.figures import HUES, OTHERS, new_axes
 from priorzoo.guides import FactorialCode
-from priorzoo.guides.factorial import FactorialPredictive
 from priorzoo.inference import cluster_probabilities, draw
-from priorzoo.inference.pairs import site_of
-from priorzoo.models import Dirichlet, FactorialMixture
+from priorzoo.models import FactorialMixture
 from priorzoo.models.factorial import factors
 
 JUDGED = 1_000  # drawn rows
-MEAN = 100  # samples that the mean of a cluster is taken over, as in the paper
-SHOWN = 10  # clusters along one side of a grid
 
 
 def score(
@@ -79,97 +71,18 @@ def judge(
 
 
 def _regression(x: Tensor, labels: Tensor) -> Any:
-    """Logistic regression on the first hundred principal components of the pixels."""
+    """Logistic regression on the first hundred principal components of the pixels.
+
+    Of labels of one class, what says that class.
+    """
     from sklearn.decomposition import PCA
+    from sklearn.dummy import DummyClassifier
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
 
+    if len(labels.unique()) == 1:
+        return DummyClassifier().fit(x.numpy(), labels.numpy())
     components = min(100, len(x) // 2)
     return make_pipeline(PCA(components, random_state=0), LogisticRegression(max_iter=5000)).fit(
         x.numpy(), labels.numpy()
     )
-
-
-def figures(
-    model: FactorialMixture, guide: FactorialCode, picture: tuple[int, ...]
-) -> Iterator[tuple[str, Callable[[], Axes]]]:
-    """Weights of each factor, and for pictures the means of its clusters and grids of factors."""
-    for i, *_ in factors(model.code, model.clusters):
-        counts, used = weights(model, guide, i)
-        yield f"weights_{i}", partial(draw_weights, counts, used)
-        shown = counts.where(used, 0.0).argsort(descending=True)[: min(SHOWN, int(used.sum()))]
-        if picture and len(shown):
-            made = cluster_samples(model, guide, f"r_{i}", shown.tolist())
-            yield f"clusters_{i}", partial(draw_moments, made, shown.tolist(), picture)
-    sizes = factors(model.code, model.clusters)
-    if picture and len(sizes) > 1:
-        rows, columns = (min(k, SHOWN) for _, k, _ in sizes[:2])
-        grid = attribute_grid(model, guide, rows, columns)
-        yield "grid", partial(pictures.draw_grid, grid, picture, columns)
-
-
-def weights(model: FactorialMixture, guide: FactorialCode, i: int) -> tuple[Tensor, Tensor]:
-    """Posterior mean weights ``(K_i,)`` of a factor, and which components are not pruned."""
-    story, _ = guide.predictive(model)
-    (counts,) = Dirichlet.usual(guide.weights[i - 1].detach())
-    return (counts / counts.sum()).float().cpu(), story.used(i).cpu()
-
-
-def cluster_samples(
-    model: FactorialMixture, guide: FactorialCode, site: str, clusters: Sequence[int]
-) -> Tensor:
-    """``(len(clusters), 100, P)`` decoded draws of each cluster, the other factors drawn too."""
-    story, _ = guide.predictive(model, prune=True)
-    return torch.stack([draw(story, MEAN, given={site: k}).cpu() for k in clusters])
-
-
-def attribute_grid(
-    model: FactorialMixture, guide: FactorialCode, rows: int, columns: int
-) -> Tensor:
-    """``(rows * columns, P)``: clusters of the first factor down, of the second across.
-
-    Everything else is held: each further factor has one code for the whole grid, and the codes of a
-    row or of a column are alike in it. Clusters are the first of each factor.
-    """
-    story, _ = guide.predictive(model, prune=True)
-    down = torch.arange(rows).repeat_interleave(columns)
-    across = torch.arange(columns).repeat(rows)
-    held: dict[str, Tensor | int] = {"r_1": down, "r_2": across}
-    sizes = factors(model.code, model.clusters)
-    given = {}
-    for i, clusters, _ in sizes:
-        count = clusters if i < 3 else 1
-        chosen = torch.arange(clusters) if i < 3 else None
-        z = _codes(story, i, count, chosen)
-        given[f"z_{i}"] = z[held[f"r_{i}"]] if i < 3 else z.expand(len(down), -1)
-    return draw(story, len(down), given={**held, **given}).cpu()
-
-
-def _codes(story: FactorialPredictive, i: int, count: int, clusters: Tensor | None) -> Tensor:
-    """``(count, D)`` draws of a factor's code, of these clusters if given."""
-    given = {} if clusters is None else {f"r_{i}": clusters.to(story.guide.unit.device)}
-    with torch.no_grad():
-        trace = poutine.trace(poutine.condition(story, data=given)).get_trace(size=count)
-    z: Tensor = site_of(trace, f"z_{i}")["value"]
-    return z
-
-
-def draw_weights(counts: Tensor, used: Tensor, ax: Axes | None = None) -> Axes:
-    """Posterior mean weights ``(K,)``, the heaviest first; pruned components are grey."""
-    order = counts.argsort(descending=True, stable=True)
-    ax = new_axes(5, 2.5) if ax is None else ax
-    colours = [HUES[0] if used[k] else OTHERS for k in order.tolist()]
-    ax.bar(range(len(order)), counts[order].tolist(), color=colours, width=0.9)
-    pruned = int((~used).sum())
-    ax.set(xlabel="component, by weight", ylabel="posterior mean weight")
-    ax.set_title(f"{len(order) - pruned} of {len(order)} components in use, {pruned} pruned")
-    return ax
-
-
-def draw_moments(samples: Tensor, clusters: Sequence[int], shape: Sequence[int]) -> Axes:
-    """A row a cluster: mean and standard deviation of ``(K, S, P)`` samples, then six of them."""
-    spread = samples.std(1, keepdim=True)
-    rows = torch.cat([samples.mean(1, keepdim=True), spread / spread.max(), samples[:, :6]], 1)
-    ax = pictures.draw_grid(rows.flatten(0, 1), shape, rows.shape[1])
-    ax.set_title(f"mean, deviation, samples of clusters {', '.join(map(str, clusters))}")
-    return ax

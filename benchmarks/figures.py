@@ -178,7 +178,8 @@ def draw_terms(history: Sequence[Mapping[str, Any]], ax: Axes | None = None) -> 
     kls = {term: f"KL{term[2:]}" for term in terms if term.startswith("kl[")}
     factors = {term: f"$-${term}" for term in terms if term.startswith("log p(")}
     if kls or factors:
-        _draw_kls(_split(ax), history, kls, factors)
+        lower = divide(ax, 2, height_ratios=(3, 2), hspace=0.05)[1]
+        _draw_kls(lower, history, kls, factors)
     _curves(ax, history, {"elbo": "$-$ELBO", "reconstruction": "$-$reconstruction"}, -1, HUES)
     _crop(ax)
     ax.tick_params(labelbottom=not (kls or factors))
@@ -203,16 +204,20 @@ def _draw_kls(
     _legend(ax)
 
 
-def _split(ax: Axes) -> Axes:
-    """Gives the lower part of the place of ``ax`` to new axes with the same abscissa."""
+def divide(ax: Axes, rows: int, columns: int = 1, **grid: Any) -> list[Axes]:
+    """Gives the place of ``ax`` to a grid of axes with its abscissa, of which it is the first.
+
+    Raises:
+        ValueError: for axes that were not made by ``subplots``.
+    """
     place = ax.get_subplotspec()
     if place is None:
         raise ValueError("Expected axes made by subplots; these have no place that can be split.")
-    parts = place.subgridspec(2, 1, height_ratios=(3, 2), hspace=0.05)
-    ax.set_subplotspec(parts[0])
+    inside = place.subgridspec(rows, columns, **grid)
+    ax.set_subplotspec(inside[0])
     figure = ax.get_figure()
     assert figure is not None
-    return figure.add_subplot(parts[1], sharex=ax)
+    return [ax, *(figure.add_subplot(inside[i], sharex=ax) for i in range(1, rows * columns))]
 
 
 def _curves(

@@ -86,14 +86,22 @@ def draw_components(
 
 
 def draw_grid(
-    images: Tensor, shape: Sequence[int], columns: int = 10, ax: Axes | None = None
+    images: Tensor,
+    shape: Sequence[int],
+    columns: int = 10,
+    ax: Axes | None = None,
+    rows: Sequence[str] = (),
+    heads: Sequence[str] = (),
 ) -> Axes:
-    """Images ``(N, P)``, row by row."""
+    """Images ``(N, P)``, row by row, with names of rows beside them and heads of columns above."""
     pictures, step = _pictures(images, shape), _width(shape) + GAP
-    rows = ceil(len(pictures) / columns)
-    ax = _canvas(ax, min(columns, len(pictures)) * step, rows * (1 + GAP))
+    down = 1 + GAP
+    ax = _canvas(ax, min(columns, len(pictures)) * step, ceil(len(pictures) / columns) * down)
     for cell, picture in enumerate(pictures):
-        _tile(ax, picture, cell % columns * step, cell // columns * (1 + GAP))
+        _tile(ax, picture, cell % columns * step, cell // columns * down)
+    middles = [left * step + _width(shape) / 2 for left in range(len(heads))]
+    ax.set_xticks(middles, heads, fontsize="small")
+    ax.set_yticks([top * down + 0.5 for top in range(len(rows))], rows, fontsize="small")
     return ax
 
 

@@ -9,7 +9,7 @@ import torch
 from matplotlib.axes import Axes
 from torch import Tensor
 
-from priorzoo.benchmarks import factorial, figures, pictures
+from priorzoo.benchmarks import factor_figures, figures, pictures
 from priorzoo.benchmarks.data import Dataset
 from priorzoo.benchmarks.runs import Run
 from priorzoo.guides import FactorialCode
@@ -109,7 +109,8 @@ def _figures(
         samples = draw(run.story, 100).cpu()
         yield "samples", lambda: pictures.draw_grid(samples, picture)
     if isinstance(run.model, FactorialMixture) and isinstance(run.guide, FactorialCode):
-        yield from factorial.figures(run.model, run.guide, picture)
+        names = run.settings.get("labels")
+        yield from factor_figures.figures(run.model, run.guide, picture, names)
         return
     site = "z" if "kl[z]" in run.result["terms"] else "v"
     z = codes(run.model, run.guide, x, site=site).cpu()

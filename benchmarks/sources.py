@@ -136,15 +136,15 @@ def _celeba(root: Path, split: str) -> tuple[Array, Array, tuple[str, ...]]:
     """Pictures, attributes and the names of these; kept, since each choice of labels wants them."""
     from torchvision import datasets
 
+    box = (0, 20, 178, 198)
     try:
         source = datasets.CelebA(root, split)
+        pictures = [np.asarray(picture.resize((64, 64), box=box)) for picture, _ in source]
     except (RuntimeError, OSError) as error:
         raise FileNotFoundError(
             f"No readable CelebA in {root / 'celeba'} ({error}); put torchvision's files there, "
             "or name the folder that holds celeba by PRIORZOO_DATA or --data-root."
         ) from error
-    box = (0, 20, 178, 198)
-    pictures = [np.asarray(picture.resize((64, 64), box=box)) for picture, _ in source]
     return np.stack(pictures), source.attr.numpy(), tuple(source.attr_names)
 
 

@@ -16,11 +16,13 @@ from torch import Tensor, nn
 
 from priorzoo.benchmarks.building import build_objective, build_pair
 from priorzoo.benchmarks.data import nearest
-from priorzoo.benchmarks.recipes import RECIPES, Recipe
+from priorzoo.benchmarks.recipes import RECIPES, Recipe, part
 from priorzoo.benchmarks.yardsticks import HandGMVAE, HandVAE, PythaeVAE
-from priorzoo.inference import Stream, Training, draw, enumerates
+from priorzoo.guides import Code
+from priorzoo.inference import ELBO, Stream, Training, draw, enumerates
 from priorzoo.inference.saving import locate, versions
 from priorzoo.inference.step import Precision
+from priorzoo.models import VAE
 
 Arm = Callable[[int], None]  # takes so many steps
 SHAPE = (28, 28)
@@ -35,6 +37,7 @@ SWEEP: Mapping[str, Sequence[int]] = {
     "code": (8, 16, 32, 64, 128),
 }
 HAND = "hand-written"
+PLAIN = "plain"
 
 
 @dataclass(frozen=True)
@@ -75,9 +78,15 @@ class Case:
 
 
 def cases(
-    recipes: Sequence[str], sizes: Sequence[str], sweep: bool, precision: Precision
+    recipes: Sequence[str],
+    sizes: Sequence[str],
+    sweep: bool,
+    precision: Precision,
+    clusters: int | None = None,
 ) -> Iterator[Case]:
     """Each recipe in each of ``SIZES``; with ``sweep`` also small with one size varied at a time.
+
+    ``clusters`` is K of those with one mixture, where it is not varied.
 
     Raises:
         ValueError: for unknown names.
@@ -87,13 +96,14 @@ def cases(
             if name not in known:
                 raise ValueError(f"Unknown {what} {name!r}; {nearest(name, known)}")
     for name in recipes:
+        mixture = isinstance(RECIPES[name].model.init_args.get("clusters"), int)
+        fixed: dict[str, Any] = {"precision": precision, "clusters": clusters if mixture else None}
         for size in sizes:
-            yield Case(name, **SIZES[size], precision=precision)
-        mixture = "clusters" in RECIPES[name].model.init_args
+            yield Case(name, **SIZES[size], **fixed)
         for size, values in SWEEP.items() if sweep else ():
             if mixture or size != "clusters":
                 for value in values:
-                    yield Case(name, **{**SIZES["small"], size: value}, precision=precision)
+                    yield Case(name, **{**fixed, **SIZES["small"], size: value})
 
 
 def measure(
@@ -102,8 +112,9 @@ def measure(
     """Time the arms by turns, and give a row for each.
 
     In every round each arm takes so many steps; its ratio is the median over the rounds of its time
-    by that of the hand-written yardstick (or of ``eager`` where there is none) in the same round,
-    so that what else the machine does falls on both. Data are gathered and binarised in each step.
+    by that of the hand-written yardstick (or of the first arm where there is none) in the same
+    round, so that what else the machine does falls on both. Data are gathered and binarised in each
+    step.
 
     Args:
         case: the pair and its sizes.
@@ -162,11 +173,14 @@ def measure(
 def build_arms(recipe: Recipe, device: torch.device) -> dict[str, Callable[[], Arm]]:
     """What can be measured for a recipe, by name, each still to be built.
 
-    ``hand-written`` and ``hand-written, compiled`` where there is such a yardstick; ``eager``,
-    ``compiled`` and, on a GPU, ``cudagraph``, the ways to run our step; ``pyro``, stock SVI with
-    Pyro's own bound and optimiser; ``pythae``, that library's VAE, where it is installed.
+    ``hand-written`` and ``hand-written, compiled`` where there is such a yardstick; for a factorial
+    mixture ``plain`` and ``plain-compiled``, the VAE of its networks, code and likelihood;
+    ``eager``, ``compiled`` and, on a GPU, ``cudagraph``, the ways to run our step; ``pyro``, stock
+    SVI with Pyro's own bound and optimiser; ``pythae``, that library's VAE, where it is installed.
     """
-    model, _ = build_pair(recipe, SHAPE)
+    mixture = _kind(recipe) == "FactorialMixture"
+    plain = without_mixture(recipe) if mixture else recipe
+    model, _ = build_pair(plain, SHAPE)  # a vague prior on precisions draws codes without bound
     data = draw(model, ROWS, means=False).to(device)
 
     def by_hand(compiled: bool) -> Arm:
@@ -177,6 +191,11 @@ def build_arms(recipe: Recipe, device: torch.device) -> dict[str, Callable[[], A
     found: dict[str, Callable[[], Arm]] = {}
     if _yardstick(recipe) is not None:
         found |= {HAND: lambda: by_hand(False), f"{HAND}, compiled": lambda: by_hand(True)}
+    if mixture:
+        found |= {
+            PLAIN: lambda: _ours(plain, data, "eager"),
+            f"{PLAIN}-compiled": lambda: _ours(plain, data, "compiled"),
+        }
     found |= {
         "eager": lambda: _ours(recipe, data, "eager"),
         "compiled": lambda: _ours(recipe, data, "compiled"),
@@ -188,6 +207,22 @@ def build_arms(recipe: Recipe, device: torch.device) -> dict[str, Callable[[], A
         sizes = _sizes(recipe)
         found["pythae"] = lambda: _loop(PythaeVAE(*sizes).to(device), data, recipe, False)
     return found
+
+
+def without_mixture(recipe: Recipe) -> Recipe:
+    """The VAE with a standard normal prior of the same networks, code, likelihood and step size."""
+    chosen = recipe.optimiser.init_args
+    adam = {name: chosen[name] for name in ("lr", "fused") if name in chosen}
+    return replace(
+        recipe,
+        model=part(VAE, code=recipe.model.init_args["code"]),
+        guide=part(Code),
+        objective=part(ELBO),
+        optimiser=part(torch.optim.Adam, **adam),
+        kl={},
+        penalties={},
+        stages=(),
+    )
 
 
 def cost(arm: Arm, device: torch.device) -> dict[str, Any]:
@@ -262,7 +297,8 @@ def _stock(recipe: Recipe, data: Tensor) -> Arm:
     model, guide = build_pair(recipe, SHAPE)
     model.to(data.device)
     guide.to(data.device)
-    bound = TraceEnum_ELBO if enumerates(model, guide, data[:2]) else Trace_ELBO
+    site = "r_1" if _kind(recipe) == "FactorialMixture" else "y"
+    bound = TraceEnum_ELBO if enumerates(model, guide, data[:2], site) else Trace_ELBO
     transform = _transform(recipe) or (lambda x: x)
     pyro.clear_param_store()
 

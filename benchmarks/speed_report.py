@@ -30,6 +30,7 @@ def summary(rows: Iterable[Row]) -> str:
     cases measured twice, the first.
     """
     kept = [row for row in rows if row["hidden"] is None or _named(row)]
+    kept = [row for row in kept if not row["arm"].startswith("plain")]
     arms = list(dict.fromkeys(row["arm"] for row in kept))
     table: dict[str, dict[str, str]] = {}
     for row in kept:
@@ -37,6 +38,7 @@ def summary(rows: Iterable[Row]) -> str:
         own = row["arm"] == row["base"]
         cell = "1" if own else f"{row['ratio']:.2f} ({low:.2f} to {high:.2f})"
         case = _case(row).replace("\n", ", ") + f", {row['precision']}"
+        case += ", by a plain VAE's step" if row["base"].startswith("plain") else ""
         table.setdefault(case, {}).setdefault(row["arm"], cell)
     head = f"| recipe and sizes | {' | '.join(arms)} |\n{'|---' * (len(arms) + 1)}|\n"
     lines = [

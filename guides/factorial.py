@@ -85,7 +85,7 @@ class FactorialCode(nn.Module):
         t = NormalGamma.expected_statistics(components.detach())
         parts = Component.of(t, self.unit.dtype)
         loc, variance = code.base_dist.loc[..., None, :], code.base_dist.variance[..., None, :]
-        return parts.expected_log_prob(loc, variance).sum(-1) + log_pi.to(self.unit.dtype)
+        return parts.expected_score(loc, variance) + log_pi.to(self.unit.dtype)
 
     def globals(self) -> list[tuple[Tensor, Tensor]]:
         """Natural parameters of weights and components, for each factor."""

@@ -4,7 +4,14 @@ from priorzoo.models.components import Components
 from priorzoo.models.couplings import KernelMean, LeaveOneOutGP
 from priorzoo.models.dilokthanakul import DilokthanakulGMVAE
 from priorzoo.models.factorial import FactorialMixture
-from priorzoo.models.families import Dirichlet, Gamma, Natural, NormalGamma, conjugate
+from priorzoo.models.families import (
+    Dirichlet,
+    Gamma,
+    Natural,
+    NormalGamma,
+    NormalWishart,
+    conjugate,
+)
 from priorzoo.models.gmvae import GMVAE
 from priorzoo.models.likelihoods import Bernoulli, Gaussian, Multinomial
 from priorzoo.models.m2 import M2, ModifiedM2
@@ -37,6 +44,7 @@ __all__ = [
     "Natural",
     "NonparametricVAE",
     "NormalGamma",
+    "NormalWishart",
     "StickBreakingVAE",
     "conjugate",
     "data_plate",

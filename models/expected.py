@@ -22,27 +22,47 @@ class Proportions(dist.Dirichlet):
         return heights / heights.sum(-1, keepdim=True)
 
 
+class Wishart(dist.Wishart):
+    """Wishart drawn by Bartlett's decomposition and nothing more.
+
+    torch's own sampler takes regular draws for singular ones: it warns of them, and draws again.
+    """
+
+    def rsample(self, sample_shape: Size = torch.Size()) -> Tensor:
+        *batch, size, _ = self._extended_shape(sample_shape)
+        degrees = self.df[..., None] - torch.arange(size, device=self.df.device)
+        lengths = dist.Chi2(degrees.expand(*batch, size)).rsample().sqrt()
+        noise = torch.randn(*batch, size, size, dtype=self.df.dtype, device=self.df.device)
+        root = self.scale_tril @ (noise.tril(-1) + lengths.diag_embed())
+        return root @ root.mT
+
+
 class Choice(dist.Categorical):
     r"""Categorical whose log probabilities are *expected* ones, and so need not sum to 1.
 
     It scores k by :math:`\mathbb E \log \pi_k` without normalising. Where pi is known, its
-    logarithms do sum to 1, and this is the categorical distribution.
+    logarithms do sum to 1, and this is the categorical distribution. For values that are enumerated
+    K log probabilities are looked up; those of its parent are laid out, and their gradients added
+    up, for each value anew, K^2 for each datum.
 
     Args:
         logits: expected log probabilities ``(..., K)``.
     """
 
     def __init__(self, logits: Tensor, validate_args: bool | None = None) -> None:
-        self.mass = logits.logsumexp(-1)
+        self.scores = logits
         super().__init__(logits=logits, validate_args=validate_args)
 
     def expand(self, batch_shape: Size, _instance: Any = None) -> "Choice":
         new = self._get_checked_instance(Choice, _instance)  # type: ignore[no-untyped-call]
-        new.mass = self.mass.expand(batch_shape)
+        new.scores = self.scores
         return super().expand(batch_shape, _instance=new)  # type: ignore[no-untyped-call]
 
     def log_prob(self, value: Tensor) -> Tensor:
-        return super().log_prob(value) + self.mass  # type: ignore[no-untyped-call]
+        if self._validate_args:
+            self._validate_sample(value)
+        found: Tensor = Vindex(self.scores)[..., value]
+        return found.expand(torch.broadcast_shapes(self.batch_shape, value.shape))
 
 
 class Component(TorchDistribution):
@@ -86,18 +106,17 @@ class Component(TorchDistribution):
     @property
     def mean(self) -> Tensor:
         """Of z."""
-        return self.loc
+        return self.loc.expand(self.batch_shape)
 
     @property
     def variance(self) -> Tensor:
         """Of z."""
-        return 1 / self.precision
+        return 1 / self.precision.expand(self.batch_shape)
 
     def expand(self, batch_shape: Size, _instance: Any = None) -> "Component":
         new = self._get_checked_instance(Component, _instance)  # type: ignore[no-untyped-call]
-        new.loc, new.precision, new.offset = (
-            part.expand(batch_shape) for part in (self.loc, self.precision, self.offset)
-        )
+        # Left as they are: what is the same for all rows enters a product of matrices once.
+        new.loc, new.precision, new.offset = self.loc, self.precision, self.offset
         super(Component, new).__init__(torch.Size(batch_shape), validate_args=False)
         new._validate_args = self._validate_args
         return new
@@ -113,9 +132,33 @@ class Component(TorchDistribution):
     def expected_log_prob(self, mean: Tensor, variance: Tensor | float) -> Tensor:
         """Average of the log density over z of such a mean and variance."""
         spread = (mean - self.loc).square() + variance
-        return (self.offset - math.log(2 * math.pi) - self.precision * spread) / 2
+        return (self.offset - math.log(2 * math.pi)) / 2 - self.precision / 2 * spread
+
+    def expected_score(self, mean: Tensor, variance: Tensor) -> Tensor:
+        """:meth:`expected_log_prob` summed over the last dimension, ``(..., D)`` to ``(...)``.
+
+        Two products of matrices, without anything of size K B D, in float64, where terms that
+        cancel leave enough.
+        """
+        m, loc, precision = mean.double(), self.loc.double(), self.precision.double()
+        square = torch.einsum("...d,...d->...", m.square() + variance, precision)
+        cross = torch.einsum("...d,...d->...", m, precision * loc)
+        rest = (self.offset - math.log(2 * math.pi) - precision * loc.square()).sum(-1)
+        return ((rest - square) / 2 + cross).to(self.loc.dtype)
 
 
 @register_kl(torch.distributions.Normal, Component)  # type: ignore[untyped-decorator]
 def _kl_normal_component(q: torch.distributions.Normal, p: Component) -> Tensor:
     return -q.entropy() - p.expected_log_prob(q.loc, q.variance)
+
+
+class DiagonalComponent(dist.Independent):
+    """:class:`Component` with its last dimension an event, ``DiagonalComponent(component, 1)``."""
+
+
+@register_kl(torch.distributions.Independent, DiagonalComponent)  # type: ignore[untyped-decorator]
+def _kl_diagonal(q: Any, p: DiagonalComponent) -> Tensor:
+    normal = q.base_dist
+    if not isinstance(normal, torch.distributions.Normal):
+        raise NotImplementedError
+    return -q.entropy() - p.base_dist.expected_score(normal.loc, normal.variance)

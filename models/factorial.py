@@ -3,11 +3,10 @@
 from collections.abc import Sequence
 
 import pyro
-import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
-from priorzoo.models.expected import Choice, Component
+from priorzoo.models.expected import Choice, Component, DiagonalComponent
 from priorzoo.models.families import Dirichlet, NormalGamma, conjugate
 from priorzoo.models.likelihoods import Bernoulli
 from priorzoo.models.plates import data_plate
@@ -70,7 +69,7 @@ class FactorialMixture(nn.Module):
             z = []
             for i, (weights, components) in enumerate(mixtures, 1):
                 r = pyro.sample(f"r_{i}", Choice(weights))
-                z.append(pyro.sample(f"z_{i}", dist.Independent(components.at(r), 1)))
+                z.append(pyro.sample(f"z_{i}", DiagonalComponent(components.at(r), 1)))
             batch = torch.broadcast_shapes(*(part.shape[:-1] for part in z))
             code = torch.cat([part.expand(*batch, -1) for part in z], -1)
             return pyro.sample("x", self.likelihood(self.decoder(code)), obs=x)

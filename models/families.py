@@ -9,7 +9,7 @@ import torch
 from pyro.poutine.runtime import effectful
 from torch import Tensor, nn
 
-from priorzoo.models.expected import Proportions
+from priorzoo.models.expected import Proportions, Wishart
 
 
 class Natural(nn.Parameter):
@@ -183,6 +183,71 @@ class NormalGamma(Family):
         m, s, a, b = cls.usual(natural)
         alpha = a / b
         return torch.stack([a.digamma() - b.log(), alpha, alpha * m, alpha * m * m + 1 / s], -1)
+
+
+class NormalWishart(Family):
+    r"""A mean ``(..., D)`` and a precision matrix ``(..., D, D)``,
+    :math:`\Lambda \sim \mathrm{Wishart}(\nu, B^{-1})` and
+    :math:`\mu \mid \Lambda \sim \mathcal N(m, (s \Lambda)^{-1})`, of mean
+    :math:`\mathbb E \Lambda = \nu B^{-1}`.
+
+    t = [log det Lambda, Lambda, Lambda mu, mu' Lambda mu], lambda = [(nu - D) / 2,
+    -(B + s m m') / 2, s m, -s / 2], matrices row by row, so that T = D^2 + D + 2 (Bishop, "Pattern
+    Recognition and Machine Learning", 2006, section 10.2, where W is the inverse of B). With D = 1
+    it is :class:`NormalGamma` of a = nu / 2 and b = B / 2.
+    """
+
+    @classmethod
+    def log_normaliser(cls, natural: Tensor) -> Tensor:
+        m, s, nu, rate = cls.usual(natural)
+        size = m.shape[-1]
+        halves = (nu[..., None] - torch.arange(size, device=nu.device)) / 2
+        of_precision = halves.lgamma().sum(-1) + size * (size - 1) / 4 * math.log(math.pi)
+        of_precision = of_precision + nu / 2 * (size * math.log(2) - rate.logdet())
+        return of_precision + size / 2 * (math.log(2 * math.pi) - s.log())
+
+    @classmethod
+    def natural(cls, *usual: Tensor) -> Tensor:
+        m, s, nu, rate = (value.double() for value in usual)
+        batch = torch.broadcast_shapes(m.shape[:-1], s.shape, nu.shape, rate.shape[:-2])
+        parts = [
+            (nu - m.shape[-1])[..., None] / 2,
+            -(rate + s[..., None, None] * _outer(m)).flatten(-2) / 2,
+            s[..., None] * m,
+            -s[..., None] / 2,
+        ]
+        return torch.cat([part.expand(*batch, -1) for part in parts], -1)
+
+    @classmethod
+    def usual(cls, natural: Tensor) -> tuple[Tensor, ...]:
+        """m ``(..., D)``, s and nu ``(...)``, and B ``(..., D, D)``."""
+        size = math.isqrt(natural.shape[-1] - 2)
+        degrees, square, location, count = natural.split([1, size * size, size, 1], -1)
+        s = -2 * count
+        m = location / s
+        rate = -2 * square.unflatten(-1, (size, size)) - s[..., None] * _outer(m)
+        return m, s.squeeze(-1), 2 * degrees.squeeze(-1) + size, rate
+
+    @classmethod
+    def statistics(cls, *values: Tensor) -> Tensor:
+        mu, precision = (value.double() for value in values)
+        linear = (precision @ mu[..., None]).squeeze(-1)
+        square = (linear * mu).sum(-1, keepdim=True)
+        return torch.cat([precision.logdet()[..., None], precision.flatten(-2), linear, square], -1)
+
+    @classmethod
+    def sample(cls, names: Sequence[str], usual: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """Sites of mu and Lambda, in the order of their names; Lambda is drawn first."""
+        m, s, nu, rate = usual
+        wishart = Wishart(nu, precision_matrix=rate)
+        precision = pyro.sample(names[1], wishart.to_event(nu.dim()))
+        scaled = s[..., None, None] * precision
+        normal = dist.MultivariateNormal(m, precision_matrix=scaled)
+        return pyro.sample(names[0], normal.to_event(nu.dim())), precision
+
+
+def _outer(vector: Tensor) -> Tensor:
+    return vector[..., None] * vector[..., None, :]
 
 
 @effectful(type="conjugate")

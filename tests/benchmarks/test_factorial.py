@@ -6,8 +6,9 @@ from dataclasses import asdict, replace
 import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
 
-from priorzoo.benchmarks import cli, data, factorial, plots, runs
+from priorzoo.benchmarks import cli, data, factor_figures, factorial, plots, runs
 from priorzoo.benchmarks.course import Course
 from priorzoo.benchmarks.recipes import RECIPES, Stage, part
 from priorzoo.guides import FactorialCode
@@ -83,7 +84,7 @@ def test_a_recipe_goes_through_its_stages(faces, tmp_path, monkeypatch):
     assert judged == set(run.result["metrics"]) - set(scored)
     assert run.result["metrics"]["r_2.judge"] == 1.0
     names = {path.stem for path in plots.draw_run(again, rows)}
-    assert {"grid", "weights_1", "weights_3", "clusters_2", "samples", "terms"} <= names
+    assert {"grid", "means", "weights_1", "weights_3", "clusters_2", "samples", "terms"} <= names
 
 
 def test_the_judge_sees_what_a_perfect_decoder_draws(faces):
@@ -137,7 +138,7 @@ def test_grids_hold_what_they_do_not_vary():
         layer.weight.copy_(torch.eye(6))
         layer.bias.zero_()
     guide = FactorialCode(MLP(6, 12, ()), 6, (3, 2, 4))
-    logits = factorial.attribute_grid(model, guide, 3, 2).logit().reshape(3, 2, 6)
+    logits = factor_figures.attribute_grid(model, guide, [0, 1, 2], [0, 1]).logit().reshape(3, 2, 6)
     torch.testing.assert_close(logits[:, 0, :2], logits[:, 1, :2])
     torch.testing.assert_close(logits[0, :, 2:4], logits[2, :, 2:4])
     assert (logits[0, 0, :2] != logits[1, 0, :2]).all()
@@ -145,15 +146,51 @@ def test_grids_hold_what_they_do_not_vary():
     torch.testing.assert_close(logits[..., 4:], logits[:1, :1, 4:].expand(3, 2, 2))
 
 
+def test_means_are_over_the_codes_of_a_pair_of_clusters():
+    """A linear decoder gives back the means of both clusters, and of the third factor's weights."""
+    model = FactorialMixture(MLP(3, 3, ()), Gaussian(0.1), code=3, clusters=(2, 3, 2))
+    layer = model.decoder.layers[0]
+    with torch.no_grad():
+        layer.weight.copy_(torch.eye(3))
+        layer.bias.zero_()
+    guide = FactorialCode(MLP(3, 6, ()), 3, (2, 3, 2))
+    means = [torch.tensor([1.0, 2.0]), torch.tensor([-3.0, 4.0, 5.0]), torch.tensor([7.0, 7.0])]
+    for natural, mean in zip(guide.components, means, strict=True):
+        parts = torch.tensor([1e6, 5e4, 5e4]).unbind()
+        natural.data = NormalGamma.natural(mean[:, None], *parts)
+    found = factor_figures.mean_grid(model, guide, [1, 0], [2, 0])
+    expected = torch.tensor([[2.0, 5, 7], [2, -3, 7], [1, 5, 7], [1, -3, 7]])
+    assert ((found - expected).abs() < 5 / 100**0.5).all()  # codes have deviation 1
+    ax = factor_figures.draw_pairs(torch.rand(4, 12), {"eyes": [1, 0], "factor 2": [2, 0]}, (3, 4))
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["1", "0"]
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["2", "0"]
+    assert (ax.get_ylabel(), ax.get_xlabel()) == ("eyes", "factor 2")
+
+
+def test_moments_are_those_of_the_samples():
+    samples = torch.rand(2, 50, 12)
+    samples[1] = samples[1] / 2
+    ax = factor_figures.draw_moments(samples, ["4:  60.0%", "0:  40.0%"], (3, 4), "pose")
+    tiles = [torch.from_numpy(np.asarray(tile.get_array())).flatten() for tile in ax.images]
+    assert len(tiles) == 2 * 8
+    torch.testing.assert_close(tiles[8], samples[1].mean(0))
+    spread = samples.var(1).sqrt()
+    torch.testing.assert_close(torch.stack([tiles[1], tiles[9]]), spread / spread.max())
+    torch.testing.assert_close(tiles[10], samples[1, 0])
+    heads = [label.get_text() for label in ax.get_xticklabels()]
+    assert heads == ["mean", "sd", "samples", *[""] * 5]
+
+
 def test_pruned_components_are_marked():
     model = FactorialMixture(MLP(2, 6, ()), code=2, clusters=3)
     guide = FactorialCode(MLP(6, 4, ()), 2, 3)
     guide.weights[0].data = Dirichlet.natural(torch.tensor([1.2, 60.0, 9.0]))
-    ax = factorial.draw_weights(*factorial.weights(model, guide, 1))
-    heights = [patch.get_height() for patch in ax.patches]
+    ax = factor_figures.draw_weights(*factor_figures.weights(model, guide, 1))
+    heights = [bar.get_height() for bar in ax.containers[0]]
     assert heights == pytest.approx([60 / 70.2, 9 / 70.2, 1.2 / 70.2])
-    colours = [patch.get_facecolor() for patch in ax.patches]
-    assert colours[0] == colours[1] != colours[2]
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["1", "2", "0"]
+    (ground,) = set(ax.patches) - set(ax.containers[0])
+    assert (ground.get_x(), ground.get_width()) == (1.5, 1)
     assert ax.get_title() == "2 of 3 components in use, 1 pruned"
     assert NormalGamma.usual(guide.components[0].detach())[1].min() > 0
 
@@ -172,6 +209,50 @@ def test_one_factor_is_scored_like_any_clustering(tmp_path, capsys):
     assert cli.main(["sample", out, "--cluster", "1", "--n", "3"]) == 0
 
 
-def test_celeba_says_what_it_lacks(tmp_path):
-    with pytest.raises(FileNotFoundError, match="No readable CelebA"):
-        data.load("celeba:smiling", tmp_path)
+def swept(clusters, seed, elbo, **changes):
+    terms = {"kl[r_1]": 1.5, "kl[z_1]": 20.0, "reconstruction": elbo + 21.5, "elbo": elbo}
+    settings = {"data": "mnist", "model": {"init_args": {"clusters": clusters}}}
+    row = {"recipe": "factorial", "steps": 500, "settings": settings, "seed": seed}
+    return row | {"terms": terms | {"globals": 7.0}} | changes
+
+
+def test_a_sweep_shows_mean_and_deviation_of_each_part():
+    """Seeds at -90 and -86 have the mean -88 and the deviation sqrt(8); one seed has no band."""
+    rows = [swept(16, 0, -90.0), swept(64, 0, -85.0), swept(16, 1, -86.0)]
+    ax = factor_figures.draw_sweep(rows)
+    panels = {panel.get_ylabel(): panel for panel in ax.figure.axes}
+    expected = {"ELBO": (-88, -85), "reconstruction": (-66.5, -63.5), "KL[z]": (20, 20)}
+    for name, heights in (expected | {"KL[r]": (1.5, 1.5)}).items():
+        panel = panels.pop(f"{name}, nats")
+        assert panel.lines[0].get_xdata().tolist() == [16, 64]
+        assert panel.lines[0].get_ydata() == pytest.approx(heights)
+        assert panel.get_xscale() == "log"
+        edges = panel.collections[0].get_paths()[0].vertices
+        spread = 8**0.5 if name in ("ELBO", "reconstruction") else 0.0
+        first = edges[edges[:, 0] == 16, 1]
+        assert (first.min(), first.max()) == pytest.approx(
+            (heights[0] - spread, heights[0] + spread)
+        )
+        assert np.ptp(edges[edges[:, 0] == 64, 1]) == 0
+    assert not panels
+    assert ax.figure.get_suptitle() == (
+        "factorial on mnist, 500 steps; mean and deviation of 1 to 2 seeds for each K"
+    )
+    assert (
+        factor_figures.draw_sweep(rows[:2], Figure().subplots())
+        .figure.get_suptitle()
+        .endswith("1 seed for each K")
+    )
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        ([], "got none"),
+        ([swept(4, 0, -9.0), swept(8, 0, -9.0, steps=900)], "one recipe, data set and number"),
+        ([swept([4, 4], 0, -9.0)], r"one factor but got clusters=\[4, 4\]"),
+    ],
+)
+def test_a_sweep_does_not_mix_what_cannot_be_compared(rows, said):
+    with pytest.raises(ValueError, match=said):
+        factor_figures.draw_sweep(rows)

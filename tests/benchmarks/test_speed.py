@@ -5,7 +5,8 @@ import json
 import pytest
 import torch
 
-from priorzoo.benchmarks import cli, speed_report, tables
+from priorzoo.benchmarks import cli, speed, speed_report, tables
+from priorzoo.benchmarks.building import build_pair
 from priorzoo.benchmarks.yardsticks import HandGMVAE, HandVAE
 from priorzoo.guides import ClusterThenCode, Code
 from priorzoo.inference import ELBO
@@ -90,6 +91,39 @@ def test_a_summary_has_a_line_for_each_case_and_a_column_for_each_arm():
     assert head == "| recipe and sizes | a | b |"
     assert one == "| gmvae, B = 100, K = 10, D = 64, float32 | 1 | 0.60 (0.50 to 0.75) |"
     assert other == "| gmvae, B = 20, K = 10, D = 64, 64, float32 | 1 | - |"
+    beside = {**rows[1], "arm": "eager", "base": "plain"}
+    line = speed_report.summary([{**beside, "arm": "plain"}, beside]).splitlines()[2]
+    assert line == (
+        "| gmvae, B = 100, K = 10, D = 64, float32, by a plain VAE's step | 0.60 (0.50 to 0.75) |"
+    )
+
+
+def test_a_mixture_is_timed_beside_the_vae_of_its_networks():
+    """Which differs from it by the globals alone, and in that its step does less."""
+    (case,) = speed.cases(["digits-factorial"], ["small"], False, "float32", clusters=5)
+    mixture, plain = (
+        build_pair(recipe, speed.SHAPE)
+        for recipe in (case.settings(), speed.without_mixture(case.settings()))
+    )
+    for ours, theirs in zip(mixture, plain, strict=True):
+        shapes = {name: p.shape for name, p in ours.named_parameters()}
+        own = {name: p.shape for name, p in theirs.named_parameters()}
+        assert own.items() <= shapes.items()
+        assert {name.partition(".")[0] for name in shapes.keys() - own} <= {"weights", "components"}
+    arms = ["plain", "eager"]
+    rows = list(speed.measure(case, torch.device("cpu"), rounds=2, steps=1, arms=arms))
+    assert [(row["arm"], row["base"], row["clusters"]) for row in rows] == [
+        ("plain", "plain", 5),
+        ("eager", "plain", 5),
+    ]
+    assert rows[0]["operations"] < rows[1]["operations"]
+    assert rows[1]["ratio_quartiles"][0] <= rows[1]["ratio"] <= rows[1]["ratio_quartiles"][1]
+
+
+def test_only_mixtures_of_one_number_take_it():
+    names = ["vae", "gmvae", "factorial-faces"]
+    found = [case.clusters for case in speed.cases(names, ["small"], False, "float32", 7)]
+    assert found == [None, 7, None]
 
 
 def test_bench_refuses_what_it_does_not_know(capsys):

@@ -7,6 +7,8 @@ import torch
 from sklearn.mixture import BayesianGaussianMixture
 from torch import nn
 from torch.fx.experimental.proxy_tensor import make_fx
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from priorzoo.guides import Code, FactorialCode
 from priorzoo.inference import (
@@ -116,6 +118,32 @@ def test_natural_gradient_is_the_ordinary_one_divided_by_the_fisher_information(
         )
         expected = torch.linalg.solve(fisher, ordinary[k, 0])
         torch.testing.assert_close((optimum - components)[k, 0], expected)
+
+
+class Largest(TorchDispatchMode):
+    """The greatest number of elements of any tensor that an operation makes, copies or not."""
+
+    def __init__(self):
+        super().__init__()
+        self.elements = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        made = func(*args, **(kwargs or {}))
+        for leaf in tree_leaves(made):
+            if isinstance(leaf, torch.Tensor):
+                held = leaf.untyped_storage().nbytes() // leaf.element_size()
+                self.elements = max(self.elements, held)
+        return made
+
+
+def test_a_step_holds_nothing_for_each_datum_component_and_dimension():
+    """B = 40, K = 60, D = 30: B K + 4 K D = 9,600 may be, but not B K D or B K K = 72,000."""
+    model, guide = build(code=30, clusters=60)
+    objective = ConjugateELBO(model, guide)
+    optimiser = ConjugateAdam(objective.parameters())
+    with Largest() as largest:
+        descend(objective, optimiser, torch.bernoulli(torch.full((40, 6), 0.5)), N)
+    assert 4 * 60 * 30 <= largest.elements < 20_000
 
 
 def codes(guide, x):

@@ -1,24 +1,47 @@
 import numpy as np
 import pytest
 import torch
+from pyro import poutine
+from pyro.distributions import Laplace as PyroLaplace
+from pyro.distributions import Normal as PyroNormal
 from scipy import integrate, stats
 from torch.distributions import Dirichlet as TorchDirichlet
 from torch.distributions import Gamma as TorchGamma
-from torch.distributions import Normal, kl_divergence
+from torch.distributions import Independent, MultivariateNormal, Normal, kl_divergence
 
-from priorzoo.models.expected import Choice, Component, Proportions
-from priorzoo.models.families import Dirichlet, Family, Gamma, NormalGamma
+from priorzoo.models.expected import Choice, Component, DiagonalComponent, Proportions
+from priorzoo.models.families import (
+    Dirichlet,
+    Family,
+    Gamma,
+    NormalGamma,
+    NormalWishart,
+    conjugate,
+)
 
-FAMILIES = [Dirichlet, Gamma, NormalGamma]
+FAMILIES = [Dirichlet, Gamma, NormalGamma, NormalWishart]
+RATE = torch.tensor([[2.0, 0.6, -0.3], [0.6, 1.5, 0.2], [-0.3, 0.2, 0.8]]).double()
 USUAL = {
     Dirichlet: [torch.tensor([0.3, 2.0, 7.5]).double()],
     Gamma: [torch.tensor(0.7).double(), torch.tensor(2.5).double()],
     NormalGamma: [torch.tensor(v).double() for v in (-1.3, 2.4, 3.1, 0.6)],
+    NormalWishart: [
+        torch.tensor([0.4, -1.2, 0.7]).double(),
+        torch.tensor(2.4).double(),
+        torch.tensor(5.5).double(),
+        RATE,
+    ],
 }
 OTHER = {
     Dirichlet: [torch.tensor([1.0, 1.0, 1.0]).double()],
     Gamma: [torch.tensor(0.01).double(), torch.tensor(0.01).double()],
     NormalGamma: [torch.tensor(v).double() for v in (0.0, 1.0, 0.01, 0.01)],
+    NormalWishart: [
+        torch.zeros(3).double(),
+        torch.tensor(1.0).double(),
+        torch.tensor(3.0).double(),
+        torch.eye(3).double(),
+    ],
 }
 
 
@@ -28,17 +51,27 @@ def draw(family, usual, count):
     if family is Gamma:
         return (TorchGamma(*usual).sample((count,)),)
     m, s, a, b = usual
+    if family is NormalWishart:
+        matrices = stats.wishart(a.item(), b.inverse().numpy()).rvs(count, np.random.default_rng(0))
+        precision = torch.from_numpy(matrices)
+        noise = torch.randn(count, len(m), 1).double()
+        root = torch.linalg.cholesky(s * precision).mT  # of the precision, and so R mu is white
+        return m + torch.linalg.solve_triangular(root, noise, upper=True).squeeze(-1), precision
     alpha = TorchGamma(a, b).sample((count,))
     return Normal(m, (s * alpha).rsqrt()).sample(), alpha
 
 
 def density(family, usual, values):
-    """By torch's own distributions."""
+    """By the distributions of torch and scipy."""
     if family is Dirichlet:
         return TorchDirichlet(usual[0]).log_prob(values[0])
     if family is Gamma:
         return TorchGamma(*usual).log_prob(values[0])
     (m, s, a, b), (mu, alpha) = usual, values
+    if family is NormalWishart:
+        wishart = stats.wishart(a.item(), b.inverse().numpy())
+        of_precision = torch.from_numpy(wishart.logpdf(alpha.permute(1, 2, 0).numpy()))
+        return of_precision + MultivariateNormal(m, precision_matrix=s * alpha).log_prob(mu)
     return TorchGamma(a, b).log_prob(alpha) + Normal(m, (s * alpha).rsqrt()).log_prob(mu)
 
 
@@ -70,7 +103,7 @@ def test_closed_forms_are_those_of_autodiff_and_monte_carlo(family):
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_kl_by_monte_carlo(family):
-    values = draw(family, USUAL[family], 400_000)
+    values = draw(family, USUAL[family], 40_000 if family is NormalWishart else 400_000)
     ratio = density(family, USUAL[family], values) - density(family, OTHER[family], values)
     found = family.kl(family.natural(*USUAL[family]), family.natural(*OTHER[family]))
     assert (ratio.mean() - found).abs() < 5 * ratio.std() / len(ratio) ** 0.5
@@ -95,6 +128,61 @@ def test_kl_of_normal_gammas_in_the_lgamma_form():
         - (bq - b0) * aq / bq
     )
     torch.testing.assert_close(found, of_mean / 2 + of_precision)
+
+
+def test_statistics_of_normal_wishart_by_the_book():
+    """Bishop, 2006, (10.64), (10.65) and what follows from them, for a batch of parameters."""
+    m, s, nu, rate = USUAL[NormalWishart]
+    counts = torch.tensor([1.0, 2.0, 5.0]).double()
+    found = NormalWishart.expected_statistics(NormalWishart.natural(m, s * counts, nu, rate))
+    degrees = (nu - torch.arange(3)) / 2
+    log_det = degrees.digamma().sum() + 3 * np.log(2) - rate.logdet()
+    mean = nu * rate.inverse()
+    squares = 3 / (s * counts) + m @ mean @ m
+    expected = [log_det.expand(3, 1), mean.flatten().expand(3, 9), (mean @ m).expand(3, 3)]
+    torch.testing.assert_close(found, torch.cat([*expected, squares[:, None]], -1))
+
+
+def test_normal_wishart_in_one_dimension_is_normal_gamma():
+    q, p = (
+        NormalWishart.natural(m[None], s, 2 * a, 2 * b[None, None])
+        for m, s, a, b in (USUAL[NormalGamma], OTHER[NormalGamma])
+    )
+    q_, p_ = (NormalGamma.natural(*usual[NormalGamma]) for usual in (USUAL, OTHER))
+    torch.testing.assert_close(q, q_)
+    torch.testing.assert_close(NormalWishart.log_normaliser(q), NormalGamma.log_normaliser(q_))
+    torch.testing.assert_close(NormalWishart.kl(q, p), NormalGamma.kl(q_, p_))
+
+
+def test_normal_wishart_is_conjugate_to_the_normal():
+    """Natural parameters add up to the posterior of mean and precision given rows."""
+    x = torch.randn(40, 3).double() @ RATE + 1
+    m, s, nu, rate = OTHER[NormalWishart]
+    halves = torch.full((40, 1), 0.5).double()
+    squares = -(x[:, :, None] * x[:, None, :]).flatten(1) / 2
+    added = torch.cat([halves, squares, x, -halves], -1).sum(0)
+    found = NormalWishart.usual(NormalWishart.natural(m, s, nu, rate) + added)
+    mean, scatter = x.mean(0), 39 * x.T.cov()
+    shift = 40 * s / (40 + s) * torch.outer(mean - m, mean - m)
+    expected = ((s * m + 40 * mean) / (s + 40), s + 40, nu + 40, rate + scatter + shift)
+    for ours, book in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours, book)
+
+
+def test_normal_wishart_is_drawn_at_two_sites():
+    """Lambda has its mean, and (mu - m)' s Lambda (mu - m) is chi-squared."""
+    m, s, nu, rate = USUAL[NormalWishart]
+    natural = NormalWishart.natural(m, s, nu, rate).expand(4000, -1)
+    trace = poutine.trace(conjugate).get_trace(
+        ("mu", "precision"), NormalWishart, natural, torch.ones(()).double()
+    )
+    mu, precision = (trace.nodes[name]["value"] for name in ("mu", "precision"))
+    error = precision.std(0) / 4000**0.5
+    assert ((precision.mean(0) - nu * rate.inverse()).abs() < 5 * error).all()
+    gap = mu - m
+    squares = s * (gap[:, None] @ precision @ gap[..., None]).flatten()
+    assert stats.kstest(squares.numpy(), stats.chi2(3).cdf).pvalue > 1e-3
+    assert trace.log_prob_sum().isfinite()
 
 
 def test_a_million_data_leave_the_rate_of_a_narrow_component():
@@ -143,6 +231,44 @@ def test_component_of_a_draw_is_normal():
     drawn = component.rsample((100_000,))
     assert ((drawn.mean(0) - mu) * (1e5 * alpha).sqrt()).abs().max() < 5
     torch.testing.assert_close(drawn.var(0) * alpha, torch.ones(5).double(), rtol=0.05, atol=0)
+
+
+def test_summed_scores_are_those_of_each_dimension():
+    """Also where mean and component are a thousand standard deviations from zero."""
+    loc = torch.randn(3, 1, 6) + torch.tensor([0.0, 1000.0])[:, None, None, None]  # (2, 3, 1, 6)
+    component = Component(loc, torch.rand(6) + 0.5, torch.randn(3, 1, 6)).expand((2, 3, 5, 6))
+    q = PyroNormal(loc[:, 0] + torch.randn(2, 5, 6), torch.rand(5, 6) + 0.1).to_event(1)
+    each = component.expected_log_prob(
+        q.base_dist.loc[:, None].double(), q.base_dist.variance[:, None].double()
+    )
+    mean, variance = q.base_dist.loc[:, None], q.base_dist.variance[:, None]
+    found = component.expected_score(mean, variance)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found.double(), each.sum(-1), rtol=1e-5, atol=1e-4)
+
+
+def test_divergence_from_a_diagonal_component_of_a_draw_is_that_from_a_normal():
+    mu, alpha = torch.randn(3, 1, 4).double(), torch.rand(3, 1, 4).double() + 0.1
+    component = Component.of(NormalGamma.statistics(mu, alpha), torch.float64)
+    told = DiagonalComponent(component, 1).expand((3, 5))
+    q = PyroNormal(torch.randn(5, 4).double(), torch.rand(5, 4).double() + 0.1).to_event(1)
+    twin = Independent(Normal(mu, alpha.rsqrt()).expand((3, 5, 4)), 1)
+    torch.testing.assert_close(kl_divergence(q.expand((3, 5)), told), kl_divergence(q, twin))
+    assert told.mean.shape == told.variance.shape == told.sample().shape == (3, 5, 4)
+    with pytest.raises(NotImplementedError):
+        kl_divergence(PyroLaplace(mu, 1.0).to_event(1), told)
+
+
+def test_choice_scores_any_values_of_any_batch():
+    logits = torch.randn(2, 1, 4)
+    choice = Choice(logits).expand((2, 5))
+    values = torch.randint(4, (3, 2, 5))
+    found = choice.log_prob(values)
+    expected = [
+        [[logits[i, 0, values[s, i, j]] for j in range(5)] for i in range(2)] for s in range(3)
+    ]
+    torch.testing.assert_close(found, torch.tensor(expected))
+    assert choice.log_prob(torch.arange(4)[:, None, None]).shape == (4, 2, 5)
 
 
 def test_choice_scores_without_normalising():
