@@ -47,19 +47,17 @@ _SHU = {
 
 
 def _shu(title: str, recipe: str, paper: int, **changes: str) -> Line:
-    bound, accuracy = ({}, {}) if changes else _SHU[recipe]
-    spread = {"gmvae": 0.05, "modified-m2": 0.06}.get(recipe)
-    return Line(
-        title,
-        recipe,
-        lengths(100, 10_000, paper),
-        {name.replace("__", "."): value for name, value in changes.items()},
-        (
+    named = {name.replace("__", "."): value for name, value in changes.items()}
+    measures: tuple[Measure, ...] = MIXTURE
+    if not changes:
+        bound, accuracy = _SHU[recipe]
+        spread = {"gmvae": 0.05, "modified-m2": 0.06}.get(recipe)
+        measures = (
             replace(NEGATIVE, published=bound, protocol=_LOGS),
             ENTROPY,
             replace(MAJORITY, published=accuracy, spread=spread, protocol=_LOGS),
-        ),
-    )
+        )
+    return Line(title, recipe, lengths(100, 10_000, paper), named, measures)
 
 
 SHU = Paper(
