@@ -244,7 +244,8 @@ def work(cell: Cell, out: Path, root: str | None, device: str) -> Row:
     )
     row = run.result | origin | {"peak_mib": _peak(run.device.type)}
     if cell.plane:
-        row["embedding"] = embedding.score(run, rows, embedding.train_judge(rows))
+        judge = embedding.train_judge(rows, epochs=1 if cell.budget == "quick" else 3)
+        row["embedding"] = embedding.score(run, rows, judge)
     if cell.importance:
         row["importance"] = runs.score(run, rows, cell.importance)["terms"]
     history = out / "history" / f"{cell.name}.jsonl"
