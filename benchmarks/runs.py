@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from priorzoo.benchmarks import data, factorial, metrics, sticks
+from priorzoo.benchmarks import data, factorial, metrics, nggp, sticks
 from priorzoo.benchmarks.course import Course
 from priorzoo.benchmarks.recipes import Recipe
 from priorzoo.guides import FactorialCode
@@ -30,7 +30,7 @@ from priorzoo.inference import (
 from priorzoo.inference.memory import check_memory
 from priorzoo.inference.pairs import Labels
 from priorzoo.inference.saving import replace_file, versions
-from priorzoo.models import FactorialMixture, NonparametricVAE, StickBreakingVAE
+from priorzoo.models import FactorialMixture, NGGPMixture, NonparametricVAE, StickBreakingVAE
 
 Result = dict[str, Any]
 READ = ("settings", "shape", "seed", "metrics")  # of result.json, when a run is opened again
@@ -211,6 +211,8 @@ def score(run: Run, rows: data.Dataset, importance_samples: int = 0) -> Result:
         return {"terms": terms, "metrics": {}}
     probabilities = cluster_probabilities(run.model, run.guide, x).cpu()
     figures = metrics.score(probabilities, rows.y_test)
+    if isinstance(run.model, NGGPMixture):
+        figures |= nggp.score(run.model)
     if run.settings.get("labelled") and rows.y_test is not None:
         figures["accuracy"] = (probabilities.argmax(-1) == rows.y_test).double().mean().item()
     return {"terms": terms, "metrics": figures, "warning": degeneracy(probabilities)}

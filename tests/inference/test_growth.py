@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from priorzoo.guides.collapsed import CollapsedCode, expected_log_normal
+from priorzoo.guides.collapsed import CollapsedCode
 from priorzoo.inference import (
     ELBO,
     Training,
@@ -18,18 +18,10 @@ from priorzoo.inference import (
     save,
 )
 from priorzoo.inference.collapsed import Collapsed
-from priorzoo.inference.growth import (
-    Codes,
-    Judge,
-    Mixture,
-    births,
-    deaths,
-    grow,
-    grow_model,
-    merges,
-    splits,
-)
+from priorzoo.inference.growth import births, deaths, grow, grow_model, merges, splits
+from priorzoo.inference.judging import Codes, Judge, Mixture
 from priorzoo.models import MLP, Gaussian
+from priorzoo.models.code_families import FAMILIES
 from priorzoo.models.nggp_law import NGGP
 from priorzoo.models.nggp_mixture import NGGPMixture
 
@@ -109,7 +101,7 @@ def test_the_bound_rises_with_each_assignment_and_is_the_sum_written_out():
     assert values[1] <= values[2] + 1e-6
     q = torch.zeros(400, 9, dtype=torch.float64)
     q[torch.arange(400), torch.arange(400) % 2] = 1
-    fits = expected_log_normal(data.mean, data.spread, start.loc[:2], start.scale[:2])
+    fits = FAMILIES["gaussian"].expected_log(data.mean, data.spread, start.loc[:2], start.scale[:2])
     own = fits[torch.arange(400), torch.arange(400) % 2].mean()
     prior = j.law.log_probability(torch.tensor([200.0, 200.0])) / 400
     assert j.bound(start, data, q) == pytest.approx((own + prior).item(), abs=1e-6)
