@@ -330,6 +330,13 @@ _nggp = Recipe(
     patience=30,
 )
 
+_shares = replace(
+    _nggp,
+    summary="the same with codes on the simplex and Dirichlet clusters, as in the paper",
+    model=part(NGGPMixture, code=20, clusters=100, start=5, family="dirichlet"),
+    guide=part(CollapsedCode, gradient="rsvi"),
+)
+
 RECIPES: dict[str, Recipe] = {
     "vae": _reference,
     "m2": replace(
@@ -497,6 +504,8 @@ RECIPES: dict[str, Recipe] = {
     ),
     "nggp-mnist": _nggp,
     "nggp-fashion": replace(_nggp, data="fashion_mnist"),
+    "nggp-mnist-dirichlet": _shares,
+    "nggp-fashion-dirichlet": replace(_shares, data="fashion_mnist"),
     "nggp-bbc": replace(
         _nggp,
         summary="articles in an open number of clusters, by their counts of words",
