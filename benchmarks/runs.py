@@ -184,6 +184,8 @@ def train(
     run = Run(folder, course.model, course.guide, result, course.history)
     result |= {"steps": course.step, "seconds": round(course.seconds, 1)} | score(run, rows)
     result["metrics"] |= judge_factors(run, rows, course.labels)
+    if isinstance(course.model, NGGPMixture) and rows.vocabulary:
+        result["words"] = nggp.top_words(course.model, rows.vocabulary, rows.x_test)
     staged = [row for row in course.history if row["split"] == "test" and "stage" in row]
     if staged:
         result["stages"] = {row["stage"]: row for row in staged}

@@ -5,6 +5,7 @@ from typing import Any, Literal, get_args
 import pyro
 import pyro.distributions as dist
 import torch
+from pyro.distributions import TorchDistribution
 from torch import Tensor, nn
 
 from priorzoo.models.estimators import Gradient, estimated
@@ -53,13 +54,16 @@ class CollapsedCode(nn.Module):
 
     def forward(self, x: Tensor, size: int | None = None) -> None:
         data = len(x) if size is None else size
-        if self.law == "normal":
-            v = pyro.sample("v", dist.Normal(self.loc, self.log_scale.exp(), validate_args=False))
-        else:
-            v = pyro.sample("v", estimated(self.model.law_of_v(data), "score"))
+        v = pyro.sample("v", self.guess_v(data))
         with data_plate(x, size):
             kind, guess = self.model.kind, self.model.kind.guess(self.encoder(x))
             fits = kind.expected_log(*guess, *self.model.components())
             q_y = dist.Categorical(logits=fits + self.model.log_prior(v, data))
             pyro.sample("y", q_y, infer={"enumerate": "parallel"})
             pyro.sample("z", estimated(kind.law(*guess), self.gradient))
+
+    def guess_v(self, data: int) -> TorchDistribution:
+        """q(v) where the rows stand for so many data."""
+        if self.law == "normal":
+            return dist.Normal(self.loc, self.log_scale.exp(), validate_args=False)
+        return estimated(self.model.law_of_v(data), "score")

@@ -122,9 +122,9 @@ class NGGP:
         sizes = torch.zeros(size, data, dtype=self.discount.dtype)
         sizes[:, 0] = 1
         for m in range(1, data):
-            k = torch.arange(1.0, m + 1, dtype=sizes.dtype)
-            now, later = self.log_share(float(m), k), self.log_share(m + 1.0, k + 1)
             occupied = (sizes > 0).sum(-1)
+            k = torch.arange(1.0, int(occupied.max()) + 1, dtype=sizes.dtype)
+            now, later = self.log_share(float(m), k), self.log_share(m + 1.0, k + 1)
             fresh = torch.bernoulli((later - now).exp().clamp(max=1)[occupied - 1]).long()
             joined = torch.multinomial((sizes - self.discount).clamp(min=0), 1)[:, 0]
             labels[:, m] = torch.where(fresh == 1, occupied, joined)
