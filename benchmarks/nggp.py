@@ -20,6 +20,12 @@ ROWS = 1_000  # that each of them cuts
 TRUNCATED = 1e-4  # probability of more clusters than are counted
 
 
+def there(model: NGGPMixture) -> Tensor:
+    """The values of y that are: the clusters there are, and that of a cluster of one's own."""
+    present = torch.cat([model.active, torch.ones_like(model.active[:1])])
+    return present.nonzero().flatten().cpu()
+
+
 def score(model: NGGPMixture) -> dict[str, float]:
     """What the model says of its own clusters, beside what the labels say.
 

@@ -514,6 +514,8 @@ RECIPES: dict[str, Recipe] = {
         binarise="none",
         train=None,
         validation=200,
+        stages=(),
+        every=100,
     ),
     "digits-nggp": replace(
         _digits,

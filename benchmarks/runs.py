@@ -212,9 +212,10 @@ def score(run: Run, rows: data.Dataset, importance_samples: int = 0) -> Result:
     if not enumerates(run.model, run.guide, x):
         return {"terms": terms, "metrics": {}}
     probabilities = cluster_probabilities(run.model, run.guide, x).cpu()
-    figures = metrics.score(probabilities, rows.y_test)
+    own = {}
     if isinstance(run.model, NGGPMixture):
-        figures |= nggp.score(run.model)
+        probabilities, own = probabilities[:, nggp.there(run.model)], nggp.score(run.model)
+    figures = metrics.score(probabilities, rows.y_test) | own
     if run.settings.get("labelled") and rows.y_test is not None:
         figures["accuracy"] = (probabilities.argmax(-1) == rows.y_test).double().mean().item()
     return {"terms": terms, "metrics": figures, "warning": degeneracy(probabilities)}
