@@ -131,7 +131,7 @@ def _draw_v(model: NGGPMixture, guide: CollapsedCode, data: int) -> Axes:
         torch.manual_seed(0)
         draws = guide.guess_v(data).sample((DRAWS,)).cpu()
         law = model.law_of_v(data)
-        low, high = float(draws.min()) - 6, float(draws.max()) + 6
+        low, high = float(draws.min()) - 3, float(draws.max()) + 4
         v = torch.linspace(low, high, 2_001)
         curves = {
             f"p(v | z), E[K] = {float(law.occupied):.1f}": log_posterior_of_v(model, data, v).exp(),

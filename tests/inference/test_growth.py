@@ -173,6 +173,15 @@ def test_samples_come_from_the_clusters_there_are_by_their_sizes():
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
 
+def test_few_samples_have_the_cluster_probabilities_of_one_more_datum():
+    model, _ = pair(code=2)
+    model.observe(torch.rand(100, 7).softmax(-1), data=5_000)
+    drawn = pyro.poutine.trace(model).get_trace(size=3).nodes
+    expected = model.log_prior(drawn["v"]["value"], 5_001).softmax(-1)
+    torch.testing.assert_close(drawn["y"]["fn"].probs.expand(3, 7), expected.expand(3, 7))
+    assert drawn["x"]["value"].shape == (3, 5)
+
+
 @pytest.mark.usefixtures("double")
 def test_a_birth_or_death_elsewhere_changes_a_datum_s_bound_by_the_prior_weights_alone():
     """A cluster of few data far off: the predictive law's normaliser, the same for all rows."""
