@@ -240,6 +240,8 @@ def score_codes(run: Run, rows: data.Dataset) -> Result:
     clusters = getattr(run.model, "clusters", None)
     if clusters is None or rows.y_test is None or isinstance(run.model, FactorialMixture):
         return {}
+    if isinstance(run.model, NGGPMixture):
+        clusters = int(run.model.active.sum())
     z, z_test = (
         codes(run.model, run.guide, x.to(run.device)).cpu().numpy()
         for x in (rows.x_train[:FITTED], rows.x_test)

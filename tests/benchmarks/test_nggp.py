@@ -1,5 +1,6 @@
 """What is said and drawn of growing mixtures, against closed forms and planted words."""
 
+import json
 import math
 
 import pytest
@@ -8,6 +9,7 @@ from matplotlib.figure import Figure
 from torch import nn
 
 from priorzoo.benchmarks import nggp, nggp_figures
+from priorzoo.benchmarks.cli import main
 from priorzoo.guides import CollapsedCode
 from priorzoo.models import MLP, Multinomial, NGGPMixture
 from priorzoo.models.nggp_law import NGGP
@@ -126,3 +128,23 @@ def test_the_figures_of_a_model_are_those_that_it_has_something_to_say_on(law):
         mass = torch.trapezoid(torch.tensor(curve[:, 1]), torch.tensor(curve[:, 0])).item()
         assert mass == pytest.approx(1, abs=0.05)
     assert list(curves) == [f"p(v | z), E[K] = {float(model.law_of_v(50).occupied):.1f}", "prior"]
+
+
+def test_a_recipe_with_moves_of_one_s_own_trains_and_is_judged_on_the_clusters_there_are(
+    tmp_path, capsys
+):
+    moves = "{mine: {class_path: priorzoo.inference.move_clusters, init_args: {margin: 0.2}}}"
+    words = ["train", "digits-nggp", "--steps", "60", "--every", "30", "--moves", moves]
+    assert main([*words, "--model.learn_law", "true", "--out", str(tmp_path / "run")]) == 0
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert result["settings"]["moves"]["mine"]["init_args"] == {"margin": 0.2}
+    assert result["metrics"]["clusters"] == result["metrics"]["active_clusters"] + 1
+    assert result["metrics"]["discount"] != 0.25
+    rows = [json.loads(s) for s in (tmp_path / "run" / "history.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows if row.get("moves") == "mine"] == [30]
+    assert (tmp_path / "run" / "figures" / "growth.png").is_file()
+    capsys.readouterr()
+    assert main(["evaluate", str(tmp_path / "run"), "--json"]) == 0
+    again = json.loads(capsys.readouterr().out)
+    assert again["metrics"] == result["metrics"]
+    assert again["terms"] == result["terms"]

@@ -136,6 +136,7 @@ def test_is_a_pair_that_trains_saves_and_loads(law, family, gradient, tmp_path):
     save(tmp_path, model, guide)
     assert evaluate(*load(tmp_path), x) == evaluate(model, guide, x)
     q = cluster_probabilities(model, guide, x)
+    torch.testing.assert_close(cluster_probabilities(model, guide, x), q)  # v is at its mean
     assert q.shape == (60, 7)
     assert (q[:, :-1][:, ~model.active] == 0).all()
     assert not dict(pyro.get_param_store())
