@@ -17,7 +17,7 @@ INJECTED = {
     "likelihood": "what the recipe's likelihood builds",
     "decoder": "network from a code to the likelihood's parameters",
     "conditional_decoder": "network from a code and a cluster to the likelihood's parameters",
-    "encoder": "network from x to location and raw variance of a code",
+    "encoder": "network from x to location and raw variance of a code, or what the model says",
     "conditional_encoder": "network from x and a cluster to location and raw variance of a code",
     "joint_encoder": "network from x to location and raw variance of a code, then of a second",
     "classifier": "network from x to the logits of the clusters",
@@ -63,6 +63,8 @@ def build_pair(recipe: Recipe, shape: Sequence[int]) -> tuple[nn.Module, nn.Modu
         "locator": network(recipe.encoder, width, chosen.get("plane"), None),
     }
     model = _fill(recipe.model, {"likelihood": likelihood}, networks)
+    if code is not None and hasattr(model, "width"):  # numbers for each dimension of its code
+        networks["encoder"] = network(recipe.encoder, width, model.width * code, None)
     known = {"likelihood": likelihood, "model": model, "code": code, "clusters": clusters}
     return model, _fill(recipe.guide, known, networks)
 

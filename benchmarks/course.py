@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from priorzoo.inference.checkpoints import load_state, save_state
 from priorzoo.inference.saving import configuration, locate, locate_function
 
 Row = dict[str, Any]
+MOVES = 2**16  # the seeds of moves between steps come after those of stages
 JUDGED = 5_000  # training rows by which restarts are judged where none are held out
 
 
@@ -114,8 +116,8 @@ class Course:
             if begun is not None and index < begun["stage"]:
                 continue
             if stage.begin is not None and not taken_up:
-                self._begin(stage.begin, index)
-                record({"step": self.step, "split": "begin", "stage": stage.name})
+                done = self._begin(stage.begin, index) or {}
+                record({"step": self.step, "split": "begin", "stage": stage.name} | done)
             if not trains(stage):
                 self._judge(judge, stage, record)
                 continue
@@ -155,6 +157,8 @@ class Course:
         def checkpoint() -> None:
             if self.recipe.curve and judge is not None:
                 mark({"step": training.step, "split": "test"} | judge())
+            if own and training.step < total and not training.stopped:
+                self._move(training.step, mark)
             keep(training)
 
         own = not stage.name
@@ -171,6 +175,17 @@ class Course:
             training.run(total - training.step, progress=progress)
         self.step += training.step
         self.seconds += training.seconds
+
+    def _move(self, step: int, record: Callable[[Row], None]) -> None:
+        """What the recipe does to model and guide between two steps, and rows of what it did."""
+        for name, chosen in self.recipe.moves.items():
+            seed, move = derive(self.seed, MOVES + step), locate_function(chosen.class_path)
+            settings = {"seed": seed, "transform": self.rows.transform, **chosen.init_args}
+            begun = time.perf_counter()
+            with Stream(seed, self.where):
+                done = move(self.model, self.guide, self.x, **settings)
+            self.seconds += time.perf_counter() - begun
+            record({"step": step, "split": "moves", "moves": name, **done})
 
     def _judge(
         self, judge: Callable[[], Row] | None, stage: Stage, record: Callable[[Row], None]
@@ -197,13 +212,17 @@ class Course:
                 best, chosen = terms["elbo"], {"model": self.model, "guide": self.guide}
         self.model, self.guide = chosen["model"], chosen["guide"]
 
-    def _begin(self, chosen: Part, index: int) -> None:
+    def _begin(self, chosen: Part, index: int) -> Row | None:
         seed, begin = derive(self.seed, 1 + index), locate_function(chosen.class_path)
         settings = dict(chosen.init_args)
-        if "labels" in inspect.signature(begin).parameters:
+        named = inspect.signature(begin).parameters
+        if "labels" in named:
             settings["labels"] = {site: label.to(self.where) for site, label in self.labels.items()}
+        if "transform" in named:
+            settings["transform"] = self.rows.transform
         with Stream(seed, self.where):
-            begin(self.model, self.guide, self.x, seed=seed, **settings)
+            done: Row | None = begin(self.model, self.guide, self.x, seed=seed, **settings)
+            return done
 
     def _pair(self, seed: int) -> tuple[nn.Module, nn.Module]:
         with Stream(seed):

@@ -1,74 +1,44 @@
-"""Mixtures that grow while they train: ``python -m priorzoo.benchmarks.growing DATA``.
+"""Separated clusters, made here, found from few: ``python -m priorzoo.benchmarks.growing blobs:8``.
 
-DATA is ``blobs:K``, K separated clusters that are made here, or a data set of the catalogue.
+Data sets of the catalogue have recipes: ``priorzoo train digits-nggp``.
 """
 
 import json
 import sys
-import time
 from argparse import ArgumentParser
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from functools import partial
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-from torch import nn
 
-from priorzoo.benchmarks import data, metrics
+from priorzoo.benchmarks import data, runs
 from priorzoo.benchmarks.cells import FORMAT
+from priorzoo.benchmarks.course import Course
+from priorzoo.benchmarks.recipes import RECIPES, Recipe, part
 from priorzoo.benchmarks.tables import append_row
-from priorzoo.guides import CollapsedCode
-from priorzoo.inference import (
-    Collapsed,
-    Stream,
-    Training,
-    cluster_probabilities,
-    evaluate,
-    grow_model,
-)
+from priorzoo.inference import move_clusters
 from priorzoo.inference.saving import versions
-from priorzoo.models import MLP, Bernoulli, Gaussian, Multinomial, NGGPMixture
+from priorzoo.models import MLP, Gaussian, NGGPMixture
 
-LIKELIHOODS: Mapping[str, Callable[[], nn.Module]] = {
-    "bernoulli": Bernoulli,
-    "gaussian": partial(Gaussian, 0.35),
-    "multinomial": Multinomial,
-}
-
-
-@dataclass(frozen=True)
-class Settings:
-    """Of one training: networks of Mehta & Lu, 2018, batches of 64, Adam at 0.001, 5 clusters.
-
-    Args:
-        source: see this file.
-        likelihood: ``bernoulli``, ``gaussian`` of scale .35, or ``multinomial``.
-        hidden: of the encoder, and the other way round of the decoder.
-        code, clusters, start, concentration, discount: of :class:`NGGPMixture`.
-        steps, every, batch_size, lr: length, steps between two rounds of moves, and optimiser.
-        judges: rows that propose moves, and as many that judge them, both to train on.
-        margin: see :mod:`priorzoo.inference.growth`.
-        train, validation: rows, see :func:`priorzoo.benchmarks.data.load`.
-    """
-
-    source: str = "blobs:8"
-    likelihood: str = "gaussian"
-    hidden: tuple[int, ...] = (400, 200)
-    code: int = 10
-    clusters: int = 64
-    start: int = 5
-    concentration: float = 1.0
-    discount: float = 0.25
-    steps: int = 5_000
-    every: int = 500
-    batch_size: int = 64
-    lr: float = 1e-3
-    judges: int = 2_000
-    margin: float = 0.1
-    train: int | None = None
-    validation: int = 0
+BLOBS = replace(
+    RECIPES["digits-nggp"],
+    summary="a mixture of an open number of clusters on separated ones",
+    model=part(NGGPMixture, code=4, clusters=40),
+    likelihood=part(Gaussian, scale=0.35),
+    encoder=part(MLP, hidden=[64]),
+    decoder=part(MLP, hidden=[64]),
+    optimiser=part(torch.optim.Adam, lr=3e-3, fused=True),
+    moves={"clusters": part(move_clusters, rows=1_000)},
+    data="blobs:8",
+    train=None,
+    validation=0,
+    batch_size=100,
+    steps=600,
+    every=200,
+)
 
 
 def blobs(clusters: int, seed: int, size: int = 16) -> data.Dataset:
@@ -84,105 +54,43 @@ def blobs(clusters: int, seed: int, size: int = 16) -> data.Dataset:
     return data.Dataset(f"blobs:{clusters}", *parts, (size,), "none")
 
 
-def train(settings: Settings, seed: int, root: str | None = None) -> dict[str, Any]:
+def train(recipe: Recipe, seed: int) -> dict[str, Any]:
     """Train from few clusters, and score on the test rows; no label is seen before the scoring."""
-    rows = read(settings, seed, root)
-    x, width = rows.x_train, rows.x_train.shape[1]
-    with Stream(seed):
-        model = NGGPMixture(
-            MLP(settings.code, width, settings.hidden[::-1]),
-            LIKELIHOODS[settings.likelihood](),
-            settings.code,
-            settings.clusters,
-            settings.start,
-            settings.concentration,
-            settings.discount,
-        )
-        guide = CollapsedCode(MLP(width, 2 * settings.code, settings.hidden), model)
-    training = Training(
-        model,
-        guide,
-        x,
-        objective=Collapsed(model, guide),
-        optimiser=lambda parameters: torch.optim.Adam(parameters, lr=settings.lr),
-        batch_size=settings.batch_size,
-        transform=rows.transform,
-        seed=seed,
-        every=settings.every,
-    )
-    moves, begun = [], time.perf_counter()
-    seen, judges = x[: settings.judges], x[-settings.judges :]
-    while training.step < settings.steps:
-        training.run(steps=min(settings.every, settings.steps - training.step))
-        last = training.history[-1]
-        kept: dict[str, int] = {}
-        if training.step < settings.steps:
-            with training.stream:
-                kept = grow_model(model, guide, seen, judges, len(x), margin=settings.margin)
-        counts = {name: last[name] for name in ("clusters", "occupied", "alone", "log u", "elbo")}
-        moves.append({"step": training.step, **counts, **kept})
-    seconds = time.perf_counter() - begun
-    tests = rows.x_test
-    with Stream(seed):
-        tests = tests if rows.transform is None else rows.transform(tests)
-        probabilities = cluster_probabilities(model, guide, tests)
-    return {
-        "settings": json.loads(json.dumps(asdict(settings))),
-        "seed": seed,
-        "steps": training.step,
-        "seconds": round(seconds, 1),
-        "versions": versions(),
-        "terms": evaluate(model, guide, tests, seed=seed),
-        "metrics": metrics.score(probabilities, rows.y_test)
-        | {"active_clusters": float(model.active.sum())},
-        "format": FORMAT,
-        "moves": moves,
-    }
-
-
-def read(settings: Settings, seed: int, root: str | None) -> data.Dataset:
-    """The rows; those of the Bernoulli likelihood are binarised anew in every batch."""
-    if settings.source.startswith("blobs:"):
-        return blobs(int(settings.source.removeprefix("blobs:")), seed)
-    return data.load(
-        settings.source,
-        root,
-        binarise="dynamic" if settings.likelihood == "bernoulli" else "none",
-        train=settings.train,
-        validation=settings.validation,
-        seed=seed,
-    )
-
-
-SMALL = Settings(
-    hidden=(64,), code=4, clusters=40, steps=600, every=200, batch_size=100, lr=3e-3, judges=1_000
-)
+    rows = blobs(int(recipe.data.removeprefix("blobs:")), seed)
+    course, settings = Course(recipe, rows, torch.device("cpu"), seed), runs.plain(asdict(recipe))
+    with TemporaryDirectory() as folder:
+        course.run(Path(folder), settings)
+        result = {"settings": settings, "seed": seed, "steps": course.step}
+        result |= {"seconds": round(course.seconds, 1), "versions": versions()}
+        run = runs.Run(Path(folder), course.model, course.guide, result, course.history)
+        origin = {"format": FORMAT, "recipe": "growing", "budget": "standard", "cell": recipe.data}
+        more = {"changes": {"source": recipe.data}, "moves": course.history}
+        return result | origin | runs.score(run, rows) | more
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Train under each seed, print a line for each, and append rows to a file if one is named."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     parser = ArgumentParser(description=__doc__)
-    parser.add_argument("source", help="blobs:K or a data set")
+    parser.add_argument("source", help="blobs:K")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--rows", type=Path)
-    parser.add_argument("--data-root")
-    parser.add_argument("--likelihood", default=None)
-    for name, kind in (("steps", int), ("every", int), ("code", int), ("margin", float)):
-        parser.add_argument(f"--{name}", type=kind, default=None)
-    chosen = vars(parser.parse_args(words))
-    start = SMALL if chosen["source"].startswith("blobs:") else Settings(likelihood="bernoulli")
-    fields = {k: v for k, v in chosen.items() if v is not None and k in asdict(start)}
-    settings = Settings(**{**asdict(start), **fields})
-    options = [f"--{name} {value}" for name, value in fields.items() if name != "source"]
-    command = " ".join(["python -m priorzoo.benchmarks.growing", settings.source, *options])
-    for seed in chosen["seeds"]:
-        row = {"command": command, **train(settings, seed, chosen["data_root"])}
+    parser.add_argument("--steps", type=int, default=BLOBS.steps)
+    parser.add_argument("--every", type=int, default=BLOBS.every)
+    chosen = parser.parse_args(words)
+    if not chosen.source.removeprefix("blobs:").isdigit():
+        parser.error(f"Expected blobs:K but got {chosen.source!r}; else use priorzoo train.")
+    recipe = replace(BLOBS, data=chosen.source, steps=chosen.steps, every=chosen.every)
+    changed = {"steps": chosen.steps, "every": chosen.every}
+    options = [f"--{k} {v}" for k, v in changed.items() if v != getattr(BLOBS, k)]
+    command = " ".join(["python -m priorzoo.benchmarks.growing", chosen.source, *options])
+    for seed in chosen.seeds:
+        row = {"command": command, **train(recipe, seed)}
         found: dict[str, float] = row["metrics"]
         shown = ("active_clusters", "used_clusters", "accuracy_majority", "nmi", "ari")
         print(seed, *(f"{name} {found[name]:.3f}" for name in shown if name in found), flush=True)
-        if chosen["rows"] is not None:
-            append_row(row, chosen["rows"])
+        if chosen.rows is not None:
+            append_row(json.loads(json.dumps(row)), chosen.rows)
 
 
 if __name__ == "__main__":

@@ -38,7 +38,11 @@ FILLED: Mapping[str, set[str]] = {
     "schedule": {"optimizer"},
 }
 PROSE = {"summary", "paper", "published"}
-NESTED: Mapping[str, Any] = {"penalties": dict[str, dict[str, Any]], "stages": list[dict[str, Any]]}
+NESTED: Mapping[str, Any] = {
+    "penalties": dict[str, dict[str, Any]],
+    "stages": list[dict[str, Any]],
+    "moves": dict[str, dict[str, Any]],
+}
 
 
 def new_parser(command: str, description: str) -> ArgumentParser:
@@ -124,9 +128,10 @@ def read_recipe(recipe: Recipe, settings: Any) -> Recipe:
         if item.name in settings:
             value = settings[item.name]
             chosen[item.name] = _part(value) if item.name in FAMILIES else value
-    penalties, stages = _mapped(chosen["penalties"]), _mapped(chosen["stages"])
-    chosen["penalties"] = {name: _built(Part, value) for name, value in penalties.items()}
-    chosen["stages"] = tuple(_stage(value) for value in stages)
+    for name in ("penalties", "moves"):
+        parts = _mapped(chosen[name])
+        chosen[name] = {key: _built(Part, value) for key, value in parts.items()}
+    chosen["stages"] = tuple(_stage(value) for value in _mapped(chosen["stages"]))
     steps, epochs = chosen["steps"], chosen["epochs"]
     if steps is not None and epochs is not None:
         if steps != recipe.steps and epochs != recipe.epochs:

@@ -9,7 +9,7 @@ import torch
 from matplotlib.axes import Axes
 from torch import Tensor
 
-from priorzoo.benchmarks import factor_figures, figures, pictures
+from priorzoo.benchmarks import factor_figures, figures, nggp, pictures
 from priorzoo.benchmarks.data import Dataset
 from priorzoo.benchmarks.runs import Run
 from priorzoo.guides import FactorialCode
@@ -23,7 +23,7 @@ from priorzoo.inference import (
     reconstructions,
 )
 from priorzoo.inference.memory import straight
-from priorzoo.models import FactorialMixture, NonparametricVAE
+from priorzoo.models import FactorialMixture, NGGPMixture, NonparametricVAE
 
 SAMPLES = 8  # of each cluster
 SIDE = 20  # of the grid over the plane
@@ -39,6 +39,10 @@ def draw_run(run: Run, rows: Dataset) -> list[Path]:
         drawn = dict(_figures(run, x, y, rows.shape))
         if isinstance(run.model, NonparametricVAE):
             drawn |= dict(_places(run, rows, x, y))
+        if isinstance(run.model, NGGPMixture):
+            q = cluster_probabilities(run.model, run.guide, x).cpu()
+            words = nggp.top_words(run.model, rows.vocabulary, x) if rows.vocabulary else {}
+            drawn |= dict(nggp.figures(run.model, run.guide, run.history, q, words))
     paths = []
     for name, make in drawn.items():
         paths.append(run.folder / "figures" / f"{name}.png")

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from priorzoo.benchmarks import data, factorial, metrics, sticks
+from priorzoo.benchmarks import data, factorial, metrics, nggp, sticks
 from priorzoo.benchmarks.course import Course
 from priorzoo.benchmarks.recipes import Recipe
 from priorzoo.guides import FactorialCode
@@ -30,7 +30,7 @@ from priorzoo.inference import (
 from priorzoo.inference.memory import check_memory
 from priorzoo.inference.pairs import Labels
 from priorzoo.inference.saving import replace_file, versions
-from priorzoo.models import FactorialMixture, NonparametricVAE, StickBreakingVAE
+from priorzoo.models import FactorialMixture, NGGPMixture, NonparametricVAE, StickBreakingVAE
 
 Result = dict[str, Any]
 READ = ("settings", "shape", "seed", "metrics")  # of result.json, when a run is opened again
@@ -184,6 +184,8 @@ def train(
     run = Run(folder, course.model, course.guide, result, course.history)
     result |= {"steps": course.step, "seconds": round(course.seconds, 1)} | score(run, rows)
     result["metrics"] |= judge_factors(run, rows, course.labels)
+    if isinstance(course.model, NGGPMixture) and rows.vocabulary:
+        result["words"] = nggp.top_words(course.model, rows.vocabulary, rows.x_test)
     staged = [row for row in course.history if row["split"] == "test" and "stage" in row]
     if staged:
         result["stages"] = {row["stage"]: row for row in staged}
@@ -210,7 +212,10 @@ def score(run: Run, rows: data.Dataset, importance_samples: int = 0) -> Result:
     if not enumerates(run.model, run.guide, x):
         return {"terms": terms, "metrics": {}}
     probabilities = cluster_probabilities(run.model, run.guide, x).cpu()
-    figures = metrics.score(probabilities, rows.y_test)
+    own = {}
+    if isinstance(run.model, NGGPMixture):
+        probabilities, own = probabilities[:, nggp.there(run.model)], nggp.score(run.model)
+    figures = metrics.score(probabilities, rows.y_test) | own
     if run.settings.get("labelled") and rows.y_test is not None:
         figures["accuracy"] = (probabilities.argmax(-1) == rows.y_test).double().mean().item()
     return {"terms": terms, "metrics": figures, "warning": degeneracy(probabilities)}
@@ -235,6 +240,8 @@ def score_codes(run: Run, rows: data.Dataset) -> Result:
     clusters = getattr(run.model, "clusters", None)
     if clusters is None or rows.y_test is None or isinstance(run.model, FactorialMixture):
         return {}
+    if isinstance(run.model, NGGPMixture):
+        clusters = int(run.model.active.sum())
     z, z_test = (
         codes(run.model, run.guide, x.to(run.device)).cpu().numpy()
         for x in (rows.x_train[:FITTED], rows.x_test)

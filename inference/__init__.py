@@ -6,7 +6,7 @@ from priorzoo.inference.collapsed import Collapsed
 from priorzoo.inference.conjugate import ConjugateELBO, Pretraining, predictive
 from priorzoo.inference.diagnostics import degeneracy, occupancy
 from priorzoo.inference.evaluation import evaluate, importance_bound
-from priorzoo.inference.growth import grow_model
+from priorzoo.inference.growth import grow_model, move_clusters
 from priorzoo.inference.loop import Training, fit
 from priorzoo.inference.memory import Memory, reconstructions_through, remember
 from priorzoo.inference.objective import ELBO, KL, Autoencoder, Draws, Penalty
@@ -63,6 +63,7 @@ __all__ = [
     "grow_model",
     "importance_bound",
     "load",
+    "move_clusters",
     "occupancy",
     "predictive",
     "reconstructions",

@@ -25,12 +25,13 @@ class Census(Clock):
         self.__dict__["model"] = model
         self.rate = rate
         self.pending: Tensor | None = None
+        self.data = 0
 
     def tick(self) -> None:
         """Count one step and its batch, in place and without host synchronisation."""
         super().tick()
         if self.pending is not None:
-            self.model.observe(self.pending, self.rate)
+            self.model.observe(self.pending, self.rate, self.data)
             self.pending = None
 
 
@@ -44,11 +45,16 @@ class Collapsed(ELBO):
     of those that hold data; ``alone``, the share of data in clusters of their own; ``log u``, the
     draw of v.
 
+    Where the model learns alpha and sigma, their gradient is that of the bound's log p(y), with v
+    integrated out, at the running sizes; the terms then have both. That of the predictive laws
+    would be a pseudo-likelihood's, which knows of no cluster but singletons that it was once new.
+
     Args:
         model, guide, settings: as in :class:`ELBO`.
         rate: of the running mean, per step.
     """
 
+    clock: Census
     keeps_state = True
 
     def __init__(
@@ -69,8 +75,15 @@ class Collapsed(ELBO):
             probabilities = guessed.sites["y"]["fn"].probs
             if self.training:
                 self.clock.pending = probabilities.reshape(-1, probabilities.shape[-1])
+                self.clock.data = data
             terms["clusters"] = model.active.to(loss).sum()
             terms["occupied"] = model.occupancy(data).occupied.sum()
             terms["alone"] = model.alone(data) / data
             terms["log u"] = guessed.sites["v"]["value"].mean()
+            if model.learn_law:
+                terms["concentration"] = model.law.concentration
+                terms["discount"] = model.law.discount
+        if model.learn_law and torch.is_grad_enabled():
+            told = model.log_evidence(data) / data
+            loss = loss - (told - told.detach())
         return loss, terms

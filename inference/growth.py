@@ -7,121 +7,15 @@ difference pays.
 """
 
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from priorzoo.guides.collapsed import expected_log_normal
-from priorzoo.models.collapsed import Occupancy, expected_log_prior, log_prior
-from priorzoo.models.distributions import diagonal_normal
-from priorzoo.models.nggp_law import NGGP
-from priorzoo.models.nggp_mixture import ABSENT
+from priorzoo.inference.judging import Codes, Judge, Mixture
+from priorzoo.inference.pairs import Transform, evaluating
 
 FEWEST = 10  # rows of a cluster that may be split
-
-
-class Codes(NamedTuple):
-    """Gaussians q(z | x): ``mean`` and standard deviation ``spread``, each ``(M, D)``."""
-
-    mean: Tensor
-    spread: Tensor
-
-    def part(self, rows: Tensor) -> "Codes":
-        """Some of the rows."""
-        return Codes(self.mean[rows], self.spread[rows])
-
-
-class Mixture(NamedTuple):
-    """Components ``loc`` and ``scale``, each ``(K, D)``, of which ``active`` ones are there."""
-
-    loc: Tensor
-    scale: Tensor
-    active: Tensor
-
-    def put(self, k: int, codes: Codes, weight: Tensor) -> "Mixture":
-        """Component k made the Gaussian with the moments of codes under weights ``(M,)``."""
-        share = (weight / weight.sum()).unsqueeze(-1)
-        middle = (share * codes.mean).sum(0)
-        second = (codes.mean - middle).square() + codes.spread.square()
-        loc, scale, active = (part.clone() for part in self)
-        loc[k], scale[k], active[k] = middle, (share * second).sum(0).clamp(min=1e-3).sqrt(), True
-        return Mixture(loc, scale, active)
-
-    def without(self, k: int) -> "Mixture":
-        """Component k is there no more."""
-        active = self.active.clone()
-        active[k] = False
-        return self._replace(active=active)
-
-    def free(self) -> int | None:
-        """A place for one more, if there is one."""
-        places = (~self.active).nonzero().flatten().tolist()
-        return places[0] if places else None
-
-
-class Judge(NamedTuple):
-    """The prior that judges mixtures of codes that stand for ``data`` data.
-
-    ``breadth`` is the standard deviation of the base measure; for ``margin`` see this file.
-    """
-
-    law: NGGP
-    breadth: float
-    data: int
-    margin: float = 0.1
-
-    def fits(self, mixture: Mixture, codes: Codes) -> Tensor:
-        """``(M, K + 1)`` expected log densities of codes, of the base measure last."""
-        loc = torch.cat([mixture.loc, torch.zeros_like(mixture.loc[:1])])
-        scale = torch.cat([mixture.scale, torch.full_like(mixture.scale[:1], self.breadth)])
-        found = expected_log_normal(codes.mean, codes.spread, loc, scale)
-        return torch.where(self._present(mixture), found, ABSENT)
-
-    def assign(self, mixture: Mixture, codes: Codes, rounds: int = 8) -> Tensor:
-        """``(M, K + 1)`` probabilities q(y): coordinate ascent, all rows at once."""
-        fits = self.fits(mixture, codes)
-        q = torch.where(self._present(mixture), fits, ABSENT).softmax(-1)
-        for _ in range(rounds):
-            sizes, alone = self._sizes(q)
-            v = self.law.law_of_v(
-                float(self.data), (sizes.occupied.sum() + alone).clamp(1, self.data)
-            )
-            others = sizes.times((self.data - 1) / self.data)
-            q = (fits + log_prior(self.law, others, v.mean)).softmax(-1)
-        return q
-
-    def bound(self, mixture: Mixture, codes: Codes, q: Tensor | None = None) -> float:
-        """The collapsed bound of the codes, in nats per datum, but for what no move changes."""
-        q = self.assign(mixture, codes) if q is None else q
-        each = torch.where(q > 0, q * (self.fits(mixture, codes) - q.log()), 0.0).sum(-1).mean()
-        sizes, alone = self._sizes(q)
-        return float(each + expected_log_prior(self.law, sizes, alone, self.data) / self.data)
-
-    def refit(self, mixture: Mixture, codes: Codes, rounds: int = 5) -> Mixture:
-        """Components moved to the moments of the codes they hold, by turns with :meth:`assign`."""
-        for _ in range(rounds):
-            q = self.assign(mixture, codes, 2)
-            held = q[:, :-1].sum(0)
-            for k in (mixture.active & (held > 1)).nonzero().flatten().tolist():
-                mixture = mixture.put(k, codes, q[:, k])
-        return mixture
-
-    def accepts(self, old: Mixture, new: Mixture, held: Codes) -> bool:
-        """Whether the move from one mixture to the other is kept."""
-        before, after = self.assign(old, held), self.assign(new, held)
-        moved = float((after - before).abs().sum(-1).mean()) / 2
-        price = self.margin * moved + 1 / self.data
-        more = int(new.active.sum()) > int(old.active.sum())
-        gain = self.bound(new, held, after) - self.bound(old, held, before)
-        return gain > (price if more else -price)
-
-    def _sizes(self, q: Tensor) -> tuple[Occupancy, Tensor]:
-        factor = self.data / len(q)
-        return Occupancy.of(q[:, :-1]).sum().times(factor), q[:, -1].sum() * factor
-
-    def _present(self, mixture: Mixture) -> Tensor:
-        return torch.cat([mixture.active, torch.ones_like(mixture.active[:1])])
 
 
 def splits(judge: Judge, mixture: Mixture, codes: Codes) -> Iterator[Mixture]:
@@ -135,7 +29,7 @@ def splits(judge: Judge, mixture: Mixture, codes: Codes) -> Iterator[Mixture]:
         own = codes.part(rows)
         side = _two_means(own.mean)
         if 1 < side.sum() < len(side) - 1:
-            yield mixture.put(k, own, side).put(place, own, 1 - side)
+            yield judge.put(judge.put(mixture, k, own, side), place, own, 1 - side)
 
 
 def _two_means(z: Tensor, rounds: int = 10) -> Tensor:
@@ -166,7 +60,7 @@ def births(judge: Judge, mixture: Mixture, codes: Codes, tries: int = 3) -> Iter
         if place is None:
             return
         close = (codes.mean - codes.mean[row]).square().sum(-1).argsort()[:near]
-        yield mixture.put(place, codes.part(close), torch.ones(len(close)).to(codes.mean))
+        yield judge.put(mixture, place, codes.part(close), codes.mean.new_ones(len(close)))
 
 
 def merges(judge: Judge, mixture: Mixture, codes: Codes, tries: int = 5) -> Iterator[Mixture]:
@@ -183,7 +77,7 @@ def merges(judge: Judge, mixture: Mixture, codes: Codes, tries: int = 5) -> Iter
     for i, j in sorted(apart, key=lambda pair: apart[pair])[:tries]:
         weight = q[:, i] + q[:, j]
         if weight.sum() > 1:
-            yield mixture.put(i, codes, weight).without(j)
+            yield judge.put(mixture, i, codes, weight).without(j)
 
 
 def deaths(judge: Judge, mixture: Mixture, codes: Codes, tries: int = 5) -> Iterator[Mixture]:
@@ -237,9 +131,8 @@ def _climb(
 
 def encode(guide: Any, x: Tensor) -> Codes:
     """Codes of rows ``(M, P)`` by the guide's encoder."""
-    with torch.no_grad():
-        q = diagonal_normal(guide.encoder(x))
-    return Codes(q.mean, q.stddev)
+    with torch.no_grad(), evaluating(guide):
+        return Codes(*guide.model.kind.guess(guide.encoder(x)))
 
 
 def grow_model(
@@ -263,12 +156,50 @@ def grow_model(
     Returns:
         How often each kind of :data:`MOVES` was kept.
     """
-    judge = Judge(model.law, model.breadth, data, margin)
+    judge = Judge(model.law, model.breadth, data, margin, model.kind)
     loc, scale = (part[:-1].detach().clone() for part in model.components())
     codes = encode(guide, x)
     mixture, kept = grow(
         judge, Mixture(loc, scale, model.active.clone()), codes, encode(guide, held), rounds
     )
     model.place(*mixture)
-    model.observe(judge.assign(mixture, codes))
+    model.observe(judge.assign(mixture, codes), data=data)
     return kept
+
+
+def move_clusters(
+    model: Any,
+    guide: nn.Module,
+    x: Tensor,
+    *,
+    seed: int,
+    transform: Transform | None = None,
+    rows: int = 2_000,
+    rounds: int = 3,
+    margin: float = 0.1,
+) -> dict[str, float]:
+    """:func:`grow_model` on fresh rows, as a recipe calls it between two steps.
+
+    Args:
+        model, guide: as in :func:`grow_model`.
+        x: rows ``(N, P)`` to train on.
+        seed: of the choice of rows.
+        transform: of batches.
+        rows: how many propose, and how many judge; at most half of all for each.
+        rounds, margin: as in :func:`grow_model`.
+
+    Returns:
+        How often each kind of :data:`MOVES` was kept, and what there is now: ``clusters``,
+        ``occupied``, E[K] of those that hold data, and ``log u``, the mean of v.
+    """
+    order = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))
+    chosen = x[order[: 2 * rows].to(x.device)]
+    chosen = chosen if transform is None else transform(chosen)
+    proposing, judging = chosen.tensor_split(2)
+    kept = grow_model(model, guide, proposing, judging, len(x), rounds, margin)
+    with torch.no_grad():
+        return kept | {
+            "clusters": int(model.active.sum()),
+            "occupied": float(model.occupancy(len(x)).occupied.sum()),
+            "log u": float(model.law_of_v(len(x)).mean),
+        }

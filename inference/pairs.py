@@ -25,7 +25,8 @@ class Means(Messenger):
     def _pyro_sample(self, msg: Site) -> None:
         if msg["done"] or msg["is_observed"] or site_is_subsample(msg):
             return
-        if msg["fn"].has_rsample:
+        scored = is_scored(msg) and not msg["fn"].support.is_discrete
+        if msg["fn"].has_rsample or scored:
             msg["value"] = msg["fn"].mean
             msg["done"] = True
 

@@ -1,6 +1,7 @@
 """The law of the partition that a normalised generalised gamma process induces."""
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -104,31 +105,49 @@ class NGGP:
         """
         most = data if most is None else min(most, data)
         k = torch.arange(1, most + 1, dtype=self.discount.dtype)
+        *_, stirling = self._log_stirling(data, k)
+        return self.log_share(torch.tensor(float(data)), k) + stirling
+
+    def _log_stirling(self, data: int, k: Tensor) -> Iterator[Tensor]:
+        """log S(m, K) for m = 1 to n, the numbers K being ``k``."""
         stirling = torch.where(k == 1, 0.0, -math.inf)
         first = torch.tensor([-math.inf], dtype=k.dtype)
+        yield stirling
         for m in range(1, data):
             stay = (m - self.discount * k).clamp(min=0).log() + stirling
             stirling = torch.logaddexp(stay, torch.cat([first, stirling[:-1]]))
-        return self.log_share(torch.tensor(float(data)), k) + stirling
+            yield stirling
 
     def simulate(self, data: int, size: int) -> Tensor:
         """``(size, n)`` independent partitions from the prior, as labels in order of appearance.
 
-        Each datum joins by :meth:`predictive`, with v integrated out. (Given the u of the data so
-        far, the weights n_k - sigma and alpha (u + tau)^sigma are not yet a predictive law: they
-        are for a datum that u has counted.)
+        K is drawn by :meth:`cluster_law`; then backwards, which data were new: the last of m in K
+        clusters with probability S(m - 1, K - 1) / S(m, K); others join by n_k - sigma. (Given the
+        u of the data so far, the weights n_k - sigma and alpha (u + tau)^sigma are not yet a
+        predictive law: they are for a datum that u has counted.)
         """
-        labels = torch.zeros(size, data, dtype=torch.int64)
-        sizes = torch.zeros(size, data, dtype=self.discount.dtype)
+        k = torch.arange(1, data + 1, dtype=self.discount.dtype)
+        stirling = torch.stack(list(self._log_stirling(data, k)))
+        law = self.log_share(torch.tensor(float(data)), k) + stirling[-1]
+        place = torch.multinomial(law.softmax(-1), size, replacement=True)
+        fresh = torch.zeros(size, data, dtype=torch.int64)
+        fresh[:, 0] = 1
+        for m in range(data - 1, 0, -1):
+            before = torch.where(place > 0, stirling[m - 1][place - 1], -math.inf)
+            fresh[:, m] = torch.bernoulli((before - stirling[m][place]).exp().clamp(max=1)).long()
+            place = place - fresh[:, m]
+        return self._seat(fresh)
+
+    def _seat(self, fresh: Tensor) -> Tensor:
+        """Labels of data ``(size, n)``, where those that are not fresh join by n_k - sigma."""
+        labels = fresh.cumsum(-1) - 1
+        sizes = torch.zeros(labels.shape, dtype=self.discount.dtype)
         sizes[:, 0] = 1
-        for m in range(1, data):
-            k = torch.arange(1.0, m + 1, dtype=sizes.dtype)
-            now, later = self.log_share(float(m), k), self.log_share(m + 1.0, k + 1)
-            occupied = (sizes > 0).sum(-1)
-            fresh = torch.bernoulli((later - now).exp().clamp(max=1)[occupied - 1]).long()
+        rows = torch.arange(len(labels))
+        for m in range(1, labels.shape[1]):
             joined = torch.multinomial((sizes - self.discount).clamp(min=0), 1)[:, 0]
-            labels[:, m] = torch.where(fresh == 1, occupied, joined)
-            sizes[torch.arange(size), labels[:, m]] += 1
+            labels[:, m] = torch.where(fresh[:, m] == 1, labels[:, m], joined)
+            sizes[rows, labels[:, m]] += 1
         return labels
 
     def weights(self, sizes: Tensor, v: Tensor) -> Tensor:

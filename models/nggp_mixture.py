@@ -1,14 +1,15 @@
 """The variational autoencoder whose clusters are a normalised random measure's."""
 
 import math
+from typing import get_args
 
 import pyro
 import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
-from priorzoo.models.collapsed import Occupancy, log_prior
-from priorzoo.models.distributions import VARIANCE_FLOOR, deviation
+from priorzoo.models.code_families import FAMILIES, Family
+from priorzoo.models.collapsed import Occupancy, expected_log_prior, log_prior
 from priorzoo.models.likelihoods import Bernoulli
 from priorzoo.models.log_u import LogU
 from priorzoo.models.nggp_law import NGGP
@@ -22,14 +23,14 @@ class NGGPMixture(nn.Module):
 
     .. math:: v = \log u \mid z, \quad p(y_n = k \mid \text{others}, u) \propto n_k - \sigma, \quad
         p(y_n = \text{new} \mid \text{others}, u) \propto \alpha (u + \tau)^\sigma, \quad
-        z_n \mid y_n \sim \mathcal N(\mu_{y_n}, \sigma_{y_n}^2), \quad x_n \sim p(x \mid z_n)
+        z_n \mid y_n \sim p(z \mid \eta_{y_n}), \quad x_n \sim p(x \mid z_n)
 
     Mehta & Lu, "Normalized Random Measure Mixture Models in Variational Autoencoders", 2018, with
     the weights integrated out. The story is that of a datum among others: their expected sizes are
     the model's state, which ``observe`` keeps while it trains, and from which samples are drawn.
-    Gaussian components in place of the paper's Dirichlet ones; their parameters are learnt as
-    numbers, not integrated out. Arrays have room for ``clusters``, of which ``active`` ones exist;
-    the last value of ``y``, number K, is a cluster of its own, drawn from the base measure.
+    Components are Gaussian or, as in the paper, Dirichlet; their parameters are learnt as numbers,
+    not integrated out. Arrays have room for ``clusters``, of which ``active`` ones exist; the last
+    value of ``y``, number K, is a cluster of its own, drawn from the base measure.
 
     Table 1 of the paper is no target: four of its five entries equal averages on MNIST, not
     Fashion-MNIST, in Dilokthanakul et al., 2016, two of which are other methods there.
@@ -40,7 +41,11 @@ class NGGPMixture(nn.Module):
         code, clusters: D and the room K.
         start: number of clusters at first.
         concentration, discount, tilt: alpha, sigma and tau of :class:`NGGP`.
-        breadth: standard deviation of the base measure, around 0.
+        breadth: of the base measure: standard deviation around 0, or one over the root of the
+            concentration in each dimension, so that 1 is the uniform law.
+        family: ``gaussian``, or ``dirichlet``, codes on the simplex of D shares.
+        learn_law: whether alpha and sigma are learnt, from where they stand; by the collapsed
+            bound, see :class:`Collapsed`, and not by the predictive law of each datum.
     """
 
     mean: Tensor
@@ -48,6 +53,8 @@ class NGGPMixture(nn.Module):
     log_empty: Tensor
     active: Tensor
     base: Tensor
+    counted: Tensor
+    law_numbers: Tensor
 
     def __init__(
         self,
@@ -60,8 +67,12 @@ class NGGPMixture(nn.Module):
         discount: float = 0.25,
         tilt: float = 1.0,
         breadth: float = 1.0,
+        family: Family = "gaussian",
+        learn_law: bool = False,
     ) -> None:
         super().__init__()
+        if family not in get_args(Family):
+            raise ValueError(f"Expected family among {get_args(Family)} but got {family!r}.")
         if not 1 <= start <= clusters:
             raise ValueError(f"Expected 1 to {clusters} clusters at the start but got {start}.")
         if not (concentration > 0 and 0 <= discount < 1 and tilt >= 0 and tilt + discount > 0):
@@ -69,15 +80,23 @@ class NGGPMixture(nn.Module):
                 "Expected concentration > 0, 0 <= discount < 1 and tilt >= 0, not both of these 0, "
                 f"but got {concentration}, {discount} and {tilt}."
             )
+        if learn_law and not discount > 0:
+            raise ValueError("Expected discount > 0 to learn it from but got 0; begin at 0.1.")
         self.decoder = decoder
         self.likelihood = Bernoulli() if likelihood is None else likelihood
         self.code, self.clusters, self.start = code, clusters, start
         self.concentration, self.discount, self.tilt = concentration, discount, tilt
-        self.breadth = breadth
+        self.breadth, self.family, self.learn_law = breadth, family, learn_law
+        self.kind = FAMILIES[family]
+        self.width = self.kind.width
         bound = math.sqrt(6 / (start + code))
         self.loc = nn.Parameter(torch.empty(clusters, code).uniform_(-bound, bound))
-        self.raw = nn.Parameter(torch.zeros(clusters, code))
+        self.raw = nn.Parameter(torch.zeros(clusters, self.kind.raw or code))
+        if learn_law:
+            odds = math.log(discount / (1 - discount))
+            self.law_numbers = nn.Parameter(torch.tensor([math.log(concentration), odds]))
         self.register_buffer("base", torch.zeros(1, code), persistent=False)
+        self.register_buffer("counted", torch.zeros((), dtype=torch.int64))
         self.register_buffer("active", torch.arange(clusters) < start)
         share = torch.where(self.active, 1 / start, torch.zeros(clusters)) * (1 - 1 / start / 10)
         for name, part in Occupancy.of(share)._asdict().items():
@@ -85,9 +104,23 @@ class NGGPMixture(nn.Module):
 
     @property
     def law(self) -> NGGP:
-        """The process, of the same type as the codes."""
+        """The process, of the same type as the codes, its numbers as they stand."""
+        free = self.free_law
+        return NGGP(free.concentration.detach(), free.discount.detach(), self.tilt)
+
+    @property
+    def free_law(self) -> NGGP:
+        """The process, with gradients for what is learnt of it."""
+        if self.learn_law:
+            return NGGP(self.law_numbers[0].exp(), self.law_numbers[1].sigmoid(), self.tilt)
         numbers = self.base.new_tensor([self.concentration, self.discount])
         return NGGP(numbers[0], numbers[1], self.tilt)
+
+    def log_evidence(self, data: int) -> Tensor:
+        """The collapsed bound's log p(y) of so many data at the state's sizes, v integrated out."""
+        return expected_log_prior(
+            self.free_law, self.occupancy(data), self.alone(data), float(data)
+        )
 
     def occupancy(self, data: int) -> Occupancy:
         """Of so many data, of each of which the state holds the mean share, ``(K,)``."""
@@ -109,30 +142,38 @@ class NGGPMixture(nn.Module):
         return torch.where(present, logits, ABSENT)
 
     def components(self) -> tuple[Tensor, Tensor]:
-        """Means and standard deviations ``(K + 1, D)``, the base measure's last."""
-        wide = torch.full_like(self.base, self.breadth)
-        return torch.cat([self.loc, self.base]), torch.cat([deviation(self.raw), wide])
+        """Means and spreads ``(K + 1, D)`` in the code's family, the base measure's last."""
+        loc, scale = self.kind.components(self.loc, self.raw)
+        middle, wide = self.kind.base(self.code, self.breadth)
+        return torch.cat([loc, self.base + middle]), torch.cat([scale, self.base + wide])
 
     def forward(self, x: Tensor | None = None, size: int | None = None) -> Tensor:
         data = size if size is not None else len(x if x is not None else ())
+        if x is None and self.counted > 0:  # one more among those that were counted
+            data = int(self.counted) + 1
         loc, scale = self.components()
         v = pyro.sample("v", self.law_of_v(max(data, 1)))
         with data_plate(x, size):
             y = pyro.sample("y", dist.Categorical(logits=self.log_prior(v, max(data, 1))))
-            z = pyro.sample("z", dist.Normal(loc[y], scale[y]).to_event(1))
+            z = pyro.sample("z", self.kind.law(loc[y], scale[y]))
             return pyro.sample("x", self.likelihood(self.decoder(z)), obs=x)
 
     @torch.no_grad()
     def place(self, loc: Tensor, scale: Tensor, active: Tensor) -> None:
-        """Put components, ``(K, D)``, and say which of them are there."""
-        above = (scale.square() - VARIANCE_FLOOR).clamp(min=1e-6)
-        self.loc.copy_(loc)
-        self.raw.copy_(above + (-(-above).expm1()).log())  # softplus undone, without overflow
+        """Put components, means and spreads ``(K, D)``, and say which of them are there."""
+        placed, raw = self.kind.parameters(loc, scale)
+        self.loc.copy_(placed)
+        self.raw.copy_(raw)
         self.active.copy_(active)
 
     @torch.no_grad()
-    def observe(self, q: Tensor, rate: float = 1.0) -> None:
-        """Move the state towards the mean share of data with probabilities ``(B, K + 1)``."""
+    def observe(self, q: Tensor, rate: float = 1.0, data: int | None = None) -> None:
+        """Move the state towards the mean share of data with probabilities ``(B, K + 1)``.
+
+        Rows are sampled from the prior as one more among the ``data`` that these stand for.
+        """
+        if data is not None:
+            self.counted.fill_(data)
         shares = Occupancy.of(q[..., :-1])
         for name, part in shares._asdict().items():
             getattr(self, name).lerp_(part.mean(0).to(self.mean), rate)

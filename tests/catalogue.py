@@ -17,12 +17,14 @@ from priorzoo.guides import (
     CodeAndPlace,
     CodesThenCluster,
     CodeThenCluster,
+    CollapsedCode,
     FactorialCode,
     FlowCode,
     MeanField,
     MeanFieldCodes,
     Sticks,
 )
+from priorzoo.guides.collapsed import QV
 from priorzoo.models import (
     GMVAE,
     M2,
@@ -37,9 +39,12 @@ from priorzoo.models import (
     LeaveOneOutGP,
     ModifiedM2,
     Multinomial,
+    NGGPMixture,
     NonparametricVAE,
     StickBreakingVAE,
 )
+from priorzoo.models.code_families import Family
+from priorzoo.models.estimators import Gradient
 
 P, D, K, W = 6, 2, 3, 4
 SHAPE = (3, 2)  # of the P values, as a picture
@@ -47,12 +52,16 @@ SIZES = {"code": D, "clusters": K}
 
 
 class Entry(NamedTuple):
-    """``batchwise`` names the factors over a batch as a whole, which no partition adds up."""
+    """``batchwise`` names the factors over a batch as a whole, which no partition adds up.
+
+    ``importance`` samples bound log p(x), none where a site is global.
+    """
 
     model: Callable[[], nn.Module]
     guide: Callable[[nn.Module], nn.Module]
     rows: Callable[[int], Tensor]
     batchwise: tuple[str, ...] = ()
+    importance: int = 2
 
     def pair(self) -> tuple[nn.Module, nn.Module]:
         model = self.model()
@@ -126,6 +135,18 @@ def code_and_place(_: nn.Module) -> CodeAndPlace:
     return CodeAndPlace(MLP(P, 2 * D, (5,)), MLP(P, 2, (5,)))
 
 
+def nggp(family: Family, law: QV, gradient: Gradient = "pathwise") -> Entry:
+    """All clusters are there: the parameters of those that are not have no gradient."""
+
+    def guide(model: nn.Module) -> CollapsedCode:
+        return CollapsedCode(MLP(P, model.width * D, (5,)), model, law, gradient)
+
+    def model() -> NGGPMixture:
+        return NGGPMixture(decoder(), **SIZES, start=K, family=family)
+
+    return Entry(model, guide, binary, importance=0)
+
+
 def factorial(clusters: int | list[int], code: int) -> Entry:
     return Entry(
         lambda: FactorialMixture(decoder(code=code), code=code, clusters=clusters),
@@ -165,6 +186,10 @@ CATALOGUE = {
     "gmvae-conv": Entry(
         lambda: GMVAE(ConvDecoder(D, P, SHAPE, (2, 3), (4,)), **SIZES), convolutions, binary
     ),
+    "nggp": nggp("gaussian", "normal"),
+    "nggp-log-concave": nggp("gaussian", "log-concave"),
+    "nggp-dirichlet": nggp("dirichlet", "normal"),
+    "nggp-dirichlet-rsvi": nggp("dirichlet", "log-concave", "rsvi"),
     "factorial": factorial(K, D),
     "factorial-two": factorial([K, 2], 2 * D),
     "vae-flow": Entry(

@@ -150,7 +150,7 @@ def test_works_with_predictive(entry):
 def test_the_parameter_store_stays_empty(entry, tmp_path):
     (model, guide), x = entry.pair(), entry.rows(B)
     fit(model, guide, x, steps=2)
-    evaluate(model, guide, x, importance_samples=2)
+    evaluate(model, guide, x, importance_samples=entry.importance)
     save(tmp_path, model, guide)
     load(tmp_path)
     assert not dict(pyro.get_param_store())

@@ -12,8 +12,8 @@ from priorzoo.benchmarks.data import keep_labels, load
 from priorzoo.benchmarks.initialisation import place_mixture
 from priorzoo.benchmarks.recipes import RECIPES, Stage, part
 from priorzoo.guides import ClusterThenCode, CodeThenCluster
-from priorzoo.inference import Autoencoder, Classification, codes
-from priorzoo.models import GMVAE, MLP, VAE
+from priorzoo.inference import Autoencoder, Classification, codes, move_clusters
+from priorzoo.models import GMVAE, MLP, VAE, NGGPMixture
 
 CPU = torch.device("cpu")
 SMALL = replace(
@@ -32,6 +32,16 @@ STAGED = replace(
         Stage("mixture", begin=part(place_mixture)),
         Stage("prior", steps=4, learn=("model.loc", "model.raw", "model.logits")),
     ),
+)
+GROWING = replace(
+    RECIPES["digits-nggp"],
+    model=part(NGGPMixture, code=3, clusters=8, start=2),
+    encoder=SMALL.encoder,
+    decoder=SMALL.decoder,
+    moves={"clusters": part(move_clusters, rows=100, rounds=1)},
+    optimiser=part(torch.optim.Adam, lr=3e-3),
+    steps=60,
+    every=20,
 )
 
 
@@ -57,7 +67,8 @@ class Interrupted(Exception):
 
 
 @pytest.mark.parametrize(
-    ("recipe", "rows"), [(SMALL, 2), (SMALL, 5), (STAGED, 3), (STAGED, 5), (STAGED, 9)]
+    ("recipe", "rows"),
+    [(SMALL, 2), (SMALL, 5), (STAGED, 3), (STAGED, 5), (STAGED, 9), (GROWING, 3), (GROWING, 7)],
 )
 def test_an_interrupted_run_goes_on_as_if_it_had_not_been(recipe, rows, digits, tmp_path):
     """To the last bit, wherever it was broken off, and with a history without gap or double."""
@@ -82,6 +93,21 @@ def test_an_interrupted_run_goes_on_as_if_it_had_not_been(recipe, rows, digits, 
     lines = (folder / "history.jsonl").read_text().splitlines()
     assert timeless(map(json.loads, lines)) == timeless(whole.history)
     assert not (folder / "checkpoint.safetensors").exists()
+
+
+def test_moves_come_between_steps_and_leave_a_row(digits, tmp_path):
+    """At each row but the last, and what they leave is what the next step begins with."""
+    growing = course(GROWING, digits)
+    growing.run(tmp_path, settings(GROWING))
+    splits = [(row["split"], row["step"]) for row in growing.history if row["split"] != "valid"]
+    assert splits == [("train", 20), ("moves", 20), ("train", 40), ("moves", 40), ("train", 60)]
+    there = {row["step"]: row["clusters"] for row in growing.history if row["split"] == "moves"}
+    trained = {row["step"]: row["clusters"] for row in growing.history if row["split"] == "train"}
+    assert trained == {20: 2, 40: there[20], 60: there[40]}
+    assert there[20] != 2
+    still = course(replace(GROWING, moves={}), digits)
+    still.run(tmp_path, settings(GROWING))
+    assert {row["clusters"] for row in still.history if row["split"] == "train"} == {2}
 
 
 def _append(history, row, rows):

@@ -5,11 +5,13 @@ import math
 import pyro
 import pytest
 import torch
+from torch.distributions import kl_divergence
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from priorzoo.guides.collapsed import CollapsedCode, expected_log_normal
+from priorzoo.guides.collapsed import CollapsedCode
 from priorzoo.inference import (
     ELBO,
+    KL,
     Training,
     check_pair,
     cluster_probabilities,
@@ -18,18 +20,10 @@ from priorzoo.inference import (
     save,
 )
 from priorzoo.inference.collapsed import Collapsed
-from priorzoo.inference.growth import (
-    Codes,
-    Judge,
-    Mixture,
-    births,
-    deaths,
-    grow,
-    grow_model,
-    merges,
-    splits,
-)
+from priorzoo.inference.growth import births, deaths, grow, grow_model, merges, splits
+from priorzoo.inference.judging import Codes, Judge, Mixture
 from priorzoo.models import MLP, Gaussian
+from priorzoo.models.code_families import FAMILIES
 from priorzoo.models.nggp_law import NGGP
 from priorzoo.models.nggp_mixture import NGGPMixture
 
@@ -109,21 +103,29 @@ def test_the_bound_rises_with_each_assignment_and_is_the_sum_written_out():
     assert values[1] <= values[2] + 1e-6
     q = torch.zeros(400, 9, dtype=torch.float64)
     q[torch.arange(400), torch.arange(400) % 2] = 1
-    fits = expected_log_normal(data.mean, data.spread, start.loc[:2], start.scale[:2])
+    fits = FAMILIES["gaussian"].expected_log(data.mean, data.spread, start.loc[:2], start.scale[:2])
     own = fits[torch.arange(400), torch.arange(400) % 2].mean()
     prior = j.law.log_probability(torch.tensor([200.0, 200.0])) / 400
     assert j.bound(start, data, q) == pytest.approx((own + prior).item(), abs=1e-6)
 
 
-def pair(law="normal", **sizes):
+def pair(law="normal", family="gaussian", gradient="pathwise", **sizes):
     sizes = {"code": 2, "clusters": 6, "start": 3} | sizes
-    model = NGGPMixture(MLP(2, 5, (8,)), Gaussian(0.7), **sizes)
-    return model, CollapsedCode(MLP(5, 4, (8,)), model, law)
+    model = NGGPMixture(MLP(2, 5, (8,)), Gaussian(0.7), family=family, **sizes)
+    return model, CollapsedCode(MLP(5, 2 * model.width, (8,)), model, law, gradient)
 
 
-@pytest.mark.parametrize("law", ["normal", "log-concave"])
-def test_is_a_pair_that_trains_saves_and_loads(law, tmp_path):
-    model, guide = pair(law)
+PAIRS = [
+    ("normal", "gaussian", "pathwise"),
+    ("log-concave", "gaussian", "pathwise"),
+    ("log-concave", "dirichlet", "pathwise"),
+    ("normal", "dirichlet", "rsvi"),
+]
+
+
+@pytest.mark.parametrize(("law", "family", "gradient"), PAIRS)
+def test_is_a_pair_that_trains_saves_and_loads(law, family, gradient, tmp_path):
+    model, guide = pair(law, family, gradient)
     x = torch.randn(60, 5)
     check_pair(model, guide, x)
     training = Training(model, guide, x, objective=Collapsed(model, guide), batch_size=20, every=3)
@@ -134,6 +136,7 @@ def test_is_a_pair_that_trains_saves_and_loads(law, tmp_path):
     save(tmp_path, model, guide)
     assert evaluate(*load(tmp_path), x) == evaluate(model, guide, x)
     q = cluster_probabilities(model, guide, x)
+    torch.testing.assert_close(cluster_probabilities(model, guide, x), q)  # v is at its mean
     assert q.shape == (60, 7)
     assert (q[:, :-1][:, ~model.active] == 0).all()
     assert not dict(pyro.get_param_store())
@@ -171,6 +174,15 @@ def test_samples_come_from_the_clusters_there_are_by_their_sizes():
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
 
+def test_few_samples_have_the_cluster_probabilities_of_one_more_datum():
+    model, _ = pair(code=2)
+    model.observe(torch.rand(100, 7).softmax(-1), data=5_000)
+    drawn = pyro.poutine.trace(model).get_trace(size=3).nodes
+    expected = model.log_prior(drawn["v"]["value"], 5_001).softmax(-1)
+    torch.testing.assert_close(drawn["y"]["fn"].probs.expand(3, 7), expected.expand(3, 7))
+    assert drawn["x"]["value"].shape == (3, 5)
+
+
 @pytest.mark.usefixtures("double")
 def test_a_birth_or_death_elsewhere_changes_a_datum_s_bound_by_the_prior_weights_alone():
     """A cluster of few data far off: the predictive law's normaliser, the same for all rows."""
@@ -195,9 +207,48 @@ def test_a_birth_or_death_elsewhere_changes_a_datum_s_bound_by_the_prior_weights
 
 
 @pytest.mark.usefixtures("double")
-@pytest.mark.parametrize("law", ["normal", "log-concave"])
-def test_traces_to_one_graph_without_host_synchronisation(law):
-    model, guide = pair(law)
+@pytest.mark.parametrize("family", ["gaussian", "dirichlet"])
+def test_the_divergence_is_that_of_the_best_cluster_probabilities(family):
+    """KL of y and z together: -log sum_k p(k) exp(E[log p(z | k)]) - H[q(z)], for no other q(y)."""
+    model, guide = pair("normal", family)
+    x = torch.randn(20, 5)
+    torch.manual_seed(1)
+    terms = ELBO(model, guide, {"z": KL(analytic=True)}).terms(x, 300)
+    torch.manual_seed(1)
+    v = pyro.poutine.trace(guide).get_trace(x, 300).nodes["v"]["value"]
+    q = model.kind.law(*model.kind.guess(guide.encoder(x)))
+    loc, scale = model.components()
+    parts = [model.kind.law(loc[k], scale[k]).expand((20,)) for k in range(7)]
+    fits = torch.stack([-kl_divergence(q, part) - q.entropy() for part in parts], -1)
+    told = model.log_prior(v, 300).log_softmax(-1)
+    expected = -(told + fits).logsumexp(-1) - q.entropy()
+    torch.testing.assert_close(terms["kl[y]"] + terms["kl[z]"], expected)
+
+
+def test_clusters_of_shares_are_found_and_their_concentrations():
+    """From one cluster three Dirichlet ones, of which the codes are sharp draws."""
+    shapes = torch.tensor([[20.0, 2.0, 2.0], [2.0, 20.0, 2.0], [6.0, 6.0, 30.0]])
+    kind = FAMILIES["dirichlet"]
+
+    def drawn():
+        shape = 1_000 * torch.distributions.Dirichlet(shapes).sample((300,)).flatten(0, 1)
+        total = shape.sum(-1, keepdim=True)
+        return Codes(shape / total, total.rsqrt().expand_as(shape))
+
+    even = torch.full((8, 3), 1 / 3)
+    j = Judge(NGGP(1.0, 0.25), 1.0, 900, 0.1, kind)
+    found, _ = grow(j, Mixture(even, even, torch.arange(8) < 1), drawn(), drawn())
+    there = (found.loc / found.scale.square())[found.active]
+    assert len(there) == 3
+    nearest = torch.cdist(shapes.log(), there.log()).min(-1)
+    assert sorted(nearest.indices.tolist()) == [0, 1, 2]
+    assert nearest.values.max() < 0.4  # of log concentrations
+
+
+@pytest.mark.usefixtures("double")
+@pytest.mark.parametrize(("law", "family", "gradient"), PAIRS)
+def test_traces_to_one_graph_without_host_synchronisation(law, family, gradient):
+    model, guide = pair(law, family, gradient)
     objective, x = ELBO(model, guide), torch.randn(8, 5)
     parameters = dict(objective.named_parameters())
 
@@ -214,6 +265,101 @@ def test_traces_to_one_graph_without_host_synchronisation(law):
     torch.testing.assert_close(found, step(parameters, x))
 
 
+def learning(sizes, concentration=2.0, discount=0.3):
+    """A model that learns its law, whose state is these sizes for certain."""
+    room = len(sizes)
+    model = NGGPMixture(
+        MLP(2, 5, (8,)),
+        Gaussian(0.7),
+        code=2,
+        clusters=room,
+        start=room,
+        concentration=concentration,
+        discount=discount,
+        learn_law=True,
+    )
+    guide = CollapsedCode(MLP(5, 4, (8,)), model)
+    share = torch.as_tensor(sizes, dtype=model.mean.dtype) / sum(sizes)
+    model.mean.copy_(share)
+    model.variance.zero_()
+    model.log_empty.fill_(-30.0)
+    return model, guide
+
+
+@pytest.mark.usefixtures("double")
+def test_the_law_s_gradient_is_that_of_the_partition_s_probability():
+    """Through the loss of a batch, per datum; by central differences of the law's own formula."""
+    sizes = [50.0, 30.0, 12.0, 5.0, 3.0]
+    model, guide = learning(sizes)
+    loss, terms = Collapsed(model, guide)(torch.randn(8, 5), 100)
+    loss.backward()
+    step = 1e-5
+    for i in range(2):
+        ends = []
+        for sign in (1, -1):
+            numbers = model.law_numbers.detach().clone()
+            numbers[i] += sign * step
+            law = NGGP(numbers[0].exp(), numbers[1].sigmoid())
+            ends.append(law.log_probability(torch.tensor(sizes)).item())
+        expected = -(ends[0] - ends[1]) / (2 * step) / 100
+        assert model.law_numbers.grad[i].item() == pytest.approx(expected, rel=1e-5)
+    assert (terms["concentration"], terms["discount"]) == (
+        pytest.approx(2.0),
+        pytest.approx(0.3),
+    )
+
+
+@pytest.mark.usefixtures("double")
+def test_without_discount_the_concentration_s_gradient_is_the_surplus_of_clusters():
+    """d log p / d log alpha = K - sum_i alpha / (alpha + i), of the Dirichlet process."""
+    model, guide = learning([70.0, 20.0, 6.0, 4.0], concentration=1.5, discount=1e-9)
+    loss, _ = Collapsed(model, guide)(torch.randn(8, 5), 100)
+    loss.backward()
+    expected = 4 - sum(1.5 / (1.5 + i) for i in range(100))
+    assert model.law_numbers.grad[0].item() == pytest.approx(-expected / 100, rel=1e-4)
+
+
+@pytest.mark.usefixtures("double")
+def test_the_law_s_gradient_is_the_collapsed_bound_s_where_sizes_are_uncertain():
+    model, guide = learning([50.0, 30.0, 12.0])
+    model.observe(torch.rand(40, 4).softmax(-1))
+    loss, _ = Collapsed(model, guide)(torch.randn(8, 5), 60)
+    loss.backward()
+    numbers, step = model.law_numbers.detach().clone(), 1e-5
+    with torch.no_grad():
+        for i in range(2):
+            ends = []
+            for sign in (1, -1):
+                model.law_numbers.copy_(numbers)
+                model.law_numbers[i] += sign * step
+                ends.append(model.log_evidence(60).item())
+            expected = -(ends[0] - ends[1]) / (2 * step) / 60
+            assert model.law_numbers.grad[i].item() == pytest.approx(expected, rel=1e-4)
+
+
+def test_the_law_learns_what_partitions_it_was_drawn_from(tmp_path):
+    """Many clusters of few data against few of many: sigma and alpha part as they train."""
+    found = []
+    for sizes in ([340.0, 330.0, 330.0], [400.0, 200.0, 100.0, 50.0] + [10.0] * 25):
+        model, guide = learning(sizes)
+        objective = Collapsed(model, guide, rate=1e-12)
+        before = model.log_evidence(1_000).item()
+        training = Training(
+            model,
+            guide,
+            torch.randn(1_000, 5),
+            objective=objective,
+            optimiser=lambda p: torch.optim.Adam(p, lr=0.02),
+            every=50,
+        )
+        training.run(steps=100)
+        assert model.log_evidence(1_000).item() > before + 0.1
+        found.append((float(model.law.concentration), float(model.law.discount)))
+    assert found[0][0] < 2.0 < found[1][0]
+    save(tmp_path, model, guide)
+    assert load(tmp_path)[0].law.discount == model.law.discount
+
+
 def test_what_cannot_be_is_refused():
     with pytest.raises(ValueError, match="Expected 1 to 6 clusters at the start but got 7"):
         pair(start=7)
@@ -221,3 +367,9 @@ def test_what_cannot_be_is_refused():
         pair(discount=0.0, tilt=0.0)
     with pytest.raises(ValueError, match=r"Expected law among .* but got 'gamma'"):
         pair("gamma")
+    with pytest.raises(ValueError, match=r"Expected family among .* but got 'gamma'"):
+        pair(family="gamma")
+    with pytest.raises(ValueError, match=r"Expected gradient among .* but got 'guess'"):
+        pair(gradient="guess")
+    with pytest.raises(ValueError, match="Expected discount > 0 to learn it"):
+        pair(discount=0.0, learn_law=True)
