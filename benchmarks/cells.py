@@ -8,7 +8,7 @@ import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING, Field, asdict, dataclass, field, fields, replace
-from functools import cached_property
+from functools import cache, cached_property
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -96,12 +96,7 @@ class Cell:
         Raises:
             ValueError: for changes that the recipe does not know.
         """
-        base = RECIPES[self.recipe]
-        parser = new_parser(self.recipe, base.summary)
-        add_recipe(parser, base)
-        recipe = read_recipe(base, parse(parser, _options(self.changes)))
-        own = {"steps", "epochs"} & self.changes.keys()
-        return recipe if own or self.length is None else lengthened(recipe, self.length)
+        return _resolved(self.recipe, tuple(self.changes.items()), self.length)
 
     def baseline(self) -> Baseline:
         """The settings of a baseline."""
@@ -114,6 +109,16 @@ class Cell:
             return settings
         share = min(1.0, self.length / Baseline.rows)
         return replace(settings, rows=round(self.length), epochs=share * settings.epochs)
+
+
+@cache
+def _resolved(name: str, changes: tuple[tuple[str, str], ...], length: float | None) -> Recipe:
+    base = RECIPES[name]
+    parser = new_parser(name, base.summary)
+    add_recipe(parser, base)
+    recipe = read_recipe(base, parse(parser, _options(dict(changes))))
+    own = {"steps", "epochs"} & dict(changes).keys()
+    return recipe if own or length is None else lengthened(recipe, length)
 
 
 def lengthened(recipe: Recipe, length: float) -> Recipe:

@@ -351,7 +351,7 @@ def _clustered(title: str, recipe: str, lasts: Mapping[Budget, float], **changes
 
 
 _ROWS = lengths(2_000, 60_000, 60_000)
-_GROWING = lengths(50, 10_000, 100_000)
+_GROWING = lengths(1, 20, 200)
 
 
 def _nggp(name: str, shown: str) -> tuple[Line, ...]:
@@ -399,7 +399,7 @@ NGGP = Paper(
     (
         *_nggp("fashion_mnist", "Fashion-MNIST"),
         *_nggp("mnist", "MNIST"),
-        _clustered("BBC news, NGGP, Gaussian components", "nggp-bbc", _GROWING),
+        _clustered("BBC news, NGGP, Gaussian components", "nggp-bbc", lengths(5, 200, 200)),
         *(
             replace(
                 _clustered(

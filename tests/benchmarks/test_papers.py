@@ -60,6 +60,7 @@ def test_a_step_of_every_recipe_makes_a_whole_row(recipe, root, tmp_path):
     else:
         own = RECIPES[recipe]
         split = {} if own.data == "pinwheel" else {"train": "200", "validation": "20"}
+        split |= {} if own.epochs is None else {"batch_size": "8"}
         cell = Cell(recipe, 1, "quick", 1 if own.steps else 2, split, importance=line.importance)
     row = work(cell, tmp_path, str(root), "cpu")
     assert (row["format"], row["seed"], row["budget"]) == (1, 1, "quick")
