@@ -193,7 +193,7 @@ FACTORIAL = Paper(
             Line(
                 f"binary MNIST, one factor, K = {k}",
                 "factorial",
-                lengths(20, 2_000, 200_000),
+                lengths(20, 1_000, 200_000),
                 {} if k == 512 else {"model.clusters": str(k)},
                 (
                     replace(
