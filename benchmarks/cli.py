@@ -20,6 +20,7 @@ from priorzoo.benchmarks import (
     data,
     estimators,
     grid,
+    planning,
     plots,
     runs,
     speed,
@@ -210,8 +211,8 @@ def bench(words: Sequence[str]) -> None:
     parser.add_argument("--device", type=str, default="auto", help="auto, cpu or cuda")
     settings = parse(parser, words)
     budget = settings.budget
-    seeds = cells.read_seeds(settings.seeds or ("0:1" if budget == "quick" else "0:3"))
-    grid_cells = cells.plan(settings.names, seeds, cells.read_sets(settings.set), budget)
+    seeds = planning.read_seeds(settings.seeds or ("0:1" if budget == "quick" else "0:3"))
+    grid_cells = planning.plan(settings.names, seeds, planning.read_sets(settings.set), budget)
     runs.pick_device(settings.device)
     out = Path(settings.out or f"runs/bench-{budget}")
     taken, failed = grid.run_grid(

@@ -12,8 +12,9 @@ import pytest
 
 from priorzoo.benchmarks import cli, grid
 from priorzoo.benchmarks.baselines import BASELINES
-from priorzoo.benchmarks.cells import Cell, lengthened, plan, read_seeds, read_sets, trained
+from priorzoo.benchmarks.cells import Cell, lengthened, trained
 from priorzoo.benchmarks.papers import BUDGETS, Line, Measure, Paper
+from priorzoo.benchmarks.planning import plan, read_seeds, read_sets
 from priorzoo.benchmarks.published import PAPERS
 from priorzoo.benchmarks.recipes import RECIPES
 
