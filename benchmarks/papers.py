@@ -89,6 +89,7 @@ class Paper:
         lines: of its table.
         note: what a reader must know before he compares.
         curves: terms or metrics of the history to draw over the steps, test rows if it has them.
+        sweep: recipe whose number of clusters varies over the lines, for a figure of the bound.
     """
 
     name: str
@@ -97,3 +98,4 @@ class Paper:
     lines: tuple[Line, ...]
     note: str = ""
     curves: tuple[str, ...] = ("elbo",)
+    sweep: str = ""

@@ -255,6 +255,7 @@ FACTORIAL = Paper(
             optional=True,
         ),
     ),
+    sweep="factorial",
 )
 
 _PLANE = (

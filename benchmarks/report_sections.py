@@ -16,6 +16,7 @@ from matplotlib.axes import Axes
 from priorzoo.benchmarks import report_figures as draw
 from priorzoo.benchmarks import report_measured as measured
 from priorzoo.benchmarks import report_rows, speed_report
+from priorzoo.benchmarks.factor_figures import draw_sweep
 from priorzoo.benchmarks.figures import save
 from priorzoo.benchmarks.papers import Paper
 from priorzoo.benchmarks.report_groups import Group, group_rows
@@ -94,7 +95,7 @@ def of_papers(papers: Sequence[Paper], rows: Sequence[Row]) -> Iterator[Section]
             paper.note,
             {"": paper_table(mine)},
             paper_records(mine),
-            charts,
+            charts + _sweep(paper, mine),
             [image for group in mine for image in _thumbnails(group)],
             _commands(mine),
             f"Mean and standard deviation over seeds, the longest runs of a line. {dashed}",
@@ -114,6 +115,17 @@ def _curves(paper: Paper, groups: Sequence[Group]) -> list[Image]:
             words = f"{draw.axis_title(name)} over the steps: {', '.join(titles)}"
             charts.append(Image(_drawn(axes), words, hues))
     return charts
+
+
+def _sweep(paper: Paper, groups: Sequence[Group]) -> list[Image]:
+    """The parts of the bound against K, where lines of one length have several."""
+    found = [group for group in groups if group.rows and group.line.recipe == paper.sweep]
+    steps = max((group.steps for group in found), default=0)
+    alike = [group for group in found if group.steps == steps]
+    if len(alike) < 2:
+        return []
+    axes = draw_sweep([row for group in alike for row in group.rows])
+    return [Image(_drawn(axes), "ELBO, reconstruction, KL[z] and KL[r] against the components K")]
 
 
 def _thumbnails(group: Group) -> list[Image]:

@@ -13,6 +13,7 @@ from priorzoo.benchmarks.papers import Line, Measure, Paper
 from priorzoo.benchmarks.report import write_report
 from priorzoo.benchmarks.report_groups import Group, deviation, group_rows
 from priorzoo.benchmarks.report_measured import step_table
+from priorzoo.benchmarks.report_sections import of_papers
 from priorzoo.benchmarks.report_tables import paper_table
 
 ELBO = Measure("-ELBO", ("terms", "elbo"), {100: 97.0}, protocol="7 runs", higher=False, sign=-1)
@@ -233,6 +234,31 @@ def test_the_mean_over_the_seeds_is_what_is_drawn():
     (drawn,) = ax.lines
     np.testing.assert_allclose(drawn.get_xydata(), [(10, -150), (100, -15)])
     assert report_figures.draw_curves([Group(line(), rows)], "nmi", {"GMVAE": "red"}, {}) is None
+
+
+def test_a_sweep_is_drawn_of_the_longest_rows_of_its_recipe():
+    def swept(clusters, steps=100, recipe="factorial"):
+        settings = {"data": "mnist", "model": {"init_args": {"clusters": clusters}}}
+        terms = {"elbo": -90.0, "reconstruction": -70.0, "kl[z_1]": 19.0, "kl[r_1]": 1.0}
+        changes = {"model.clusters": str(clusters)}
+        return row(
+            recipe=recipe,
+            steps=steps,
+            changes=changes,
+            settings=settings,
+            terms=terms,
+            cell=str(clusters),
+        )
+
+    def charts(*rows):
+        lines = [line(f"K = {k}", "factorial", changes={"model.clusters": str(k)}) for k in (1, 8)]
+        found = [{"figures": [], **each} for each in rows]
+        (section,) = of_papers([paper(*lines, sweep="factorial")], found)
+        return [image for image in section.charts if "components K" in image.words]
+
+    (image,) = charts(swept(1), swept(8), swept(1, steps=7))
+    assert image.uri.startswith("data:image/png")
+    assert charts(swept(1), swept(8, steps=7)) == []
 
 
 def test_the_reference_has_the_published_means_of_its_logs():
