@@ -55,7 +55,7 @@ class Collapsed(ELBO):
     """
 
     clock: Census
-    keeps_state = True
+    counting = True
 
     def __init__(
         self, model: nn.Module, guide: nn.Module, *settings: Any, rate: float = 0.05, **more: Any
@@ -65,6 +65,15 @@ class Collapsed(ELBO):
             raise ValueError(f"Expected a rate in (0, 1] but got {rate}.")
         self.rate = rate
         self.clock = Census(model, rate)
+
+    @property
+    def left(self) -> Tensor | None:
+        """The probabilities of the batch's clusters, from a call to the next tick."""
+        return self.clock.pending
+
+    @left.setter
+    def left(self, probabilities: Tensor | None) -> None:
+        self.clock.pending = probabilities
 
     def forward(self, x: Tensor, size: int | None = None, *rest: Any) -> tuple[Tensor, Terms]:
         with Guessed() as guessed:

@@ -1,6 +1,7 @@
 """The step as one compiled graph, which pays Python's share of a Pyro program once."""
 
 import warnings
+from functools import partial
 from typing import Any
 
 import torch
@@ -44,6 +45,7 @@ class Compiled:
         self.reason = ""  # why it is not compiled after all
         self._shape: tuple[torch.Size, tuple[str, ...]] | None = None
         self._run: Any = None
+        self._renew: Any = None
         self._traced: Traced | None = None
 
     def __call__(self, x: Tensor, labels: Labels | None = None) -> Terms:
@@ -53,16 +55,29 @@ class Compiled:
         traced = self._traced
         if traced is None or (x.shape, tuple(labels or ())) != self._shape:
             return self._descend(x, labels)
+        given = [*self._inputs, x, *(labels or {}).values()]
         with torch.no_grad():
-            means, *gradients = self._run(*self._inputs, x, *(labels or {}).values())
+            means, *gradients = self._run(*given)
+        if self.objective.counting:
+            self.objective.left = gradients.pop(0)
         self.optimiser.zero_grad()
         for parameter, gradient in zip(self._learnt, gradients, strict=True):
             parameter.grad = laid_out(gradient, parameter)
         if self.clip is not None:
             clip_grad_norm_(self._learnt, self.clip)
-        self.optimiser.step(self.objective.again(x, self.size, labels))
+        closure: Any = None if self._renew is None else partial(self._renewed, given)
+        self.optimiser.step(closure)
         self.objective.clock.tick()
         return dict(zip(traced.terms, means.unbind(), strict=True))
+
+    def _renewed(self, given: list[Tensor]) -> None:
+        """The optimiser's closure."""
+        assert self._traced is not None
+        with torch.no_grad():
+            gradients = self._renew(*given)
+        for name, gradient in zip(self._traced.renewed, gradients, strict=True):
+            parameter = self._traced.state[name]
+            parameter.grad = laid_out(gradient, parameter)
 
     def _compile(self, x: Tensor, labels: Labels | None) -> None:
         self.objective.clock.to(x.device)
@@ -73,7 +88,9 @@ class Compiled:
             traced = trace(self.objective, x, self.size, labels, self.precision)
             self._inputs = traced.inputs
             self._learnt = [traced.state[name] for name in traced.learnt]
-            self._run = lower(traced.graph, [*self._inputs, x, *(labels or {}).values()])
+            given = [*self._inputs, x, *(labels or {}).values()]
+            self._run = lower(traced.graph, given)
+            self._renew = None if traced.renewal is None else lower(traced.renewal, given)
             self._traced = traced
         except UntraceableError as error:
             self.reason = str(error)

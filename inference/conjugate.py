@@ -1,6 +1,6 @@
 """Conjugate stochastic variational inference: bounds and natural gradients by autodiff."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -128,6 +128,8 @@ class ConjugateELBO(Averaged):
         model, guide, kl, particles, penalties: as in :class:`ELBO`.
     """
 
+    renewing = True
+
     def __init__(
         self,
         model: nn.Module,
@@ -157,18 +159,13 @@ class ConjugateELBO(Averaged):
         divergences = draws.globals.divergences().values()
         return terms | {"globals": torch.stack([d.detach() for d in divergences]).sum()}
 
-    def again(
+    def renewed(
         self, x: Tensor, size: int | None = None, labels: Labels | None = None
-    ) -> Callable[[], Any] | None:
-        """What an optimiser calls once the networks have moved: new responsibilities, and then
-        lambda - lambda* as gradients of the natural parameters.
-        """
-
-        def closure() -> None:
-            for natural, optimum in self.optima(x, size, labels):
-                natural.grad = natural.detach() - optimum
-
-        return closure
+    ) -> dict[str, Tensor]:
+        """lambda - lambda* for the natural parameters, from new responsibilities."""
+        names = {id(parameter): name for name, parameter in self.named_parameters()}
+        found = self.optima(x, size, labels)
+        return {names[id(natural)]: natural.detach() - optimum for natural, optimum in found}
 
     def optima(
         self, x: Tensor, size: int | None = None, labels: Labels | None = None
@@ -217,6 +214,8 @@ class Pretraining(ConjugateELBO):
     have no part in it, nor have penalties, and the natural parameters stay where they are.
     """
 
+    renewing = False
+
     def _loss(self, x: Tensor, size: int | None, labels: Labels | None) -> tuple[Tensor, Terms]:
         terms = self._terms(self._draw(x, size), x, size)
         loss = -terms["reconstruction"].mean()
@@ -224,9 +223,6 @@ class Pretraining(ConjugateELBO):
             if name.startswith("kl["):
                 loss = loss + self._price(name[3:-1], term.mean())
         return loss, terms | {"objective": -loss}
-
-    def again(self, x: Tensor, size: int | None = None, labels: Labels | None = None) -> None:
-        return None
 
     def _terms(self, draws: Draws, x: Tensor, size: int | None) -> Terms:
         mixture = super()._terms(draws, x, size)

@@ -17,7 +17,7 @@ Descend = Callable[[Tensor, Labels], Terms]
 
 
 def choose(
-    step: Execution, device: torch.device, in_memory: bool, renews: bool = False
+    step: Execution, device: torch.device, in_memory: bool, keeps_state: bool = False
 ) -> Execution:
     """What ``auto`` stands for: ``cudagraph`` on a GPU that holds the rows, else ``compiled``.
 
@@ -25,7 +25,7 @@ def choose(
         step: what was asked for.
         device: of the networks.
         in_memory: whether the data are rows in memory.
-        renews: see :attr:`ELBO.renews`; such a step runs Pyro anew and cannot be captured.
+        keeps_state: of the objective; its step runs Pyro anew and cannot be captured.
 
     Raises:
         ValueError: for an unknown name, and for ``cudagraph`` where it cannot be.
@@ -33,7 +33,7 @@ def choose(
     if step not in get_args(Execution):
         raise ValueError(f"Expected step among {get_args(Execution)} but got {step!r}.")
     if step == "auto":
-        captured = device.type == "cuda" and in_memory and not renews
+        captured = device.type == "cuda" and in_memory and not keeps_state
         return "cudagraph" if captured else "compiled"
     if step == "cudagraph" and device.type != "cuda":
         raise ValueError(
@@ -45,10 +45,10 @@ def choose(
             "Expected rows in memory for step='cudagraph' but got an iterable of batches; give a "
             "tensor, or use step='compiled'."
         )
-    if step == "cudagraph" and renews:
+    if step == "cudagraph" and keeps_state:
         raise ValueError(
-            "Expected an objective that only has gradients for step='cudagraph' but this one has a "
-            "closure or keeps state; use step='compiled'."
+            "Expected an objective that a graph can record for step='cudagraph' but this one keeps "
+            "state; use step='compiled'."
         )
     return step
 

@@ -118,7 +118,9 @@ class Training:
             raise ValueError("Expected parameters to learn but model and guide have none.")
         self.device = parameters[0].device
         self.objective.to(self.device).train()  # a loaded pair is in evaluation mode
-        self.execution = choose(step, self.device, isinstance(data, Tensor), self.objective.renews)
+        self.execution = choose(
+            step, self.device, isinstance(data, Tensor), self.objective.keeps_state
+        )
         self.optimiser = (optimiser or _adam)(parameters)
         prepare(self.optimiser, self.execution)
         self.schedule = None if schedule is None else schedule(self.optimiser)

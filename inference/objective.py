@@ -147,18 +147,32 @@ class ELBO(nn.Module):
             loss = loss + self._now(penalty.weight) * terms[name].mean()
         return loss, terms | {"objective": -loss}
 
+    keeps_state = False  # whether a call changes what no graph records
+    renewing = False  # whether the optimiser asks for gradients once more, see `renewed`
+    counting = False  # whether a call leaves something for the clock, see `left`
+    left: Tensor | None = None  # which the clock takes up at its next tick
+
+    def renewed(
+        self, x: Tensor, size: int | None = None, labels: Labels | None = None
+    ) -> dict[str, Tensor]:
+        """Gradients by the names of their parameters, of an objective that is ``renewing``: those
+        that the optimiser asks for when it has moved the others.
+        """
+        raise NotImplementedError
+
     def again(
         self, x: Tensor, size: int | None = None, labels: Labels | None = None
     ) -> Callable[[], Any] | None:
         """What the optimiser's step calls as its closure; None for one that needs none."""
-        return None
+        if not self.renewing:
+            return None
 
-    keeps_state = False  # whether a call changes more than the gradients, which no graph records
+        def closure() -> None:
+            parameters = dict(self.named_parameters())
+            for name, gradient in self.renewed(x, size, labels).items():
+                parameters[name].grad = gradient
 
-    @property
-    def renews(self) -> bool:
-        """Whether a step runs the programs themselves: for a closure, or to keep state."""
-        return self.keeps_state or type(self).again is not ELBO.again
+        return closure
 
     def held_out(self, x: Tensor, size: int | None = None) -> Terms:
         """Terms of rows that are no part of the training set."""

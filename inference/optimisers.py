@@ -19,10 +19,10 @@ class RobbinsMonro(Optimizer):
     positive.
 
     Args:
-            params: natural parameters.
-            rate: rho_0, between 0 and 1; None for tau_0^-kappa, so that rho_t = (tau_0 + t)^-kappa.
-            delay: tau_0.
-            forgetting: kappa, in (1/2, 1] to converge; 0 for a constant rate.
+        params: natural parameters.
+        rate: rho_0, between 0 and 1; None for tau_0^-kappa, so that rho_t = (tau_0 + t)^-kappa.
+        delay: tau_0.
+        forgetting: kappa, in (1/2, 1] to converge; 0 for a constant rate.
     """
 
     def __init__(
@@ -40,7 +40,8 @@ class RobbinsMonro(Optimizer):
         rate = delay**-forgetting if rate is None else rate
         if not 0 < rate <= 1:
             raise ValueError(f"Expected a rate in (0, 1] but got {rate}.")
-        super().__init__(params, {"lr": rate, "delay": delay, "forgetting": forgetting})
+        settings = {"lr": rate, "delay": delay, "forgetting": forgetting, "capturable": True}
+        super().__init__(params, settings)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:

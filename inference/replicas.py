@@ -57,7 +57,7 @@ class Replicas:
         seed: int = 0,
         common: bool = False,
     ) -> None:
-        if any(objective.renews for objective in objectives):
+        if any(o.renewing or o.keeps_state or o.counting for o in objectives):
             raise ValueError(
                 "Expected objectives that only have gradients but these have a closure or keep "
                 "state; train them one by one."

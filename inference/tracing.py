@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch._subclasses.fake_tensor import (
     DataDependentOutputException,
     DynamicOutputShapeException,
@@ -28,13 +28,17 @@ class Traced:
     """Loss and gradients for batches of one shape.
 
     ``graph`` takes :attr:`inputs`, then rows and labels, all tensors, and gives the batch means of
-    the terms, stacked in the order of ``terms``, and a gradient for each of ``learnt``.
+    the terms, stacked in the order of ``terms``, what the call leaves for the clock of an objective
+    that is ``counting``, and a gradient for each of ``learnt``. Of one that is ``renewing``,
+    ``renewal`` takes the same and gives a gradient for each of ``renewed``.
     """
 
     graph: GraphModule
     state: dict[str, Tensor]
     terms: list[str]
     learnt: list[str]
+    renewal: GraphModule | None = None
+    renewed: tuple[str, ...] = ()
 
     @property
     def inputs(self) -> list[Tensor]:
@@ -67,6 +71,7 @@ def trace(
     known = dict(labels or {})
     terms: list[str] = []
     learnt: list[str] = []
+    renewed: list[str] = []
 
     def step(*inputs: Tensor) -> tuple[Tensor, ...]:
         numbers = dict(zip(state, inputs, strict=False))
@@ -86,14 +91,34 @@ def trace(
             [name for name, g in zip(wanted, gradients, strict=True) if g is not None],
         )
         means = torch.stack([term.detach().mean() for term in found.values()])
+        left = () if objective.left is None else (objective.left,)
+        objective.left = None
         pairs = zip(leaves.values(), gradients, strict=True)
-        return means, *(laid_out(g, leaf) for leaf, g in pairs if g is not None)
+        return means, *left, *(laid_out(g, leaf) for leaf, g in pairs if g is not None)
+
+    def renew(*inputs: Tensor) -> tuple[Tensor, ...]:
+        numbers = {f"objective.{name}": n for name, n in zip(state, inputs, strict=False)}
+        rows, *given = inputs[len(state) :]
+        more = (dict(zip(known, given, strict=True)),) if known else ()
+        found = torch.func.functional_call(Renewal(objective), numbers, (rows, size, *more))
+        renewed[:] = found
+        return tuple(found.values())
 
     inputs = [number.detach() for number in state.values()] + [x, *known.values()]
     graph = record(step, inputs)
-    graph.graph.eliminate_dead_code()
-    graph.recompile()
-    return Traced(graph, state, terms, learnt)
+    renewal = record(renew, inputs) if objective.renewing else None
+    return Traced(graph, state, terms, learnt, renewal, tuple(renewed))
+
+
+class Renewal(nn.Module):
+    """The second part of an objective's step, as what a module is called for."""
+
+    def __init__(self, objective: ELBO) -> None:
+        super().__init__()
+        self.objective = objective
+
+    def forward(self, x: Tensor, size: int, labels: Labels | None = None) -> dict[str, Tensor]:
+        return self.objective.renewed(x, size, labels)
 
 
 def laid_out(gradient: Tensor, leaf: Tensor) -> Tensor:
@@ -107,9 +132,12 @@ def record(step: Callable[..., Any], inputs: Sequence[Tensor]) -> GraphModule:
     try:
         with FakeTensorMode(allow_non_fake_inputs=True) as mode:
             pretended = [mode.from_tensor(each) for each in inputs]
-            return make_fx(step, _allow_non_fake_inputs=True)(*pretended)
+            graph = make_fx(step, _allow_non_fake_inputs=True)(*pretended)
     except (DataDependentOutputException, DynamicOutputShapeException) as error:
         raise UntraceableError(f"{error.func} depends on the values of a tensor") from error
     except (RuntimeError, TypeError, ValueError, NotImplementedError, AssertionError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UntraceableError(reason) from error
+    graph.graph.eliminate_dead_code()
+    graph.recompile()
+    return graph

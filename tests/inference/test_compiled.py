@@ -7,7 +7,17 @@ import torch
 from torch import nn
 
 from priorzoo.guides import Code
-from priorzoo.inference import ELBO, KL, Linear, Training, descend, fit
+from priorzoo.inference import (
+    ELBO,
+    KL,
+    Collapsed,
+    ConjugateAdam,
+    ConjugateELBO,
+    Linear,
+    Training,
+    descend,
+    fit,
+)
 from priorzoo.inference.batches import Pixels
 from priorzoo.inference.execution import Captured, choose
 from priorzoo.inference.tracing import trace
@@ -204,5 +214,34 @@ def test_an_objective_that_keeps_state_is_never_recorded(zoo):
         found = fit(*pair, x, steps=3, objective=Counting(*pair), step="compiled")
     assert [row["elbo"] for row in found] == [row["elbo"] for row in expected]
     with pytest.raises(ValueError, match="keeps state"):
-        choose("cudagraph", torch.device("cuda"), True, Counting(*pair).renews)
-    assert choose("auto", torch.device("cuda"), True, Counting(*pair).renews) == "compiled"
+        choose("cudagraph", torch.device("cuda"), True, Counting(*pair).keeps_state)
+    assert choose("auto", torch.device("cuda"), True, Counting(*pair).keeps_state) == "compiled"
+
+
+@pytest.mark.parametrize(
+    ("name", "objective", "optimiser"),
+    [
+        ("factorial", ConjugateELBO, ConjugateAdam),
+        ("factorial-two", ConjugateELBO, ConjugateAdam),
+        ("nggp", Collapsed, torch.optim.Adam),
+        ("nggp-log-concave", Collapsed, torch.optim.Adam),
+    ],
+)
+def test_gradients_asked_for_once_more_and_running_sizes_are_compiled_too(
+    zoo, name, objective, optimiser
+):
+    """Natural gradients after the networks have moved, and what the clock counts of each batch."""
+    found = {}
+    x = zoo[name].rows(20)
+    for step in ("eager", "compiled"):
+        pair = made(zoo[name])
+        settings = {"objective": objective(*pair), "optimiser": lambda p: optimiser(p, lr=1e-3)}
+        training = Training(*pair, x, batch_size=10, every=1, step=step, seed=2, **settings)
+        training.run(12)
+        if step == "compiled":
+            assert training.steps.descend.reason == ""
+        rows = [[row[term] for term in training.steps.names] for row in training.history]
+        found[step] = torch.tensor(rows), training.objective.state_dict()
+    torch.testing.assert_close(found["compiled"], found["eager"], rtol=1e-3, atol=1e-4)
+    (first, *_), (last, *_) = found["eager"][0][[0, -1]]
+    assert first != last
