@@ -106,7 +106,7 @@ def read_recipe(recipe: Recipe, settings: Any) -> Recipe:
             value = settings[item.name]
             chosen[item.name] = _part(value) if item.name in FAMILIES else value
     penalties, stages = _mapped(chosen["penalties"]), _mapped(chosen["stages"])
-    chosen["penalties"] = {name: _built(Part, value) for name, value in penalties.items()}
+    chosen["penalties"] = {name: _penalty(value) for name, value in penalties.items()}
     chosen["stages"] = tuple(_stage(value) for value in stages)
     steps, epochs = chosen["steps"], chosen["epochs"]
     if steps is not None and epochs is not None:
@@ -152,6 +152,14 @@ def _policy(value: Mapping[str, Any]) -> KL:
     if isinstance(made.get("weight"), Mapping):
         made["weight"] = _built(Linear, made["weight"])
     return _built(KL, made)
+
+
+def _penalty(value: Mapping[str, Any]) -> Part:
+    made: Part = _built(Part, value)
+    weight = made.init_args.get("weight")
+    if not isinstance(weight, Mapping):
+        return made
+    return Part(made.class_path, {**made.init_args, "weight": _built(Linear, weight)})
 
 
 def _built(kind: type[Any], value: Mapping[str, Any]) -> Any:
