@@ -87,8 +87,8 @@ def look(model: Any, guide: nn.Module, x: Tensor, name: str = "") -> View:
     with evaluating(model):
         trace = poutine.trace(poutine.condition(model, {"y": every})).get_trace(size=len(every))
     drawn, drawn_codes = (site_of(trace, s)["value"].reshape(-1, DRAWN, 2) for s in ("x", "z"))
-    parts = (x, z, q.argmax(-1), q.mean(0), ticks)
-    parts += (regions.reshape(SIDE, SIDE), certainty.reshape(SIDE, SIDE), drawn, drawn_codes)
+    regions, certainty = regions.reshape(SIDE, SIDE), certainty.reshape(SIDE, SIDE)
+    parts = [x, z, q.argmax(-1), q.mean(0), ticks, regions, certainty, drawn, drawn_codes]
     return View(name, *(part.cpu() for part in parts))
 
 
@@ -128,19 +128,24 @@ def _draw_data(ax: Axes, view: View) -> None:
     low, high = view.ticks[0].item(), view.ticks[-1].item()
     picture = 1 - strength * (1 - colours[view.regions])
     ax.imshow(picture.numpy(), extent=(low, high, low, high), origin="lower", zorder=0)
-    ax.scatter(*view.x[:SHOWN].T.numpy(), s=1, color="grey", linewidths=0, label="data")
+    _dot(ax, view.x[:SHOWN], 1, "grey", "data")
     for k in _used(view):
-        ax.scatter(*view.drawn[k].T.numpy(), s=3, color=_hue(k), linewidths=0, label=str(k))
+        _dot(ax, view.drawn[k], 3, _hue(k), str(k))
     ax.set(title=view.name, xlim=(low, high), ylim=(low, high), xticks=[], yticks=[])
 
 
 def _draw_codes(ax: Axes, view: View) -> None:
     for k in _used(view):
         own = view.z[:SHOWN][view.clusters[:SHOWN] == k]
-        ax.scatter(*own.T.numpy(), s=2, color=_hue(k), linewidths=0, label=str(k))
+        _dot(ax, own, 2, _hue(k), str(k))
         ax.add_patch(_ellipse(view.drawn_codes[k], _hue(k)))
     ax.autoscale_view()
     ax.set(xticks=[], yticks=[])
+
+
+def _dot(ax: Axes, points: Tensor, area: float, colour: str, label: str) -> None:
+    across, up = points.T.numpy()
+    ax.scatter(across, up, s=area, color=colour, linewidths=0, label=label)
 
 
 def _ellipse(points: Tensor, colour: str) -> Ellipse:
@@ -148,8 +153,8 @@ def _ellipse(points: Tensor, colour: str) -> Ellipse:
     variances, directions = torch.linalg.eigh(points.T.cov())
     width, height = (4 * variances.clamp(min=0).sqrt()).tolist()
     angle = torch.atan2(directions[1, 0], directions[0, 0]).rad2deg().item()
-    centre = points.mean(0).tolist()
-    return Ellipse(centre, width, height, angle=angle, fill=False, edgecolor=colour, linewidth=1.5)
+    x, y = points.mean(0).tolist()
+    return Ellipse((x, y), width, height, angle=angle, fill=False, edgecolor=colour, linewidth=1.5)
 
 
 def draw_floor(histories: Mapping[str, History], floor: float, ax: Axes | None = None) -> Axes:
@@ -176,10 +181,16 @@ def draw_guides(histories: Mapping[str, History], axes: Sequence[Axes] | None = 
     for ax, (name, history) in zip(axes, histories.items(), strict=True):
         draw_terms(history, ax)
         ax.set_title(name)
-    low, high = zip(*(ax.get_ylim() for ax in axes), strict=True)
-    for ax in axes:
-        ax.set_ylim(min(low), max(high))
+    _level(axes)
+    _level([twin for ax in axes for twin in ax.get_shared_x_axes().get_siblings(ax) if twin != ax])
     return axes
+
+
+def _level(axes: Sequence[Axes]) -> None:
+    """Gives all the same limits of the ordinate."""
+    limits = [limit for ax in axes for limit in ax.get_ylim()]
+    for ax in axes:
+        ax.set_ylim(min(limits), max(limits))
 
 
 def floor_of(settings: Mapping[str, Any]) -> float:
@@ -197,8 +208,8 @@ def watch(recipe: Recipe, seed: int = 0, data_root: str | None = None) -> list[V
 
     def judge() -> Result:
         with Stream(seed):
-            step = f"step {recipe.every and (len(views) + 1) * recipe.every:,}"
-            views.append(look(course.model, course.guide, rows.x_test, step))
+            step = course.history[-1]["step"]
+            views.append(look(course.model, course.guide, rows.x_test, f"step {step:,}"))
         return {"terms": evaluate(course.model, course.guide, rows.x_test, seed=seed)}
 
     with tempfile.TemporaryDirectory() as folder:
