@@ -31,6 +31,7 @@ from priorzoo.inference.pairs import evaluating, site_of
 SIDE = 120  # of the grid of regions
 DRAWN = 300  # of each component
 SHOWN = 2_000  # data
+DPI = 60
 EMPTY = 0.005  # share of the data below which a cluster's component is not drawn
 
 History = Sequence[Mapping[str, Any]]
@@ -224,12 +225,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--watch", choices=[k for k in RECIPES if RECIPES[k].data == "pinwheel"])
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--every", type=int, default=2_000)
+    parser.add_argument("--step", default="eager", help="how a step is run")
     parser.add_argument("--out", type=Path, default=Path("."))
     settings = parser.parse_args(arguments)
     if settings.watch is not None:
-        recipe = replace(RECIPES[settings.watch], every=settings.every)
+        recipe = replace(RECIPES[settings.watch], every=settings.every, step=settings.step)
         views = watch(recipe, settings.seed)
-        figures.save(draw_regions(views)[0], settings.out / f"{settings.watch}-training.png", 90)
+        figures.save(draw_regions(views)[0], settings.out / f"{settings.watch}-training.png", DPI)
     if settings.runs:
         _draw_runs(settings.runs, settings.out)
 
@@ -243,9 +245,9 @@ def _draw_runs(folders: Sequence[Path], out: Path) -> None:
             views.append(look(run.model, run.guide, rows.x_test, name))
     histories = {name: run.history for name, run in runs.items()}
     floor = max(floor_of(run.settings) for run in runs.values())
-    figures.save(draw_regions(views)[0], out / "regions.png", 90)
-    figures.save(draw_floor(histories, floor), out / "floor.png", 90)
-    figures.save(draw_guides(histories)[0], out / "terms.png", 90)
+    figures.save(draw_regions(views)[0], out / "regions.png", DPI)
+    figures.save(draw_floor(histories, floor), out / "floor.png", DPI)
+    figures.save(draw_guides(histories)[0], out / "terms.png", DPI)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from matplotlib.patches import Ellipse
 from scipy.stats import chi2, multivariate_normal
 from torch import nn
 
-from priorzoo.benchmarks import planar
+from priorzoo.benchmarks import planar, plots, runs
 from priorzoo.benchmarks.options import add_recipe, new_parser, read_recipe
 from priorzoo.benchmarks.recipes import RECIPES
 from priorzoo.guides import CodeThenCluster
@@ -150,12 +150,12 @@ def test_a_training_is_watched_at_every_row_of_its_history():
 
 
 def test_runs_are_drawn_side_by_side(tmp_path):
-    from priorzoo.benchmarks import runs
-
     folders = [tmp_path / name for name in ("plain", "remedied")]
     for folder, name in zip(folders, ("pinwheel-plain", "pinwheel"), strict=True):
         recipe = replace(RECIPES[name], steps=4, every=2, n_init=1)
-        runs.train(name, recipe, folder, device="cpu")
+        drawn = {path.stem for path in plots.draw_run(*runs.train(name, recipe, folder))}
+        assert "regions" in drawn
+        assert ("floor" in drawn) == (name == "pinwheel")
     planar.main([*map(str, folders), "--out", str(tmp_path)])
     for name in ("regions", "floor", "terms"):
         assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
