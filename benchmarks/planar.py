@@ -31,7 +31,7 @@ from priorzoo.inference.pairs import evaluating, site_of
 SIDE = 120  # of the grid of regions
 DRAWN = 300  # of each component
 SHOWN = 2_000  # data
-DPI = 60
+DPI = 60  # of regions, which compress badly
 EMPTY = 0.005  # share of the data below which a cluster's component is not drawn
 
 History = Sequence[Mapping[str, Any]]
@@ -246,8 +246,8 @@ def _draw_runs(folders: Sequence[Path], out: Path) -> None:
     histories = {name: run.history for name, run in runs.items()}
     floor = max(floor_of(run.settings) for run in runs.values())
     figures.save(draw_regions(views)[0], out / "regions.png", DPI)
-    figures.save(draw_floor(histories, floor), out / "floor.png", DPI)
-    figures.save(draw_guides(histories)[0], out / "terms.png", DPI)
+    figures.save(draw_floor(histories, floor), out / "floor.png", 90)
+    figures.save(draw_guides(histories)[0], out / "terms.png", 90)
 
 
 if __name__ == "__main__":
