@@ -5,6 +5,7 @@ import re
 from argparse import ArgumentError
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -128,9 +129,9 @@ def read_recipe(recipe: Recipe, settings: Any) -> Recipe:
         if item.name in settings:
             value = settings[item.name]
             chosen[item.name] = _part(value) if item.name in FAMILIES else value
-    for name in ("penalties", "moves"):
+    for name, built in (("penalties", _penalty), ("moves", partial(_built, Part))):
         parts = _mapped(chosen[name])
-        chosen[name] = {key: _built(Part, value) for key, value in parts.items()}
+        chosen[name] = {key: built(value) for key, value in parts.items()}
     chosen["stages"] = tuple(_stage(value) for value in _mapped(chosen["stages"]))
     steps, epochs = chosen["steps"], chosen["epochs"]
     if steps is not None and epochs is not None:
@@ -176,6 +177,14 @@ def _policy(value: Mapping[str, Any]) -> KL:
     if isinstance(made.get("weight"), Mapping):
         made["weight"] = _built(Linear, made["weight"])
     return _built(KL, made)
+
+
+def _penalty(value: Mapping[str, Any]) -> Part:
+    made: Part = _built(Part, value)
+    weight = made.init_args.get("weight")
+    if not isinstance(weight, Mapping):
+        return made
+    return Part(made.class_path, {**made.init_args, "weight": _built(Linear, weight)})
 
 
 def _built(kind: type[Any], value: Mapping[str, Any]) -> Any:

@@ -9,7 +9,7 @@ import torch
 from matplotlib.axes import Axes
 from torch import Tensor
 
-from priorzoo.benchmarks import factor_figures, figures, nggp, pictures
+from priorzoo.benchmarks import factor_figures, figures, nggp, pictures, planar
 from priorzoo.benchmarks.data import Dataset
 from priorzoo.benchmarks.runs import Run
 from priorzoo.guides import FactorialCode
@@ -125,6 +125,12 @@ def _figures(
     q = cluster_probabilities(run.model, run.guide, x).cpu()
     yield "plane", lambda: figures.draw_plane(z, q, y)[0]
     yield "usage", lambda: figures.draw_usage(q)
+    if math.prod(shape) == z.shape[1] == 2:
+        view = planar.look(run.model, run.guide, x)
+        yield "regions", lambda: planar.draw_regions([view])[0]
+    floor = planar.floor_of(run.settings)
+    if floor > 0:
+        yield "floor", lambda: planar.draw_floor({"KL[y]": run.history}, floor)
     if y is not None:
         labels = y
         yield "confusion", lambda: figures.draw_confusion(q.argmax(-1), labels, q.shape[1])

@@ -17,7 +17,7 @@ from priorzoo.models.plates import data_plate
 class DilokthanakulGMVAE(nn.Module):
     r"""A mixture whose component is not a Gaussian but the image of a second code ``w``.
 
-    .. math:: w \sim \mathcal N(0, I), \quad y \sim \mathrm{Cat}(1/K), \quad
+    .. math:: w \sim \mathcal N(0, I), \quad y \sim \mathrm{Cat}(\pi), \quad
         z \mid y, w \sim \mathcal N(\mu_y(w), \sigma_y^2(w)), \quad
         x \mid z \sim p(x \mid \mathrm{decoder}(z))
 
@@ -37,10 +37,11 @@ class DilokthanakulGMVAE(nn.Module):
         likelihood: maps these to p(x | z); :class:`Bernoulli` if None.
         code, second_code, clusters: D, size of w, and K.
         hidden: sizes of the hidden layers from w to the heads.
+        learn_weights: whether pi is learnt or, as in the paper, uniform.
     """
 
     origin: Tensor
-    uniform: Tensor
+    logits: Tensor
 
     def __init__(
         self,
@@ -50,6 +51,7 @@ class DilokthanakulGMVAE(nn.Module):
         second_code: int = 150,
         clusters: int = 10,
         hidden: Sequence[int] = (500,),
+        learn_weights: bool = False,
     ) -> None:
         super().__init__()
         self.decoder = decoder
@@ -58,11 +60,15 @@ class DilokthanakulGMVAE(nn.Module):
         self.hidden = hidden
         self.heads = MLP(second_code, clusters * 2 * code, hidden, activation="tanh")
         self.register_buffer("origin", torch.zeros(second_code), persistent=False)
-        self.register_buffer("uniform", torch.zeros(clusters), persistent=False)
+        self.learn_weights = learn_weights
+        if learn_weights:
+            self.logits = nn.Parameter(torch.zeros(clusters))
+        else:
+            self.register_buffer("logits", torch.zeros(clusters), persistent=False)
 
     def prior(self) -> tuple[Tensor, Tensor, Tensor]:
         """The cluster and the two codes of each datum of the open data plate."""
-        y = pyro.sample("y", dist.Categorical(logits=self.uniform))
+        y = pyro.sample("y", dist.Categorical(logits=self.logits))
         w = pyro.sample("w", dist.Normal(self.origin, torch.ones_like(self.origin)).to_event(1))
         heads = self.heads(w).unflatten(-1, (self.clusters, 2 * self.code))
         z = pyro.sample("z", diagonal_normal(Vindex(heads)[..., y, :]))

@@ -179,3 +179,27 @@ def test_each_remedy_off_is_the_plain_objective_to_the_last_bit():
     for found in (gradients(model, guide, idle, x), gradients(model, guide, {}, x, none)):
         torch.testing.assert_close(found[0], plain[0], rtol=0, atol=0)
         torch.testing.assert_close(found[2], plain[2], rtol=0, atol=0)
+
+
+def test_learnt_weights_are_the_prior_of_y():
+    torch.manual_seed(8)
+    model = DilokthanakulGMVAE(
+        MLP(D, P, (4,)), code=D, second_code=W, clusters=K, hidden=(5,), learn_weights=True
+    )
+    with torch.no_grad():
+        model.heads.layers[-1].bias.normal_(std=3.0)
+        model.logits.normal_()
+    guide, x = CodesThenCluster(MLP(P, 2 * (D + W), (5,)), model), rows(5)
+    z, w = drawn(guide, x, 1, seed=9)
+    _, log_n, _ = by_hand(model, guide, x, z, w)
+    log_pi = model.logits.log_softmax(-1)
+    log_q = (log_n + log_pi).log_softmax(-1)
+    terms = terms_of(model, guide, x, 9, {}, 1)
+    torch.testing.assert_close(terms["kl[y]"], (log_q.exp() * (log_q - log_pi)).sum(-1))
+    torch.manual_seed(9)
+    loss, _ = ELBO(model, guide)(x)
+    torch.manual_seed(9)
+    expected = TraceEnum_ELBO(max_plate_nesting=1).differentiable_loss(model, guide, x)
+    torch.testing.assert_close(loss * len(x), expected)
+    loss.backward()
+    assert (model.logits.grad.abs() > 0).all()
