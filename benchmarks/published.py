@@ -115,8 +115,17 @@ DILOKTHANAKUL = Paper(
             particles="10",
         ),
         _dilokthanakul("network q(y given x), K = 10", "dilokthanakul-network", 0.7447, 0.1020),
-        Line("toy, plain objective", "pinwheel-plain", lengths(50, 10_000, 10_000), {}, (ARI,)),
-        Line("toy, with remedy", "pinwheel", lengths(50, 10_000, 10_000), {}, (ARI,)),
+        *(
+            Line(
+                f"toy, {words}, K = {k}",
+                recipe,
+                lengths(50, 10_000, 10_000),
+                {} if k == 8 else {"model.clusters": str(k)},
+                (ARI,),
+            )
+            for k in (8, 10)
+            for recipe, words in (("pinwheel-plain", "plain objective"), ("pinwheel", "remedy"))
+        ),
     ),
     "The reference's networks have batch normalisation; ours are plain MLPs.",
     ("elbo", "accuracy_best_example", "kl[y]"),
