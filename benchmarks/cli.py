@@ -251,7 +251,7 @@ def bench_speed(words: Sequence[str]) -> None:
     for case in speed.cases(settings.recipes, *sizes):
         limits = {"rounds": settings.rounds, "steps": settings.steps, "arms": settings.arms}
         for row in speed.measure(case, device, **limits):
-            row = {"command": shlex.join(["priorzoo", "bench", "speed", *words]), **row}
+            row = {"command": repeatable(words, "bench speed"), **row}
             print(speed_report.speed_table([row]).removeprefix(speed_report.HEAD), end="")
             sys.stdout.flush()
             rows.append(row)
@@ -271,7 +271,7 @@ def report(words: Sequence[str]) -> None:
     print(write_report(Path(settings.folder), Path(settings.out), PAPERS))
 
 
-PLACES = ("--seed", "--out", "--rows", "--data-root", "--device")
+PLACES = ("--seed", "--out", "--rows", "--figures", "--data-root", "--device")
 
 COMMANDS: Mapping[str, Callable[[Sequence[str]], None]] = {
     "list": list_catalogue,
@@ -284,8 +284,8 @@ COMMANDS: Mapping[str, Callable[[Sequence[str]], None]] = {
 }
 
 
-def repeatable(words: Sequence[str]) -> str:
-    """The command that trains the same again under any seed: without what names seed and places.
+def repeatable(words: Sequence[str], command: str = "train") -> str:
+    """The command that makes the same again under any seed: without what names seed and places.
 
     >>> repeatable(["m2", "--seed", "3", "--steps", "9", "--overwrite", "--out=a"])
     'priorzoo train m2 --steps 9'
@@ -298,7 +298,7 @@ def repeatable(words: Sequence[str]) -> str:
                 rest.pop(0)
         elif word not in ("--overwrite", "--resume", "--download"):
             kept.append(word)
-    return shlex.join(["priorzoo", "train", *kept])
+    return shlex.join(["priorzoo", *command.split(), *kept])
 
 
 def print_scores(result: Mapping[str, Any]) -> None:
