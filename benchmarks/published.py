@@ -61,7 +61,7 @@ def _shu(title: str, recipe: str, paper: int, **changes: str) -> Line:
 
 
 SHU = Paper(
-    "shu",
+    "shu2016",
     "M2, modified M2 and the explicit mixture on MNIST",
     "Shu, Gaussian Mixture VAE: Lessons in Variational Inference, 2016",
     (
@@ -99,7 +99,7 @@ def _dilokthanakul(title: str, recipe: str, mean: float, spread: float, **change
 
 
 DILOKTHANAKUL = Paper(
-    "dilokthanakul",
+    "dilokthanakul2016",
     "Mixture components made by a second code, on MNIST and on a toy",
     "Dilokthanakul et al., Deep Unsupervised Clustering with Gaussian Mixture VAEs, 2016",
     (
@@ -137,7 +137,7 @@ def _after(stage: str, *path: str, title: str) -> Measure:
 
 
 VADE = Paper(
-    "vade",
+    "jiang2017",
     "Autoencoder, mixture of its codes, both together, on MNIST",
     "Jiang et al., Variational Deep Embedding, 2017",
     (
@@ -175,7 +175,7 @@ VADE = Paper(
 
 _KNOWN = replace(metric("accuracy", "accuracy"), protocol="Pyro's tutorial, 50 epochs of batch 200")
 SEMI = Paper(
-    "semi-supervised",
+    "kingma2014",
     "M2 with a few labels, on MNIST",
     "Kingma et al., Semi-supervised Learning with Deep Generative Models, 2014",
     tuple(
@@ -194,7 +194,7 @@ SEMI = Paper(
 _KLZ = Measure("KL[z], nats", ("terms", "kl[z_1]"), digits=2)
 _KLR = Measure("KL[r], nats", ("terms", "kl[r_1]"), digits=2)
 FACTORIAL = Paper(
-    "factorial",
+    "paquet2018",
     "Factorial mixtures with conjugate SVI",
     "Paquet et al., A Factorial Mixture Prior for Compositional Deep Generative Models, 2018",
     (
@@ -275,7 +275,7 @@ _PLANE = (
     Measure("confident in between", ("embedding", "confident_between")),
 )
 NONPARAMETRIC = Paper(
-    "nonparametric",
+    "bodin2017",
     "A plane tied to the code",
     "Bodin et al., Nonparametric Inference for Auto-Encoding Variational Bayes, 2017",
     (
@@ -314,7 +314,7 @@ NONPARAMETRIC = Paper(
 
 _NEIGHBOURS = "error of k nearest neighbours on latents, fully trained"
 STICKS = Paper(
-    "sticks",
+    "nalisnick2017",
     "The stick-breaking VAE, on MNIST",
     "Nalisnick & Smyth, Stick-Breaking Variational Autoencoders, 2017",
     (
@@ -403,7 +403,7 @@ def _nggp(name: str, shown: str) -> tuple[Line, ...]:
 
 
 NGGP = Paper(
-    "nggp",
+    "mehta2018",
     "Normalised generalised gamma process mixtures, beside others under one protocol",
     "Mehta & Lu, NGGP-VAE, 2018",
     (

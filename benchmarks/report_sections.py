@@ -26,7 +26,7 @@ from priorzoo.benchmarks.tables import Row
 VERDICTS = ("met", "short", "not comparable")
 OTHERS = Paper("other", "Other runs", "Recipes that no paper here names", ())
 ABREAST = 3  # recipes in one figure of ratios
-SHU = "shu"  # the paper beside which its author's logs are drawn
+SHU = "shu2016"  # the paper beside which its author's logs are drawn
 
 
 @dataclass(frozen=True)

@@ -188,6 +188,10 @@ def test_a_paper_s_lines_keep_their_own_settings_and_lengths():
         plan(["mine"], [0], {}, "standard", [paper])
 
 
+def test_no_paper_has_the_name_of_a_recipe():
+    assert not {paper.name for paper in PAPERS} & {*RECIPES, *BASELINES, "all"}
+
+
 def test_stages_keep_their_share_of_a_training():
     short = lengthened(RECIPES["factorial"], 20)
     assert (short.steps, [stage.steps for stage in short.stages]) == (20, [10, 2])

@@ -343,7 +343,7 @@ def folder(tmp_path):
 
 
 PAPERS = (
-    paper(line(HOSTILE, measures=(ELBO, ACCURACY)), line("M2", "m2"), name="shu", note=HOSTILE),
+    paper(line(HOSTILE, measures=(ELBO, ACCURACY)), line("M2", "m2"), name="shu2016", note=HOSTILE),
 )
 
 
