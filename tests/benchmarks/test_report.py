@@ -372,13 +372,13 @@ def test_hostile_names_are_words_on_the_page(folder, tmp_path):
 def test_the_page_depends_on_nothing_but_the_rows(folder, tmp_path):
     pages = [write_report(folder, tmp_path / name, PAPERS) for name in ("a", "b")]
     assert pages[0] == tmp_path / "a" / "index.html"
-    for name in ("index.html", "tables.md", "shu.csv", "other.csv"):
+    for name in ("index.html", "tables.md", "shu2016.csv", "other.csv"):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
 
 
 def test_the_same_tables_are_written_as_markdown_and_csv(folder, tmp_path):
     write_report(folder, tmp_path / "out", PAPERS)
-    with (tmp_path / "out" / "shu.csv").open(newline="") as file:
+    with (tmp_path / "out" / "shu2016.csv").open(newline="") as file:
         records = list(csv.DictReader(file))
     assert [record["steps"] for record in records] == ["100", "200", "1000", ""]
     assert [record["accuracy: verdict"] for record in records[:2]] == ["met", "short by 0.600"]
@@ -440,11 +440,11 @@ def test_the_page_opens_without_errors_and_asks_for_nothing(page):
 
 def column(page, place):
     script = "(rows, i) => rows.map(row => row.cells[i].firstChild.textContent.trim())"
-    return page.eval_on_selector_all("#shu tbody tr", script, place)
+    return page.eval_on_selector_all("#shu2016 tbody tr", script, place)
 
 
 def test_a_click_on_a_head_orders_the_rows_by_their_means(page):
-    head = page.locator("#shu thead th").nth(6)
+    head = page.locator("#shu2016 thead th").nth(6)
     assert head.inner_text().startswith("accuracy")
     assert column(page, 6) == ["0.900 ± 0.000", "0.100 ± 0.000", "0.500 ± 0.000", "–"]
     head.locator("button").click()
@@ -454,7 +454,7 @@ def test_a_click_on_a_head_orders_the_rows_by_their_means(page):
     page.keyboard.press("Enter")
     assert head.get_attribute("aria-sort") == "descending"
     assert column(page, 6) == ["0.900 ± 0.000", "0.500 ± 0.000", "0.100 ± 0.000", "–"]
-    steps = page.locator("#shu thead th").nth(2)
+    steps = page.locator("#shu2016 thead th").nth(2)
     steps.locator("button").click()
     assert head.get_attribute("aria-sort") == "none"
     assert column(page, 2) == ["100", "200", "1,000", "–"]
@@ -481,16 +481,16 @@ def test_a_phone_shows_the_page_without_scrolling_sideways(page):
     page.eval_on_selector_all("details", "all => all.forEach(one => { one.open = true; })")
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
     box = "box => box.scrollWidth > box.clientWidth"
-    assert page.eval_on_selector("#shu .box", box)
+    assert page.eval_on_selector("#shu2016 .box", box)
 
 
 def test_a_command_is_copied_as_it_stands(page):
     page.eval_on_selector_all("details", "all => all.forEach(one => { one.open = true; })")
     page.evaluate("navigator.clipboard.writeText = async text => { window.taken = text; }")
-    assert page.locator("#shu code").first.inner_text() == f"train {HOSTILE}"
-    page.locator("#shu .copy").first.click()
+    assert page.locator("#shu2016 code").first.inner_text() == f"train {HOSTILE}"
+    page.locator("#shu2016 .copy").first.click()
     assert page.evaluate("window.taken") == f"train {HOSTILE}"
-    assert page.locator("#shu .copy").first.inner_text() == "copied"
+    assert page.locator("#shu2016 .copy").first.inner_text() == "copied"
 
 
 def test_a_folder_without_rows_gives_a_page_that_says_so(tmp_path):
