@@ -15,6 +15,10 @@ from priorzoo.inference.pairs import Labels
 from priorzoo.inference.step import Precision, check_step, descend
 from priorzoo.inference.tracing import Traced, UntraceableError, laid_out, trace
 
+# Draws are torch's own. A kernel that writes over one of its inputs may do so too soon: with two
+# threads, torch 2.15 lost part of a mixture's gradient that way, without a word.
+OPTIONS = {"fallback_random": True, "inplace_buffers": False}
+
 
 class Compiled:
     """:func:`descend` with loss and gradients compiled by torch's inductor for one shape of batch.
@@ -120,7 +124,7 @@ def lower(graph: GraphModule, inputs: list[Tensor]) -> Any:
     """
     try:
         with torch.no_grad():
-            return torch._inductor.compile(graph, [*inputs], {"fallback_random": True})
+            return torch._inductor.compile(graph, [*inputs], OPTIONS)
     except Exception as error:  # whatever a compiler trips over, the eager step is right
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UntraceableError(f"inductor reports {reason}") from error
