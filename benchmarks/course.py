@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from priorzoo.benchmarks.building import build_objective, build_pair
-from priorzoo.benchmarks.data import Dataset, keep_labels, keep_rows
+from priorzoo.benchmarks.data import Dataset, keep_labels, keep_rows, repeat_labelled
 from priorzoo.benchmarks.recipes import Part, Recipe, Stage
 from priorzoo.inference import Stream, Training, check_data, evaluate
 from priorzoo.inference.checkpoints import load_state, save_state
@@ -53,6 +53,7 @@ class Course:
             self.labels = keep_rows(named, recipe.labelled, seed)
         elif recipe.labelled:
             self.labels = {"y": keep_labels(rows.y_train, recipe.labelled, seed)}
+        self.given = repeat_labelled(self.x, self.labels, recipe.labelled_share)
         own = Stage("", steps=recipe.steps, epochs=recipe.epochs)
         self.stages = [*recipe.stages, own]
         self.model, self.guide = self._pair(seed)
@@ -232,15 +233,16 @@ class Course:
     def _training(self, stage: Stage, **settings: Any) -> Training:
         recipe = self.recipe
         schedule = recipe.schedule
+        x, labels = self.given
         own = {} if stage.name else {"patience": recipe.patience}
         return Training(
             self.model,
             self.guide,
-            self.x,
+            x,
             objective=build_objective(recipe, self.model, self.guide, stage.objective, stage.kl),
             optimiser=lambda parameters: make(recipe.optimiser, Optimizer, parameters),
             schedule=None if schedule is None else lambda o: make(schedule, LRScheduler, o),
-            labels=self.labels,
+            labels=labels,
             batch_size=recipe.batch_size,
             transform=self.rows.transform,
             clip=recipe.clip,

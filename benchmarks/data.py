@@ -1,6 +1,7 @@
 """Data sets in memory: flat rows, a stated binarisation, and the split a protocol asks for."""
 
 import difflib
+import math
 import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -177,6 +178,34 @@ def keep_labels(labels: Tensor | None, count: int, seed: int) -> Tensor:
             )
         kept[rows[:wanted]] = label
     return kept
+
+
+def repeat_labelled(
+    x: Tensor, labels: Mapping[str, Tensor], share: float
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Rows and labels with the labelled rows as often as makes them a share of all, at least once.
+
+    Args:
+        x: rows ``(N, P)``.
+        labels: each ``(N,)``, with -1 for unknown.
+        share: in [0, 1); it is reached, and passed by less than one more copy of them.
+
+    Raises:
+        ValueError: for a share outside its range, or above 0 without labels.
+    """
+    if not 0 <= share < 1:
+        raise ValueError(f"Expected labelled_share in [0, 1) but got {share}.")
+    if share == 0:
+        return x, dict(labels)
+    known = torch.zeros(len(x), dtype=torch.bool)
+    for label in labels.values():
+        known |= label >= 0
+    count = int(known.sum())
+    if count == 0:
+        raise ValueError(f"Expected labels for labelled_share={share} but none is known.")
+    copies = max(1, math.ceil(share / (1 - share) * (len(x) - count) / count))
+    rows = torch.cat([torch.arange(len(x)), known.nonzero().squeeze(-1).repeat(copies - 1)])
+    return x[rows], {site: label[rows] for site, label in labels.items()}
 
 
 def with_labels(rows: Dataset, names: Mapping[str, str], **settings: Any) -> Dataset:

@@ -118,6 +118,8 @@ class Recipe:
         labelled: how many of the training rows, equally many of each class, keep their label.
         labels: for each discrete site the name of the data set's labels that it is clamped to, such
             as ``{"r_1": "eyes"}``; ``labelled`` rows, whatever their classes, then keep them all.
+        labelled_share: of the rows of a pass over the data that have labels, at least; these come
+            several times, so that their bound and penalties weigh as often. 0 for once.
         stages: what comes before the training proper, in order.
         n_init, init_steps: starts, and steps of each; the one with the best bound goes on.
         moves: functions by name, called between two steps, at every row of the history but the
@@ -155,6 +157,7 @@ class Recipe:
     validation: int = 0
     labelled: int = 0
     labels: Mapping[str, str] = field(default_factory=dict)
+    labelled_share: float = 0.0
     stages: tuple[Stage, ...] = ()
     n_init: int = 1
     init_steps: int = 500
@@ -413,14 +416,16 @@ RECIPES: dict[str, Recipe] = {
     ),
     "m2-semi": replace(
         _reference,
-        summary="M2 with a few labels, and the classification term",
+        summary="M2 with a few labels in every batch, their classification, and y's KL annealed",
         paper="Kingma et al., Semi-supervised Learning with Deep Generative Models, 2014",
         model=part(M2, code=50, clusters=10),
         guide=part(ClusterThenCode),
         encoder=part(MLP, hidden=[500]),
         decoder=part(MLP, hidden=[500]),
+        kl={"y": KL(weight=Linear(0, 1, fraction=1.0))},
         penalties={"classification": part(Classification, weight=46.0)},
         labelled=100,
+        labelled_share=0.1,
         train=50_000,
         validation=10_000,
         batch_size=200,

@@ -8,7 +8,7 @@ import torch
 
 from priorzoo.benchmarks import runs
 from priorzoo.benchmarks.course import Course, derive
-from priorzoo.benchmarks.data import keep_labels, load
+from priorzoo.benchmarks.data import keep_labels, load, repeat_labelled
 from priorzoo.benchmarks.initialisation import place_mixture
 from priorzoo.benchmarks.recipes import RECIPES, Stage, part
 from priorzoo.guides import ClusterThenCode, CodeThenCluster
@@ -240,6 +240,28 @@ def test_labels_teach_the_clusters_their_names(digits, tmp_path):
     found = json.loads((tmp_path / "run" / "result.json").read_text())["metrics"]
     assert found["accuracy"] > 0.5
     assert rows.y_train is not None
+
+
+@pytest.mark.parametrize(("share", "copies"), [(0.0, 1), (0.05, 1), (0.5, 3), (0.55, 4)])
+def test_labelled_rows_make_their_share_of_a_pass(share, copies):
+    """Of 12 rows 3 have a label of one site or another, so that 3 copies are a half."""
+    x = torch.arange(12.0).unsqueeze(-1)
+    labels = {"y": torch.full((12,), -1), "w": torch.full((12,), -1)}
+    labels["y"][[2, 5]] = torch.tensor([0, 7])
+    labels["w"][9] = 4
+    found, given = repeat_labelled(x, labels, share)
+    assert found.flatten().long().bincount().tolist() == [
+        copies if row in (2, 5, 9) else 1 for row in range(12)
+    ]
+    for site, label in labels.items():
+        assert torch.equal(given[site], label[found.flatten().long()])
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.0, 0.5])
+def test_share_that_cannot_be_is_refused(share):
+    labels = {"y": torch.full((4,), -1)}
+    with pytest.raises(ValueError, match="labelled_share"):
+        repeat_labelled(torch.zeros(4, 2), labels, share)
 
 
 @pytest.mark.parametrize(
