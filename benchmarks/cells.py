@@ -21,7 +21,16 @@ from priorzoo.benchmarks.papers import Budget
 from priorzoo.benchmarks.recipes import RECIPES, Recipe, Stage
 
 FORMAT = 1  # of a row
-SHOWN = ("clusters", "components", "embedding", "grid", "interpolations", "attributes", "samples")
+SHOWN = (
+    "clusters",
+    "components",
+    "embedding",
+    "grid",
+    "interpolations",
+    "attributes",
+    "samples",
+    "words",
+)
 LENGTHS = {"steps", "epochs", "init_steps", "stages", "every", "curve"}  # hashed as resolved
 WIDEST = 640  # pixels of a figure that goes with a row
 
