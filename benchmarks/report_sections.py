@@ -133,8 +133,9 @@ def _thumbnails(group: Group) -> list[Image]:
     row = next((row for row in group.rows if row["figures"]), None)
     if row is None:
         return []
+    seed = f"seed{row['seed']}-"  # what a file's name has before that of the figure
     title = f"{_named(group)}, seed {row['seed']}"
-    return [Image(_uri(path), f"{title}: {path.stem}") for path in row["figures"]]
+    return [Image(_uri(path), f"{title}: {path.stem.split(seed)[-1]}") for path in row["figures"]]
 
 
 def _commands(groups: Sequence[Group]) -> dict[str, list[str]]:
