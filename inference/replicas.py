@@ -139,7 +139,7 @@ class Replicas:
         inputs = [*self._inputs(), x]
         with torch.no_grad():
             graph = record(run, inputs)
-        return traced, lower(graph, inputs)
+        return traced, lower(graph, inputs, self.precision)
 
     def _inputs(self) -> list[Tensor]:
         return [number.detach() for number in self.state.values()]

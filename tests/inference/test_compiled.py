@@ -199,6 +199,24 @@ def test_frozen_parameters_stay_as_they_are(zoo):
     assert all(name.startswith("guide.") for name in traced.learnt)
 
 
+def test_code_that_gives_other_gradients_is_not_used(zoo, monkeypatch):
+    """As torch 2.15's did of a mixture's, with kernels in place and two threads."""
+
+    def spoilt(graph, inputs, options):
+        def run(*given):
+            means, *gradients = graph(*given)
+            return means, *(-gradient for gradient in gradients)
+
+        return run
+
+    monkeypatch.setattr(torch._inductor, "compile", spoilt)
+    x = zoo["gmvae"].rows(20)
+    expected = fit(*made(zoo["gmvae"]), x, steps=3)
+    with pytest.warns(UserWarning, match="wrong by 200.0%"):
+        found = fit(*made(zoo["gmvae"]), x, steps=3, step="compiled")
+    assert [row["elbo"] for row in found] == [row["elbo"] for row in expected]
+
+
 class Counting(ELBO):
     """Counts its calls, which a graph would do once."""
 
