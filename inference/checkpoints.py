@@ -36,7 +36,8 @@ def load_state(file: str | os.PathLike[str]) -> Any:
     try:
         with safe_open(file, "pt") as opened:
             written = json.loads(opened.metadata()["state"])
-            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+            names = opened.keys()  # no mapping: it has nothing to iterate over but these
+            tensors = {name: opened.get_tensor(name) for name in names}
         newer = written["format"] > FORMAT
     except (SafetensorError, KeyError, TypeError, json.JSONDecodeError) as error:
         raise ValueError(

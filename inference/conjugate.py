@@ -1,6 +1,7 @@
 """Conjugate stochastic variational inference: bounds and natural gradients by autodiff."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,9 +59,11 @@ class Expectations(Messenger):
         }
 
 
-class Until(Messenger):
-    """Leaves a program behind once a site is sampled."""
+class _Left(Exception):
+    pass
 
+
+class _Leaves(Messenger):
     def __init__(self, last: str) -> None:
         super().__init__()
         self.last = last
@@ -69,13 +72,15 @@ class Until(Messenger):
         if msg["name"] == self.last:
             raise _Left
 
-    def __exit__(self, kind: Any, error: Any, trace: Any) -> bool:  # type: ignore[override]
-        super().__exit__(kind, error, trace)
-        return kind is _Left
 
+def until(program: Callable[..., Any], last: str) -> Callable[..., None]:
+    """The program, left behind once a site is sampled."""
 
-class _Left(Exception):
-    pass
+    def begun(*args: Any, **settings: Any) -> None:
+        with suppress(_Left), _Leaves(last):
+            program(*args, **settings)
+
+    return begun
 
 
 class Averaged(ELBO):
@@ -181,7 +186,7 @@ class ConjugateELBO(Averaged):
         What is added is a sum over rows, N/B times, and so may be taken in parts.
         """
         data = len(x) if size is None else size
-        model: Any = self.model if self.until is None else Until(self.until)(self.model)
+        model: Any = self.model if self.until is None else until(self.model, self.until)
         guide: Any = torch.no_grad()(self.guide)
         local = Averaged(model, guide, particles=self.particles)
         with torch.enable_grad(), Expectations() as found:

@@ -48,7 +48,10 @@ def test_is_the_density_of_the_paper_corrected_and_normalised(case):
     shape = torch.tensor([energy(x, *case) for x in v.tolist()])
     found = q.log_prob(v)
     torch.testing.assert_close(found - found[4], shape - shape[4], rtol=1e-9, atol=1e-7)
-    density = lambda x: math.exp(q.log_prob(torch.tensor(x)).item())  # noqa: E731
+
+    def density(x):
+        return math.exp(q.log_prob(torch.tensor(x)).item())
+
     ends = q._edges[[0, -1]].tolist()
     total = sum(quad(density, *sorted((centre, end)), limit=200)[0] for end in ends)
     assert total == pytest.approx(1, abs=1e-7)

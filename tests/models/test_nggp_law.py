@@ -62,7 +62,10 @@ def test_removing_the_last_point_leaves_the_law_of_the_rest(process):
 @pytest.mark.parametrize("process", PROCESSES)
 def test_probability_is_the_joint_integrated(process):
     law, sizes = NGGP(*process), torch.tensor([3.0, 1.0, 2.0])
-    density = lambda v: law.log_joint(sizes, torch.tensor(v)).exp().item()  # noqa: E731
+
+    def density(v):
+        return law.log_joint(sizes, torch.tensor(v)).exp().item()
+
     total = quad(density, -60, 2, limit=400)[0] + quad(density, 2, 60, limit=400)[0]
     assert law.log_probability(sizes).exp().item() == pytest.approx(total, rel=1e-6)
 
