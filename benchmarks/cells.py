@@ -104,6 +104,21 @@ class Cell:
         """
         return _resolved(self.recipe, tuple(self.changes.items()), self.length)
 
+    def needed(self) -> dict[str, str]:
+        """The changes that make a difference: what a recipe says itself is none.
+
+        Raises:
+            ValueError: for changes that the recipe does not know.
+        """
+        settings = self._settings()
+        changes = dict(self.changes)
+        rest = {name: {k: v for k, v in changes.items() if k != name} for name in changes}
+        without = {name: replace(self, changes=rest[name])._settings() for name in changes}
+        return {name: changes[name] for name in changes if without[name] != settings}
+
+    def _settings(self) -> Recipe | Baseline:
+        return self.baseline() if self.recipe in BASELINES else self.resolved()
+
     def baseline(self) -> Baseline:
         """The settings of a baseline."""
         parser = new_parser(self.recipe, "a clustering without a probabilistic program")
@@ -165,7 +180,8 @@ def trained(row: Row) -> Row:
         name, equals, value = words.pop(0).removeprefix("--").partition("=")
         changes[name] = value if equals or not words else words.pop(0)
     more: Row = {"peak_mib": None, "history": None, "figures": []}
-    return more | row | Cell(row["recipe"], row["seed"], changes=changes).origin()
+    cell = Cell(row["recipe"], row["seed"], changes=changes)
+    return more | row | replace(cell, changes=cell.needed()).origin()
 
 
 def work(cell: Cell, out: Path, root: str | None, device: str) -> Row:

@@ -30,19 +30,17 @@ def plan(
         budget: how long the cells are.
 
     Raises:
-        ValueError: for unknown names and options, and for no seeds or cells.
+        ValueError: for unknown names and options, and for no cells.
     """
     if not names:
         raise ValueError("Expected recipes, papers or all; priorzoo list recipes names them.")
-    if not seeds:
-        raise ValueError("Expected at least one seed but the range is empty; write --seeds 0:5.")
     found: dict[tuple[str, int], Cell] = {}
     for line in _lines(names, budget, papers):
         for values in product(*sets.values()):
             changes = {**line.changes, **dict(zip(sets, values, strict=True))}
             length = None if not line.lengths else line.lengths[budget]
             cell = Cell(line.recipe, 0, budget, length, changes, line.plane, line.importance)
-            _ = cell.baseline() if cell.recipe in BASELINES else cell.resolved()
+            cell = replace(cell, changes=cell.needed())
             for seed in seeds:
                 one = replace(cell, seed=seed)
                 found[one.key, seed] = one
@@ -56,20 +54,20 @@ def plan(
 
 def _lines(names: Sequence[str], budget: Budget, papers: Sequence[Paper]) -> Iterator[Line]:
     known = {**RECIPES, **BASELINES}
-    every = [line for paper in papers for line in paper.lines]
+    here = [
+        (paper.name, line)
+        for paper in papers
+        for line in paper.lines
+        if line.recipe in known and budget in line.lengths
+    ]
     for name in names:
-        named = [line for paper in papers for line in paper.lines if name in (paper.name, "all")]
-        if named:
-            yield from (
-                line
-                for line in named
-                if line.recipe in known
-                and budget in line.lengths
-                and not (line.optional and name == "all")
-            )
-        elif name in known:
-            alike = [line for line in every if line.recipe == name and budget in line.lengths]
+        if name in known:
+            alike = [line for _, line in here if line.recipe == name]
             yield replace(alike[0], changes={}) if alike else Line(name, name, {})
+        elif name == "all":
+            yield from (line for _, line in here if not line.optional)
+        elif name in [paper.name for paper in papers]:
+            yield from (line for owner, line in here if owner == name)
         else:
             choices = [*known, *(paper.name for paper in papers), "all"]
             raise ValueError(f"Unknown recipe or paper {name!r}; {nearest(name, choices)}")

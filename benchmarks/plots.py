@@ -41,7 +41,7 @@ def draw_run(run: Run, rows: Dataset) -> list[Path]:
             drawn |= dict(_places(run, rows, x, y))
         if isinstance(run.model, NGGPMixture):
             q = cluster_probabilities(run.model, run.guide, x).cpu()
-            words = nggp.top_words(run.model, rows.vocabulary, x) if rows.vocabulary else {}
+            words = run.result.get("words", {})
             drawn |= dict(nggp.figures(run.model, run.guide, run.history, q, words))
     paths = []
     for name, make in drawn.items():

@@ -178,6 +178,22 @@ def test_a_plan_is_the_product_of_settings_and_seeds():
     assert cells[0].resolved().model.init_args["clusters"] == 4
 
 
+def test_what_a_recipe_says_itself_is_no_change():
+    sets = {"model.clusters": ["3", "10"], "precision": ["bf16"], "steps": ["7"]}
+    three, ten = plan(["digits-gmvae"], [0], sets, "quick")
+    assert three.changes == {"model.clusters": "3", "precision": "bf16", "steps": "7"}
+    assert ten.changes == {"precision": "bf16", "steps": "7"}
+    k_means, own = plan(["k-means"], [0], {"clusters": ["4", "10"]}, "quick")
+    assert (k_means.changes, own.changes) == ({"clusters": "4"}, {})
+
+
+def test_a_length_that_is_asked_for_counts_beside_the_budget_s():
+    own = RECIPES["digits-gmvae"].steps
+    line = Line("a", "digits-gmvae", {"quick": 7})
+    (cell,) = plan(["mine"], [0], {"steps": [str(own)]}, "quick", [Paper("mine", "", "", (line,))])
+    assert (dict(cell.changes), cell.resolved().steps) == ({"steps": str(own)}, own)
+
+
 def test_a_paper_s_lines_keep_their_own_settings_and_lengths():
     line = Line("a", "digits-gmvae", {"quick": 7, "paper": 70}, {"model.clusters": "3"})
     paper = Paper("mine", "Mine", "me", (line, replace(line, recipe="not yet")))

@@ -51,11 +51,24 @@ def write_idx(folder, stem, x, y):
         (folder / f"{stem}-{suffix}-ubyte").write_bytes(head + array.tobytes())
 
 
+@pytest.mark.parametrize("paper", PAPERS, ids=lambda paper: paper.name)
+def test_a_line_s_changes_all_make_a_difference(paper):
+    """Rows leave out those that make none, and would then not be of the line."""
+    for line in paper.lines:
+        if line.recipe in {*RECIPES, *BASELINES}:
+            assert Cell(line.recipe, changes=line.changes).needed() == dict(line.changes)
+
+
 @pytest.mark.parametrize("recipe", LINES)
 def test_a_step_of_every_recipe_makes_a_whole_row(recipe, root, tmp_path):
     line = LINES[recipe]
     if recipe in BASELINES:
-        data = {"data": line.changes["data"], "clusters": "5", "components": "8", "rows": "200"}
+        data = {
+            "data": line.changes.get("data", "mnist"),
+            "clusters": "5",
+            "components": "8",
+            "rows": "200",
+        }
         cell = Cell(recipe, 1, "quick", None, data | {"epochs": "0.5"})
     else:
         own = RECIPES[recipe]
