@@ -94,14 +94,15 @@ class Course:
         settings: Mapping[str, Any],
         progress: bool = False,
         judge: Callable[[], Row] | None = None,
+        watch: Callable[[], Row] | None = None,
     ) -> None:
         """Train, and leave history and checkpoints in a folder on the way.
 
         Args:
             folder, settings: where, and what a run that resumes must be equal in.
             progress: whether to show a bar.
-            judge: called after each stage but the last, and with the recipe's ``curve`` at every
-                row of the history, for a row of its own.
+            judge: called after each stage but the last, for a row of its own.
+            watch: the same at every row of the history, with the recipe's ``curve``.
         """
 
         def record(row: Row) -> None:
@@ -136,7 +137,7 @@ class Course:
 
             with Learning(stage, self.model, self.guide):
                 taken = begun if taken_up else None
-                self._train(stage, index, record, keep, progress, taken, judge)
+                self._train(stage, index, record, keep, progress, taken, watch)
             self._judge(judge, stage, record)
         (folder / "checkpoint.safetensors").unlink(missing_ok=True)
 
@@ -148,7 +149,7 @@ class Course:
         keep: Callable[[Training], None],
         progress: bool,
         state: Mapping[str, Any] | None,
-        judge: Callable[[], Row] | None,
+        watch: Callable[[], Row] | None,
     ) -> None:
         marks = {"stage": stage.name} if stage.name else {}
 
@@ -156,8 +157,8 @@ class Course:
             record(row | {"step": self.step + row["step"]} | marks)
 
         def checkpoint() -> None:
-            if self.recipe.curve and judge is not None:
-                mark({"step": training.step, "split": "test"} | judge())
+            if self.recipe.curve and watch is not None:
+                mark({"step": training.step, "split": "test"} | watch())
             if own and training.step < total and not training.stopped:
                 self._move(training.step, mark)
             keep(training)

@@ -170,18 +170,23 @@ def train(
         "versions": versions(),
     }
 
-    def judge() -> Result:
-        run = Run(folder, course.model, course.guide, result, course.history)
-        return score(run, rows) | score_codes(run, rows)
+    def now() -> Run:
+        return Run(folder, course.model, course.guide, result, course.history)
 
-    course.run(folder, settings, progress, judge)
+    course.run(
+        folder,
+        settings,
+        progress,
+        judge=lambda: score(now(), rows) | score_codes(now(), rows),
+        watch=lambda: score(now(), rows),
+    )
     save(folder, course.model, course.guide)
     if isinstance(course.model, NonparametricVAE):
         x = rows.x_train.to(where)
         with Stream(seed, where):
             x = x if rows.transform is None else rows.transform(x)
         remember(course.model, course.guide, x, recipe.memory, seed=seed).save(folder)
-    run = Run(folder, course.model, course.guide, result, course.history)
+    run = now()
     result |= {"steps": course.step, "seconds": round(course.seconds, 1)} | score(run, rows)
     result["metrics"] |= judge_factors(run, rows, course.labels)
     if isinstance(course.model, NGGPMixture) and rows.vocabulary:
