@@ -184,13 +184,7 @@ def build(entry: Mapping[str, Any], place: str, seen: dict[str, nn.Module]) -> n
 
 def locate(class_path: str, family: type = nn.Module) -> type[Any]:
     """The class at an import path such as ``package.file.Class``, which must be of a family."""
-    home, _, name = class_path.rpartition(".")
-    try:
-        kind = getattr(importlib.import_module(home), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ValueError(
-            f"Expected a class at {class_path!r} but it cannot be imported: {error}"
-        ) from error
+    kind = _imported(class_path, "class")
     if not (isinstance(kind, type) and issubclass(kind, family)):
         raise ValueError(f"Expected a {family.__name__} at {class_path!r} but got {kind!r}.")
     return kind
@@ -198,17 +192,21 @@ def locate(class_path: str, family: type = nn.Module) -> type[Any]:
 
 def locate_function(path: str) -> Callable[..., Any]:
     """The function at an import path such as ``package.file.function``."""
-    home, _, name = path.rpartition(".")
-    try:
-        found = getattr(importlib.import_module(home), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ValueError(
-            f"Expected a function at {path!r} but it cannot be imported: {error}"
-        ) from error
+    found = _imported(path, "function")
     if not callable(found):
         raise ValueError(f"Expected a function at {path!r} but got {found!r}.")
     function: Callable[..., Any] = found
     return function
+
+
+def _imported(path: str, what: str) -> Any:
+    home, _, name = path.rpartition(".")
+    try:
+        return getattr(importlib.import_module(home), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ValueError(
+            f"Expected a {what} at {path!r} but it cannot be imported: {error}"
+        ) from error
 
 
 def versions() -> dict[str, str]:
