@@ -207,14 +207,14 @@ def watch(recipe: Recipe, seed: int = 0, data_root: str | None = None) -> list[V
     course = Course(recipe, rows, torch.device("cpu"), seed)
     views: list[View] = []
 
-    def judge() -> Result:
+    def see() -> Result:
         with Stream(seed):
             step = course.history[-1]["step"]
             views.append(look(course.model, course.guide, rows.x_test, f"step {step:,}"))
         return {"terms": evaluate(course.model, course.guide, rows.x_test, seed=seed)}
 
     with tempfile.TemporaryDirectory() as folder:
-        course.run(Path(folder), settings, False, judge)
+        course.run(Path(folder), settings, watch=see)
     return views
 
 
