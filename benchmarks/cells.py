@@ -111,10 +111,11 @@ class Cell:
             ValueError: for changes that the recipe does not know.
         """
         settings = self._settings()
-        changes = dict(self.changes)
-        rest = {name: {k: v for k, v in changes.items() if k != name} for name in changes}
-        without = {name: replace(self, changes=rest[name])._settings() for name in changes}
-        return {name: changes[name] for name in changes if without[name] != settings}
+
+        def without(name: str) -> "Cell":
+            return replace(self, changes={k: v for k, v in self.changes.items() if k != name})
+
+        return {k: v for k, v in self.changes.items() if without(k)._settings() != settings}
 
     def _settings(self) -> Recipe | Baseline:
         return self.baseline() if self.recipe in BASELINES else self.resolved()

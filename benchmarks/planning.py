@@ -30,10 +30,12 @@ def plan(
         budget: how long the cells are.
 
     Raises:
-        ValueError: for unknown names and options, and for no cells.
+        ValueError: for unknown names and options, and for no seeds or cells.
     """
     if not names:
         raise ValueError("Expected recipes, papers or all; priorzoo list recipes names them.")
+    if not seeds:
+        raise ValueError("Expected at least one seed but the range is empty; write --seeds 0:5.")
     found: dict[tuple[str, int], Cell] = {}
     for line in _lines(names, budget, papers):
         for values in product(*sets.values()):

@@ -54,9 +54,9 @@ class Choice(dist.Categorical):
         super().__init__(logits=logits, validate_args=validate_args)
 
     def expand(self, batch_shape: Size, _instance: Any = None) -> "Choice":
-        new = self._get_checked_instance(Choice, _instance)  # type: ignore[no-untyped-call]  # torch has no types
+        new: Choice = Choice.__new__(Choice) if _instance is None else _instance
         new.scores = self.scores
-        return super().expand(batch_shape, _instance=new)  # type: ignore[no-untyped-call]  # torch has no types
+        return dist.Categorical.expand(self, batch_shape, _instance=new)
 
     def log_prob(self, value: Tensor) -> Tensor:
         if self._validate_args:
@@ -114,7 +114,7 @@ class Component(TorchDistribution):
         return 1 / self.precision.expand(self.batch_shape)
 
     def expand(self, batch_shape: Size, _instance: Any = None) -> "Component":
-        new = self._get_checked_instance(Component, _instance)  # type: ignore[no-untyped-call]  # torch has no types
+        new: Component = Component.__new__(Component) if _instance is None else _instance
         # Left as they are: what is the same for all rows enters a product of matrices once.
         new.loc, new.precision, new.offset = self.loc, self.precision, self.offset
         super(Component, new).__init__(torch.Size(batch_shape), validate_args=False)
@@ -147,7 +147,6 @@ class Component(TorchDistribution):
         return ((rest - square) / 2 + cross).to(self.loc.dtype)
 
 
-@register_kl(torch.distributions.Normal, Component)  # type: ignore[untyped-decorator]  # torch has no types
 def _kl_normal_component(q: torch.distributions.Normal, p: Component) -> Tensor:
     return -q.entropy() - p.expected_log_prob(q.loc, q.variance)
 
@@ -156,9 +155,12 @@ class DiagonalComponent(dist.Independent):
     """:class:`Component` with its last dimension an event, ``DiagonalComponent(component, 1)``."""
 
 
-@register_kl(torch.distributions.Independent, DiagonalComponent)  # type: ignore[untyped-decorator]  # torch has no types
 def _kl_diagonal(q: Any, p: DiagonalComponent) -> Tensor:
     normal = q.base_dist
     if not isinstance(normal, torch.distributions.Normal):
         raise NotImplementedError
     return -q.entropy() - p.base_dist.expected_score(normal.loc, normal.variance)
+
+
+register_kl(torch.distributions.Normal, Component)(_kl_normal_component)
+register_kl(torch.distributions.Independent, DiagonalComponent)(_kl_diagonal)
