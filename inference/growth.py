@@ -67,7 +67,7 @@ def merges(judge: Judge, mixture: Mixture, codes: Codes, tries: int = 5) -> Iter
     """Two clusters made one, those first whose rows have most of each other's probability."""
     q = judge.assign(mixture, codes)[:, :-1]
     there = mixture.active.nonzero().flatten().tolist()
-    scale = mixture.scale.square()
+    scale = judge.family.variance(mixture.scale)
     apart = {
         (i, j): float(((mixture.loc[i] - mixture.loc[j]).square() / (scale[i] + scale[j])).sum())
         for i in there
@@ -120,10 +120,10 @@ def _climb(
     """Keep the first proposal that is accepted, and go on from there until none is."""
     count, improved = 0, True
     while improved:
-        improved = False
+        improved, before = False, judge.assign(mixture, held)
         for proposal in move(judge, mixture, codes):
             refitted = judge.refit(proposal, codes)
-            if judge.accepts(mixture, refitted, held):
+            if judge.accepts(mixture, before, refitted, held):
                 mixture, count, improved = refitted, count + 1, True
                 break
     return mixture, count

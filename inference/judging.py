@@ -23,7 +23,7 @@ class Codes(NamedTuple):
 
 
 class Mixture(NamedTuple):
-    """Components of means ``loc`` and spreads ``scale``, each ``(K, D)``, the ``active`` there."""
+    """Components of means ``loc`` and spreads ``scale``, ``(K, ...)``, the ``active`` there."""
 
     loc: Tensor
     scale: Tensor
@@ -63,11 +63,10 @@ class Judge(NamedTuple):
 
     def fits(self, mixture: Mixture, codes: Codes) -> Tensor:
         """``(M, K + 1)`` expected log densities of codes, of the base measure last."""
-        base = self.family.base(mixture.loc.shape[-1], self.breadth)
-        there = self._present(mixture).nonzero().flatten()
+        base = self.family.base(mixture.loc, mixture.scale, self.breadth)
+        there = self._there(mixture)
         loc, scale = (
-            torch.cat([part, torch.full_like(part[:1], number)])[there]
-            for part, number in zip(mixture[:2], base, strict=True)
+            torch.cat([part, last])[there] for part, last in zip(mixture[:2], base, strict=True)
         )
         found = codes.mean.new_full((len(codes.mean), len(mixture.loc) + 1), ABSENT)
         found[:, there] = self.family.expected_log(*codes, loc, scale)
@@ -78,7 +77,8 @@ class Judge(NamedTuple):
 
         q(v), which costs as much as the rest and moves little, takes its turn every fourth round.
         """
-        fits = self.fits(mixture, codes)
+        there, everywhere = self._there(mixture), self.fits(mixture, codes)
+        fits = everywhere[:, there]
         q, v = fits.softmax(-1), torch.zeros(())
         for turn in range(rounds):
             sizes, alone = self._sizes(q)
@@ -87,12 +87,14 @@ class Judge(NamedTuple):
                 v = self.law.law_of_v(float(self.data), occupied).mean
             others = sizes.times((self.data - 1) / self.data)
             q = (fits + log_prior(self.law, others, v)).softmax(-1)
-        return q
+        return torch.zeros_like(everywhere).index_copy(1, there, q)
 
     def bound(self, mixture: Mixture, codes: Codes, q: Tensor | None = None) -> float:
         """The collapsed bound of the codes, in nats per datum, but for what no move changes."""
-        q = self.assign(mixture, codes) if q is None else q
-        each = torch.where(q > 0, q * (self.fits(mixture, codes) - q.log()), 0.0).sum(-1).mean()
+        there = self._there(mixture)
+        q = (self.assign(mixture, codes) if q is None else q)[:, there]
+        fits = self.fits(mixture, codes)[:, there]
+        each = torch.where(q > 0, q * (fits - q.log()), 0.0).sum(-1).mean()
         sizes, alone = self._sizes(q)
         return float(each + expected_log_prior(self.law, sizes, alone, self.data) / self.data)
 
@@ -106,9 +108,9 @@ class Judge(NamedTuple):
             mixture = Mixture(loc, scale, mixture.active)
         return mixture
 
-    def accepts(self, old: Mixture, new: Mixture, held: Codes) -> bool:
-        """Whether the move from one mixture to the other is kept."""
-        before, after = self.assign(old, held), self.assign(new, held)
+    def accepts(self, old: Mixture, before: Tensor, new: Mixture, held: Codes) -> bool:
+        """Whether the move is kept from one mixture, of which held codes have q, to the other."""
+        after = self.assign(new, held)
         moved = float((after - before).abs().sum(-1).mean()) / 2
         price = self.margin * moved + 1 / self.data
         more = int(new.active.sum()) > int(old.active.sum())
@@ -119,5 +121,7 @@ class Judge(NamedTuple):
         factor = self.data / len(q)
         return Occupancy.of(q[:, :-1]).sum().times(factor), q[:, -1].sum() * factor
 
-    def _present(self, mixture: Mixture) -> Tensor:
-        return torch.cat([mixture.active, torch.ones_like(mixture.active[:1])])
+    def _there(self, mixture: Mixture) -> Tensor:
+        """Numbers of the components there are, and of a cluster of one's own."""
+        present = torch.cat([mixture.active, torch.ones_like(mixture.active[:1])])
+        return present.nonzero().flatten()

@@ -43,7 +43,8 @@ class NGGPMixture(nn.Module):
         concentration, discount, tilt: alpha, sigma and tau of :class:`NGGP`.
         breadth: of the base measure: standard deviation around 0, or one over the root of the
             concentration in each dimension, so that 1 is the uniform law.
-        family: ``gaussian``, or ``dirichlet``, codes on the simplex of D shares.
+        family: of the components, ``gaussian`` of independent dimensions, ``full``, Gaussian of
+            any covariance, or ``dirichlet``, of codes on the simplex of D shares.
         learn_law: whether alpha and sigma are learnt, from where they stand; by the collapsed
             bound, see :class:`Collapsed`, and not by the predictive law of each datum.
     """
@@ -52,7 +53,6 @@ class NGGPMixture(nn.Module):
     variance: Tensor
     log_empty: Tensor
     active: Tensor
-    base: Tensor
     counted: Tensor
     law_numbers: Tensor
 
@@ -91,11 +91,10 @@ class NGGPMixture(nn.Module):
         self.width = self.kind.width
         bound = math.sqrt(6 / (start + code))
         self.loc = nn.Parameter(torch.empty(clusters, code).uniform_(-bound, bound))
-        self.raw = nn.Parameter(torch.zeros(clusters, self.kind.raw or code))
+        self.raw = nn.Parameter(torch.zeros(clusters, *self.kind.raw(code)))
         if learn_law:
             odds = math.log(discount / (1 - discount))
             self.law_numbers = nn.Parameter(torch.tensor([math.log(concentration), odds]))
-        self.register_buffer("base", torch.zeros(1, code), persistent=False)
         self.register_buffer("counted", torch.zeros((), dtype=torch.int64))
         self.register_buffer("active", torch.arange(clusters) < start)
         share = torch.where(self.active, 1 / start, torch.zeros(clusters)) * (1 - 1 / start / 10)
@@ -113,7 +112,7 @@ class NGGPMixture(nn.Module):
         """The process, with gradients for what is learnt of it."""
         if self.learn_law:
             return NGGP(self.law_numbers[0].exp(), self.law_numbers[1].sigmoid(), self.tilt)
-        numbers = self.base.new_tensor([self.concentration, self.discount])
+        numbers = self.mean.new_tensor([self.concentration, self.discount])
         return NGGP(numbers[0], numbers[1], self.tilt)
 
     def log_evidence(self, data: int) -> Tensor:
@@ -142,10 +141,10 @@ class NGGPMixture(nn.Module):
         return torch.where(present, logits, ABSENT)
 
     def components(self) -> tuple[Tensor, Tensor]:
-        """Means and spreads ``(K + 1, D)`` in the code's family, the base measure's last."""
+        """Means and spreads ``(K + 1, ...)`` in the code's family, the base measure's last."""
         loc, scale = self.kind.components(self.loc, self.raw)
-        middle, wide = self.kind.base(self.code, self.breadth)
-        return torch.cat([loc, self.base + middle]), torch.cat([scale, self.base + wide])
+        middle, wide = self.kind.base(loc, scale, self.breadth)
+        return torch.cat([loc, middle]), torch.cat([scale, wide])
 
     def forward(self, x: Tensor | None = None, size: int | None = None) -> Tensor:
         data = size if size is not None else len(x if x is not None else ())
@@ -155,12 +154,12 @@ class NGGPMixture(nn.Module):
         v = pyro.sample("v", self.law_of_v(max(data, 1)))
         with data_plate(x, size):
             y = pyro.sample("y", dist.Categorical(logits=self.log_prior(v, max(data, 1))))
-            z = pyro.sample("z", self.kind.law(loc[y], scale[y]))
+            z = pyro.sample("z", self.kind.component(loc[y], scale[y]))
             return pyro.sample("x", self.likelihood(self.decoder(z)), obs=x)
 
     @torch.no_grad()
     def place(self, loc: Tensor, scale: Tensor, active: Tensor) -> None:
-        """Put components, means and spreads ``(K, D)``, and say which of them are there."""
+        """Put components, means and spreads ``(K, ...)``, and say which of them are there."""
         placed, raw = self.kind.parameters(loc, scale)
         self.loc.copy_(placed)
         self.raw.copy_(raw)

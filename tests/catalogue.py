@@ -188,6 +188,7 @@ CATALOGUE = {
     ),
     "nggp": nggp("gaussian", "normal"),
     "nggp-log-concave": nggp("gaussian", "log-concave"),
+    "nggp-full": nggp("full", "log-concave"),
     "nggp-dirichlet": nggp("dirichlet", "normal"),
     "nggp-dirichlet-rsvi": nggp("dirichlet", "log-concave", "rsvi"),
     "factorial": factorial(K, D),

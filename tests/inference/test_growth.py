@@ -49,7 +49,8 @@ def accepted(move, start, data):
     """Of each proposal, whether other rows of the same clusters accept it."""
     j, order = judge(), torch.randperm(len(data.mean))
     data, held = data.part(order[::2]), data.part(order[1::2])
-    return [j.accepts(start, j.refit(new, data), held) for new in move(j, start, data)]
+    before = j.assign(start, held)
+    return [j.accepts(start, before, j.refit(new, data), held) for new in move(j, start, data)]
 
 
 def test_a_cluster_that_holds_two_is_split_and_one_that_holds_one_is_not():
@@ -118,6 +119,7 @@ def pair(law="normal", family="gaussian", gradient="pathwise", **sizes):
 PAIRS = [
     ("normal", "gaussian", "pathwise"),
     ("log-concave", "gaussian", "pathwise"),
+    ("log-concave", "full", "pathwise"),
     ("log-concave", "dirichlet", "pathwise"),
     ("normal", "dirichlet", "rsvi"),
 ]
@@ -207,7 +209,7 @@ def test_a_birth_or_death_elsewhere_changes_a_datum_s_bound_by_the_prior_weights
 
 
 @pytest.mark.usefixtures("double")
-@pytest.mark.parametrize("family", ["gaussian", "dirichlet"])
+@pytest.mark.parametrize("family", FAMILIES)
 def test_the_divergence_is_that_of_the_best_cluster_probabilities(family):
     """KL of y and z together: -log sum_k p(k) exp(E[log p(z | k)]) - H[q(z)], for no other q(y)."""
     model, guide = pair("normal", family)
@@ -218,7 +220,7 @@ def test_the_divergence_is_that_of_the_best_cluster_probabilities(family):
     v = pyro.poutine.trace(guide).get_trace(x, 300).nodes["v"]["value"]
     q = model.kind.law(*model.kind.guess(guide.encoder(x)))
     loc, scale = model.components()
-    parts = [model.kind.law(loc[k], scale[k]).expand((20,)) for k in range(7)]
+    parts = [model.kind.component(loc[k], scale[k]).expand((20,)) for k in range(7)]
     fits = torch.stack([-kl_divergence(q, part) - q.entropy() for part in parts], -1)
     told = model.log_prior(v, 300).log_softmax(-1)
     expected = -(told + fits).logsumexp(-1) - q.entropy()
