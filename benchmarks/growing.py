@@ -26,12 +26,12 @@ from priorzoo.models import MLP, Gaussian, NGGPMixture
 BLOBS = replace(
     RECIPES["digits-nggp"],
     summary="a mixture of an open number of clusters on separated ones",
-    model=part(NGGPMixture, code=4, clusters=40),
+    model=part(NGGPMixture, code=4, clusters=40, family="full"),
     likelihood=part(Gaussian, scale=0.35),
     encoder=part(MLP, hidden=[64]),
     decoder=part(MLP, hidden=[64]),
     optimiser=part(torch.optim.Adam, lr=3e-3, fused=True),
-    moves={"clusters": part(move_clusters, rows=1_000)},
+    moves={"clusters": part(move_clusters, rows=1_000, margin=0.3)},  # that of images
     data="blobs:8",
     train=None,
     validation=0,
