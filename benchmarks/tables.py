@@ -12,10 +12,6 @@ from priorzoo.benchmarks.speed_report import summary
 Row = Mapping[str, Any]
 
 ROWS = Path(__file__).parent / "results"
-BEGIN, END = "<!-- results -->", "<!-- /results -->"
-PLANES, END_PLANES = "<!-- planes -->", "<!-- /planes -->"
-FACTORS, END_FACTORS = "<!-- factors -->", "<!-- /factors -->"
-SPEED, END_SPEED = "<!-- speed -->", "<!-- /speed -->"
 FACTOR_HEAD = (
     "| command | steps | seeds | labels | assignment of test rows | regression on the same labels "
     "| regression on all | agreement on drawn rows |\n|---|---|---|---|---|---|---|---|\n"
@@ -23,6 +19,12 @@ FACTOR_HEAD = (
 HEAD = (
     "| command | steps | seeds | K, used K | -ELBO, nats | H(y given x), nats "
     "| majority accuracy | reference: -ELBO, accuracy |\n|---|---|---|---|---|---|---|---|\n"
+)
+
+
+CLUSTERS_HEAD = (
+    "| command | steps | seeds | used K | -ELBO, nats | majority accuracy | best-example accuracy "
+    "| NMI | k-means, as many clusters |\n|---|---|---|---|---|---|---|---|---|\n"
 )
 
 
@@ -76,29 +78,76 @@ def factor_table(rows: Iterable[Row]) -> str:
     return FACTOR_HEAD + "".join(lines)
 
 
-def write_readme(readme: Path, rows: Iterable[Row], timed: Iterable[Row] = ()) -> None:
-    """Put each table between the README's two marks for it.
+def clusters_table(rows: Iterable[Row]) -> str:
+    """Markdown: models beside k-means with as many clusters as each run uses, seeds together.
+
+    Both have the majority accuracy of the test rows. A run without k-means of its data and its
+    number of clusters has none beside it.
+    """
+    groups: dict[tuple[str, int], list[Row]] = {}
+    floors: dict[tuple[str, int], list[float]] = {}
+    for row in rows:
+        if row["recipe"] == "k-means":
+            floors.setdefault(_place(row), []).append(row["metrics"]["accuracy_majority"])
+        else:
+            groups.setdefault((row["command"], row["steps"]), []).append(row)
+    return CLUSTERS_HEAD + "".join(_clusters_line(found, floors) for found in groups.values())
+
+
+def _clusters_line(rows: Sequence[Row], floors: Mapping[tuple[str, int], list[float]]) -> str:
+    measured, beside = [row["metrics"] for row in rows], [floors.get(_place(row)) for row in rows]
+    cells = [
+        f"`{rows[0]['command']}`",
+        f"{rows[0]['steps']:,}",
+        ", ".join(str(row["seed"]) for row in rows),
+        _span(sorted({int(m["used_clusters"]) for m in measured})),
+        spread([-row["terms"]["elbo"] for row in rows], 2),
+        spread([m["accuracy_majority"] for m in measured], 3),
+        spread([m["accuracy_best_example"] for m in measured], 3),
+        spread([m["nmi"] for m in measured], 3),
+        "-" if None in beside else spread([mean(found) for found in beside if found], 3),
+    ]
+    return f"| {' | '.join(cells)} |\n"
+
+
+def _place(row: Row) -> tuple[str, int]:
+    return row["settings"]["data"], int(row["metrics"]["used_clusters"])
+
+
+def write_readme(
+    readme: Path, rows: Iterable[Row], timed: Iterable[Row] = (), clustered: Iterable[Row] = ()
+) -> None:
+    """Put each table between the README's two marks for it, ``<!-- name -->`` and its end.
 
     Args:
         readme: the file.
         rows: results of training.
         timed: rows of the speed of a step.
+        clustered: results of models and of k-means, to be compared.
 
     Raises:
-        ValueError: for a file without them.
+        ValueError: for a file without marks for results.
     """
-    rows = list(rows)
-    text = readme.read_text()
-    if not re.search(f"{BEGIN}.*{END}", text, re.S):
-        raise ValueError(f"Expected {BEGIN} and then {END} in {readme} but got none; add them.")
-    table = f"{BEGIN}\n{clustering_table(rows)}{END}"
-    text = re.sub(f"{BEGIN}.*{END}", lambda _: table, text, flags=re.S)
-    planes = f"{PLANES}\n{embedding_table(rows)}{END_PLANES}"
-    text = re.sub(f"{PLANES}.*{END_PLANES}", lambda _: planes, text, flags=re.S)
-    factors = f"{FACTORS}\n{factor_table(rows)}{END_FACTORS}"
-    text = re.sub(f"{FACTORS}.*{END_FACTORS}", lambda _: factors, text, flags=re.S)
-    speeds = f"{SPEED}\n{summary(timed)}{END_SPEED}"
-    readme.write_text(re.sub(f"{SPEED}.*{END_SPEED}", lambda _: speeds, text, flags=re.S))
+    rows, text = list(rows), readme.read_text()
+    if not re.search("<!-- results -->.*<!-- /results -->", text, re.S):
+        raise ValueError(
+            "Expected <!-- results --> and then <!-- /results --> in "
+            f"{readme} but got none; add them."
+        )
+    tables = {
+        "results": clustering_table(rows),
+        "planes": embedding_table(rows),
+        "factors": factor_table(rows),
+        "speed": summary(timed),
+        "clusters": clusters_table(clustered),
+    }
+    for name, table in tables.items():
+        text = _put(text, f"<!-- {name} -->", f"<!-- /{name} -->", table)
+    readme.write_text(text)
+
+
+def _put(text: str, begin: str, end: str, table: str) -> str:
+    return re.sub(f"{begin}.*{end}", lambda _: f"{begin}\n{table}{end}", text, flags=re.S)
 
 
 def _line(rows: Sequence[Row]) -> str:
@@ -189,4 +238,9 @@ def _plane(planes: Sequence[Mapping[str, float]]) -> list[str]:
 
 
 if __name__ == "__main__":
-    write_readme(Path(__file__).parents[1] / "README.md", read_rows(), read_rows(kind="speed"))
+    write_readme(
+        Path(__file__).parents[1] / "README.md",
+        read_rows(),
+        read_rows(kind="speed"),
+        read_rows(ROWS / "clusters"),
+    )

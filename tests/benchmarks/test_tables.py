@@ -59,7 +59,7 @@ def test_clusters_of_unlabelled_rows_have_no_accuracy():
     assert cells(line)[5:7] == ["0.50 ± 0.00", "-"]
 
 
-@pytest.mark.parametrize("text", ["", tables.BEGIN, f"{tables.END} {tables.BEGIN}"])
+@pytest.mark.parametrize("text", ["", "<!-- results -->", "<!-- /results --> <!-- results -->"])
 def test_a_readme_without_marks_is_refused(tmp_path, text):
     readme = tmp_path / "README.md"
     readme.write_text(text)
@@ -83,7 +83,8 @@ def test_readme_shows_the_committed_rows_and_nothing_else(tmp_path):
     readme = Path(__file__).parents[2] / "README.md"
     copy = tmp_path / "README.md"
     copy.write_text(readme.read_text())
-    tables.write_readme(copy, tables.read_rows(), tables.read_rows(kind="speed"))
+    rows, timed = tables.read_rows(), tables.read_rows(kind="speed")
+    tables.write_readme(copy, rows, timed, tables.read_rows(tables.ROWS / "clusters"))
     assert copy.read_text() == readme.read_text()
 
 
@@ -100,6 +101,23 @@ def test_committed_rows_belong_to_recipes_and_say_what_they_need():
             "versions",
         }
         json.dumps(committed, allow_nan=False)
+
+
+def test_models_stand_beside_k_means_with_as_many_clusters_as_they_use():
+    def clustered(recipe, seed, used, accuracy, data="mnist"):
+        made = row(seed, -96.0 - seed, accuracy, recipe, data=data)
+        more = {"used_clusters": used, "accuracy_best_example": 0.5, "nmi": 0.4}
+        return made | {"metrics": made["metrics"] | more}
+
+    floors = [clustered("k-means", s, k, k / 40 + s / 10) for k in (20, 22) for s in (0, 1)]
+    floors.append(clustered("k-means", 0, 20, 0.0, "fashion_mnist"))
+    runs = [clustered("nggp-mnist", 0, 20.0, 0.7), clustered("nggp-mnist", 1, 22.0, 0.8)]
+    alone = clustered("gmvae", 0, 21, 0.7)
+    *_, line, last = tables.clusters_table([*floors, *runs, alone]).splitlines()
+    assert cells(line)[1:4] == ["10,000", "0, 1", "20 to 22"]
+    assert cells(line)[4:6] == ["96.50 ± 0.71", "0.750 ± 0.071"]
+    assert cells(line)[-1] == "0.575 ± 0.035"  # means .55 and .60
+    assert cells(last)[-1] == "-"
 
 
 def test_labelled_factors_have_a_table_of_their_own(tmp_path):
@@ -119,7 +137,7 @@ def test_labelled_factors_have_a_table_of_their_own(tmp_path):
     assert cells(line)[4:] == [f"{v + 0.01:.3f} ± 0.014" for v in (0.8, 0.7, 0.9, 0.75)]
     assert tables.clustering_table(rows) == tables.HEAD
     readme = tmp_path / "README.md"
-    marks = (tables.BEGIN, tables.END, tables.FACTORS, tables.END_FACTORS)
+    marks = [f"<!-- {end}{name} -->" for name in ("results", "factors") for end in ("", "/")]
     readme.write_text("\n".join(marks))
     tables.write_readme(readme, rows)
     assert line in readme.read_text()
