@@ -8,7 +8,6 @@ from torch import Tensor
 from priorzoo.models.code_families import FAMILIES, CodeFamily
 from priorzoo.models.collapsed import Occupancy, expected_log_prior, log_prior
 from priorzoo.models.nggp_law import NGGP
-from priorzoo.models.nggp_mixture import ABSENT
 
 
 class Codes(NamedTuple):
@@ -62,23 +61,20 @@ class Judge(NamedTuple):
         return Mixture(loc, scale, active)
 
     def fits(self, mixture: Mixture, codes: Codes) -> Tensor:
-        """``(M, K + 1)`` expected log densities of codes, of the base measure last."""
+        """``(M, C + 1)`` expected log densities under the C components there are, and the base."""
         base = self.family.base(mixture.loc, mixture.scale, self.breadth)
         there = self._there(mixture)
         loc, scale = (
             torch.cat([part, last])[there] for part, last in zip(mixture[:2], base, strict=True)
         )
-        found = codes.mean.new_full((len(codes.mean), len(mixture.loc) + 1), ABSENT)
-        found[:, there] = self.family.expected_log(*codes, loc, scale)
-        return found
+        return self.family.expected_log(*codes, loc, scale)
 
     def assign(self, mixture: Mixture, codes: Codes, rounds: int = 8) -> Tensor:
         """``(M, K + 1)`` probabilities q(y): coordinate ascent, all rows at once.
 
         q(v), which costs as much as the rest and moves little, takes its turn every fourth round.
         """
-        there, everywhere = self._there(mixture), self.fits(mixture, codes)
-        fits = everywhere[:, there]
+        fits = self.fits(mixture, codes)
         q, v = fits.softmax(-1), torch.zeros(())
         for turn in range(rounds):
             sizes, alone = self._sizes(q)
@@ -87,14 +83,13 @@ class Judge(NamedTuple):
                 v = self.law.law_of_v(float(self.data), occupied).mean
             others = sizes.times((self.data - 1) / self.data)
             q = (fits + log_prior(self.law, others, v)).softmax(-1)
-        return torch.zeros_like(everywhere).index_copy(1, there, q)
+        everywhere = q.new_zeros(len(q), len(mixture.loc) + 1)
+        return everywhere.index_copy(1, self._there(mixture), q)
 
     def bound(self, mixture: Mixture, codes: Codes, q: Tensor | None = None) -> float:
         """The collapsed bound of the codes, in nats per datum, but for what no move changes."""
-        there = self._there(mixture)
-        q = (self.assign(mixture, codes) if q is None else q)[:, there]
-        fits = self.fits(mixture, codes)[:, there]
-        each = torch.where(q > 0, q * (fits - q.log()), 0.0).sum(-1).mean()
+        q = (self.assign(mixture, codes) if q is None else q)[:, self._there(mixture)]
+        each = torch.where(q > 0, q * (self.fits(mixture, codes) - q.log()), 0.0).sum(-1).mean()
         sizes, alone = self._sizes(q)
         return float(each + expected_log_prior(self.law, sizes, alone, self.data) / self.data)
 

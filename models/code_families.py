@@ -35,7 +35,8 @@ class CodeFamily(Protocol):
         """The guess with this mean and spread."""
 
     def component(self, mean: Tensor, spread: Tensor) -> TorchDistribution:
-        """The component with this mean and spread."""
+        """The component with this mean and spread; the law of a guess, if no more is said."""
+        return self.law(mean, spread)
 
     def guess(self, output: Tensor) -> tuple[Tensor, Tensor]:
         """Means and spreads from an encoder's output."""
@@ -51,6 +52,7 @@ class CodeFamily(Protocol):
 
     def variance(self, scale: Tensor) -> Tensor:
         """``(..., D)``: how far components of such spreads reach in each dimension, squared."""
+        return scale.square()
 
     def expected_log(self, mean: Tensor, spread: Tensor, loc: Tensor, scale: Tensor) -> Tensor:
         """``(..., K)``: E[log p(z | k)] of z from the guess, all of D dimensions."""
@@ -59,7 +61,7 @@ class CodeFamily(Protocol):
         """``(K, D)`` components that maximise it, summed over guesses by weights ``(M, K)``."""
 
 
-class GaussianCodes:
+class GaussianCodes(CodeFamily):
     """Codes in D real dimensions; the spread is the standard deviation."""
 
     width = 2
@@ -69,9 +71,6 @@ class GaussianCodes:
 
     def law(self, mean: Tensor, spread: Tensor) -> TorchDistribution:
         return dist.Normal(mean, spread).to_event(1)
-
-    def component(self, mean: Tensor, spread: Tensor) -> TorchDistribution:
-        return self.law(mean, spread)
 
     def guess(self, output: Tensor) -> tuple[Tensor, Tensor]:
         mean, raw = output.chunk(2, -1)
@@ -85,9 +84,6 @@ class GaussianCodes:
 
     def base(self, loc: Tensor, scale: Tensor, breadth: float) -> tuple[Tensor, Tensor]:
         return torch.zeros_like(loc[:1]), torch.full_like(scale[:1], breadth)
-
-    def variance(self, scale: Tensor) -> Tensor:
-        return scale.square()
 
     def expected_log(self, mean: Tensor, spread: Tensor, loc: Tensor, scale: Tensor) -> Tensor:
         apart = (mean.unsqueeze(-2) - loc).square() + spread.square().unsqueeze(-2)
@@ -140,7 +136,7 @@ class FullGaussianCodes(GaussianCodes):
         return middle.to(mean), torch.linalg.cholesky(second).to(mean)
 
 
-class DirichletCodes:
+class DirichletCodes(CodeFamily):
     r"""Codes on the simplex of D shares, the paper's; Dirichlet with concentration mean / spread^2.
 
     The spread, equal in all dimensions, is one over the root of the summed concentration. Matched
@@ -156,9 +152,6 @@ class DirichletCodes:
     def law(self, mean: Tensor, spread: Tensor) -> TorchDistribution:
         return dist.Dirichlet(mean / spread.square())
 
-    def component(self, mean: Tensor, spread: Tensor) -> TorchDistribution:
-        return self.law(mean, spread)
-
     def guess(self, output: Tensor) -> tuple[Tensor, Tensor]:
         return self._split(functional.softplus(output) + SHAPE_FLOOR)
 
@@ -173,9 +166,6 @@ class DirichletCodes:
     def base(self, loc: Tensor, scale: Tensor, breadth: float) -> tuple[Tensor, Tensor]:
         code = loc.shape[-1]
         return torch.full_like(loc[:1], 1 / code), torch.full_like(scale[:1], breadth / code**0.5)
-
-    def variance(self, scale: Tensor) -> Tensor:
-        return scale.square()
 
     def expected_log(self, mean: Tensor, spread: Tensor, loc: Tensor, scale: Tensor) -> Tensor:
         shape = loc / scale.square()
