@@ -34,7 +34,7 @@ def draw_clusters(
 
     Members of one class in a row and samples like its members are what to look for. Rows say the
     cluster and its share of the data; that of an empty cluster is blank. Of more than 20 clusters,
-    the title counts those left out.
+    the fullest are shown, no empty ones, and the title counts all.
     """
     pictures = _pictures(images, shape)
     drawn = None if samples is None else _pictures(samples, shape)
@@ -42,7 +42,8 @@ def draw_clusters(
     start = members * step + 0.5
     end = start - 0.5 if drawn is None else start + drawn.shape[1] * step
     order, share = occupancy(probabilities)
-    shown = order[:LEGIBLE].tolist()
+    used = int((share > 0).sum())
+    shown = (order if len(order) <= LEGIBLE else order[:used][:LEGIBLE]).tolist()
     ax = _canvas(ax, end, len(shown) * down)
     for top, cluster in enumerate(shown):
         for left, member in enumerate(_confident(probabilities, cluster)[:members]):
@@ -57,7 +58,8 @@ def draw_clusters(
     ax.set_xticks(list(heads), list(heads.values()), fontsize="small")
     ax.set_ylabel("cluster, share")
     if len(order) > LEGIBLE:
-        ax.set_title(f"{LEGIBLE} fullest of {len(order)} clusters, {len(order) - LEGIBLE} left out")
+        fullest = f"{LEGIBLE} fullest of " if used > LEGIBLE else ""
+        ax.set_title(f"{fullest}{used} clusters in use, room for {len(order)}")
     return ax
 
 
@@ -67,14 +69,17 @@ def draw_components(
     """Decoded means ``(K, P)`` of the components, the heaviest first.
 
     The area of a tile is proportional to its weight ``(K,)``, and the heaviest fills its cell:
-    specks are components that the model has switched off.
+    specks are components that the model has switched off. Of more than 20, those without weight
+    are left out.
     """
     pictures, width = _pictures(means, shape), _width(shape)
     share = weights / weights.sum()
-    columns = ceil(sqrt(1.6 * len(weights)))
+    order = weights.argsort(descending=True, stable=True)
+    shown = (order if len(order) <= LEGIBLE else order[: int((share > 0).sum())]).tolist()
+    columns = ceil(sqrt(1.6 * len(shown)))
     across, down = max(width, 0.8) + 2 * GAP, 1.35
-    ax = _canvas(ax, columns * across, ceil(len(weights) / columns) * down, 2 * INCHES)
-    for cell, component in enumerate(weights.argsort(descending=True, stable=True).tolist()):
+    ax = _canvas(ax, columns * across, ceil(len(shown) / columns) * down, 2 * INCHES)
+    for cell, component in enumerate(shown):
         middle, top = (cell % columns + 0.5) * across, cell // columns * down
         side = float((weights[component] / weights.max()).sqrt())
         if side > 0:

@@ -73,11 +73,20 @@ def test_a_gap_parts_samples_from_members():
 
 
 def test_clusters_beyond_twenty_are_counted_in_the_title():
-    ax = pictures.draw_clusters(flat(0.5), hard(22, clusters=25), None, SHAPE)
+    some = torch.linspace(0, 1, 22).tolist()
+    ax = pictures.draw_clusters(flat(*some), hard(*range(22), clusters=25), None, SHAPE)
     assert len(ax.get_yticks()) == 20
-    assert ticks(ax.yaxis)[:2] == ["22:  100.0%", "0:  empty"]
-    assert ax.get_title() == "20 fullest of 25 clusters, 5 left out"
+    assert ax.get_title() == "20 fullest of 22 clusters in use, room for 25"
     assert ticks(ax.xaxis) == ["most confident members"]
+
+
+def test_where_there_is_room_for_many_empty_clusters_are_left_out():
+    ax = pictures.draw_clusters(flat(0.5), hard(22, clusters=25), None, SHAPE)
+    assert ticks(ax.yaxis) == ["22:  100.0%"]
+    assert ax.get_title() == "1 clusters in use, room for 25"
+    weights = torch.zeros(25).index_fill(0, torch.tensor([3, 7]), 0.5)
+    ax = pictures.draw_components(flat(*weights.tolist()), weights, SHAPE)
+    assert [text.get_text() for text in ax.texts] == ["3:  50.0%", "7:  50.0%"]
 
 
 def test_areas_of_components_are_proportional_to_weights():
