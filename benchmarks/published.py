@@ -367,6 +367,12 @@ def _clustered(title: str, recipe: str, lasts: Mapping[Budget, float], **changes
 
 
 _ROWS = lengths(2_000, 60_000, 60_000)
+_ALIKE = {  # the networks, codes and batches of the NGGP recipes
+    "model__code": "20",
+    "encoder__hidden": "[400, 200]",
+    "decoder__hidden": "[200, 400]",
+    "batch_size": "64",
+}
 _GROWING = lengths(1, 20, 200)
 
 
@@ -387,10 +393,12 @@ def _nggp(name: str, shown: str) -> tuple[Line, ...]:
                 "gmvae",
                 lengths(100, 10_000, 100_000),
                 **data,
+                **_ALIKE,
                 model__clusters=str(k),
             )
             for k in (20, 32, 40)
         ),
+        _clustered(f"{shown}, stick-breaking VAE", "sb-vae", lengths(50, 20_000, 100_000), **data),
         *(
             replace(
                 _clustered(f"{shown}, k-means, K = {k}", "k-means", _ROWS, **data, **_told(k)),
