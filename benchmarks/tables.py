@@ -73,13 +73,14 @@ def factor_table(rows: Iterable[Row]) -> str:
             groups.setdefault((row["command"], row["steps"], site), []).append(row)
     lines = []
     for (command, steps, site), found in groups.items():
-        seeds = ", ".join(str(seed) for seed in sorted(row["seed"] for row in found))
         figures = [
             spread([row["metrics"][f"{site}.{name}"] for row in found], 3)
             for name in ("accuracy", "regression", "judge", "agreement")
         ]
         name = found[0]["settings"]["labels"][site]
-        lines.append(" | ".join([f"| `{command}`", f"{steps:,}", seeds, name, *figures]) + " |\n")
+        lines.append(
+            " | ".join([f"| `{command}`", f"{steps:,}", _seeds(found), name, *figures]) + " |\n"
+        )
     return FACTOR_HEAD + "".join(lines)
 
 
@@ -104,7 +105,7 @@ def _clusters_line(rows: Sequence[Row], floors: Mapping[tuple[str, int], list[fl
     cells = [
         f"`{rows[0]['command']}`",
         f"{rows[0]['steps']:,}",
-        ", ".join(str(row["seed"]) for row in rows),
+        _seeds(rows),
         _span(sorted({int(m["used_clusters"]) for m in measured})),
         spread([-row["terms"]["elbo"] for row in rows], 2),
         spread([m["accuracy_majority"] for m in measured], 3),
@@ -164,7 +165,7 @@ def _line(rows: Sequence[Row]) -> str:
     cells = [
         f"`{first['command']}`",
         f"{first['steps']:,}",
-        ", ".join(str(row["seed"]) for row in sorted(rows, key=lambda row: row["seed"])),
+        _seeds(rows),
         f"{measured[0]['clusters']:.0f}, {_span(used)}" if clustered else "-",
         spread([-row["terms"]["elbo"] for row in rows], 2),
         spread([m["entropy"] for m in measured], 2) if clustered else "-",
@@ -181,6 +182,10 @@ def spread(values: Sequence[float], digits: int) -> str:
     """Mean, and standard deviation where there are several values."""
     middle = f"{mean(values):.{digits}f}"
     return middle if len(values) == 1 else f"{middle} ± {stdev(values):.{digits}f}"
+
+
+def _seeds(rows: Iterable[Row]) -> str:
+    return ", ".join(map(str, sorted(row["seed"] for row in rows)))
 
 
 def _span(values: Sequence[int]) -> str:
@@ -228,7 +233,7 @@ def _embedding_line(rows: Sequence[Row]) -> str:
     cells = [
         f"`{rows[0]['command']}`",
         f"{rows[0]['steps']:,}",
-        ", ".join(str(row["seed"]) for row in sorted(rows, key=lambda row: row["seed"])),
+        _seeds(rows),
         ", ".join(spread(values, 1) if values else "-" for values in nats),
         f"{planes[0]['site']}, {planes[0]['dimensions']}",
         *_plane(planes),
