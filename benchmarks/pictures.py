@@ -43,7 +43,7 @@ def draw_clusters(
     end = start - 0.5 if drawn is None else start + drawn.shape[1] * step
     order, share = occupancy(probabilities)
     used = int((share > 0).sum())
-    shown = (order if len(order) <= LEGIBLE else order[:used][:LEGIBLE]).tolist()
+    shown = _fullest(order, share)[:LEGIBLE]
     ax = _canvas(ax, end, len(shown) * down)
     for top, cluster in enumerate(shown):
         for left, member in enumerate(_confident(probabilities, cluster)[:members]):
@@ -63,6 +63,13 @@ def draw_clusters(
     return ax
 
 
+def _fullest(order: Tensor, share: Tensor) -> list[int]:
+    """Clusters in the order of their shares; where there is room for many, no empty ones."""
+    kept = len(order) if len(order) <= LEGIBLE else int((share > 0).sum())
+    found: list[int] = order[:kept].tolist()
+    return found
+
+
 def draw_components(
     means: Tensor, weights: Tensor, shape: Sequence[int], ax: Axes | None = None
 ) -> Axes:
@@ -74,8 +81,7 @@ def draw_components(
     """
     pictures, width = _pictures(means, shape), _width(shape)
     share = weights / weights.sum()
-    order = weights.argsort(descending=True, stable=True)
-    shown = (order if len(order) <= LEGIBLE else order[: int((share > 0).sum())]).tolist()
+    shown = _fullest(weights.argsort(descending=True, stable=True), share)
     columns = ceil(sqrt(1.6 * len(shown)))
     across, down = max(width, 0.8) + 2 * GAP, 1.35
     ax = _canvas(ax, columns * across, ceil(len(shown) / columns) * down, 2 * INCHES)

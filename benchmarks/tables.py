@@ -22,7 +22,7 @@ HEAD = (
 )
 
 
-CLUSTERS_HEAD = (
+K_MEANS_HEAD = (
     "| command | steps | seeds | used K | -ELBO, nats | majority accuracy | best-example accuracy "
     "| NMI | k-means, as many clusters |\n|---|---|---|---|---|---|---|---|---|\n"
 )
@@ -47,7 +47,7 @@ def read_rows(folder: Path = ROWS, kind: str | None = None) -> list[Row]:
     return [row for row in rows if row.get("kind") == kind]
 
 
-def clustered_rows() -> list[Row]:
+def k_means_rows() -> list[Row]:
     """Committed results of models that stand beside k-means, and those of k-means."""
     return [row for folder in ("clusters", "sticks") for row in read_rows(ROWS / folder)]
 
@@ -58,11 +58,8 @@ def clustering_table(rows: Iterable[Row]) -> str:
     -ELBO, entropy and accuracy are those of the test rows. The resolved settings play no part:
     they hold the defaults of torch's classes, which change with its version.
     """
-    groups: dict[tuple[str, int], list[Row]] = {}
-    for row in rows:
-        if "embedding" not in row and not row["settings"].get("labels"):
-            groups.setdefault((row["command"], row["steps"]), []).append(row)
-    return HEAD + "".join(map(_line, groups.values()))
+    own = (r for r in rows if "embedding" not in r and not r["settings"].get("labels"))
+    return HEAD + "".join(map(_line, _grouped(own)))
 
 
 def factor_table(rows: Iterable[Row]) -> str:
@@ -84,23 +81,23 @@ def factor_table(rows: Iterable[Row]) -> str:
     return FACTOR_HEAD + "".join(lines)
 
 
-def clusters_table(rows: Iterable[Row]) -> str:
+def k_means_table(rows: Iterable[Row]) -> str:
     """Markdown: models beside k-means with as many clusters as each run uses, seeds together.
 
     Both have the majority accuracy of the test rows. A run without k-means of its data and its
     number of clusters has none beside it.
     """
-    groups: dict[tuple[str, int], list[Row]] = {}
+    models: list[Row] = []
     floors: dict[tuple[str, int], list[float]] = {}
     for row in rows:
         if row["recipe"] == "k-means":
             floors.setdefault(_place(row), []).append(row["metrics"]["accuracy_majority"])
         else:
-            groups.setdefault((row["command"], row["steps"]), []).append(row)
-    return CLUSTERS_HEAD + "".join(_clusters_line(found, floors) for found in groups.values())
+            models.append(row)
+    return K_MEANS_HEAD + "".join(_k_means_line(found, floors) for found in _grouped(models))
 
 
-def _clusters_line(rows: Sequence[Row], floors: Mapping[tuple[str, int], list[float]]) -> str:
+def _k_means_line(rows: Sequence[Row], floors: Mapping[tuple[str, int], list[float]]) -> str:
     measured, beside = [row["metrics"] for row in rows], [floors.get(_place(row)) for row in rows]
     cells = [
         f"`{rows[0]['command']}`",
@@ -121,7 +118,7 @@ def _place(row: Row) -> tuple[str, int]:
 
 
 def write_readme(
-    readme: Path, rows: Iterable[Row], timed: Iterable[Row] = (), clustered: Iterable[Row] = ()
+    readme: Path, rows: Iterable[Row], timed: Iterable[Row] = (), beside: Iterable[Row] = ()
 ) -> None:
     """Put each table between the README's two marks for it, ``<!-- name -->`` and its end.
 
@@ -129,7 +126,7 @@ def write_readme(
         readme: the file.
         rows: results of training.
         timed: rows of the speed of a step.
-        clustered: results of models and of k-means, to be compared.
+        beside: results of models and of k-means, to be compared.
 
     Raises:
         ValueError: for a file without marks for results.
@@ -145,7 +142,7 @@ def write_readme(
         "planes": embedding_table(rows),
         "factors": factor_table(rows),
         "speed": summary(timed),
-        "clusters": clusters_table(clustered),
+        "clusters": k_means_table(beside),
     }
     for name, table in tables.items():
         text = _put(text, f"<!-- {name} -->", f"<!-- /{name} -->", table)
@@ -184,6 +181,14 @@ def spread(values: Sequence[float], digits: int) -> str:
     return middle if len(values) == 1 else f"{middle} ± {stdev(values):.{digits}f}"
 
 
+def _grouped(rows: Iterable[Row]) -> list[list[Row]]:
+    """Rows of one command and one number of steps together, in the order of the first of them."""
+    groups: dict[tuple[str, int], list[Row]] = {}
+    for row in rows:
+        groups.setdefault((row["command"], row["steps"]), []).append(row)
+    return list(groups.values())
+
+
 def _seeds(rows: Iterable[Row]) -> str:
     return ", ".join(map(str, sorted(row["seed"] for row in rows)))
 
@@ -209,15 +214,13 @@ def embedding_table(rows: Iterable[Row]) -> str:
 
     Below them the planes of the pixels themselves, which the same rows hold.
     """
-    groups: dict[tuple[str, int], list[Row]] = {}
+    scored = [row for row in rows if "embedding" in row]
     pixels: dict[str, dict[int, Mapping[str, float]]] = {"pca": {}, "umap": {}}
-    for row in rows:
-        if "embedding" in row:
-            groups.setdefault((row["command"], row["steps"]), []).append(row)
-            beside = row["embedding"].get("pixels", {})
-            for name in pixels.keys() & beside.keys():
-                pixels[name][beside["seed"]] = beside[name]
-    lines = list(map(_embedding_line, groups.values()))
+    for row in scored:
+        beside = row["embedding"].get("pixels", {})
+        for name in pixels.keys() & beside.keys():
+            pixels[name][beside["seed"]] = beside[name]
+    lines = list(map(_embedding_line, _grouped(scored)))
     for name, planes in pixels.items():
         if planes:
             head = [f"{name.upper()} of the pixels", "-", ", ".join(map(str, sorted(planes)))]
@@ -252,5 +255,5 @@ if __name__ == "__main__":
         Path(__file__).parents[1] / "README.md",
         read_rows(),
         read_rows(kind="speed"),
-        clustered_rows(),
+        k_means_rows(),
     )

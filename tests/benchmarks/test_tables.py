@@ -84,7 +84,7 @@ def test_readme_shows_the_committed_rows_and_nothing_else(tmp_path):
     copy = tmp_path / "README.md"
     copy.write_text(readme.read_text())
     rows, timed = tables.read_rows(), tables.read_rows(kind="speed")
-    tables.write_readme(copy, rows, timed, tables.clustered_rows())
+    tables.write_readme(copy, rows, timed, tables.k_means_rows())
     assert copy.read_text() == readme.read_text()
 
 
@@ -113,7 +113,7 @@ def test_models_stand_beside_k_means_with_as_many_clusters_as_they_use():
     floors.append(clustered("k-means", 0, 20, 0.0, "fashion_mnist"))
     runs = [clustered("nggp-mnist", 0, 20.0, 0.7), clustered("nggp-mnist", 1, 22.0, 0.8)]
     alone = clustered("gmvae", 0, 21, 0.7)
-    *_, line, last = tables.clusters_table([*floors, *runs, alone]).splitlines()
+    *_, line, last = tables.k_means_table([*floors, *runs, alone]).splitlines()
     assert cells(line)[1:4] == ["10,000", "0, 1", "20 to 22"]
     assert cells(line)[4:6] == ["96.50 ± 0.71", "0.750 ± 0.071"]
     assert cells(line)[-1] == "0.575"  # of .55 and .60
