@@ -68,6 +68,10 @@ SHU = Paper(
     (
         _shu("M2", "m2", 250_000),
         _shu("modified M2 (relu)", "modified-m2", 100_000),
+        replace(
+            _shu("modified M2 (relu), KL of z in closed form", "modified-m2", 100_000),
+            changes={"kl.z.analytic": "true"},
+        ),
         _shu("Gaussian-mixture VAE", "gmvae", 250_000),
         _shu("Gaussian-mixture VAE, K = 16", "gmvae", 250_000, model__clusters="16"),
         *(
