@@ -98,8 +98,11 @@ def topics(settings: Baseline, x: Array, asked: Array, seed: int) -> Array:
     """Latent Dirichlet allocation of word counts, a topic a cluster."""
     from sklearn.decomposition import LatentDirichletAllocation
 
-    made = LatentDirichletAllocation(settings.clusters, max_iter=30, random_state=seed).fit(x)
-    return np.asarray(made.transform(asked))
+    # OpenBLAS now and then flags finite numbers as invalid (numpy's issue 24067), of which the
+    # millions of small products in here meet some; the scores refuse a real NaN.
+    with np.errstate(invalid="ignore"):
+        made = LatentDirichletAllocation(settings.clusters, max_iter=30, random_state=seed).fit(x)
+        return np.asarray(made.transform(asked))
 
 
 BASELINES: Mapping[str, Clusters] = {
