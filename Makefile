@@ -9,8 +9,9 @@ FLOORS := models guides inference benchmarks
 demo: $(READY)
 	$(BIN)/priorzoo train digits-gmvae --out runs/demo --overwrite
 
+# Two processes of one thread each, on two cores or more: threads of both would wait for each other.
 test: $(READY)
-	$(BIN)/python -m pytest -q
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal
 
 lint: $(READY)
 	$(BIN)/ruff check .

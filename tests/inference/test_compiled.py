@@ -236,6 +236,16 @@ def test_an_objective_that_keeps_state_is_never_recorded(zoo):
     assert choose("auto", torch.device("cuda"), True, Counting(*pair).keeps_state) == "compiled"
 
 
+@pytest.fixture
+def two_threads():
+    """Torch's own, however many the tests have: kernels divide their work only among several."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.usefixtures("two_threads")
 @pytest.mark.parametrize(
     ("name", "objective", "optimiser"),
     [
