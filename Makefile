@@ -9,7 +9,7 @@ FLOORS := models guides inference benchmarks
 demo: $(READY)
 	$(BIN)/priorzoo train digits-gmvae --out runs/demo --overwrite
 
-# Two processes of one thread each, on two cores or more: threads of both would wait for each other.
+# Two processes of one thread each; with two each, on two cores, they wait for each other.
 test: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal
 

@@ -26,6 +26,15 @@ from priorzoo.models import MLP, VAE
 P, D = 6, 2
 
 
+@pytest.fixture
+def two_threads():
+    """Torch's own, however many the tests have: kernels divide their work only among several."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(threads)
+
+
 def made(entry):
     torch.manual_seed(0)
     return entry.pair()
@@ -59,6 +68,7 @@ def test_compiled_is_eager_faster(zoo):
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 4_000  # of 1,024 bytes
 
 
+@pytest.mark.usefixtures("two_threads")
 def test_compiled_in_half_precision(zoo):
     """What is fused is rounded less often than in eager steps."""
     x = zoo["vae"].rows(20)
@@ -234,15 +244,6 @@ def test_an_objective_that_keeps_state_is_never_recorded(zoo):
     with pytest.raises(ValueError, match="keeps state"):
         choose("cudagraph", torch.device("cuda"), True, Counting(*pair).keeps_state)
     assert choose("auto", torch.device("cuda"), True, Counting(*pair).keeps_state) == "compiled"
-
-
-@pytest.fixture
-def two_threads():
-    """Torch's own, however many the tests have: kernels divide their work only among several."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(2)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.mark.usefixtures("two_threads")
