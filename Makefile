@@ -22,12 +22,13 @@ lint: $(READY)
 types: $(READY)
 	mkdir -p .types/priorzoo
 	for floor in $(FLOORS); do ln -sfn ../../$$floor .types/priorzoo/$$floor || exit 1; done
-	MYPYPATH=.types $(BIN)/mypy $(FLOORS:%=-p priorzoo.%)
+	for part in priorzoo/*; do ln -sfn ../../$$part .types/$$part || exit 1; done
+	MYPYPATH=.types $(BIN)/mypy -p priorzoo
 
 # Leaves runs/, which may have taken days, and .venv/, which takes minutes.
 clean:
 	rm -rf .types build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache
-	find $(FLOORS) tests -name __pycache__ -prune -exec rm -rf {} +
+	find $(FLOORS) priorzoo tests -name __pycache__ -prune -exec rm -rf {} +
 
 $(READY): pyproject.toml
 	$(PYTHON) -m venv .venv

@@ -1,10 +1,10 @@
 """Amortised inference programs, one file a family."""
 
-from priorzoo.guides.collapsed import CollapsedCode
 from priorzoo.guides.exact import CodesThenCluster, CodeThenCluster, cluster_posterior
 from priorzoo.guides.factorial import FactorialCode
 from priorzoo.guides.flows import ClusterThenFlow, FlowCode
 from priorzoo.guides.gaussian import ClusterThenCode, Code, MeanField, MeanFieldCodes
+from priorzoo.guides.nggp import CollapsedCode
 from priorzoo.guides.nonparametric import CodeAndPlace
 from priorzoo.guides.sticks import Sticks
 

@@ -7,10 +7,10 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
-from priorzoo.models.distributions import diagonal_normal
-from priorzoo.models.expected import Component
+from priorzoo.models.distributions.expected import Component
+from priorzoo.models.distributions.exponential import Dirichlet, Natural, NormalGamma, conjugate
+from priorzoo.models.distributions.gaussian import diagonal_normal
 from priorzoo.models.factorial import FactorialMixture, factors
-from priorzoo.models.families import Dirichlet, Natural, NormalGamma, conjugate
 from priorzoo.models.plates import data_plate
 
 

@@ -8,10 +8,10 @@ from pyro.distributions import TorchDistribution
 from torch import Tensor, nn
 from torch.nn import functional
 
-from priorzoo.models.distributions import deviation
-from priorzoo.models.estimators import Gradient, estimated
+from priorzoo.models.distributions.estimators import Gradient, estimated
+from priorzoo.models.distributions.gaussian import deviation
+from priorzoo.models.distributions.sticks import Kumaraswamy, LogitNormal
 from priorzoo.models.plates import data_plate
-from priorzoo.models.sticks import Kumaraswamy, LogitNormal
 
 SHAPE_FLOOR = 0.01  # below it most draws round to 0 or 1 in single precision
 Family = Literal["kumaraswamy", "logit-normal", "beta"]
@@ -29,7 +29,7 @@ class Sticks(nn.Module):
             location of the logit), then the second ones, raw. The last stick, which is not broken,
             leaves its two unused.
         family: ``kumaraswamy``, ``logit-normal`` or ``beta``.
-        gradient: see :func:`priorzoo.models.estimators.estimated`; ``rsvi`` for ``beta`` alone.
+        gradient: see :func:`estimated`; ``rsvi`` for ``beta`` alone.
     """
 
     def __init__(

@@ -1,18 +1,17 @@
 """Objectives, the step, the loop, evaluation, prediction and saving."""
 
-from priorzoo.inference.baselines import Baselined
-from priorzoo.inference.batches import Pixels
-from priorzoo.inference.collapsed import Collapsed
-from priorzoo.inference.conjugate import ConjugateELBO, Pretraining, predictive
-from priorzoo.inference.diagnostics import degeneracy, occupancy
+from priorzoo.inference.data.batches import Pixels
+from priorzoo.inference.diagnosis import degeneracy, occupancy
 from priorzoo.inference.evaluation import evaluate, importance_bound
-from priorzoo.inference.growth import grow_model, move_clusters
-from priorzoo.inference.loop import Training, fit
 from priorzoo.inference.memory import Memory, reconstructions_through, remember
-from priorzoo.inference.objective import ELBO, KL, Autoencoder, Draws, Penalty
-from priorzoo.inference.optimisers import ConjugateAdam, RobbinsMonro, Together
+from priorzoo.inference.nggp.growth import grow_model, move_clusters
+from priorzoo.inference.nggp.objective import Collapsed
+from priorzoo.inference.objectives.conjugate import ConjugateELBO, Pretraining, predictive
+from priorzoo.inference.objectives.control_variates import Baselined
+from priorzoo.inference.objectives.elbo import ELBO, KL, Autoencoder, Draws, Penalty
+from priorzoo.inference.objectives.penalties import Classification, ConsistencyViolation
+from priorzoo.inference.objectives.schedules import Linear
 from priorzoo.inference.pairs import check_data, check_pair
-from priorzoo.inference.penalties import Classification, ConsistencyViolation
 from priorzoo.inference.prediction import (
     cluster_probabilities,
     codes,
@@ -22,11 +21,12 @@ from priorzoo.inference.prediction import (
     reconstructions,
 )
 from priorzoo.inference.randomness import Stream
-from priorzoo.inference.replicas import Replicas
 from priorzoo.inference.saving import load, save
-from priorzoo.inference.schedules import Linear
 from priorzoo.inference.seeding import seed_components
-from priorzoo.inference.step import descend
+from priorzoo.inference.training.loop import Training, fit
+from priorzoo.inference.training.optimisers import ConjugateAdam, RobbinsMonro, Together
+from priorzoo.inference.training.replicas import Replicas
+from priorzoo.inference.training.step import descend
 
 __all__ = [
     "ELBO",

@@ -7,7 +7,7 @@ import torch
 from pyro.distributions.util import scale_and_mask
 from torch import Tensor, nn
 
-from priorzoo.inference.conjugate import bound, predictive
+from priorzoo.inference.objectives.conjugate import bound, predictive
 from priorzoo.inference.pairs import (
     Site,
     Transform,

@@ -11,7 +11,7 @@ import torch
 from pyro import poutine
 from torch import Tensor, nn
 
-from priorzoo.inference.objective import Weights
+from priorzoo.inference.objectives.elbo import Weights
 from priorzoo.inference.pairs import (
     Means,
     evaluating,

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from priorzoo.inference.conjugate import ConjugateELBO
+from priorzoo.inference.objectives.conjugate import ConjugateELBO
 from priorzoo.inference.pairs import Labels, evaluating, latent_sites, run_pair
 
 HELD = 500  # rows at a time

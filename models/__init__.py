@@ -1,10 +1,8 @@
 """Generative stories, one file a paper; networks, likelihoods, and distributions Pyro lacks."""
 
 from priorzoo.models.components import Components
-from priorzoo.models.couplings import KernelMean, LeaveOneOutGP
 from priorzoo.models.dilokthanakul import DilokthanakulGMVAE
-from priorzoo.models.factorial import FactorialMixture
-from priorzoo.models.families import (
+from priorzoo.models.distributions.exponential import (
     Dirichlet,
     Gamma,
     Natural,
@@ -12,12 +10,13 @@ from priorzoo.models.families import (
     NormalWishart,
     conjugate,
 )
+from priorzoo.models.factorial import FactorialMixture
 from priorzoo.models.gmvae import GMVAE
 from priorzoo.models.likelihoods import Bernoulli, Gaussian, Multinomial
 from priorzoo.models.m2 import M2, ModifiedM2
 from priorzoo.models.networks import MLP, ConvDecoder, ConvEncoder
-from priorzoo.models.nggp_mixture import NGGPMixture
-from priorzoo.models.nonparametric import NonparametricVAE
+from priorzoo.models.nggp.mixture import NGGPMixture
+from priorzoo.models.nonparametric import KernelMean, LeaveOneOutGP, NonparametricVAE
 from priorzoo.models.plates import data_plate
 from priorzoo.models.stick_breaking import StickBreakingVAE
 from priorzoo.models.vae import VAE

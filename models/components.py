@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from priorzoo.models.distributions import VARIANCE_FLOOR, deviation
+from priorzoo.models.distributions.gaussian import VARIANCE_FLOOR, deviation
 
 
 class Components(nn.Module):

@@ -8,7 +8,7 @@ import torch
 from pyro.ops.indexing import Vindex
 from torch import Tensor, nn
 
-from priorzoo.models.distributions import diagonal_normal
+from priorzoo.models.distributions.gaussian import diagonal_normal
 from priorzoo.models.likelihoods import Bernoulli
 from priorzoo.models.networks import MLP
 from priorzoo.models.plates import data_plate

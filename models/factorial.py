@@ -6,8 +6,8 @@ import pyro
 import torch
 from torch import Tensor, nn
 
-from priorzoo.models.expected import Choice, Component, DiagonalComponent
-from priorzoo.models.families import Dirichlet, NormalGamma, conjugate
+from priorzoo.models.distributions.expected import Choice, Component, DiagonalComponent
+from priorzoo.models.distributions.exponential import Dirichlet, NormalGamma, conjugate
 from priorzoo.models.likelihoods import Bernoulli
 from priorzoo.models.plates import data_plate
 

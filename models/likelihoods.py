@@ -5,13 +5,37 @@ from typing import Literal, get_args
 
 import pyro.distributions as dist
 import torch
+from pyro.distributions import constraints
 from torch import Tensor, nn
 from torch.nn import functional
 
-from priorzoo.models.distributions import Counts, Pixel
-
 SCALE_FLOOR = 1e-3
 Spread = Literal["fixed", "shared", "network", "bounded"]
+
+
+class Pixel(dist.Bernoulli):
+    """Bernoulli that also scores grey values in [0, 1], by the cross-entropy.
+
+    On grey values it is not a normalised density; Dilokthanakul et al., 2016, train on it, and say
+    their nats so. On binary values it is the Bernoulli distribution.
+    """
+
+    support = constraints.unit_interval
+
+
+class Counts(dist.Multinomial):
+    """Multinomial whose number of draws is that of each value it scores, such as a word count.
+
+    ``total_count`` says how many are drawn by :meth:`sample`. Unlike in Pyro the coefficient is
+    computed on the counts alone, not once for every enumerated cluster.
+    """
+
+    support = constraints.independent(constraints.nonnegative_integer, 1)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Log probability in nats of counts ``(..., P)``, of the broadcast batch shape."""
+        coefficient = torch.lgamma(value.sum(-1) + 1) - torch.lgamma(value + 1).sum(-1)
+        return coefficient + (value * self.logits).sum(-1)
 
 
 class Bernoulli(nn.Module):

@@ -1,13 +1,128 @@
 """The nonparametric VAE: a plane in which the codes of similar data are tied together."""
 
+import math
+
 import pyro
 import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
-from priorzoo.models.couplings import KernelMean
 from priorzoo.models.likelihoods import Bernoulli
 from priorzoo.models.plates import data_plate
+
+
+class SquaredExponential(nn.Module):
+    r"""The kernel :math:`\exp(-\|u - u'\|^2 / 2 l^2)` that the couplings share.
+
+    Args:
+        length: l, at the start where it is learnt.
+        learn_length: whether it is. Places and length are then known up to a common factor only,
+            unless the places have a prior.
+    """
+
+    capacity: int | None = None  # largest number of codes to predict from
+    log_length: Tensor
+
+    def __init__(self, length: float = 1.0, learn_length: bool = False) -> None:
+        super().__init__()
+        if not length > 0:
+            raise ValueError(f"Expected a positive length but got {length}.")
+        self.length, self.learn_length = length, learn_length
+        log_length = torch.tensor(math.log(length))
+        if learn_length:
+            self.log_length = nn.Parameter(log_length)
+        else:
+            self.register_buffer("log_length", log_length)
+
+    def exponents(self, u: Tensor, v: Tensor) -> Tensor:
+        """``(..., B, M)`` logarithms of the kernel between places ``(..., B, 2)`` and ``(M, 2)``.
+
+        From the differences themselves: the shorter way over inner products loses digits where
+        places lie far from the origin, and a distance has no gradient where they coincide.
+        """
+        pairs = zip(u.unbind(-1), v.unbind(-1), strict=True)
+        squares = [(a.unsqueeze(-1) - b.unsqueeze(-2)).square() for a, b in pairs]
+        return torch.stack(squares).sum(0) * (-0.5 * (-2 * self.log_length).exp())
+
+
+class KernelMean(SquaredExponential):
+    r"""Squared distance of a code from the kernel mean of the others in its batch.
+
+    .. math:: \| m_i - \textstyle\sum_j W_{ij} m_j \|^2, \quad
+        W_{ij} = \mathrm{softmax}_{j \ne i} \bigl( -\|u_i - u_j\|^2 / 2 l^2 \bigr)
+
+    Equations (4) to (6) of Bodin et al., "Nonparametric Inference for Auto-Encoding Variational
+    Bayes", 2017, whose :math:`\sigma^2` the normalisation cancels. A row alone in its batch has no
+    others, and costs nothing.
+    """
+
+    def weights(self, u: Tensor) -> Tensor:
+        """W, ``(..., B, B)``, of rows that sum to one; B of at least 2."""
+        itself = torch.eye(u.shape[-2], dtype=torch.bool, device=u.device)
+        return self.exponents(u, u).masked_fill(itself, -math.inf).softmax(-1)
+
+    def forward(self, u: Tensor, loc: Tensor, scale: Tensor) -> Tensor:
+        if u.shape[-2] == 1:
+            return torch.zeros_like(loc[..., 0])
+        with torch.autocast(u.device.type, enabled=False):
+            return (loc - self.weights(u) @ loc).square().sum(-1)
+
+    def targets(self, u: Tensor, loc: Tensor) -> Tensor:
+        return loc
+
+    def predict(self, at: Tensor, u: Tensor, targets: Tensor) -> Tensor:
+        return self.exponents(at, u).softmax(-1) @ targets
+
+
+class LeaveOneOutGP(SquaredExponential):
+    r"""KL of q(z_i) from what a Gaussian process on the other codes of the batch predicts.
+
+    .. math:: \mathrm{KL}\bigl(\mathcal N(m_i, s_i^2) \,\|\, \mathcal N(\mu_i, v_i I)\bigr), \quad
+        v_i = 1 / [K^{-1}]_{ii}, \quad \mu_i = m_i - v_i [K^{-1} m]_i
+
+    Equation (2) of the same paper, the mean codes standing for the codes to condition on, and
+    :math:`K_{ij} = \exp(-\|u_i - u_j\|^2 / 2 l^2) + \epsilon\, \delta_{ij}`. Unlike its equation
+    (3) the variance has the inverse that belongs there. All B predictions take one factorisation.
+
+    Args:
+        length, learn_length: as in :class:`SquaredExponential`.
+        jitter: epsilon, the variance that no neighbour explains; too little of it makes K singular
+            in float32.
+    """
+
+    capacity = 10_000  # whose kernel matrix takes 400 MB
+
+    def __init__(
+        self, length: float = 1.0, learn_length: bool = False, jitter: float = 0.01
+    ) -> None:
+        super().__init__(length, learn_length)
+        if not jitter > 0:
+            raise ValueError(f"Expected a positive jitter but got {jitter}.")
+        self.jitter = jitter
+
+    def predictions(self, u: Tensor, loc: Tensor) -> tuple[Tensor, Tensor]:
+        """Leave-one-out means ``(..., B, D)`` and variances ``(..., B, 1)``."""
+        precision = torch.cholesky_inverse(self._factor(u))
+        variance = 1 / precision.diagonal(dim1=-2, dim2=-1).unsqueeze(-1)
+        return loc - variance * (precision @ loc), variance
+
+    def forward(self, u: Tensor, loc: Tensor, scale: Tensor) -> Tensor:
+        with torch.autocast(u.device.type, enabled=False):
+            mean, variance = self.predictions(u, loc)
+        spread, error = scale.square(), (loc - mean).square()
+        kl = (spread + error) / variance - 1 - (spread / variance).log()
+        return 0.5 * kl.sum(-1)
+
+    def targets(self, u: Tensor, loc: Tensor) -> Tensor:
+        return torch.cholesky_solve(loc, self._factor(u))
+
+    def predict(self, at: Tensor, u: Tensor, targets: Tensor) -> Tensor:
+        return self.exponents(at, u).exp() @ targets
+
+    def _factor(self, u: Tensor) -> Tensor:
+        noise = self.jitter * torch.eye(u.shape[-2], dtype=u.dtype, device=u.device)
+        # The checked version asks the device for the outcome at every step.
+        return torch.linalg.cholesky_ex(self.exponents(u, u).exp() + noise).L
 
 
 class NonparametricVAE(nn.Module):

@@ -5,9 +5,9 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
+from priorzoo.models.distributions.sticks import log_stick_weights
 from priorzoo.models.likelihoods import Bernoulli
 from priorzoo.models.plates import data_plate
-from priorzoo.models.sticks import log_stick_weights
 
 
 class StickBreakingVAE(nn.Module):

@@ -24,7 +24,7 @@ from priorzoo.guides import (
     MeanFieldCodes,
     Sticks,
 )
-from priorzoo.guides.collapsed import QV
+from priorzoo.guides.nggp import QV
 from priorzoo.models import (
     GMVAE,
     M2,
@@ -43,8 +43,8 @@ from priorzoo.models import (
     NonparametricVAE,
     StickBreakingVAE,
 )
-from priorzoo.models.code_families import Family
-from priorzoo.models.estimators import Gradient
+from priorzoo.models.distributions.estimators import Gradient
+from priorzoo.models.nggp.code_families import Family
 
 P, D, K, W = 6, 2, 3, 4
 SHAPE = (3, 2)  # of the P values, as a picture

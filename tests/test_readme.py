@@ -6,8 +6,8 @@ from pathlib import Path
 import pyro
 import pytest
 
-from priorzoo.benchmarks import cli
-from priorzoo.benchmarks.recipes import RECIPES
+from priorzoo.benchmarks.recipes.recipe import RECIPES
+from priorzoo.cli import main as cli
 
 TEXT = (Path(__file__).parents[1] / "README.md").read_text()
 BLOCKS = re.findall(r"```python\n(.*?)```", TEXT, re.S)

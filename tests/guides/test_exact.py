@@ -9,7 +9,7 @@ from torch.distributions import Normal
 from priorzoo.guides import CodeThenCluster, cluster_posterior
 from priorzoo.inference import ELBO, check_pair, evaluate, load, save
 from priorzoo.models import GMVAE, M2, MLP, VAE, DilokthanakulGMVAE
-from priorzoo.models.distributions import deviation
+from priorzoo.models.distributions.gaussian import deviation
 
 P, D, K = 6, 2, 3
 

@@ -11,7 +11,7 @@ from torch import nn
 from priorzoo.guides import FlowCode
 from priorzoo.guides.flows import Flow
 from priorzoo.models import MLP
-from priorzoo.models.distributions import diagonal_normal
+from priorzoo.models.distributions.gaussian import diagonal_normal
 
 pytestmark = pytest.mark.usefixtures("double")
 D = 2

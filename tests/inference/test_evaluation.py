@@ -13,7 +13,7 @@ from torch import nn
 from priorzoo.guides import ClusterThenCode, Code
 from priorzoo.inference import ELBO, KL, evaluate, fit, importance_bound
 from priorzoo.models import GMVAE, MLP, VAE, Gaussian, data_plate
-from priorzoo.models.distributions import deviation
+from priorzoo.models.distributions.gaussian import deviation
 
 pytestmark = pytest.mark.usefixtures("double")
 P, D, K = 5, 2, 3

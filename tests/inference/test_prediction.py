@@ -12,7 +12,7 @@ from priorzoo.inference import (
     enumerates,
     reconstructions,
 )
-from priorzoo.models.distributions import deviation
+from priorzoo.models.distributions.gaussian import deviation
 
 pytestmark = pytest.mark.usefixtures("double")
 B, K, D, P = 7, 3, 2, 6

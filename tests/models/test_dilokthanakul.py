@@ -10,7 +10,7 @@ from torch.distributions import Normal, kl_divergence
 from priorzoo.guides import CodesThenCluster, MeanFieldCodes
 from priorzoo.inference import ELBO, KL, ConsistencyViolation
 from priorzoo.models import MLP, DilokthanakulGMVAE
-from priorzoo.models.distributions import deviation
+from priorzoo.models.distributions.gaussian import deviation
 
 pytestmark = pytest.mark.usefixtures("double")
 P, D, W, K = 6, 2, 3, 4

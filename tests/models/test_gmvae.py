@@ -12,7 +12,7 @@ from torch import nn
 from priorzoo.guides import ClusterThenCode
 from priorzoo.inference import ELBO
 from priorzoo.models import GMVAE, M2, MLP, ModifiedM2, data_plate
-from priorzoo.models.distributions import deviation, diagonal_normal
+from priorzoo.models.distributions.gaussian import deviation, diagonal_normal
 
 pytestmark = pytest.mark.usefixtures("double")
 P, D, K = 6, 2, 3

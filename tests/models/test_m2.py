@@ -6,7 +6,7 @@ from pyro import poutine
 from torch import nn
 
 from priorzoo.models import M2, MLP, ModifiedM2
-from priorzoo.models.distributions import deviation
+from priorzoo.models.distributions.gaussian import deviation
 
 pytestmark = pytest.mark.usefixtures("double")
 P, D, K = 6, 2, 3

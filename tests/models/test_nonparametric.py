@@ -9,7 +9,7 @@ from torch import nn
 from priorzoo.guides import Code, CodeAndPlace
 from priorzoo.inference import ELBO, check_pair, codes, evaluate, fit, load, save
 from priorzoo.models import MLP, VAE, KernelMean, LeaveOneOutGP, NonparametricVAE, data_plate
-from priorzoo.models.distributions import diagonal_normal
+from priorzoo.models.distributions.gaussian import diagonal_normal
 
 P, D, B = 6, 3, 8
 

@@ -8,7 +8,7 @@ from torch.distributions import kl_divergence
 from priorzoo.guides import Sticks
 from priorzoo.inference import ELBO, KL
 from priorzoo.models import MLP, StickBreakingVAE
-from priorzoo.models.sticks import Kumaraswamy
+from priorzoo.models.distributions.sticks import Kumaraswamy
 
 pytestmark = pytest.mark.usefixtures("double")
 

@@ -1,0 +1,1 @@
+"""Charts of clusterings, latent codes and training."""

@@ -1,0 +1,200 @@
+"""Figures made of small pictures: clusters, components, grids, reconstructions, ways.
+
+Images are rows ``(N, P)`` of values in [0, 1] (others are clipped), drawn in ``shape``: ``(H, W)``,
+from black to white, or ``(H, W, 3)``. The rest is as in :mod:`priorzoo.benchmarks.charts.curves`.
+"""
+
+from collections.abc import Sequence
+from math import ceil, prod, sqrt
+from typing import Any
+
+from matplotlib.axes import Axes
+from numpy.typing import NDArray
+from torch import Tensor
+
+from priorzoo.benchmarks.charts.curves import LEGIBLE, LETTERS, new_axes, occupancy
+
+GAP = 0.08  # between tiles; lengths are in tile heights, from the upper left corner
+INCHES = 0.4  # of a tile height on new axes
+
+
+def draw_clusters(
+    images: Tensor,
+    probabilities: Tensor,
+    samples: Tensor | None,
+    shape: Sequence[int],
+    members: int = 8,
+    ax: Axes | None = None,
+) -> Axes:
+    """A row a cluster, the fullest first: its most confident members, a gap, samples of it.
+
+    Args:
+        images, probabilities: ``(N, P)`` and ``(N, K)``.
+        samples: ``(K, S, P)``, what the model draws from each cluster.
+
+    Members of one class in a row and samples like its members are what to look for. Rows say the
+    cluster and its share of the data; that of an empty cluster is blank. Of more than 20 clusters,
+    the fullest are shown, no empty ones, and the title counts all.
+    """
+    pictures = _pictures(images, shape)
+    drawn = None if samples is None else _pictures(samples, shape)
+    step, down = _width(shape) + GAP, 1 + GAP
+    start = members * step + 0.5
+    end = start - 0.5 if drawn is None else start + drawn.shape[1] * step
+    order, share = occupancy(probabilities)
+    used = int((share > 0).sum())
+    shown = _fullest(order, share)[:LEGIBLE]
+    ax = _canvas(ax, end, len(shown) * down)
+    for top, cluster in enumerate(shown):
+        for left, member in enumerate(_confident(probabilities, cluster)[:members]):
+            _tile(ax, pictures[member], left * step, top * down)
+        if drawn is not None and share[cluster] > 0:
+            for left, sample in enumerate(drawn[cluster]):
+                _tile(ax, sample, start + left * step, top * down)
+    names = [_name(cluster, share) for cluster in shown]
+    ax.set_yticks([top * down + 0.5 for top in range(len(shown))], names, fontsize="small")
+    heads = {members * step / 2: "most confident members"}
+    heads |= {} if drawn is None else {(start + end) / 2: "samples"}
+    ax.set_xticks(list(heads), list(heads.values()), fontsize="small")
+    ax.set_ylabel("cluster, share")
+    if len(order) > LEGIBLE:
+        fullest = f"{LEGIBLE} fullest of " if used > LEGIBLE else ""
+        ax.set_title(f"{fullest}{used} clusters in use, room for {len(order)}")
+    return ax
+
+
+def _fullest(order: Tensor, share: Tensor) -> list[int]:
+    """Clusters in the order of their shares; where there is room for many, no empty ones."""
+    kept = len(order) if len(order) <= LEGIBLE else int((share > 0).sum())
+    found: list[int] = order[:kept].tolist()
+    return found
+
+
+def draw_components(
+    means: Tensor, weights: Tensor, shape: Sequence[int], ax: Axes | None = None
+) -> Axes:
+    """Decoded means ``(K, P)`` of the components, the heaviest first.
+
+    The area of a tile is proportional to its weight ``(K,)``, and the heaviest fills its cell:
+    specks are components that the model has switched off. Of more than 20, those without weight
+    are left out.
+    """
+    pictures, width = _pictures(means, shape), _width(shape)
+    share = weights / weights.sum()
+    shown = _fullest(weights.argsort(descending=True, stable=True), share)
+    columns = ceil(sqrt(1.6 * len(shown)))
+    across, down = max(width, 0.8) + 2 * GAP, 1.35
+    ax = _canvas(ax, columns * across, ceil(len(shown) / columns) * down, 2 * INCHES)
+    for cell, component in enumerate(shown):
+        middle, top = (cell % columns + 0.5) * across, cell // columns * down
+        side = float((weights[component] / weights.max()).sqrt())
+        if side > 0:
+            left = middle - side * width / 2
+            _tile(ax, pictures[component], left, top + 1 - side, side)
+        text = _name(component, share)
+        ax.text(middle, top + 1.05, text, ha="center", va="top", fontsize="small")
+    return ax
+
+
+def draw_grid(
+    images: Tensor,
+    shape: Sequence[int],
+    columns: int = 10,
+    ax: Axes | None = None,
+    rows: Sequence[str] = (),
+    heads: Sequence[str] = (),
+) -> Axes:
+    """Images ``(N, P)``, row by row, with names of rows beside them and heads of columns above."""
+    pictures, step = _pictures(images, shape), _width(shape) + GAP
+    down = 1 + GAP
+    ax = _canvas(ax, min(columns, len(pictures)) * step, ceil(len(pictures) / columns) * down)
+    for cell, picture in enumerate(pictures):
+        _tile(ax, picture, cell % columns * step, cell // columns * down)
+    middles = [left * step + _width(shape) / 2 for left in range(len(heads))]
+    ax.set_xticks(middles, heads, fontsize="small")
+    ax.set_yticks([top * down + 0.5 for top in range(len(rows))], rows, fontsize="small")
+    return ax
+
+
+def draw_reconstructions(
+    images: Tensor,
+    reconstructions: Tensor,
+    shape: Sequence[int],
+    columns: int = 10,
+    ax: Axes | None = None,
+) -> Axes:
+    """Images ``(N, P)`` in a row, and under each what the model makes of it ``(N, P)``."""
+    originals, remade = _pictures(images, shape), _pictures(reconstructions, shape)
+    step, down = _width(shape) + GAP, 2 + 4 * GAP
+    rows = ceil(len(originals) / columns)
+    ax = _canvas(ax, min(columns, len(originals)) * step, rows * down)
+    for cell, (original, copy) in enumerate(zip(originals, remade, strict=True)):
+        left, top = cell % columns * step, cell // columns * down
+        _tile(ax, original, left, top)
+        _tile(ax, copy, left, top + 1 + GAP / 2)
+    middles = [row * down + half for row in range(rows) for half in (0.5, 1.5 + GAP / 2)]
+    ax.set_yticks(middles, ["original", "reconstruction"] * rows, fontsize="small")
+    return ax
+
+
+def draw_ways(
+    ways: Tensor, shape: Sequence[int], names: Sequence[str] | None = None, ax: Axes | None = None
+) -> Axes:
+    """Interpolations ``(W, S, P)``, each in a row with its name, or letter, from end to end.
+
+    Every picture on the way being one that the data could hold is what to look for.
+    """
+    pictures, step, down = _pictures(ways, shape), _width(shape) + GAP, 1 + 2 * GAP
+    ax = _canvas(ax, ways.shape[1] * step, len(ways) * down)
+    for top, way in enumerate(pictures):
+        for left, picture in enumerate(way):
+            _tile(ax, picture, left * step, top * down)
+    middles = [top * down + 0.5 for top in range(len(ways))]
+    ax.set_yticks(middles, names or list(LETTERS[: len(ways)]), fontsize="small")
+    return ax
+
+
+def _pictures(images: Tensor, shape: Sequence[int]) -> NDArray[Any]:
+    if len(shape) != 2 and (len(shape) != 3 or shape[2] != 3):
+        raise ValueError(
+            f"Expected a shape (H, W) or (H, W, 3) but got {tuple(shape)}; points and counts have "
+            "no pictures, draw their plane instead."
+        )
+    if images.shape[-1] != prod(shape):
+        raise ValueError(
+            f"Expected images (..., {prod(shape)}) of shape {tuple(shape)} but got "
+            f"{tuple(images.shape)}."
+        )
+    return images.clamp(0, 1).reshape(*images.shape[:-1], *shape).numpy(force=True)
+
+
+def _width(shape: Sequence[int]) -> float:
+    return shape[1] / shape[0]
+
+
+def _confident(probabilities: Tensor, cluster: int) -> list[int]:
+    """Members of the cluster, the surest first."""
+    members = (probabilities.argmax(-1) == cluster).nonzero().squeeze(1)
+    certainty = probabilities[members, cluster]
+    return members[certainty.argsort(descending=True, stable=True)].tolist()
+
+
+def _name(cluster: int, share: Tensor) -> str:
+    return f"{cluster}:  {share[cluster]:.1%}" if share[cluster] > 0 else f"{cluster}:  empty"
+
+
+def _canvas(ax: Axes | None, width: float, height: float, inches: float = INCHES) -> Axes:
+    """Axes without frame or ticks, whose unit is a tile height; of fitting size when new."""
+    ax = new_axes(width * inches + 1, height * inches + 0.4) if ax is None else ax
+    ax.set(xlim=(-GAP, width), ylim=(height, -GAP), aspect="equal", xticks=[], yticks=[])
+    ax.tick_params(length=0, top=False, bottom=False, labeltop=True, labelbottom=False)
+    ax.spines[:].set_visible(False)
+    return ax
+
+
+def _tile(ax: Axes, picture: NDArray[Any], left: float, top: float, side: float = 1.0) -> None:
+    width = side * picture.shape[1] / picture.shape[0]
+    limits = ax.axis()
+    extent = (left, left + width, top + side, top)
+    ax.imshow(picture, cmap="gray", vmin=0, vmax=1, extent=extent)
+    ax.axis(limits)

@@ -1,0 +1,254 @@
+"""What a mixture makes of a plane, its y-KL against the floor, and the terms of runs side by side.
+
+``python -m priorzoo.benchmarks.charts.planar RUN ... --out FOLDER`` draws all three of run folders;
+``--watch RECIPE`` trains a recipe and draws the plane at every row of its history.
+"""
+
+import tempfile
+from argparse import ArgumentParser
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from itertools import cycle
+from pathlib import Path
+from typing import Any
+
+import torch
+from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from matplotlib.patches import Ellipse
+from pyro import poutine
+from torch import Tensor, nn
+
+from priorzoo.benchmarks.charts import curves as figures
+from priorzoo.benchmarks.charts.curves import HUES, draw_terms, new_axes, new_row
+from priorzoo.benchmarks.recipes.recipe import RECIPES, Recipe
+from priorzoo.benchmarks.runs.course import Course
+from priorzoo.benchmarks.runs.run import Result, open_run, plain, read_data
+from priorzoo.inference import Stream, cluster_probabilities, codes, evaluate
+from priorzoo.inference.pairs import evaluating, site_of
+
+SIDE = 120  # of the grid of regions
+DRAWN = 300  # of each component
+SHOWN = 2_000  # data
+DPI = 60  # of regions, which compress badly
+EMPTY = 0.005  # share of the data below which a cluster's component is not drawn
+
+History = Sequence[Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class View:
+    """What a pair says of data in the plane, and draws there.
+
+    Args:
+        name: of the view.
+        x, z: data ``(N, 2)`` and the means of their codes.
+        clusters, share: the most probable of each datum ``(N,)``, and the mean of q(y) ``(K,)``.
+        ticks: coordinates ``(S,)`` of the grid, of both axes.
+        regions, certainty: the most probable cluster at (row, column) of the grid, and its
+            probability, ``(S, S)``.
+        drawn, drawn_codes: draws ``(K, M, 2)`` of x and of z from each component.
+    """
+
+    name: str
+    x: Tensor
+    z: Tensor
+    clusters: Tensor
+    share: Tensor
+    ticks: Tensor
+    regions: Tensor
+    certainty: Tensor
+    drawn: Tensor
+    drawn_codes: Tensor
+
+
+@torch.no_grad()
+def look(model: Any, guide: nn.Module, x: Tensor, name: str = "") -> View:
+    """The view of a mixture whose rows ``x`` ``(N, 2)`` and codes lie in planes.
+
+    Random numbers are those of the caller's stream.
+
+    Raises:
+        ValueError: for rows or codes of another size.
+    """
+    z = codes(model, guide, x)
+    if x.shape[1] != 2 or z.shape[1] != 2:
+        raise ValueError(
+            f"Expected rows and codes of 2 dimensions but got {x.shape[1]} and {z.shape[1]}; "
+            "draw_plane projects others."
+        )
+    q = cluster_probabilities(model, guide, x)
+    reach = 1.1 * x.abs().max()
+    ticks = torch.linspace(-1, 1, SIDE, device=x.device) * reach
+    up, across = torch.meshgrid(ticks, ticks, indexing="ij")
+    grid = torch.stack([across, up], -1).reshape(-1, 2)
+    certainty, regions = cluster_probabilities(model, guide, grid).max(-1)
+    every = torch.arange(q.shape[1], device=x.device).repeat_interleave(DRAWN)
+    with evaluating(model):
+        trace = poutine.trace(poutine.condition(model, {"y": every})).get_trace(size=len(every))
+    drawn, drawn_codes = (site_of(trace, s)["value"].reshape(-1, DRAWN, 2) for s in ("x", "z"))
+    regions, certainty = regions.reshape(SIDE, SIDE), certainty.reshape(SIDE, SIDE)
+    parts = [x, z, q.argmax(-1), q.mean(0), ticks, regions, certainty, drawn, drawn_codes]
+    return View(name, *(part.cpu() for part in parts))
+
+
+def draw_regions(views: Sequence[View], axes: Sequence[Axes] | None = None) -> list[Axes]:
+    """A column for each view: the plane of x above that of z.
+
+    Above, the colour of a place is the cluster that it would be put into, the paler the less sure;
+    grey points are data, and coloured ones draws from the components. Below are the codes of the
+    data in the colour of their cluster, with the ellipse of two standard deviations of each
+    component. Components without data are left out.
+
+    Args:
+        views: what is drawn.
+        axes: two for each view, the upper row first.
+    """
+    if axes is None:
+        figure = Figure(figsize=(2.6 * len(views), 5.4), layout="constrained")
+        axes = list(figure.subplots(2, len(views), squeeze=False).flat)
+    for view, above, below in zip(views, axes, axes[len(views) :], strict=False):
+        _draw_data(above, view)
+        _draw_codes(below, view)
+    return list(axes)
+
+
+def _hue(cluster: int) -> str:
+    return HUES[cluster % len(HUES)]
+
+
+def _used(view: View) -> list[int]:
+    held = view.clusters.bincount(minlength=len(view.share)) / len(view.clusters)
+    return (held > EMPTY).nonzero().squeeze(1).tolist()
+
+
+def _draw_data(ax: Axes, view: View) -> None:
+    colours = torch.tensor([to_rgb(_hue(k)) for k in range(len(view.share))])
+    strength = 0.45 * view.certainty.unsqueeze(-1)
+    low, high = view.ticks[0].item(), view.ticks[-1].item()
+    picture = 1 - strength * (1 - colours[view.regions])
+    ax.imshow(picture.numpy(), extent=(low, high, low, high), origin="lower", zorder=0)
+    _dot(ax, view.x[:SHOWN], 1, "grey", "data")
+    for k in _used(view):
+        _dot(ax, view.drawn[k], 3, _hue(k), str(k))
+    ax.set(title=view.name, xlim=(low, high), ylim=(low, high), xticks=[], yticks=[])
+
+
+def _draw_codes(ax: Axes, view: View) -> None:
+    for k in _used(view):
+        own = view.z[:SHOWN][view.clusters[:SHOWN] == k]
+        _dot(ax, own, 2, _hue(k), str(k))
+        ax.add_patch(_ellipse(view.drawn_codes[k], _hue(k)))
+    ax.autoscale_view()
+    ax.set(xticks=[], yticks=[])
+
+
+def _dot(ax: Axes, points: Tensor, area: float, colour: str, label: str) -> None:
+    across, up = points.T.numpy()
+    ax.scatter(across, up, s=area, color=colour, linewidths=0, label=label)
+
+
+def _ellipse(points: Tensor, colour: str) -> Ellipse:
+    """Two standard deviations of points ``(M, 2)`` in every direction."""
+    variances, directions = torch.linalg.eigh(points.T.cov())
+    width, height = (4 * variances.clamp(min=0).sqrt()).tolist()
+    angle = torch.atan2(directions[1, 0], directions[0, 0]).rad2deg().item()
+    x, y = points.mean(0).tolist()
+    return Ellipse((x, y), width, height, angle=angle, fill=False, edgecolor=colour, linewidth=1.5)
+
+
+def draw_floor(histories: Mapping[str, History], floor: float, ax: Axes | None = None) -> Axes:
+    """KL[y] of the training rows over the steps, a line for each run, and the floor.
+
+    Below the floor the objective does not feel KL[y]; a curve that falls onto it from above is a
+    merging of clusters, one at 0 a degenerate clustering.
+    """
+    ax = new_axes(5, 3) if ax is None else ax
+    for (name, history), hue in zip(histories.items(), cycle(HUES), strict=False):
+        rows = [row for row in history if row["split"] == "train" and "kl[y]" in row]
+        steps, divergences = [row["step"] for row in rows], [row["kl[y]"] for row in rows]
+        ax.plot(steps, divergences, color=hue, label=name, linewidth=1.2)
+    ax.axhline(floor, color="grey", linestyle="--", linewidth=1, label=f"floor, {floor:.3g}")
+    ax.set(xlabel="step", ylabel="KL[y], nats per datum")
+    ax.set_ylim(bottom=min(0.0, ax.get_ylim()[0]))
+    ax.legend(frameon=False, fontsize="small")
+    return ax
+
+
+def draw_guides(histories: Mapping[str, History], axes: Sequence[Axes] | None = None) -> list[Axes]:
+    """:func:`draw_terms` of each run in its own column, all with the same ordinates."""
+    axes = new_row(len(histories)) if axes is None else list(axes)
+    for ax, (name, history) in zip(axes, histories.items(), strict=True):
+        draw_terms(history, ax)
+        ax.set_title(name)
+    _level(axes)
+    _level([twin for ax in axes for twin in ax.get_shared_x_axes().get_siblings(ax) if twin != ax])
+    return axes
+
+
+def _level(axes: Sequence[Axes]) -> None:
+    """Gives all the same limits of the ordinate."""
+    limits = [limit for ax in axes for limit in ax.get_ylim()]
+    for ax in axes:
+        ax.set_ylim(min(limits), max(limits))
+
+
+def floor_of(settings: Mapping[str, Any]) -> float:
+    """The floor of KL[y] in the settings of a run; 0 for none."""
+    return float(settings.get("kl", {}).get("y", {}).get("floor", 0.0))
+
+
+def watch(recipe: Recipe, seed: int = 0, data_root: str | None = None) -> list[View]:
+    """Train, and look at the test rows at every row of the history of the training proper."""
+    recipe = replace(recipe, curve=True)
+    settings = plain(asdict(recipe))
+    rows = read_data(settings, data_root, seed=seed)
+    course = Course(recipe, rows, torch.device("cpu"), seed)
+    views: list[View] = []
+
+    def see() -> Result:
+        with Stream(seed):
+            step = course.history[-1]["step"]
+            views.append(look(course.model, course.guide, rows.x_test, f"step {step:,}"))
+        return {"terms": evaluate(course.model, course.guide, rows.x_test, seed=seed)}
+
+    with tempfile.TemporaryDirectory() as folder:
+        course.run(Path(folder), settings, watch=see)
+    return views
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Draw runs side by side, or one recipe over its training."""
+    parser = ArgumentParser(description=__doc__)
+    parser.add_argument("runs", type=Path, nargs="*", metavar="RUN")
+    parser.add_argument("--watch", choices=[k for k in RECIPES if RECIPES[k].data == "pinwheel"])
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--every", type=int, default=2_000)
+    parser.add_argument("--step", default="eager", help="how a step is run")
+    parser.add_argument("--out", type=Path, default=Path("."))
+    settings = parser.parse_args(arguments)
+    if settings.watch is not None:
+        recipe = replace(RECIPES[settings.watch], every=settings.every, step=settings.step)
+        views = watch(recipe, settings.seed)
+        figures.save(draw_regions(views)[0], settings.out / f"{settings.watch}-training.png", DPI)
+    if settings.runs:
+        _draw_runs(settings.runs, settings.out)
+
+
+def _draw_runs(folders: Sequence[Path], out: Path) -> None:
+    runs = {folder.name: open_run(folder, "cpu") for folder in folders}
+    views = []
+    for name, run in runs.items():
+        rows = read_data(run.settings, seed=int(run.result["seed"]))
+        with Stream(0):
+            views.append(look(run.model, run.guide, rows.x_test, name))
+    histories = {name: run.history for name, run in runs.items()}
+    floor = max(floor_of(run.settings) for run in runs.values())
+    figures.save(draw_regions(views)[0], out / "regions.png", DPI)
+    figures.save(draw_floor(histories, floor), out / "floor.png", 90)
+    figures.save(draw_guides(histories)[0], out / "terms.png", 90)
+
+
+if __name__ == "__main__":
+    main()

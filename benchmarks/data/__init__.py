@@ -1,0 +1,1 @@
+"""Data sets in memory, with their splits, labels and binarisation."""

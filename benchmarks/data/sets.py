@@ -1,0 +1,285 @@
+"""Data sets in memory: flat rows, a stated binarisation, and the split a protocol asks for."""
+
+import difflib
+import math
+import os
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor
+
+from priorzoo.benchmarks.data import sources
+
+Binarise = Literal["none", "static", "dynamic"]
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """Rows ``(N, P)``, float32, and labels ``(N,)``, int64, or None where there are none.
+
+    ``shape`` is that of one row as a picture, ``(28, 28)``, or ``(P,)`` for points and counts.
+    The validation part may have no rows. ``vocabulary`` names the P columns of word counts, and
+    ``named`` holds further labels of the rows to train on and to test with, by the site they are
+    for.
+    """
+
+    name: str
+    x_train: Tensor
+    y_train: Tensor | None
+    x_valid: Tensor
+    y_valid: Tensor | None
+    x_test: Tensor
+    y_test: Tensor | None
+    shape: tuple[int, ...]
+    binarise: Binarise
+    vocabulary: tuple[str, ...] = ()
+    named: Mapping[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
+
+    @property
+    def transform(self) -> Callable[[Tensor], Tensor] | None:
+        """What to do to every batch as it is drawn: a fresh Bernoulli sample if ``dynamic``."""
+        return torch.bernoulli if self.binarise == "dynamic" else None
+
+
+@dataclass(frozen=True)
+class Source:
+    """An entry of the catalogue; its ``labels`` are asked for as ``name:labels``, or the first."""
+
+    summary: str
+    read: Callable[[sources.Request], sources.Parts]
+    labels: tuple[str, ...] = ()
+
+
+CATALOGUE: Mapping[str, Source] = {
+    "digits": Source("1,797 digits, 8 x 8, of scikit-learn; needs no file", sources.digits),
+    "pinwheel": Source("12,000 points of five arcs in the plane; needs no file", sources.pinwheel),
+    "mnist": Source("70,000 digits, 28 x 28; can be downloaded", partial(sources.idx, "MNIST")),
+    "fashion_mnist": Source(
+        "70,000 articles of clothing, 28 x 28; can be downloaded",
+        partial(sources.idx, "FashionMNIST"),
+    ),
+    "omniglot28": Source(
+        "32,460 drawings of 1,623 characters, 28 x 28",
+        sources.omniglot28,
+        ("character", "alphabet"),
+    ),
+    "cmu_faces": Source(
+        "624 faces, 60 x 64, of four factors",
+        sources.cmu_faces,
+        ("person", "pose", "expression", "eyes"),
+    ),
+    "celeba": Source(
+        "182,732 faces, 64 x 64 x 3, of three attributes; from torchvision's files",
+        sources.celeba,
+        tuple(sources.CELEBA),
+    ),
+    "freyfaces": Source("1,965 frames of one face, 28 x 20, unlabelled", sources.freyfaces),
+    "bbc_news": Source("2,225 articles as counts of 2,949 words, five topics", sources.bbc_news),
+}
+
+
+def load(
+    name: str,
+    root: str | Path | None = None,
+    *,
+    binarise: Binarise = "none",
+    validation: int = 0,
+    train: int | None = None,
+    seed: int = 0,
+    download: bool = False,
+) -> Dataset:
+    """Reads a data set into memory.
+
+    Args:
+        name: of the catalogue, perhaps with a choice of labels, ``cmu_faces:pose``, or the path of
+            a ``.npz`` with ``x_train``, ``x_test`` and perhaps ``y_train``, ``y_test``, in an order
+            in which the first and the last rows to train on are a fair sample.
+        root: the folder of the files; see :func:`data_root`.
+        binarise: ``static`` draws one Bernoulli sample of every row, here and once; ``dynamic``
+            leaves the rows as they are and draws at every use, by :attr:`Dataset.transform`.
+        validation: how many rows at the end of the source's training rows to hold out.
+        train: how many rows to train on, from the first; by default all that are not held out.
+        seed: of the static binarisation and of generated data; no other random state is touched.
+        download: whether torchvision may fetch ``mnist`` and ``fashion_mnist``.
+
+    Raises:
+        ValueError: for an unknown name, a split that does not fit, arrays that are malformed or
+            not finite, and a binarisation of rows outside [0, 1].
+        FileNotFoundError: if the files are not there.
+        ConnectionError: if a download fails.
+    """
+    if binarise not in get_args(Binarise):
+        raise ValueError(
+            f"Expected binarise to be one of {get_args(Binarise)} but got {binarise!r}."
+        )
+    source, labels = _find(name)
+    parts = source.read(sources.Request(data_root(root), labels, seed, download))
+    fit, held = _split(len(parts.x_train), train, validation)
+    x, x_test = parts.x_train.flatten(1), parts.x_test.flatten(1)
+    if binarise != "none":
+        _check_unit(name, x, x_test)
+    if binarise == "static":
+        generator = torch.Generator().manual_seed(seed)
+        x, x_test = (torch.bernoulli(rows, generator=generator) for rows in (x, x_test))
+    y = parts.y_train
+    return Dataset(
+        name=name,
+        x_train=x[fit],
+        y_train=None if y is None else y[fit],
+        x_valid=x[held],
+        y_valid=None if y is None else y[held],
+        x_test=x_test,
+        y_test=parts.y_test,
+        shape=tuple(parts.x_train.shape[1:]),
+        binarise=binarise,
+        vocabulary=parts.vocabulary,
+    )
+
+
+def keep_rows(labels: Mapping[str, Tensor], count: int, seed: int) -> dict[str, Tensor]:
+    """All labels ``(N,)`` of so many rows, drawn at random, and -1 for the others.
+
+    Raises:
+        ValueError: for more rows than there are.
+    """
+    size = len(next(iter(labels.values())))
+    if not 0 <= count <= size:
+        raise ValueError(f"Expected labelled from 0 to the {size} training rows but got {count}.")
+    order = torch.randperm(size, generator=torch.Generator().manual_seed(seed))
+    kept = torch.zeros(size, dtype=torch.bool)
+    kept[order[:count]] = True
+    return {site: label.where(kept, -1) for site, label in labels.items()}
+
+
+def keep_labels(labels: Tensor | None, count: int, seed: int) -> Tensor:
+    """Labels ``(N,)`` of so many rows, equally many of each class, and -1 for the others.
+
+    Raises:
+        ValueError: without labels, or with fewer of a class than asked for.
+    """
+    if labels is None:
+        raise ValueError("Expected labelled training rows but the data set has no labels.")
+    generator = torch.Generator().manual_seed(seed)
+    order = torch.randperm(len(labels), generator=generator)
+    classes = labels.unique()
+    share, rest = divmod(count, len(classes))
+    kept = torch.full_like(labels, -1)
+    for rank, label in enumerate(classes):
+        rows = order[labels[order] == label]
+        wanted = share + (rank < rest)
+        if wanted > len(rows):
+            raise ValueError(
+                f"Expected {wanted} rows of class {int(label)} to keep their label but there are "
+                f"{len(rows)}; ask for fewer than {count}."
+            )
+        kept[rows[:wanted]] = label
+    return kept
+
+
+def repeat_labelled(
+    x: Tensor, labels: Mapping[str, Tensor], share: float
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Rows and labels with the labelled rows as often as makes them a share of all, at least once.
+
+    Args:
+        x: rows ``(N, P)``.
+        labels: each ``(N,)``, with -1 for unknown.
+        share: in [0, 1); it is reached, and passed by less than one more copy of them.
+
+    Raises:
+        ValueError: for a share outside its range, or above 0 without labels.
+    """
+    if not 0 <= share < 1:
+        raise ValueError(f"Expected labelled_share in [0, 1) but got {share}.")
+    if share == 0:
+        return x, dict(labels)
+    known = torch.zeros(len(x), dtype=torch.bool)
+    for label in labels.values():
+        known |= label >= 0
+    count = int(known.sum())
+    if count == 0:
+        raise ValueError(f"Expected labels for labelled_share={share} but none is known.")
+    copies = max(1, math.ceil(share / (1 - share) * (len(x) - count) / count))
+    rows = torch.cat([torch.arange(len(x)), known.nonzero().squeeze(-1).repeat(copies - 1)])
+    return x[rows], {site: label[rows] for site, label in labels.items()}
+
+
+def with_labels(rows: Dataset, names: Mapping[str, str], **settings: Any) -> Dataset:
+    """The same rows with further labels: for each site the name of those it wants.
+
+    Args:
+        rows: of :func:`load`.
+        names: such as ``{"r_1": "eyes"}``.
+        settings: with which the rows were loaded.
+
+    Raises:
+        ValueError: for labels that the data set lacks.
+    """
+    stem = rows.name.partition(":")[0]
+    named = {site: _labels(stem, name, **settings) for site, name in names.items()}
+    return replace(rows, named=named)
+
+
+def _labels(stem: str, name: str, **settings: Any) -> tuple[Tensor, Tensor]:
+    """Those to train on and to test with, alone: the rows would be there twice."""
+    rows = load(f"{stem}:{name}", **settings)
+    if rows.y_train is None or rows.y_test is None:
+        raise ValueError(f"Expected labels {name!r} in {stem} but it has none.")
+    return rows.y_train, rows.y_test
+
+
+def data_root(root: str | Path | None = None) -> Path:
+    """``root``, else ``$PRIORZOO_DATA``, else ``priorzoo`` in ``$XDG_CACHE_HOME``, ``~/.cache``."""
+    if root is not None:
+        return Path(root).expanduser()
+    if named := os.environ.get("PRIORZOO_DATA"):
+        return Path(named).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "priorzoo"
+
+
+def _find(name: str) -> tuple[Source, str]:
+    if name.endswith(".npz"):
+        return Source("a file of yours", partial(sources.archive, Path(name).expanduser())), ""
+    stem, colon, labels = name.partition(":")
+    if stem not in CATALOGUE:
+        hint = nearest(stem, CATALOGUE)
+        raise ValueError(f"Expected a data set or the path of a .npz but got {stem!r}; {hint}")
+    source = CATALOGUE[stem]
+    if not colon:
+        return source, next(iter(source.labels), "")
+    if not source.labels:
+        raise ValueError(f"Expected no choice of labels but got {name!r}; write {stem!r}.")
+    if labels not in source.labels:
+        hint = nearest(labels, source.labels)
+        raise ValueError(f"Expected labels that {stem} has but got {labels!r}; {hint}")
+    return source, labels
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """The nearest of the known names, whatever its case, or all of them: the end of an error."""
+    names = {one.lower(): one for one in known}
+    near = difflib.get_close_matches(name.lower(), names, n=1, cutoff=0.5)
+    return f"did you mean {names[near[0]]!r}?" if near else f"choose from {', '.join(known)}."
+
+
+def _split(count: int, train: int | None, validation: int) -> tuple[slice, slice]:
+    keep = count - validation if train is None else train
+    if validation < 0 or keep < 1 or keep + validation > count:
+        raise ValueError(
+            f"Expected train >= 1, validation >= 0 and their sum at most {count}, the training "
+            f"rows there are, but got train={train}, validation={validation}."
+        )
+    return slice(keep), slice(count - validation, count)
+
+
+def _check_unit(name: str, *parts: Tensor) -> None:
+    low, high = min(x.min().item() for x in parts), max(x.max().item() for x in parts)
+    if low < 0 or high > 1:
+        raise ValueError(
+            f"Expected values in [0, 1] to binarise but {name} has [{low:g}, {high:g}]; "
+            "scale the rows, or use binarise='none'."
+        )

@@ -1,0 +1,1 @@
+"""Grids of recipes and baselines over settings and seeds, in worker processes."""

@@ -1,0 +1,156 @@
+"""Clusterings without a probabilistic program, scored as the models are."""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from priorzoo.benchmarks.data import sets as data
+from priorzoo.benchmarks.scores import metrics
+from priorzoo.guides import Code
+from priorzoo.inference import Autoencoder, Stream, codes, fit
+from priorzoo.inference.saving import versions
+from priorzoo.models import MLP, VAE, Bernoulli
+
+Array = np.ndarray[Any, np.dtype[np.float32]]
+Clusters = Callable[["Baseline", Array, Array, int], Array]  # probabilities of the second array
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """A clustering of the rows of a data set.
+
+    Args:
+        data: name of a data set, or path of an ``.npz`` file.
+        clusters: K.
+        components: of the principal components that are clustered.
+        n_init: starts, of which the best by its own objective counts.
+        rows: training rows to learn from, the first; all if there are fewer.
+        epochs: of the autoencoder's training.
+    """
+
+    data: str = "mnist"
+    clusters: int = 10
+    components: int = 50
+    n_init: int = 5
+    rows: int = 60_000
+    epochs: float = 10.0
+
+
+def k_means(settings: Baseline, x: Array, asked: Array, seed: int) -> Array:
+    """Lloyd's algorithm on principal components."""
+    return _nearest(settings, *_principal(settings, x, asked, seed), seed)
+
+
+def mixture(settings: Baseline, x: Array, asked: Array, seed: int) -> Array:
+    """A Gaussian mixture with full covariances, by expectation maximisation."""
+    from sklearn.mixture import GaussianMixture
+
+    x, asked = _principal(settings, x, asked, seed)
+    made = GaussianMixture(settings.clusters, reg_covar=1e-3, random_state=seed).fit(x)
+    return np.asarray(made.predict_proba(asked))
+
+
+def bayesian_mixture(settings: Baseline, x: Array, asked: Array, seed: int) -> Array:
+    """A variational mixture with diagonal covariances and a Dirichlet-process prior."""
+    from sklearn.mixture import BayesianGaussianMixture
+
+    x, asked = _principal(settings, x, asked, seed)
+    made = BayesianGaussianMixture(
+        n_components=settings.clusters, covariance_type="diag", max_iter=200, random_state=seed
+    ).fit(x)
+    return np.asarray(made.predict_proba(asked))
+
+
+def autoencoder(settings: Baseline, x: Array, asked: Array, seed: int) -> Array:
+    """k-means on the ten-dimensional codes of an autoencoder with VaDE's networks."""
+    hidden, size = [500, 500, 2000], x.shape[1]
+    with Stream(seed):
+        model = VAE(MLP(10, size, hidden[::-1]), Bernoulli(), 10)
+        guide = Code(MLP(size, 20, hidden))
+    rows, others = torch.from_numpy(x), torch.from_numpy(asked)
+    fit(
+        model,
+        guide,
+        rows,
+        objective=Autoencoder(model, guide),
+        epochs=settings.epochs,
+        batch_size=100,
+        seed=seed,
+    )
+    known, wanted = (codes(model, guide, part).numpy() for part in (rows, others))
+    return _nearest(settings, known, wanted, seed)
+
+
+def tf_idf(settings: Baseline, x: Array, asked: Array, seed: int) -> Array:
+    """k-means of word counts, weighted by how few documents hold the word."""
+    from sklearn.feature_extraction.text import TfidfTransformer
+
+    weights = TfidfTransformer(sublinear_tf=True).fit(x)
+    known, wanted = (weights.transform(part).toarray() for part in (x, asked))
+    return _nearest(settings, known, wanted, seed)
+
+
+def topics(settings: Baseline, x: Array, asked: Array, seed: int) -> Array:
+    """Latent Dirichlet allocation of word counts, a topic a cluster."""
+    from sklearn.decomposition import LatentDirichletAllocation
+
+    # OpenBLAS now and then flags finite numbers as invalid (numpy's issue 24067), of which the
+    # millions of small products in here meet some; the scores refuse a real NaN.
+    with np.errstate(invalid="ignore"):
+        made = LatentDirichletAllocation(settings.clusters, max_iter=30, random_state=seed).fit(x)
+        return np.asarray(made.transform(asked))
+
+
+BASELINES: Mapping[str, Clusters] = {
+    "k-means": k_means,
+    "pca-mixture": mixture,
+    "bayesian-mixture": bayesian_mixture,
+    "autoencoder-k-means": autoencoder,
+    "tf-idf-k-means": tf_idf,
+    "lda": topics,
+}
+
+
+def run(name: str, settings: Baseline, seed: int, root: str | None = None) -> dict[str, Any]:
+    """Cluster the training rows, and score the test rows; labels serve for the scores alone."""
+    rows = data.load(settings.data, root, seed=seed)
+    begun = time.perf_counter()
+    x = rows.x_train[: settings.rows].numpy()
+    found = torch.from_numpy(BASELINES[name](settings, x, rows.x_test.numpy(), seed))
+    return {
+        "recipe": name,
+        "settings": asdict(settings),
+        "shape": list(rows.shape),
+        "seed": seed,
+        "device": "cpu",
+        "threads": torch.get_num_threads(),
+        "versions": versions(),
+        "steps": 0,
+        "seconds": round(time.perf_counter() - begun, 1),
+        "terms": {},
+        "metrics": metrics.score(_rounded(found), rows.y_test),
+    }
+
+
+def _principal(settings: Baseline, x: Array, asked: Array, seed: int) -> tuple[Array, Array]:
+    from sklearn.decomposition import PCA
+
+    wanted = min(settings.components, x.shape[1], len(x))
+    made = PCA(wanted, random_state=seed).fit(x)
+    return made.transform(x), made.transform(asked)
+
+
+def _nearest(settings: Baseline, x: Array, asked: Array, seed: int) -> Array:
+    from sklearn.cluster import KMeans
+
+    made = KMeans(settings.clusters, n_init=settings.n_init, random_state=seed).fit(x)
+    return np.eye(settings.clusters)[made.predict(asked)]
+
+
+def _rounded(probabilities: Tensor) -> Tensor:
+    return probabilities / probabilities.sum(-1, keepdim=True)

@@ -1,0 +1,116 @@
+"""Which cells a grid has: recipes, baselines or papers, over settings and seeds."""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import product
+
+from priorzoo.benchmarks.data.sets import nearest
+from priorzoo.benchmarks.grid.cells import Cell
+from priorzoo.benchmarks.grid.clusterings import BASELINES
+from priorzoo.benchmarks.papers.paper import BUDGETS, Budget, Line, Paper
+from priorzoo.benchmarks.papers.published import PAPERS
+from priorzoo.benchmarks.recipes.recipe import RECIPES
+
+
+def plan(
+    names: Sequence[str],
+    seeds: Sequence[int],
+    sets: Mapping[str, Sequence[str]],
+    budget: Budget,
+    papers: Sequence[Paper] = PAPERS,
+) -> list[Cell]:
+    """The cells of a grid, checked.
+
+    Args:
+        names: recipes, baselines, papers, or ``all`` for every line of every paper whose recipe
+            there is and that is not optional.
+        seeds: of each cell.
+        sets: for each option the values that it takes; cells are made of all combinations.
+        budget: how long the cells are.
+
+    Raises:
+        ValueError: for unknown names and options, and for no seeds or cells.
+    """
+    if not names:
+        raise ValueError("Expected recipes, papers or all; priorzoo list recipes names them.")
+    if not seeds:
+        raise ValueError("Expected at least one seed but the range is empty; write --seeds 0:5.")
+    found: dict[tuple[str, int], Cell] = {}
+    for line in _lines(names, budget, papers):
+        for values in product(*sets.values()):
+            changes = {**line.changes, **dict(zip(sets, values, strict=True))}
+            length = None if not line.lengths else line.lengths[budget]
+            cell = Cell(line.recipe, 0, budget, length, changes, line.plane, line.importance)
+            cell = replace(cell, changes=cell.needed())
+            for seed in seeds:
+                one = replace(cell, seed=seed)
+                found[one.key, seed] = one
+    if not found:
+        raise ValueError(
+            f"Expected lines of {', '.join(names)} with budget {budget} but there are none; "
+            f"choose another of {', '.join(BUDGETS)}."
+        )
+    return list(found.values())
+
+
+def _lines(names: Sequence[str], budget: Budget, papers: Sequence[Paper]) -> Iterator[Line]:
+    known = {**RECIPES, **BASELINES}
+    here = [
+        (paper.name, line)
+        for paper in papers
+        for line in paper.lines
+        if line.recipe in known and budget in line.lengths
+    ]
+    for name in names:
+        if name in known:
+            alike = [line for _, line in here if line.recipe == name]
+            yield replace(alike[0], changes={}) if alike else Line(name, name, {})
+        elif name == "all":
+            yield from (line for _, line in here if not line.optional)
+        elif name in [paper.name for paper in papers]:
+            yield from (line for owner, line in here if owner == name)
+        else:
+            choices = [*known, *(paper.name for paper in papers), "all"]
+            raise ValueError(f"Unknown recipe or paper {name!r}; {nearest(name, choices)}")
+
+
+def read_sets(words: Sequence[str]) -> dict[str, list[str]]:
+    """``key=a,b`` as a mapping; a comma within brackets does not separate.
+
+    >>> read_sets(["code=8,16", "encoder.hidden=[64,64],[128]"])
+    {'code': ['8', '16'], 'encoder.hidden': ['[64,64]', '[128]']}
+
+    Raises:
+        ValueError: for a word without a key or a value, or the same key twice.
+    """
+    found: dict[str, list[str]] = {}
+    for word in words:
+        key, equals, values = word.partition("=")
+        parts = re.split(r",(?![^\[{]*[\]}])", values)
+        if not (key and equals and all(parts)) or key in found:
+            raise ValueError(f"Expected --set key=a,b with each key once but got {word!r}.")
+        found[key.removeprefix("--")] = parts
+    return found
+
+
+def read_seeds(text: str) -> list[int]:
+    """``0:5`` or ``0,3,4`` as integers.
+
+    >>> read_seeds("0:3"), read_seeds("7"), read_seeds("1,4")
+    ([0, 1, 2], [7], [1, 4])
+
+    Raises:
+        ValueError: for anything else, and for a range without seeds.
+    """
+    try:
+        if ":" in text:
+            first, last = (int(word) for word in text.split(":"))
+            seeds = list(range(first, last))
+        else:
+            seeds = [int(word) for word in text.split(",")]
+    except ValueError:
+        raise ValueError(f"Expected --seeds such as 0:5 or 0,1,4 but got {text!r}.") from None
+    if not seeds:
+        raise ValueError(f"Expected a range with at least one seed but got {text!r}.")
+    return seeds

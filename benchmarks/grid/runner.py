@@ -1,0 +1,221 @@
+"""Many cells in worker processes, of which one may fail or be killed and the others go on."""
+
+import json
+import os
+import threading
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from multiprocessing import connection, get_context, parent_process
+from multiprocessing.context import SpawnProcess
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from priorzoo.benchmarks.grid.cells import FORMAT, Cell, Row, work
+from priorzoo.inference.saving import replace_file
+
+ROWS, FAILURES = "rows.jsonl", "failures.jsonl"
+
+
+def run_grid(
+    cells: Sequence[Cell],
+    out: Path,
+    *,
+    jobs: int = 1,
+    root: str | None = None,
+    device: str = "auto",
+    progress: bool = True,
+) -> tuple[int, int]:
+    """Run the cells that have no row yet, and append a row for each that finishes.
+
+    A cell that fails leaves its error in ``failures.jsonl``. Whatever ends this process, the rows
+    are whole, each cell has one at most, and the same call goes on with what is left.
+
+    Args:
+        cells: see :func:`plan`.
+        out: folder of rows, runs, histories and figures.
+        jobs: processes at a time.
+        root, device: as in training.
+        progress: whether to show a bar over the grid.
+
+    Returns:
+        How many cells were run, and how many of them failed.
+
+    Raises:
+        ValueError: for a folder that holds something else, or rows of other settings.
+    """
+    if jobs < 1:
+        raise ValueError(f"Expected at least one job but got {jobs}.")
+    check_folder(cells, out)
+    out.mkdir(parents=True, exist_ok=True)
+    mend(out / ROWS)
+    done = {(row["cell"], row["seed"]) for row in rows_of(out)}
+    left = [cell for cell in cells if (cell.key, cell.seed) not in done]
+    failed = 0
+    with tqdm(total=len(cells), initial=len(cells) - len(left), disable=not progress) as bar:
+        for cell, row, error in _finished(left, out, jobs, root, device):
+            if row is None:
+                failed += 1
+                append(out / FAILURES, _failure(cell, error))
+                bar.write(f"{cell.name}: {error.splitlines()[-1]}")
+            else:
+                append(out / ROWS, row)
+            bar.set_postfix_str(cell.name)
+            bar.update()
+    return len(left), failed
+
+
+def check_folder(cells: Sequence[Cell], out: Path) -> None:
+    """Refuse a folder whose rows would not go together with those of the cells.
+
+    Raises:
+        ValueError: naming what differs.
+    """
+    if out.is_file() or (out.is_dir() and any(out.iterdir()) and not (out / ROWS).is_file()):
+        raise ValueError(
+            f"Expected a new folder or one of a grid but {out} holds something else; choose "
+            "another --out."
+        )
+    wanted = {(cell.recipe, tuple(sorted(cell.changes.items()))): cell for cell in cells}
+    for row in rows_of(out):
+        cell = wanted.get((row["recipe"], tuple(sorted(row["changes"].items()))))
+        if row["budget"] != cells[0].budget or (cell is not None and cell.key != row["cell"]):
+            raise ValueError(
+                f"Expected rows of the same settings but {out / ROWS} has {row['recipe']} with "
+                f"budget {row['budget']}, {row['steps']} steps and other settings; choose another "
+                "--out."
+            )
+
+
+def rows_of(out: Path) -> list[Row]:
+    """The rows of a grid's folder, without a last one that is torn.
+
+    Raises:
+        ValueError: for rows of another format.
+    """
+    path = out / ROWS
+    if not path.is_file():
+        return []
+    rows = []
+    for number, line in enumerate(_lines(path), 1):
+        try:
+            row = json.loads(line)
+            version = row["format"]
+        except (ValueError, KeyError, TypeError):
+            version = None
+        if version != FORMAT:
+            raise ValueError(
+                f"Expected rows of format {FORMAT} but got {version} in {path}, line {number}; "
+                "make them again with this version, in another --out."
+            )
+        rows.append(row)
+    return rows
+
+
+def mend(path: Path) -> None:
+    """Cut off a last line that was torn, so that the next begins on its own."""
+    if path.is_file():
+        lines = _lines(path)
+        replace_file(path, lambda file: file.write_bytes(b"".join(lines)))
+    else:
+        path.touch()
+
+
+def append(path: Path, row: Mapping[str, Any]) -> None:
+    """Add a row in a single write that has reached the disk on return."""
+    line = f"{json.dumps(row)}\n".encode()
+    file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    try:
+        written = os.write(file, line)
+        assert written == len(line)
+        os.fsync(file)
+    finally:
+        os.close(file)
+
+
+def _lines(path: Path) -> list[bytes]:
+    return [line for line in path.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")]
+
+
+def _failure(cell: Cell, error: str) -> Row:
+    return {
+        "format": FORMAT,
+        "cell": cell.key,
+        "budget": cell.budget,
+        "recipe": cell.recipe,
+        "changes": dict(cell.changes),
+        "seed": cell.seed,
+        "command": cell.command,
+        "error": error,
+    }
+
+
+def _finished(
+    cells: Sequence[Cell], out: Path, jobs: int, root: str | None, device: str
+) -> Iterator[tuple[Cell, Row | None, str]]:
+    """Each cell as its process ends, with its row or its error."""
+    context = get_context("spawn")
+    waiting = list(cells)
+    running: dict[Any, tuple[Cell, SpawnProcess]] = {}
+    threads = max(1, torch.get_num_threads() // jobs)
+    try:
+        while waiting or running:
+            while waiting and len(running) < jobs:
+                cell = waiting.pop(0)
+                given = (cell, out, root, device, threads)
+                process = context.Process(target=_work, args=given, name=cell.name)
+                process.start()
+                running[process.sentinel] = cell, process
+            for sentinel in connection.wait(list(running)):
+                cell, process = running.pop(sentinel)
+                process.join()
+                yield cell, *_outcome(out, cell, process.exitcode)
+    finally:
+        for _, process in running.values():
+            process.terminate()
+        for _, process in running.values():
+            process.join()
+
+
+def _outcome(out: Path, cell: Cell, code: int | None) -> tuple[Row | None, str]:
+    kept, error = _row_file(out, cell), _error_file(out, cell)
+    if kept.is_file():
+        return json.loads(kept.read_text()), ""
+    text = error.read_text() if error.is_file() else f"the process ended with status {code}"
+    return None, text
+
+
+def _work(cell: Cell, out: Path, root: str | None, device: str, threads: int) -> None:
+    """In a process of its own, which ends with its parent."""
+    threading.Thread(target=_follow, daemon=True).start()
+    torch.set_num_threads(threads)
+    kept, error = _row_file(out, cell), _error_file(out, cell)
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    if kept.is_file():  # it had finished, and its row was not written yet
+        return
+    error.unlink(missing_ok=True)
+    try:
+        row = work(cell, out, root, device)
+        replace_file(kept, lambda file: file.write_text(json.dumps(row)))
+    except BaseException:
+        error.write_text(traceback.format_exc())
+        raise SystemExit(1) from None
+
+
+def _follow() -> None:
+    parent = parent_process()
+    if parent is not None:
+        with suppress(OSError):
+            parent.join()
+        os._exit(1)
+
+
+def _row_file(out: Path, cell: Cell) -> Path:
+    return out / "runs" / f"{cell.name}.json"
+
+
+def _error_file(out: Path, cell: Cell) -> Path:
+    return out / "runs" / f"{cell.name}.error"

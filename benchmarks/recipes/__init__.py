@@ -1,0 +1,1 @@
+"""What a recipe is, and how a model, a guide and an objective are built from it."""

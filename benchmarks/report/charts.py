@@ -1,0 +1,147 @@
+"""Figures of the page; legends are the page's, with the same colours."""
+
+import csv
+from collections.abc import Mapping, Sequence
+from statistics import mean
+
+import numpy as np
+from matplotlib.axes import Axes
+
+from priorzoo.benchmarks.charts.curves import new_axes
+from priorzoo.benchmarks.report.groups import Group, deviation
+from priorzoo.benchmarks.report.tables import ROWS, Row
+
+REFERENCE = ROWS / "reference" / "shu.csv"
+# The model in Shu's logs for a recipe and, if changed, its K.
+LOGGED: Mapping[tuple[str, str | None], str] = {
+    ("m2", None): "m2",
+    ("modified-m2", None): "modified_m2_method=relu",
+    ("gmvae", None): "gmvae",
+    ("gmvae", "16"): "gmvae_k=16",
+}
+Points = Sequence[tuple[float, float]]
+# The hues of the figures but for the lightest two, which would be lost where a dark page inverts
+# the charts.
+HUES = ["#332288", "#cc6677", "#117733", "#3399cc", "#aa8822"]
+HUES += ["#882255", "#44aa99", "#bb5500", "#aa4499", "#444444"]
+
+
+def longest(groups: Sequence[Group]) -> list[Group]:
+    """Of each line that has a history the group of the most steps, of its own settings."""
+    kept: dict[str, Group] = {}
+    for group in sorted(groups, key=lambda group: group.steps):
+        if not group.other and any(row.get("history") for row in group.rows):
+            kept[group.line.title] = group
+    return list(kept.values())
+
+
+def curve(history: Sequence[Row], name: str) -> dict[float, float]:
+    """A term or metric by step, of the first of test, valid and train rows with several points.
+
+    A single test row, as the end of a stage leaves it, is no curve.
+    """
+    found = [_points(history, name, split) for split in ("test", "valid", "train")]
+    return next((points for points in found if len(points) > 1), max(found, key=len))
+
+
+def _points(history: Sequence[Row], name: str, split: str) -> dict[float, float]:
+    points = {}
+    for row in history:
+        value = {**row.get("terms", {}), **row.get("metrics", {}), **row}.get(name)
+        if row.get("split", "train") == split and isinstance(value, int | float):
+            points[row["step"]] = value
+    return points
+
+
+def band(curves: Sequence[Mapping[float, float]]) -> list[tuple[float, float, float]]:
+    """Step, mean and standard deviation at the steps that all curves have."""
+    shared = sorted(set.intersection(*map(set, curves))) if curves else []
+    values = [(step, [points[step] for points in curves]) for step in shared]
+    return [(step, mean(v), deviation(v)) for step, v in values]
+
+
+def draw_curves(
+    groups: Sequence[Group], name: str, hues: Mapping[str, str], dashed: Mapping[str, Points]
+) -> Axes | None:
+    """Mean over the seeds, and a standard deviation around it; None for nothing to draw.
+
+    Args:
+        groups: one for each line.
+        name: a term or metric.
+        hues: a colour for each line's title.
+        dashed: points to draw beside a line, by its title.
+    """
+    ax = new_axes(5.2, 3.4)
+    for group in groups:
+        curves = [curve(row["history"], name) for row in group.rows if row.get("history")]
+        drawn, hue = band([points for points in curves if points]), hues[group.line.title]
+        if drawn:
+            steps, middle, around = zip(*drawn, strict=True)
+            low = [m - s for m, s in zip(middle, around, strict=True)]
+            high = [m + s for m, s in zip(middle, around, strict=True)]
+            ax.plot(steps, middle, color=hue, linewidth=1.4, marker="." if len(drawn) == 1 else "")
+            ax.fill_between(steps, low, high, color=hue, alpha=0.18, linewidth=0)
+    if not ax.lines:
+        return None
+    for title, points in dashed.items():
+        ax.plot(*zip(*points, strict=True), "--", color=hues[title], linewidth=1.1)
+    _fit(ax)
+    _plain(ax)
+    ax.set(xlabel="steps", title=axis_title(name))
+    return ax
+
+
+def _fit(ax: Axes) -> None:
+    """Fits the ordinate to what follows the first tenth of each line's steps."""
+    steps = [np.asarray(line.get_xdata(), float) for line in ax.lines]
+    values = [np.asarray(line.get_ydata(), float) for line in ax.lines]
+    late = np.concatenate([y[x >= 0.1 * x.max()] for x, y in zip(steps, values, strict=True)])
+    late = late[np.isfinite(late)]
+    if len(late):
+        margin = 0.05 * np.ptp(late) or 0.05
+        ax.set_ylim(late.min() - margin, late.max() + margin)
+    spread = np.concatenate(steps)
+    ax.set_xscale("log" if spread.min() > 0 and spread.max() > 10 * spread.min() else "linear")
+
+
+def _plain(ax: Axes) -> None:
+    ax.grid(alpha=0.25, linewidth=0.6)
+    ax.spines[["top", "right"]].set_visible(False)
+
+
+def axis_title(name: str) -> str:
+    """A term or metric in words."""
+    return "ELBO, nats" if name == "elbo" else name.replace("_", " ")
+
+
+def logged(groups: Sequence[Group], name: str) -> dict[str, Points]:
+    """What Shu's logs have beside the lines, by their titles; see ``results/reference``."""
+    with REFERENCE.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    if name not in rows[0]:
+        return {}
+    models: dict[str, str] = {}
+    for group in groups:
+        key = (group.line.recipe, group.line.changes.get("model.clusters"))
+        if key in LOGGED and LOGGED[key] not in models.values() and not group.other:
+            models[group.line.title] = LOGGED[key]
+    return {
+        title: [(float(r["steps"]), float(r[name])) for r in rows if r["model"] == model]
+        for title, model in models.items()
+    }
+
+
+def draw_gradients(rows: Sequence[Row], hues: Mapping[str, str]) -> Axes:
+    """The variance of each estimator by expectation, on a logarithmic scale."""
+    places = list(dict.fromkeys(row["expectation"] for row in rows))
+    ax = new_axes(6.4, 1.0 + 0.065 * len(hues) * len(places))
+    for index, (estimator, hue) in enumerate(hues.items()):
+        mine = [row for row in rows if row["estimator"] == estimator]
+        apart = 0.8 * ((index + 0.5) / len(hues) - 0.5)
+        at = [places.index(row["expectation"]) + apart for row in mine]
+        ax.plot([row["variance"] for row in mine], at, "o", color=hue, markersize=5)
+    ax.set_yticks(range(len(places)), places, fontsize="small", parse_math=False)
+    ax.invert_yaxis()
+    _plain(ax)
+    ax.set(xscale="log", xlabel="variance of the gradient of one draw")
+    return ax

@@ -1,0 +1,1 @@
+"""How fast a training step is, and how much gradient estimators vary."""

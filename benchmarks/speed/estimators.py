@@ -1,0 +1,106 @@
+"""How much gradients vary: ``python -m priorzoo.benchmarks.speed.estimators [--rows FILE]``."""
+
+import sys
+from argparse import ArgumentParser
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pyro.distributions as dist
+import torch
+from torch import Tensor
+
+from priorzoo.benchmarks.report.tables import Row, append_row
+from priorzoo.inference import Stream
+from priorzoo.inference.saving import versions
+from priorzoo.models.distributions.estimators import Gradient, estimated
+from priorzoo.models.nggp.log_u import LogU
+
+SHAPES = (0.1, 0.4, 1.0, 1.7, 20.0)
+CHOICES: tuple[tuple[Gradient, int], ...] = (
+    ("rsvi", 0),
+    ("rsvi", 1),
+    ("rsvi", 5),
+    ("rsvi", 10),
+    ("pathwise", 0),
+    ("score", 0),
+)
+PARTICLES = 10
+HEAD = ("expectation", "estimator", "gradient", "estimate", "variance")
+
+
+def gamma_rows(draws: int) -> Iterator[Row]:
+    """Of the derivative of E[z log z], z ~ Gamma(a, 1), for a: exactly psi(a + 1) + a psi'(a + 1).
+
+    RSVI at B = 0 serves only shapes of at least 1.
+    """
+    for shape in SHAPES:
+        a = torch.tensor(shape, dtype=torch.float64)
+        exact = (torch.digamma(a + 1) + a * torch.polygamma(1, a + 1)).item()
+        for gradient, augmentation in CHOICES:
+            if gradient == "rsvi" and shape + augmentation < 1:
+                continue
+            theta = a.expand(draws).clone().requires_grad_()
+            fn = estimated(dist.Gamma(theta, torch.ones_like(a)), gradient, augmentation)
+            z = fn()
+            cost, score = torch.xlogy(z, z), fn.score_parts(z).score_function
+            found = torch.autograd.grad((cost + cost.detach() * score).sum(), theta)[0]
+            name = f"{gradient}, B = {augmentation}" if gradient == "rsvi" else gradient
+            yield _row(f"z log z under Gamma({shape:g}, 1), for a", name, exact, found)
+
+
+def law_rows(draws: int) -> Iterator[Row]:
+    """Of the derivative of E[log(1 + e^v)] for sigma, v the log U of 1,000 data in 20 clusters.
+
+    The score function without and with baselines: the mean of the cost, which a running mean finds,
+    and the other nine of ten particles (variance for each draw, so that the rows compare).
+    """
+    sigma = torch.tensor(0.3, dtype=torch.float64, requires_grad=True)
+    q = LogU(1000.0, 20.0, 1.0, sigma)
+    exact = torch.autograd.grad(q.expect(torch.nn.functional.softplus), sigma)[0].item()
+    v = q.sample((draws // PARTICLES, PARTICLES))
+    theta = sigma.detach().expand(v.shape).clone().requires_grad_()
+    slope = torch.autograd.grad(LogU(1000.0, 20.0, 1.0, theta).log_prob(v).sum(), theta)[0]
+    cost = torch.nn.functional.softplus(v)
+    others = (cost.sum(-1, keepdim=True) - cost) / (PARTICLES - 1)
+    mean = q.expect(torch.nn.functional.softplus).detach()
+    for name, taken in (
+        ("score", torch.zeros_like(cost)),
+        ("score less the cost's mean", mean),
+        (f"score less the others of {PARTICLES}", others),
+    ):
+        found = ((cost - taken) * slope).mean(-1)
+        yield _row("log(1 + u) under q(v), for sigma", name, exact, found, PARTICLES)
+
+
+def _row(expectation: str, name: str, exact: float, found: Tensor, particles: int = 1) -> Row:
+    return {
+        "expectation": expectation,
+        "estimator": name,
+        "gradient": exact,
+        "estimate": found.mean().item(),
+        "variance": found.var().item() * particles,
+        "draws": found.numel() * particles,
+    }
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Print the table, and append its rows to a file if one is named."""
+    parser = ArgumentParser(description="Variance of gradient estimators.")
+    parser.add_argument("--draws", type=int, default=100_000)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--rows", type=Path)
+    settings = parser.parse_args(arguments)
+    command = f"python -m priorzoo.benchmarks.speed.estimators --draws {settings.draws}"
+    with Stream(settings.seed):
+        rows = [*gamma_rows(settings.draws), *law_rows(settings.draws)]
+    print(f"{HEAD[0]:42}{HEAD[1]:32}" + "".join(f"{name:>12}" for name in HEAD[2:]))
+    for row in rows:
+        numbers = "".join(f"{row[name]:12.4f}" for name in HEAD[2:])
+        print(f"{row['expectation']:42}{row['estimator']:32}{numbers}")
+        if settings.rows is not None:
+            origin = {"command": command, "seed": settings.seed, "versions": versions()}
+            append_row({**row, **origin}, settings.rows)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,69 @@
+"""The guide of mixtures whose weights are integrated out."""
+
+from typing import Any, Literal, get_args
+
+import pyro
+import pyro.distributions as dist
+import torch
+from pyro.distributions import TorchDistribution
+from torch import Tensor, nn
+
+from priorzoo.models.distributions.estimators import Gradient, estimated
+from priorzoo.models.plates import data_plate
+
+QV = Literal["log-concave", "normal"]
+
+
+class CollapsedCode(nn.Module):
+    r""":math:`q(v)\, q(z \mid x)\, q(y_n)`, the last in closed form, for :class:`NGGPMixture`.
+
+    .. math:: q(y_n = k) \propto \exp\left(E_{q(z_n)} \log p(z_n \mid k)
+        + E \log p(y_n = k \mid \text{others}, u)\right)
+
+    the coordinate ascent of the collapsed bound, over the clusters there are and a new one. Mehta &
+    Lu, 2018, eqs. (7) and (8), corrected: see :func:`log_prior` and :class:`LogU`.
+
+    Args:
+        encoder: maps rows ``(B, P)`` to locations and raw variances ``(B, 2 D)`` of Gaussian codes,
+            or to raw concentrations ``(B, D)`` of codes on the simplex.
+        model: whose components and sizes are read. It is no submodule: its parameters stay its own.
+        law: ``log-concave``, q(v) = p(v | z) at the expected number of clusters, which is the best
+            there is, by the score function; or ``normal``, learnt and reparameterised.
+        gradient: of the draw of z, see :func:`estimated`; the paper's for Dirichlet is ``rsvi``.
+    """
+
+    model: Any
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        model: nn.Module,
+        law: QV = "log-concave",
+        gradient: Gradient = "pathwise",
+    ) -> None:
+        super().__init__()
+        if law not in get_args(QV):
+            raise ValueError(f"Expected law among {get_args(QV)} but got {law!r}.")
+        if gradient not in get_args(Gradient):
+            raise ValueError(f"Expected gradient among {get_args(Gradient)} but got {gradient!r}.")
+        self.encoder, self.law, self.gradient = encoder, law, gradient
+        self.__dict__["model"] = model
+        if law == "normal":
+            self.loc = nn.Parameter(torch.zeros(()))
+            self.log_scale = nn.Parameter(torch.zeros(()))
+
+    def forward(self, x: Tensor, size: int | None = None) -> None:
+        data = len(x) if size is None else size
+        v = pyro.sample("v", self.guess_v(data))
+        with data_plate(x, size):
+            kind, guess = self.model.kind, self.model.kind.guess(self.encoder(x))
+            fits = kind.expected_log(*guess, *self.model.components())
+            q_y = dist.Categorical(logits=fits + self.model.log_prior(v, data))
+            pyro.sample("y", q_y, infer={"enumerate": "parallel"})
+            pyro.sample("z", estimated(kind.law(*guess), self.gradient))
+
+    def guess_v(self, data: int) -> TorchDistribution:
+        """q(v) where the rows stand for so many data."""
+        if self.law == "normal":
+            return dist.Normal(self.loc, self.log_scale.exp(), validate_args=False)
+        return estimated(self.model.law_of_v(data), "score")

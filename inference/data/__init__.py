@@ -1,0 +1,1 @@
+"""Batches of rows, and the checks that every row goes through."""

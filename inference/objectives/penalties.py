@@ -1,0 +1,56 @@
+"""What an objective may descend beside the bound, each a quantity per datum."""
+
+import torch
+from torch import Tensor
+
+from priorzoo.guides import cluster_posterior
+from priorzoo.inference.objectives.elbo import Draws, Penalty
+from priorzoo.inference.objectives.schedules import Linear
+from priorzoo.inference.pairs import is_enumerated, latent_sites
+
+
+class ConsistencyViolation(Penalty):
+    r""":math:`E_q\, H[p(y \mid z, w)]`: how unsure the prior is of the cluster of a code, in nats.
+
+    Dilokthanakul et al., 2016, first version: codes that lie between clusters are paid for. With a
+    guide whose y is that posterior it is the entropy of its site.
+    """
+
+    def forward(self, draws: Draws) -> Tensor:
+        codes = {
+            name: site["value"]
+            for name, site in latent_sites(draws.drawn).items()
+            if not is_enumerated(site)
+        }
+        log_p = cluster_posterior(draws.model, codes).logits
+        entropy = -(log_p.exp() * log_p).sum(-1)  # entr has no gradient where p underflows to 0
+        return draws.weights.expect(entropy, draws.particles)
+
+
+class Classification(Penalty):
+    r""":math:`-\log q(\mathrm{label} \mid x)` where the label is known, and 0 elsewhere, in nats.
+
+    The bound of a labelled datum says nothing of q(y | x); this term does (Kingma et al.,
+    "Semi-supervised Learning with Deep Generative Models", 2014, eq. (9)).
+
+    Args:
+        weight: alpha.
+        site: whose labels.
+    """
+
+    def __init__(self, weight: float | Linear = 1.0, site: str = "y") -> None:
+        super().__init__(weight)
+        self.site = site
+
+    def forward(self, draws: Draws) -> Tensor:
+        if self.site not in draws.labels:
+            raise ValueError(
+                f"Expected labels of {self.site!r} for the classification term but got those of "
+                f"{list(draws.labels)}; give labels, with -1 for unknown."
+            )
+        label = draws.labels[self.site]
+        free = latent_sites(draws.drawn)[self.site]["infer"]["free"]
+        log_q = free.logits.log_softmax(-1)
+        known = label.clamp(min=0).expand(log_q.shape[:-1]).unsqueeze(-1)
+        score = torch.where(label < 0, 0.0, -log_q.gather(-1, known).squeeze(-1))
+        return draws.weights.expect(score, draws.particles)

@@ -1,0 +1,1 @@
+"""The training step, three ways to run it, the loop, checkpoints and optimisers."""

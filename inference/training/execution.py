@@ -1,0 +1,176 @@
+"""Steps one after the other: eager, compiled, or captured on the GPU."""
+
+from collections.abc import Callable
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from priorzoo.inference.data.batches import Order
+from priorzoo.inference.objectives.elbo import Terms
+from priorzoo.inference.pairs import Labels
+from priorzoo.inference.training.compiled import Compiled
+
+Execution = Literal["eager", "compiled", "cudagraph", "auto"]
+Descend = Callable[[Tensor, Labels], Terms]
+
+
+def choose(
+    step: Execution, device: torch.device, in_memory: bool, keeps_state: bool = False
+) -> Execution:
+    """What ``auto`` stands for: ``cudagraph`` on a GPU that holds the rows, else ``compiled``.
+
+    Args:
+        step: what was asked for.
+        device: of the networks.
+        in_memory: whether the data are rows in memory.
+        keeps_state: of the objective; its step runs Pyro anew and cannot be captured.
+
+    Raises:
+        ValueError: for an unknown name, and for ``cudagraph`` where it cannot be.
+    """
+    if step not in get_args(Execution):
+        raise ValueError(f"Expected step among {get_args(Execution)} but got {step!r}.")
+    if step == "auto":
+        captured = device.type == "cuda" and in_memory and not keeps_state
+        return "cudagraph" if captured else "compiled"
+    if step == "cudagraph" and device.type != "cuda":
+        raise ValueError(
+            f"Expected networks on a CUDA device for step='cudagraph' but they are on {device}; "
+            "move them there, or use step='compiled'."
+        )
+    if step == "cudagraph" and not in_memory:
+        raise ValueError(
+            "Expected rows in memory for step='cudagraph' but got an iterable of batches; give a "
+            "tensor, or use step='compiled'."
+        )
+    if step == "cudagraph" and keeps_state:
+        raise ValueError(
+            "Expected an objective that a graph can record for step='cudagraph' but this one keeps "
+            "state; use step='compiled'."
+        )
+    return step
+
+
+class Steps:
+    """Calling it takes one step, and adds its terms to sums on the device.
+
+    Args:
+        descend: one gradient step on rows and labels, which gives the batch means of the terms.
+        batches: what to step on.
+    """
+
+    def __init__(self, descend: Descend, batches: Order) -> None:
+        self.descend, self.batches = descend, batches
+        self.names: list[str] = []
+        self.sums, self.count = torch.empty(0), 0
+
+    def __call__(self) -> None:
+        self._add(self.descend(*next(self.batches)))
+        self.count += 1
+
+    def means(self) -> dict[str, float]:
+        """Of the terms since the last call, with one synchronisation."""
+        means = (self.sums / self.count).tolist()
+        self.sums.zero_()
+        self.count = 0
+        return dict(zip(self.names, means, strict=True))
+
+    def forget(self) -> None:
+        """Begin anew after a :meth:`Training.restore`."""
+
+    def _add(self, terms: Terms) -> None:
+        found = torch.stack(list(terms.values()))
+        if not self.names:
+            self.names, self.sums = list(terms), torch.zeros_like(found)
+        self.sums += found
+
+
+class Captured(Steps):
+    """Steps on a GPU as one graph that is captured once and replayed.
+
+    Inside it are the gathering of the batch by the pass's permutation, its transform, loss and
+    gradients, clipping, the optimiser, the clock of the schedules and the sums of the terms. The
+    first steps run uncaptured on a side stream, as libraries and optimisers allocate on first use;
+    they are steps like any other. So do batches of another size, such as the last of a pass. Random
+    operations draw anew at each replay, from the state that :class:`Stream` sets.
+
+    Args:
+        descend, batches: as in :class:`Steps`, rows in memory on the GPU.
+    """
+
+    WARM_UP = 3
+
+    def __init__(self, descend: Compiled, batches: Order) -> None:
+        super().__init__(descend, batches)
+        self.rows = min(batches.batch_size, batches.size)
+        self.order = torch.empty(batches.size, dtype=torch.int64, device=batches.device)
+        self.start = torch.zeros((), dtype=torch.int64, device=batches.device)
+        self.side = torch.cuda.Stream(batches.device)
+        self._graph: torch.cuda.CUDAGraph | None = None
+        self._latest: Tensor | None = None
+        self._taken = 0
+
+    def __call__(self) -> None:
+        place, rows = self.batches.advance()
+        if self._latest is not self.batches.order:
+            self._latest = self.batches.order
+            self.order.copy_(self.batches.order)
+            self.start.fill_(place)
+        if rows != self.rows or self._graph is None:
+            self._uncaptured(rows)
+        else:
+            self._graph.replay()
+        self.count += 1
+
+    def forget(self) -> None:
+        self._graph, self._latest, self._taken = None, None, 0
+
+    def _uncaptured(self, rows: int) -> None:
+        if rows == self.rows and self._taken == self.WARM_UP and self._can_be_captured():
+            self._graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(self._graph, stream=self.side):
+                self._take(rows)
+            self._graph.replay()  # a capture records and does not run
+            return
+        self.side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(self.side):
+            self._take(rows)
+        torch.cuda.current_stream().wait_stream(self.side)
+        self._taken = min(self._taken + (rows == self.rows), self.WARM_UP)
+
+    def _take(self, rows: int) -> None:
+        index = self.order[self.start + torch.arange(rows, device=self.order.device)]
+        self.start += rows
+        self._add(self.descend(*self.batches.gather(index)))
+
+    def _can_be_captured(self) -> bool:
+        return not (isinstance(self.descend, Compiled) and self.descend.reason)
+
+
+def prepare(optimiser: Optimizer, step: Execution) -> None:
+    """Let an optimiser of which nothing else was asked update all parameters in one operation.
+
+    Its step size becomes a tensor where it is captured, so that a schedule can still change it.
+
+    Raises:
+        ValueError: for an optimiser that cannot be captured.
+    """
+    if step == "eager":
+        return
+    for group in optimiser.param_groups:
+        open_kind = group.get("fused", True) is None and not group.get("foreach")
+        if open_kind and not group.get("differentiable"):
+            group["fused"] = True
+        if step != "cudagraph":
+            continue
+        if "capturable" in group:
+            group["capturable"] = True
+        elif not group.get("fused"):
+            raise ValueError(
+                f"Expected an optimiser that can be captured but got {type(optimiser).__name__}; "
+                "choose one of torch's with capturable or fused, such as Adam, or step='compiled'."
+            )
+        device = group["params"][0].device
+        group["lr"] = torch.as_tensor(group["lr"], dtype=torch.float32, device=device)

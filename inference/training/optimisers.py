@@ -1,0 +1,127 @@
+"""Optimisers of natural parameters, alone and beside one of networks."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch.optim import Adam, Optimizer
+
+from priorzoo.models.distributions.exponential import Natural
+
+
+class RobbinsMonro(Optimizer):
+    r"""Steps :math:`\lambda \leftarrow \lambda - \rho_t \nabla` of natural parameters.
+
+    .. math:: \rho_t = \rho_0 (1 + t / \tau_0)^{-\kappa}
+
+    With the gradient lambda - lambda* it is the convex combination of eq. (14) of Paquet, Ghaisas
+    and Tieleman, 2018, which never leaves the domain. Unlike in their appendix E.3, kappa is
+    positive.
+
+    Args:
+        params: natural parameters.
+        rate: rho_0, between 0 and 1; None for tau_0^-kappa, so that rho_t = (tau_0 + t)^-kappa.
+        delay: tau_0.
+        forgetting: kappa, in (1/2, 1] to converge; 0 for a constant rate.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        rate: float | None = 0.01,
+        delay: float = 2000.0,
+        forgetting: float = 0.7,
+    ) -> None:
+        if delay <= 0 or forgetting < 0:
+            raise ValueError(
+                "Expected a positive delay and a forgetting of at least 0 but got "
+                f"delay={delay}, forgetting={forgetting}."
+            )
+        rate = delay**-forgetting if rate is None else rate
+        if not 0 < rate <= 1:
+            raise ValueError(f"Expected a rate in (0, 1] but got {rate}.")
+        settings = {"lr": rate, "delay": delay, "forgetting": forgetting, "capturable": True}
+        super().__init__(params, settings)
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Step once; the closure, if any, makes the gradients first."""
+        result = None if closure is None else closure()
+        for group in self.param_groups:
+            for natural in group["params"]:
+                if natural.grad is None:
+                    continue
+                state = self.state[natural]
+                if not state:  # on the device, so that a captured step follows the schedule
+                    state["passed"] = natural.new_zeros(())
+                rate = group["lr"] * (1 + state["passed"] / group["delay"]) ** -group["forgetting"]
+                natural.sub_(rate * natural.grad)
+                state["passed"] += 1
+        return result
+
+
+class Together(Optimizer):
+    """Several optimisers as one: each takes its step in turn, the closure before the last.
+
+    Groups and state are shared with the parts, so that schedules, checkpoints and the like see one
+    optimiser.
+
+    Args:
+        parts: optimisers over different parameters.
+    """
+
+    def __init__(self, *parts: Optimizer) -> None:
+        self.parts = parts
+        super().__init__([group for part in parts for group in part.param_groups], {})
+        self._share()
+
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Step all; a closure that renews gradients is called between the last two."""
+        *first, last = self.parts
+        for part in first:
+            part.step()
+        result = None if closure is None else closure()
+        last.step()
+        return result
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._share()
+
+    def _share(self) -> None:
+        groups = iter(self.param_groups)
+        for part in self.parts:
+            part.param_groups = [next(groups) for _ in part.param_groups]
+            part.state = self.state
+
+
+class ConjugateAdam(Together):
+    """Adam for networks and then :class:`RobbinsMonro` for natural parameters, told by their type.
+
+    The order of Paquet, Ghaisas and Tieleman, 2018, section 2.4, where the closure is that of
+    :meth:`ConjugateELBO.again`.
+
+    Args:
+        params: of both kinds, at least one of them natural.
+        lr: Adam's step size.
+        rate, delay, forgetting: as in :class:`RobbinsMonro`.
+        fused: Adam's, for speed.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        lr: float = 1e-4,
+        rate: float | None = 0.01,
+        delay: float = 2000.0,
+        forgetting: float = 0.7,
+        fused: bool | None = None,
+    ) -> None:
+        given = list(params)
+        natural = [p for p in given if isinstance(p, Natural)]
+        others = [p for p in given if not isinstance(p, Natural)]
+        if not natural:
+            raise ValueError("Expected natural parameters but got none; take Adam for networks.")
+        globals_ = RobbinsMonro(natural, rate, delay, forgetting)
+        networks = [Adam(others, lr=lr, fused=fused)] if others else []
+        super().__init__(*networks, globals_)

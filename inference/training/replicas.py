@@ -1,0 +1,203 @@
+"""Several trainings at once: one step over parameters that are stacked."""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.fx import GraphModule
+from torch.optim import Optimizer
+
+from priorzoo.inference.objectives.elbo import ELBO
+from priorzoo.inference.pairs import Transform
+from priorzoo.inference.randomness import Stream
+from priorzoo.inference.training.compiled import lower
+from priorzoo.inference.training.execution import prepare
+from priorzoo.inference.training.step import Precision
+from priorzoo.inference.training.tracing import Traced, laid_out, record, trace
+
+aten = torch.ops.aten
+
+
+class Replicas:
+    """R trainings that differ in their initial parameters, order of the rows and draws.
+
+    Each is in distribution what it would be alone; they share every operation, which pays where the
+    networks are too small to fill the device. Loss and gradients of one are traced and vectorised
+    over the others.
+
+    Args:
+        objectives: R objectives of the same classes and sizes; their parameters are those that a
+            training begins with, and after :meth:`run` what it ended with.
+        data: rows ``(N, P)`` on the device of the parameters.
+        optimiser: makes an optimiser of parameters, which here have R as their first dimension, so
+            that it must treat every element alone, as Adam and SGD do; Adam with step size 0.001
+            if None.
+        batch_size, transform, precision: as in :class:`Training`.
+        step: ``eager`` or ``compiled``; the last batch of a pass, if smaller, is never compiled.
+        seed: of orders, transforms and draws.
+        common: whether all replicas see the same batches and draws, so that they differ by their
+            initial parameters alone; each is then exactly the training of that seed.
+
+    Raises:
+        ValueError: for objectives whose parameters differ in number or shape.
+        UntraceableError: for programs that are no graph of fixed shapes.
+    """
+
+    def __init__(
+        self,
+        objectives: Sequence[ELBO],
+        data: Tensor,
+        *,
+        optimiser: Callable[[Iterable[nn.Parameter]], Optimizer] | None = None,
+        batch_size: int = 100,
+        transform: Transform | None = None,
+        precision: Precision = "float32",
+        step: Literal["eager", "compiled"] = "eager",
+        seed: int = 0,
+        common: bool = False,
+    ) -> None:
+        if any(o.renewing or o.keeps_state or o.counting for o in objectives):
+            raise ValueError(
+                "Expected objectives that only have gradients but these have a closure or keep "
+                "state; train them one by one."
+            )
+        self.objectives, self.data = objectives, data
+        self.batch_size, self.transform = min(batch_size, len(data)), transform
+        self.precision: Precision = precision
+        self.execution, self.common = step, common
+        self.epoch = -(-len(data) // self.batch_size)
+        for objective in objectives:
+            objective.clock.restart(self.epoch)
+            objective.to(data.device)
+        self.state = _stack(objectives)
+        learnt = [number for number in self.state.values() if isinstance(number, nn.Parameter)]
+        self.optimiser = (optimiser or _adam)(learnt)
+        prepare(self.optimiser, "compiled")
+        self.stream = Stream(seed, data.device)
+        self.order, self.place = data.new_empty((len(objectives), 0), dtype=torch.int64), 0
+        self.step = 0
+        self._runs: dict[int, tuple[Traced, Any]] = {}
+
+    def run(self, steps: int) -> list[list[dict[str, float]]]:
+        """Take so many steps; the history of each replica, a row of mean terms for each pass."""
+        for objective in self.objectives:
+            objective.clock.total = self.step + steps
+        self.state["clock.lengths"][:, 1] = self.step + steps
+        history: list[list[dict[str, float]]] = [[] for _ in self.objectives]
+        begun, sums = self.step, torch.zeros(())
+        with self.stream:
+            for left in reversed(range(steps)):
+                names, means = self._descend()
+                sums = sums.to(means.device) + means
+                self.step += 1
+                if left == 0 or self.place >= self.order.shape[1]:
+                    rows = (sums / (self.step - begun)).tolist()
+                    for rows_of, row in zip(history, rows, strict=True):
+                        rows_of.append({"step": self.step} | dict(zip(names, row, strict=True)))
+                    begun, sums = self.step, torch.zeros(())
+        self._unstack()
+        return history
+
+    def _descend(self) -> tuple[list[str], Tensor]:
+        x = self._batch()
+        rows = x.shape[-2]
+        if rows not in self._runs:
+            self._runs[rows] = self._vectorise(x)
+        traced, run = self._runs[rows]
+        with torch.no_grad():
+            means, *gradients = run(*self._inputs(), x)
+        self.optimiser.zero_grad()
+        for name, gradient in zip(traced.learnt, gradients, strict=True):
+            self.state[name].grad = laid_out(gradient, self.state[name])
+        self.optimiser.step()
+        self.state["clock.step"] += 1
+        return traced.terms, means
+
+    def _batch(self) -> Tensor:
+        """Rows ``(R, B, P)``, or ``(B, P)`` for all."""
+        count, size, device = len(self.objectives), len(self.data), self.data.device
+        if self.place >= self.order.shape[1]:
+            if self.common:
+                self.order = torch.randperm(size, device=device).unsqueeze(0)
+            else:
+                self.order = torch.rand(count, size, device=device).argsort(-1)
+            self.place = 0
+        index = self.order[:, self.place : self.place + self.batch_size]
+        self.place += self.batch_size
+        x = self.data[index[0] if self.common else index]
+        return x if self.transform is None else self.transform(x)
+
+    def _vectorise(self, x: Tensor) -> tuple[Traced, Any]:
+        one = x if self.common else x[0]
+        traced = trace(self.objectives[0], one, len(self.data), None, self.precision)
+        dims = (*[0] * len(self.state), None if self.common else 0)
+        randomness = "same" if self.common else "different"
+        run = torch.vmap(_functional(traced.graph), dims, randomness=randomness)
+        if self.execution == "eager" or one.shape[0] != self.batch_size:
+            return traced, run
+        inputs = [*self._inputs(), x]
+        with torch.no_grad():
+            graph = record(run, inputs)
+        return traced, lower(graph, inputs, self.precision)
+
+    def _inputs(self) -> list[Tensor]:
+        return [number.detach() for number in self.state.values()]
+
+    @torch.no_grad()
+    def _unstack(self) -> None:
+        for index, objective in enumerate(self.objectives):
+            for name, number in _numbers(objective).items():
+                number.copy_(self.state[name][index])
+
+
+def _numbers(objective: ELBO) -> dict[str, Tensor]:
+    return dict(objective.named_parameters()) | dict(objective.named_buffers())
+
+
+def _stack(objectives: Sequence[ELBO]) -> dict[str, Tensor]:
+    """Parameters and buffers of all, each with R as its first dimension."""
+    each = [_numbers(objective) for objective in objectives]
+    shapes = [{name: number.shape for name, number in numbers.items()} for numbers in each]
+    if any(other != shapes[0] for other in shapes):
+        raise ValueError(
+            "Expected replicas of the same parameters but they differ in names or shapes; build "
+            "them from one recipe."
+        )
+    stacked: dict[str, Tensor] = {}
+    for name, number in each[0].items():
+        together = torch.stack([numbers[name].detach() for numbers in each])
+        stacked[name] = nn.Parameter(together) if number.requires_grad else together
+    return stacked
+
+
+def _functional(graph: GraphModule) -> GraphModule:
+    """The graph with what can be vectorised in place of what cannot.
+
+    That is draws that return a new tensor for those in place, and reshapings of any layout.
+    """
+    nodes = graph.graph
+    for node in nodes.nodes:
+        if node.target in (aten.view.default, aten._unsafe_view.default):
+            node.target = aten.reshape.default
+        if node.target not in (aten.normal_.default, aten.uniform_.default):
+            continue
+        normal = node.target is aten.normal_.default
+        given = list(node.args[1:])
+        first, second = given + [0.0, 1.0][len(given) :]
+        with nodes.inserting_after(node):
+            like = aten.randn_like.default if normal else aten.rand_like.default
+            drawn = nodes.call_function(like, (node.args[0],))
+        with nodes.inserting_after(drawn):
+            width = second if normal else second - first
+            scaled = nodes.call_function(aten.mul.Tensor, (drawn, width))
+        with nodes.inserting_after(scaled):
+            moved = nodes.call_function(aten.add.Tensor, (scaled, first))
+        node.replace_all_uses_with(moved)
+        nodes.erase_node(node)
+    graph.recompile()
+    return graph
+
+
+def _adam(parameters: Iterable[nn.Parameter]) -> Optimizer:
+    return torch.optim.Adam(parameters, lr=1e-3)

@@ -1,0 +1,1 @@
+"""Distributions that Pyro lacks, exponential families, and gradient estimators of draws."""

@@ -1,0 +1,163 @@
+"""The law of the partition that a normalised generalised gamma process induces."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from priorzoo.models.nggp.log_u import LogU
+
+
+@dataclass(frozen=True)
+class NGGP:
+    r"""Normalised generalised gamma process, seen through the partitions of its draws.
+
+    The weights are those of a random measure of Lévy intensity
+
+    .. math:: \rho(dw) = \frac{\alpha}{\Gamma(1-\sigma)} w^{-1-\sigma} e^{-\tau w} dw
+
+    divided by their sum. With V = log U, K clusters of sizes n_k among n data have
+
+    .. math:: p(z_{1..n}, v) = \frac{e^{nv} e^{-\psi(e^v)}}{\Gamma(n) (e^v + \tau)^{n - \sigma K}}
+        \left(\frac{\alpha}{\Gamma(1-\sigma)}\right)^K \prod_k \Gamma(n_k - \sigma)
+
+    James, Lijoi & Prünster, "Posterior Analysis for Normalized Random Measures with Independent
+    Increments", 2009; Favaro & Teh, "MCMC for Normalized Random Measure Mixture Models", 2013.
+    Special cases: the Dirichlet process at sigma = 0 (here a smooth limit), the sigma-stable
+    process at tau = 0, the normalised inverse Gaussian process at sigma = 1/2. As (alpha, tau) and
+    (alpha c^sigma, tau / c) are the same process, tau = 1 loses nothing but tau = 0.
+
+    Sizes are rows ``(..., K)``, of which those that are 0 count as no cluster. All is in nats.
+
+    Args:
+        concentration, discount: alpha > 0 and 0 <= sigma < 1, numbers or 0-dimensional tensors,
+            which may carry gradients.
+        tilt: tau >= 0, and above 0 if sigma is 0.
+    """
+
+    concentration: Tensor
+    discount: Tensor
+    tilt: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name in ("concentration", "discount"):
+            value = getattr(self, name)
+            if not isinstance(value, Tensor):
+                object.__setattr__(self, name, torch.tensor(float(value)))
+
+    def law_of_v(self, data: Tensor | float, occupied: Tensor | float) -> LogU:
+        """p(v | z), which depends on n and K alone."""
+        return LogU(data, occupied, self.concentration, self.discount, self.tilt, False)
+
+    def log_joint(self, sizes: Tensor, v: Tensor) -> Tensor:
+        """log p(z, v) of sizes ``(..., K)`` and ``v`` of shape ``(...)``."""
+        data, occupied = sizes.sum(-1), (sizes > 0).sum(-1).to(sizes)
+        return self.law_of_v(data, occupied).energy(v) + self._rest(sizes, data, occupied)
+
+    def log_probability(self, sizes: Tensor) -> Tensor:
+        """log p(z) of the partition: the joint with v integrated out by quadrature."""
+        data, occupied = sizes.sum(-1), (sizes > 0).sum(-1).to(sizes)
+        return self.law_of_v(data, occupied).log_normaliser + self._rest(sizes, data, occupied)
+
+    def _rest(self, sizes: Tensor, data: Tensor, occupied: Tensor) -> Tensor:
+        """What does not depend on v."""
+        held = torch.where(sizes > 0, torch.lgamma(sizes.clamp(min=1) - self.discount), 0.0)
+        return occupied * self.log_birth - torch.lgamma(data) + held.sum(-1)
+
+    @property
+    def log_birth(self) -> Tensor:
+        r""":math:`\log \alpha - \log \Gamma(1 - \sigma)`, the factor of each occupied cluster."""
+        return self.concentration.log() - torch.lgamma(1 - self.discount)
+
+    def log_new(self, v: Tensor) -> Tensor:
+        r""":math:`\log \alpha + \sigma \log(u + \tau)`, the weight of a new cluster given u.
+
+        It stands beside n_k - sigma, the weight of an occupied one. (Mehta & Lu, 2018, eq. (7),
+        have u - tau.)
+        """
+        tilt = v.new_tensor(self.tilt).log()
+        return self.concentration.log() + self.discount * torch.logaddexp(v, tilt)
+
+    def log_share(self, data: Tensor | float, occupied: Tensor | float) -> Tensor:
+        r"""log V(n, K), with :math:`p(z) = V(n, K) \prod_k \Gamma(n_k-\sigma) / \Gamma(1-\sigma)`.
+
+        V(n, K) = (n - sigma K) V(n + 1, K) + V(n + 1, K + 1), by the rule of total probability.
+        """
+        law = self.law_of_v(data, occupied)
+        return law.log_normaliser - torch.lgamma(law.data) + law.occupied * self.concentration.log()
+
+    def predictive(self, sizes: Tensor) -> Tensor:
+        """``(..., K + 1)`` probabilities that the next datum joins a cluster or a new one, last."""
+        data, occupied = sizes.sum(-1), (sizes > 0).sum(-1).to(sizes)
+        now = self.log_share(data, occupied)
+        joined = (self.log_share(data + 1, occupied) - now).exp()
+        fresh = (self.log_share(data + 1, occupied + 1) - now).exp()
+        old = torch.where(sizes > 0, sizes - self.discount, 0.0) * joined.unsqueeze(-1)
+        return torch.cat([old, fresh.unsqueeze(-1)], -1)
+
+    def cluster_law(self, data: int, most: int | None = None) -> Tensor:
+        """``(most,)`` log probabilities of K = 1, 2, ... clusters among n data; all n by default.
+
+        log P(K) = log V(n, K) + log S(n, K), where S are generalised Stirling numbers:
+        S(m + 1, K) = S(m, K - 1) + (m - sigma K) S(m, K). The time grows with n times ``most``.
+        """
+        most = data if most is None else min(most, data)
+        k = torch.arange(1, most + 1, dtype=self.discount.dtype)
+        *_, stirling = self._log_stirling(data, k)
+        return self.log_share(torch.tensor(float(data)), k) + stirling
+
+    def _log_stirling(self, data: int, k: Tensor) -> Iterator[Tensor]:
+        """log S(m, K) for m = 1 to n, the numbers K being ``k``."""
+        stirling = torch.where(k == 1, 0.0, -math.inf)
+        first = torch.tensor([-math.inf], dtype=k.dtype)
+        yield stirling
+        for m in range(1, data):
+            stay = (m - self.discount * k).clamp(min=0).log() + stirling
+            stirling = torch.logaddexp(stay, torch.cat([first, stirling[:-1]]))
+            yield stirling
+
+    def simulate(self, data: int, size: int) -> Tensor:
+        """``(size, n)`` independent partitions from the prior, as labels in order of appearance.
+
+        K is drawn by :meth:`cluster_law`; then backwards, which data were new: the last of m in K
+        clusters with probability S(m - 1, K - 1) / S(m, K); others join by n_k - sigma. (Given the
+        u of the data so far, the weights n_k - sigma and alpha (u + tau)^sigma are not yet a
+        predictive law: they are for a datum that u has counted.)
+        """
+        k = torch.arange(1, data + 1, dtype=self.discount.dtype)
+        stirling = torch.stack(list(self._log_stirling(data, k)))
+        law = self.log_share(torch.tensor(float(data)), k) + stirling[-1]
+        place = torch.multinomial(law.softmax(-1), size, replacement=True)
+        fresh = torch.zeros(size, data, dtype=torch.int64)
+        fresh[:, 0] = 1
+        for m in range(data - 1, 0, -1):
+            before = torch.where(place > 0, stirling[m - 1][place - 1], -math.inf)
+            fresh[:, m] = torch.bernoulli((before - stirling[m][place]).exp().clamp(max=1)).long()
+            place = place - fresh[:, m]
+        return self._seat(fresh)
+
+    def _seat(self, fresh: Tensor) -> Tensor:
+        """Labels of data ``(size, n)``, where those that are not fresh join by n_k - sigma."""
+        labels = fresh.cumsum(-1) - 1
+        sizes = torch.zeros(labels.shape, dtype=self.discount.dtype)
+        sizes[:, 0] = 1
+        rows = torch.arange(len(labels))
+        for m in range(1, labels.shape[1]):
+            joined = torch.multinomial((sizes - self.discount).clamp(min=0), 1)[:, 0]
+            labels[:, m] = torch.where(fresh[:, m] == 1, labels[:, m], joined)
+            sizes[rows, labels[:, m]] += 1
+        return labels
+
+    def weights(self, sizes: Tensor, v: Tensor) -> Tensor:
+        """``(..., K + 1)``, a draw of the weights of the occupied clusters given z and u.
+
+        They are exact without truncation: Gamma(n_k - sigma, rate u + tau). The last is the mean of
+        the rest's sum, alpha (u + tau)^(sigma - 1). They do not sum to 1.
+        """
+        log_rate = torch.logaddexp(v, v.new_tensor(self.tilt).log())
+        shape = torch.where(sizes > 0, sizes - self.discount, 1.0)
+        jumps = torch.where(sizes > 0, torch._standard_gamma(shape), 0.0)
+        rest = (self.concentration.log() + (self.discount - 1) * log_rate).exp()
+        return torch.cat([jumps / log_rate.exp().unsqueeze(-1), rest.unsqueeze(-1)], -1)

@@ -1,0 +1,1 @@
+"""Variational autoencoders with structured priors, as probabilistic programs in Pyro."""
