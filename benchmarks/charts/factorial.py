@@ -12,7 +12,7 @@ from pyro import poutine
 from torch import Tensor
 
 from priorzoo.benchmarks.charts import pictures
-from priorzoo.benchmarks.charts.curves import HUES, LEGIBLE, OTHERS, divide, new_axes
+from priorzoo.benchmarks.charts.axes import HUES, LEGIBLE, OTHERS, divide, new_axes
 from priorzoo.guides import FactorialCode
 from priorzoo.guides.factorial import FactorialPredictive
 from priorzoo.inference import draw

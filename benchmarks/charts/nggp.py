@@ -1,6 +1,6 @@
 """Charts of clusters whose number is open: how many, how large, and what they say.
 
-As in :mod:`priorzoo.benchmarks.charts.curves`: CPU tensors or rows in, axes out.
+As in :mod:`priorzoo.benchmarks.charts.clusters`: CPU tensors or rows in, axes out.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from torch import Tensor
 
-from priorzoo.benchmarks.charts.curves import HUES, LEGIBLE, OTHERS, new_axes
+from priorzoo.benchmarks.charts.axes import HUES, LEGIBLE, OTHERS, new_axes
 
 CAME, WENT = ("births", "splits"), ("deaths", "merges")
 

@@ -1,19 +1,22 @@
-"""Figures made of small pictures: clusters, components, grids, reconstructions, ways.
+"""Charts made of small pictures: clusters, components, grids, reconstructions, interpolations.
 
 Images are rows ``(N, P)`` of values in [0, 1] (others are clipped), drawn in ``shape``: ``(H, W)``,
-from black to white, or ``(H, W, 3)``. The rest is as in :mod:`priorzoo.benchmarks.charts.curves`.
+from black to white, or ``(H, W, 3)``. ``K`` clusters. The share of a cluster is that of the data
+whose most probable cluster it is, in all charts.
 """
 
 from collections.abc import Sequence
 from math import ceil, prod, sqrt
-from typing import Any
 
+import numpy as np
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
 from torch import Tensor
 
-from priorzoo.benchmarks.charts.curves import LEGIBLE, LETTERS, new_axes, occupancy
+from priorzoo.benchmarks.charts.axes import HUES, LEGIBLE, LETTERS, OTHERS, new_axes
+from priorzoo.benchmarks.charts.clusters import hard_shares
 
+SHARE = "share of the data points whose most probable cluster it is"
 GAP = 0.08  # between tiles; lengths are in tile heights, from the upper left corner
 INCHES = 0.4  # of a tile height on new axes
 
@@ -41,10 +44,11 @@ def draw_clusters(
     step, down = _width(shape) + GAP, 1 + GAP
     start = members * step + 0.5
     end = start - 0.5 if drawn is None else start + drawn.shape[1] * step
-    order, share = occupancy(probabilities)
+    order, share = hard_shares(probabilities)
     used = int((share > 0).sum())
     shown = _fullest(order, share)[:LEGIBLE]
-    ax = _canvas(ax, end, len(shown) * down)
+    reading = f"Percentages: {SHARE}. Good: members look alike, and samples look like members."
+    ax = _canvas(ax, end, len(shown) * down, "Members and samples of each cluster", reading)
     for top, cluster in enumerate(shown):
         for left, member in enumerate(_confident(probabilities, cluster)[:members]):
             _tile(ax, pictures[member], left * step, top * down)
@@ -59,7 +63,7 @@ def draw_clusters(
     ax.set_ylabel("cluster, share")
     if len(order) > LEGIBLE:
         fullest = f"{LEGIBLE} fullest of " if used > LEGIBLE else ""
-        ax.set_title(f"{fullest}{used} clusters in use, room for {len(order)}")
+        ax.set_title(f"{fullest}{used} clusters in use, room for {len(order)}", fontsize="small")
     return ax
 
 
@@ -71,28 +75,29 @@ def _fullest(order: Tensor, share: Tensor) -> list[int]:
 
 
 def draw_components(
-    means: Tensor, weights: Tensor, shape: Sequence[int], ax: Axes | None = None
+    means: Tensor, shares: Tensor, shape: Sequence[int], ax: Axes | None = None
 ) -> Axes:
-    """Decoded means ``(K, P)`` of the components, the heaviest first.
+    """Decoded mean ``(K, P)`` of each component, the fullest cluster first.
 
-    The area of a tile is proportional to its weight ``(K,)``, and the heaviest fills its cell:
-    specks are components that the model has switched off. Of more than 20, those without weight
-    are left out.
+    Below each picture are its share of the data, ``(K,)``, and a bar as wide as the picture for the
+    largest of all. An empty cluster has no picture; of more than 20, empty ones are left out.
     """
     pictures, width = _pictures(means, shape), _width(shape)
-    share = weights / weights.sum()
-    shown = _fullest(weights.argsort(descending=True, stable=True), share)
-    columns = ceil(sqrt(1.6 * len(shown)))
-    across, down = max(width, 0.8) + 2 * GAP, 1.35
-    ax = _canvas(ax, columns * across, ceil(len(shown) / columns) * down, 2 * INCHES)
+    shown = _fullest(shares.argsort(descending=True, stable=True), shares)
+    columns = min(len(shown), ceil(sqrt(2.5 * len(shown))))
+    across, down = max(width, 0.8) + 2 * GAP, 1.5
+    size = columns * across, ceil(len(shown) / columns) * down
+    reading = f"Bars and percentages: {SHARE}."
+    ax = _canvas(ax, *size, "Decoded mean of each component", reading, 2 * INCHES)
     for cell, component in enumerate(shown):
-        middle, top = (cell % columns + 0.5) * across, cell // columns * down
-        side = float((weights[component] / weights.max()).sqrt())
-        if side > 0:
-            left = middle - side * width / 2
-            _tile(ax, pictures[component], left, top + 1 - side, side)
-        text = _name(component, share)
-        ax.text(middle, top + 1.05, text, ha="center", va="top", fontsize="small")
+        left, top = cell % columns * across, cell // columns * down
+        if shares[component] > 0:
+            _tile(ax, pictures[component], left, top)
+        full = float(shares[component] / shares.max())
+        for part, hue in ((1.0, OTHERS), (full, HUES[0])):
+            ax.barh(top + 1 + GAP, part * width, GAP, left, color=hue, linewidth=0)
+        text, middle = _name(component, shares), left + width / 2
+        ax.text(middle, top + 1 + 2 * GAP, text, ha="center", va="top", fontsize="small")
     return ax
 
 
@@ -103,17 +108,26 @@ def draw_grid(
     ax: Axes | None = None,
     rows: Sequence[str] = (),
     heads: Sequence[str] = (),
+    title: str = "",
+    caption: str = "",
 ) -> Axes:
     """Images ``(N, P)``, row by row, with names of rows beside them and heads of columns above."""
     pictures, step = _pictures(images, shape), _width(shape) + GAP
     down = 1 + GAP
-    ax = _canvas(ax, min(columns, len(pictures)) * step, ceil(len(pictures) / columns) * down)
+    size = min(columns, len(pictures)) * step, ceil(len(pictures) / columns) * down
+    ax = _canvas(ax, *size, title, caption)
     for cell, picture in enumerate(pictures):
         _tile(ax, picture, cell % columns * step, cell // columns * down)
     middles = [left * step + _width(shape) / 2 for left in range(len(heads))]
     ax.set_xticks(middles, heads, fontsize="small")
     ax.set_yticks([top * down + 0.5 for top in range(len(rows))], rows, fontsize="small")
     return ax
+
+
+def draw_samples(samples: Tensor, shape: Sequence[int], columns: int = 10) -> Axes:
+    """Samples ``(N, P)`` of a model, row by row."""
+    caption = "Good: every sample looks like data, and together they are as varied."
+    return draw_grid(samples, shape, columns, title="Samples from the model", caption=caption)
 
 
 def draw_reconstructions(
@@ -123,11 +137,13 @@ def draw_reconstructions(
     columns: int = 10,
     ax: Axes | None = None,
 ) -> Axes:
-    """Images ``(N, P)`` in a row, and under each what the model makes of it ``(N, P)``."""
+    """Images ``(N, P)`` in a row, and under each its reconstruction ``(N, P)``."""
     originals, remade = _pictures(images, shape), _pictures(reconstructions, shape)
     step, down = _width(shape) + GAP, 2 + 4 * GAP
     rows = ceil(len(originals) / columns)
-    ax = _canvas(ax, min(columns, len(originals)) * step, rows * down)
+    size = min(columns, len(originals)) * step, rows * down
+    reading = "Details that a reconstruction lacks are not in the latent code."
+    ax = _canvas(ax, *size, "Data and their reconstructions", reading)
     for cell, (original, copy) in enumerate(zip(originals, remade, strict=True)):
         left, top = cell % columns * step, cell // columns * down
         _tile(ax, original, left, top)
@@ -145,7 +161,9 @@ def draw_ways(
     Every picture on the way being one that the data could hold is what to look for.
     """
     pictures, step, down = _pictures(ways, shape), _width(shape) + GAP, 1 + 2 * GAP
-    ax = _canvas(ax, ways.shape[1] * step, len(ways) * down)
+    size = ways.shape[1] * step, len(ways) * down
+    reading = "Each row goes from one data point to another. Good: every picture looks like data."
+    ax = _canvas(ax, *size, "Interpolations", reading)
     for top, way in enumerate(pictures):
         for left, picture in enumerate(way):
             _tile(ax, picture, left * step, top * down)
@@ -154,7 +172,7 @@ def draw_ways(
     return ax
 
 
-def _pictures(images: Tensor, shape: Sequence[int]) -> NDArray[Any]:
+def _pictures(images: Tensor, shape: Sequence[int]) -> NDArray[np.float32]:
     if len(shape) != 2 and (len(shape) != 3 or shape[2] != 3):
         raise ValueError(
             f"Expected a shape (H, W) or (H, W, 3) but got {tuple(shape)}; points and counts have "
@@ -183,18 +201,24 @@ def _name(cluster: int, share: Tensor) -> str:
     return f"{cluster}:  {share[cluster]:.1%}" if share[cluster] > 0 else f"{cluster}:  empty"
 
 
-def _canvas(ax: Axes | None, width: float, height: float, inches: float = INCHES) -> Axes:
+def _canvas(
+    ax: Axes | None,
+    width: float,
+    height: float,
+    title: str,
+    caption: str,
+    inches: float = INCHES,
+) -> Axes:
     """Axes without frame or ticks, whose unit is a tile height; of fitting size when new."""
-    ax = new_axes(width * inches + 1, height * inches + 0.4) if ax is None else ax
+    ax = new_axes(width * inches + 1, height * inches + 0.4, title, caption) if ax is None else ax
     ax.set(xlim=(-GAP, width), ylim=(height, -GAP), aspect="equal", xticks=[], yticks=[])
     ax.tick_params(length=0, top=False, bottom=False, labeltop=True, labelbottom=False)
     ax.spines[:].set_visible(False)
     return ax
 
 
-def _tile(ax: Axes, picture: NDArray[Any], left: float, top: float, side: float = 1.0) -> None:
-    width = side * picture.shape[1] / picture.shape[0]
+def _tile(ax: Axes, picture: NDArray[np.float32], left: float, top: float) -> None:
     limits = ax.axis()
-    extent = (left, left + width, top + side, top)
+    extent = (left, left + picture.shape[1] / picture.shape[0], top + 1, top)
     ax.imshow(picture, cmap="gray", vmin=0, vmax=1, extent=extent)
     ax.axis(limits)

@@ -20,8 +20,8 @@ from matplotlib.patches import Ellipse
 from pyro import poutine
 from torch import Tensor, nn
 
-from priorzoo.benchmarks.charts import curves as figures
-from priorzoo.benchmarks.charts.curves import HUES, draw_terms, new_axes, new_row
+from priorzoo.benchmarks.charts.axes import HUES, new_axes, new_row, save
+from priorzoo.benchmarks.charts.curves import draw_terms
 from priorzoo.benchmarks.recipes.recipe import RECIPES, Recipe
 from priorzoo.benchmarks.runs.course import Course
 from priorzoo.benchmarks.runs.run import Result, open_run, plain, read_data
@@ -231,7 +231,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if settings.watch is not None:
         recipe = replace(RECIPES[settings.watch], every=settings.every, step=settings.step)
         views = watch(recipe, settings.seed)
-        figures.save(draw_regions(views)[0], settings.out / f"{settings.watch}-training.png", DPI)
+        save(draw_regions(views)[0], settings.out / f"{settings.watch}-training.png", DPI)
     if settings.runs:
         _draw_runs(settings.runs, settings.out)
 
@@ -245,9 +245,9 @@ def _draw_runs(folders: Sequence[Path], out: Path) -> None:
             views.append(look(run.model, run.guide, rows.x_test, name))
     histories = {name: run.history for name, run in runs.items()}
     floor = max(floor_of(run.settings) for run in runs.values())
-    figures.save(draw_regions(views)[0], out / "regions.png", DPI)
-    figures.save(draw_floor(histories, floor), out / "floor.png", 90)
-    figures.save(draw_guides(histories)[0], out / "terms.png", 90)
+    save(draw_regions(views)[0], out / "regions.png", DPI)
+    save(draw_floor(histories, floor), out / "floor.png", 90)
+    save(draw_guides(histories)[0], out / "terms.png", 90)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from statistics import mean
 import numpy as np
 from matplotlib.axes import Axes
 
-from priorzoo.benchmarks.charts.curves import new_axes
+from priorzoo.benchmarks.charts.axes import new_axes
 from priorzoo.benchmarks.report.groups import Group, deviation
 from priorzoo.benchmarks.report.tables import ROWS, Row
 

@@ -16,8 +16,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from priorzoo.benchmarks.charts import curves as figures
 from priorzoo.benchmarks.charts import pictures
+from priorzoo.benchmarks.charts.axes import new_row, save
+from priorzoo.benchmarks.charts.planes import POINTS, draw_embedding
 from priorzoo.benchmarks.data.sets import Dataset
 from priorzoo.benchmarks.report import tables
 from priorzoo.benchmarks.runs import run as runs
@@ -190,20 +191,18 @@ def draw_runs(named: dict[str, Run], rows: Dataset, folder: Path, shown: int = 4
     Of codes of more than two dimensions, which have no plane, the two largest components are shown.
     """
     assert rows.y_train is not None
-    x, y = rows.x_test[: figures.POINTS], rows.y_test
-    panels = figures.new_row(len(named))
+    x, y = rows.x_test[:POINTS], rows.y_test
+    panels = new_row(len(named))
     for ax, (name, run) in zip(panels, named.items(), strict=True):
         site = "u" if isinstance(run.model, NonparametricVAE) else "z"
         places = codes(run.model, run.guide, x, site=site)
-        figures.draw_embedding({name: (places, y)}, symbol=site, axes=[ax])
-    figures.save(panels[0], folder / "planes.png")
+        draw_embedding({name: (places, y)}, symbol=site, axes=[ax])
+    save(panels[0], folder / "planes.png")
     ends = rows.x_train[torch.cat(different_pairs(rows.y_train, shown))]
     first, last = torch.arange(2 * shown).chunk(2)
     between = [Interpolation(run, ends).between(first, last) for run in named.values()]
     ways = torch.stack(between, 1).flatten(0, 1)
-    figures.save(
-        pictures.draw_ways(ways, rows.shape, list(named) * shown), folder / "interpolations.png"
-    )
+    save(pictures.draw_ways(ways, rows.shape, list(named) * shown), folder / "interpolations.png")
     return [folder / "planes.png", folder / "interpolations.png"]
 
 

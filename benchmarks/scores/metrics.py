@@ -61,6 +61,18 @@ def hungarian_accuracy(assignments: Tensor, labels: Tensor) -> float:
     return float(table[linear_sum_assignment(table, maximize=True)].sum() / len(labels))
 
 
+def hungarian_match(assignments: Tensor, labels: Tensor, clusters: int) -> dict[int, int]:
+    """The class that each cluster is matched with, one to one, in the order of the classes.
+
+    If clusters exceed classes some clusters are left out, and else some classes may be.
+    """
+    from scipy.optimize import linear_sum_assignment
+
+    table = contingency(assignments, labels, clusters)
+    classes, matched = linear_sum_assignment(table.T.numpy(), maximize=True)
+    return dict(zip(matched.tolist(), labels.unique()[classes].tolist(), strict=True))
+
+
 def hungarian_order(assignments: Tensor, labels: Tensor, clusters: int) -> Tensor:
     """The clusters in the order of the classes they match, for the rows of a confusion matrix.
 
@@ -69,10 +81,8 @@ def hungarian_order(assignments: Tensor, labels: Tensor, clusters: int) -> Tenso
     Returns:
         ``(K,)``, a permutation: ``contingency(...)[order]`` has its large entries on the diagonal.
     """
-    from scipy.optimize import linear_sum_assignment
-
     table = contingency(assignments, labels, clusters)
-    matched = linear_sum_assignment(table.T.numpy(), maximize=True)[1].tolist()
+    matched = list(hungarian_match(assignments, labels, clusters))
     rest = sorted(set(range(clusters)) - set(matched), key=lambda k: _rank(table[k]))
     return torch.tensor(matched + rest)
 

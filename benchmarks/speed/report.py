@@ -7,7 +7,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.ticker import NullLocator
 
-from priorzoo.benchmarks.charts.curves import HUES, new_axes, save
+from priorzoo.benchmarks.charts.axes import HUES, new_axes, save
 
 Row = Mapping[str, Any]
 

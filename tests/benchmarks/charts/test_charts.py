@@ -1,4 +1,4 @@
-"""Figures are read back from the artists they leave on the axes."""
+"""Charts are read back from the artists they leave on the axes."""
 
 from collections.abc import Iterator
 from itertools import pairwise
@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 import torch
 from matplotlib.axes import Axes
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from priorzoo.benchmarks.charts import curves as figures
-from priorzoo.benchmarks.charts import pictures
+from priorzoo.benchmarks.charts import axes as shared
+from priorzoo.benchmarks.charts import clusters as clusterings
+from priorzoo.benchmarks.charts import curves, pictures, planes
 
 SHAPE = (3, 4)
 HISTORY = [
@@ -90,15 +92,17 @@ def test_where_there_is_room_for_many_empty_clusters_are_left_out():
     assert [text.get_text() for text in ax.texts] == ["3:  50.0%", "7:  50.0%"]
 
 
-def test_areas_of_components_are_proportional_to_weights():
-    weights = torch.tensor([0.1, 0.0, 0.6, 0.3])
-    ax = pictures.draw_components(flat(0.1, 0.2, 0.3, 0.4), weights, SHAPE)
+def test_tiles_of_components_are_even_and_bars_show_their_shares():
+    shares = torch.tensor([0.1, 0.0, 0.6, 0.3])
+    ax = pictures.draw_components(flat(0.1, 0.2, 0.3, 0.4), shares, SHAPE)
     assert greys(ax) == [0.3, 0.4, 0.1]
     extents = [tile.get_extent() for tile in ax.images]
-    areas = [(right - left) * (bottom - top) for left, right, bottom, top in extents]
-    assert areas == pytest.approx([4 / 3, 4 / 3 * 0.3 / 0.6, 4 / 3 * 0.1 / 0.6])
-    shares = [text.get_text() for text in ax.texts]
-    assert shares == ["2:  60.0%", "3:  30.0%", "0:  10.0%", "1:  empty"]
+    assert [right - left for left, right, *_ in extents] == pytest.approx(3 * [4 / 3])
+    assert [bottom - top for *_, bottom, top in extents] == pytest.approx(3 * [1])
+    bars = [bar.get_width() for bar in ax.patches[1::2]]
+    assert bars == pytest.approx([4 / 3 * share for share in (1, 1 / 2, 1 / 6, 0)])
+    written = [text.get_text() for text in ax.texts]
+    assert written == ["2:  60.0%", "3:  30.0%", "0:  10.0%", "1:  empty"]
 
 
 @pytest.mark.parametrize("size", [1, 3, 10, 23])
@@ -143,8 +147,8 @@ def test_images_must_fill_the_shape():
 @pytest.mark.parametrize(("size", "code"), [(30, 1), (30, 2), (30, 64), (1, 64), (2, 3), (1, 1)])
 def test_plane_shows_each_code_once(size, code, tmp_path):
     codes, labels = torch.randn(size, code), torch.arange(size) % 4
-    axes = figures.draw_plane(codes, torch.rand(size, 3), labels)
-    figures.save(axes[0], tmp_path / "plane.png")
+    axes = planes.draw_plane(codes, torch.rand(size, 3), labels)
+    shared.save(axes[0], tmp_path / "plane.png")
     assert [ax.get_title() for ax in axes] == ["by class", "by cluster"]
     assert legend(axes[0]) == [str(label) for label in labels.unique().tolist()]
     for ax in axes:
@@ -154,33 +158,95 @@ def test_plane_shows_each_code_once(size, code, tmp_path):
 
 def test_plane_says_the_variance_it_explains():
     codes = torch.randn(50, 4) * torch.tensor([3.0, 2.0, 1.0, 0.5])
-    (ax,) = figures.draw_plane(codes, torch.ones(50, 1))
+    (ax,) = planes.draw_plane(codes, torch.ones(50, 1))
     parts = torch.linalg.eigvalsh(codes.T.cov()).flip(0) / codes.var(0).sum()
     assert ax.get_xlabel() == f"component 1, {parts[0]:.0%} of variance"
     assert ax.get_ylabel() == f"component 2, {parts[1]:.0%} of variance"
 
 
 def test_plane_of_a_collapsed_code_explains_nothing():
-    (ax,) = figures.draw_plane(torch.ones(5, 8), torch.ones(5, 1))
+    (ax,) = planes.draw_plane(torch.ones(5, 8), torch.ones(5, 1))
     assert ax.get_xlabel() == "component 1, 0% of variance"
+
+
+def colours(ax: Axes) -> dict[str, tuple[str, int]]:
+    """Colour and number of corners of the marker of each category that the legend names."""
+    return {
+        points.get_label(): (to_hex(points.get_facecolor()[0]), len(points.get_paths()[0]))
+        for points in ax.collections
+    }
+
+
+def test_a_perfect_match_has_equal_pictures():
+    """Whatever the numbers of the clusters, of which one is empty."""
+    labels = torch.arange(60) % 3
+    q = hard(*([3, 0, 1][k] for k in labels), clusters=4)
+    classes, clusters = planes.draw_plane(torch.randn(60, 2), q, labels)
+    assert legend(classes) == ["0", "1", "2"]
+    assert legend(clusters) == ["3", "0", "1"]
+    assert [*colours(classes).values()] == [*colours(clusters).values()]
+    for left, right in zip(classes.collections, clusters.collections, strict=True):
+        np.testing.assert_array_equal(left.get_offsets(), right.get_offsets())
+
+
+def test_further_clusters_have_the_colour_of_their_most_frequent_class():
+    labels = torch.tensor([5] * 9 + [7] * 4)
+    q = hard(*[2] * 4, *[0] * 3, *[1] * 2, *[3] * 4, clusters=4)
+    classes, clusters = map(colours, planes.draw_plane(torch.randn(13, 2), q, labels))
+    assert clusters["2"] == classes["5"]
+    assert clusters["3"] == classes["7"]
+    assert clusters["0"][0] == clusters["1"][0] == classes["5"][0]
+    assert len({clusters[k] for k in "201"}) == 3
+
+
+def test_fewer_clusters_than_classes_take_the_colours_of_some():
+    labels = torch.tensor([0, 0, 1, 1, 1, 2, 2, 2, 2])
+    q = hard(*[1] * 2, *[0] * 3, *[1] * 4, clusters=2)
+    classes, clusters = map(colours, planes.draw_plane(torch.randn(9, 2), q, labels))
+    assert clusters == {"0": classes["1"], "1": classes["2"]}
+
+
+@pytest.mark.parametrize(("size", "area", "alpha"), [(400, 16, 0.9), (5_000, 6, 0.6)])
+def test_points_are_seen_at_first_sight(size, area, alpha):
+    (ax,) = planes.draw_plane(torch.randn(size, 2), torch.ones(size, 1))
+    (points,) = ax.collections
+    assert points.get_sizes() == pytest.approx([area])
+    assert points.get_alpha() == pytest.approx(alpha)
+
+
+def test_without_clusters_the_plane_shows_classes_or_plain_points():
+    codes, labels = torch.randn(9, 2), torch.arange(9) % 2
+    (ax,) = planes.draw_plane(codes, None, labels)
+    assert ax.get_title() == "by class"
+    (ax,) = planes.draw_plane(codes, None)
+    assert ax.get_title() == ""
+    assert ax.get_legend() is None
+    assert len(ax.collections[0].get_offsets()) == 9
+
+
+def test_numbers_do_not_hide_one_another():
+    """Of two categories in one place the fuller has its number."""
+    codes = torch.tensor([[0.0, 0.0]] * 5 + [[1.0, 1.0]] * 2)
+    (ax,) = planes.draw_plane(codes, None, torch.tensor([0, 0, 1, 1, 1, 2, 2]))
+    assert sorted(text.get_text() for text in ax.texts) == ["1", "2"]
 
 
 def test_plane_draws_the_first_points_and_greys_the_rarest_clusters():
     q = hard(*(i % 25 for i in range(6_000)), clusters=25)
-    (ax,) = figures.draw_plane(torch.randn(6_000, 2), q)
-    assert sum(len(points.get_offsets()) for points in ax.collections) == figures.POINTS
+    (ax,) = planes.draw_plane(torch.randn(6_000, 2), q)
+    assert sum(len(points.get_offsets()) for points in ax.collections) == planes.POINTS
     assert legend(ax) == ["others", *map(str, range(20))]
 
 
 def test_plane_wants_axes_for_each_colouring(ax):
     codes, q = torch.randn(4, 2), torch.rand(4, 2)
-    assert figures.draw_plane(codes, q, axes=[ax]) == [ax]
+    assert planes.draw_plane(codes, q, axes=[ax]) == [ax]
     with pytest.raises(ValueError, match=r"Expected 2 axes \(class, cluster\) but got 1"):
-        figures.draw_plane(codes, q, torch.arange(4), [ax])
+        planes.draw_plane(codes, q, torch.arange(4), [ax])
 
 
 def test_terms_are_the_rows(ax):
-    assert figures.draw_terms(HISTORY, ax) is ax
+    assert curves.draw_terms(HISTORY, ax) is ax
     above, below = ax.get_figure().axes
     elbo, elbo_valid, _, reconstruction_valid = (line.get_xydata().tolist() for line in above.lines)
     assert elbo == [[0, 500], [90, 120], [99, 110]]
@@ -194,36 +260,59 @@ def test_terms_are_the_rows(ax):
 
 
 def test_splits_share_a_colour_and_differ_in_dashes():
-    solid, dashed, *_ = figures.draw_terms(HISTORY).lines
+    solid, dashed, *_ = curves.draw_terms(HISTORY).lines
     assert solid.get_color() == dashed.get_color()
     assert (solid.get_linestyle(), dashed.get_linestyle()) == ("-", "--")
 
 
 def test_the_first_fall_does_not_flatten_the_rest():
-    low, high = figures.draw_terms(HISTORY).get_ylim()
+    """It leaves the axes at the top, where its highest value is written."""
+    ax = curves.draw_terms(HISTORY)
+    low, high = ax.get_ylim()
     assert low < 90
     assert 125 < high < 130
+    assert [text.get_text() for text in ax.texts] == [r"$\uparrow$ 500 at step 0"]
+
+
+def test_terms_that_stay_in_the_axes_are_written_nowhere():
+    rows = [row | {"step": row["step"] + 20} for row in HISTORY]
+    ax = curves.draw_terms(rows)
+    assert ax.get_ylim()[1] > 500
+    assert len(ax.texts) == 0
+
+
+def test_stages_end_at_marks_with_their_names():
+    staged = [row | {"stage": "autoencoder"} for row in HISTORY]
+    staged += [{"step": 99, "split": "begin", "stage": "mixture"}]
+    ax = curves.draw_terms([*staged, *(row | {"step": row["step"] + 100} for row in HISTORY)])
+    above, below = ax.get_figure().axes
+    for each in (above, below):
+        assert list(each.lines[-1].get_xdata()) == [99, 99]
+    (top,) = above.child_axes
+    assert ticks(top.xaxis) == ["end of autoencoder and mixture"]
+    assert list(top.get_xticks()) == [99]
+    assert curves.draw_terms(HISTORY).child_axes == []
 
 
 @pytest.mark.parametrize("elbo", [-1.0, float("nan")])
 def test_terms_of_a_single_row_without_kl(elbo, tmp_path):
     rows = [{"step": 0, "split": "train", "elbo": elbo, "reconstruction": elbo}]
-    ax = figures.draw_terms(rows)
-    figures.save(ax, tmp_path / "terms.png")
+    ax = curves.draw_terms(rows)
+    shared.save(ax, tmp_path / "terms.png")
     assert ax.get_figure().axes == [ax]
     assert legend(ax) == ["$-$ELBO", "$-$reconstruction", "train"]
 
 
 def test_terms_want_rows_and_a_place_to_split():
     with pytest.raises(ValueError, match="at least one row"):
-        figures.draw_terms([])
+        curves.draw_terms([])
     with pytest.raises(ValueError, match="axes made by subplots"):
-        figures.draw_terms(HISTORY, Figure().add_axes((0, 0, 1, 1)))
+        curves.draw_terms(HISTORY, Figure().add_axes((0, 0, 1, 1)))
 
 
 def test_usage_shows_hard_and_soft_shares(ax):
     q = torch.tensor([[0.6, 0.4, 0.0], [0.2, 0.8, 0.0], [0.1, 0.9, 0.0], [0.2, 0.5, 0.3]])
-    assert figures.draw_usage(q, ax) is ax
+    assert clusterings.draw_usage(q, ax) is ax
     assert [bar.get_height() for bar in ax.patches] == [0.75, 0.25, 0.0]
     assert ticks(ax.xaxis) == ["1", "0", "2"]
     dots, even = ax.lines
@@ -234,7 +323,7 @@ def test_usage_shows_hard_and_soft_shares(ax):
 
 @pytest.mark.parametrize("clusters", [1, 100])
 def test_usage_has_a_bar_for_each_cluster(clusters):
-    ax = figures.draw_usage(torch.rand(1, clusters))
+    ax = clusterings.draw_usage(torch.rand(1, clusters))
     assert len(ax.patches) == clusters
     assert len(ticks(ax.xaxis)) == (1 if clusters == 1 else 0)
 
@@ -242,7 +331,7 @@ def test_usage_has_a_bar_for_each_cluster(clusters):
 def test_confusion_counts_by_hand(ax):
     labels = torch.tensor([0, 0, 0, 2, 2, 2, 2])
     assignments = torch.tensor([3, 3, 1, 0, 0, 0, 1])
-    assert figures.draw_confusion(assignments, labels, 4, ["cat", "cow", "dog"], ax) is ax
+    assert clusterings.draw_confusion(assignments, labels, 4, ["cat", "cow", "dog"], ax) is ax
     assert ticks(ax.yaxis) == ["cat", "dog"]
     assert ticks(ax.xaxis) == ["3", "0", "1", "2"]
     counts = {text.get_position(): text.get_text() for text in ax.texts}
@@ -251,11 +340,20 @@ def test_confusion_counts_by_hand(ax):
     np.testing.assert_allclose(ax.images[0].get_array(), shares, rtol=1e-6)
 
 
-@pytest.mark.parametrize(("clusters", "printed"), [(1, 1), (20, 1), (21, 0)])
+@pytest.mark.parametrize(("clusters", "printed"), [(1, 1), (20, 20), (21, 0)])
 def test_counts_are_printed_where_they_fit(clusters, printed):
-    ax = figures.draw_confusion(torch.tensor([0]), torch.tensor([0]), clusters)
+    each = torch.arange(clusters)
+    ax = clusterings.draw_confusion(each, torch.zeros_like(each), clusters)
     assert ax.images[0].get_array().shape == (1, clusters)
     assert len(ax.texts) == printed
+
+
+def test_empty_clusters_leave_the_confusion_where_there_is_room_for_many():
+    ax = clusterings.draw_confusion(torch.tensor([30, 7]), torch.tensor([0, 1]), 40)
+    assert ticks(ax.xaxis) == ["30", "7"]
+    assert ax.get_xlabel() == "cluster; of 40, the others are empty"
+    ax = clusterings.draw_confusion(torch.tensor([3]), torch.tensor([0]), 20)
+    assert ax.images[0].get_array().shape == (1, 20)
 
 
 def test_pictures_use_the_axes_they_are_given(ax):
@@ -270,8 +368,8 @@ def test_pictures_use_the_axes_they_are_given(ax):
 def test_saving_twice_gives_the_same_bytes(ax, tmp_path):
     pictures.draw_grid(torch.rand(2, 12), SHAPE, ax=ax)
     first, second = tmp_path / "new" / "folder" / "a.png", tmp_path / "b.png"
-    figures.save(ax, first)
-    figures.save(ax.get_figure(), str(second))
+    shared.save(ax, first)
+    shared.save(ax.get_figure(), str(second))
     assert first.read_bytes() == second.read_bytes()
     assert b"Software" not in first.read_bytes()
 
@@ -279,7 +377,7 @@ def test_saving_twice_gives_the_same_bytes(ax, tmp_path):
 def test_factors_are_priced_beside_the_kls(ax):
     """So that the lower axes add up to the distance of the curves above."""
     rows = [row | {"log p(coupling)": -3.0} for row in HISTORY[:2]]
-    _, below = figures.draw_terms(rows, ax).get_figure().axes
+    _, below = curves.draw_terms(rows, ax).get_figure().axes
     assert legend(below) == ["KL[z]", "$-$log p(coupling)"]
     assert below.lines[2].get_xydata().tolist() == [[0, 3], [90, 3]]
 
@@ -287,8 +385,8 @@ def test_factors_are_priced_beside_the_kls(ax):
 def test_embedding_has_a_panel_for_each_name(tmp_path):
     """With classes where known; ways lie over every panel, with a letter where they start."""
     u, labels, ways = torch.randn(30, 2), torch.arange(30) % 3, torch.randn(2, 5, 2)
-    axes = figures.draw_embedding({"known": (u, labels), "unknown": (u, None)}, ways)
-    figures.save(axes[0], tmp_path / "embedding.png")
+    axes = planes.draw_embedding({"known": (u, labels), "unknown": (u, None)}, ways)
+    shared.save(axes[0], tmp_path / "embedding.png")
     assert [ax.get_title() for ax in axes] == ["known", "unknown"]
     assert [len(ax.collections) for ax in axes] == [3, 1]
     assert [len(part.get_offsets()) for part in axes[0].collections] == [10, 10, 10]
@@ -308,3 +406,38 @@ def test_ways_lie_in_rows_with_their_names():
     tops = [tile.get_extent()[3] for tile in ax.images]
     assert tops[0] == tops[2] < tops[3] == tops[5]
     assert ticks(pictures.draw_ways(ways, SHAPE, ["u", "z"]).yaxis) == ["u", "z"]
+
+
+def test_charts_say_what_they_show_and_how_to_read_it(tmp_path):
+    """In figures of their own; axes that are given stay as they are."""
+    x, q = torch.rand(4, 12), hard(0, 1, 1, 0, clusters=2)
+    given = Figure().subplots(1, 2)
+    charts = [
+        planes.draw_plane(x, q, torch.arange(4))[0],
+        planes.draw_embedding({"data": (x, None)})[0],
+        curves.draw_terms(HISTORY),
+        clusterings.draw_usage(q),
+        clusterings.draw_confusion(q.argmax(-1), torch.arange(4), 2),
+        pictures.draw_clusters(x, q, None, SHAPE),
+        pictures.draw_components(x, torch.ones(4), SHAPE),
+        pictures.draw_samples(x, SHAPE),
+        pictures.draw_reconstructions(x, x, SHAPE),
+        pictures.draw_ways(x[None], SHAPE),
+    ]
+    for ax in charts:
+        figure = ax.get_figure()
+        title = figure.get_suptitle()
+        assert title
+        assert figure.get_supxlabel().endswith(".")
+        shared.save(ax, tmp_path / "chart.png", run="digits-gmvae, seed 1")
+        assert " ".join(figure.get_suptitle().split()) == f"{title}: digits-gmvae, seed 1"
+    planes.draw_plane(x, q, torch.arange(4), list(given))
+    assert given[0].get_figure().get_suptitle() == given[0].get_figure().get_supxlabel() == ""
+
+
+def test_titles_and_captions_leave_the_size_of_what_is_drawn():
+    plain, told = shared.new_figure(5, 3), shared.new_figure(5, 3, "Title", 30 * "caption ")
+    assert list(plain.get_size_inches()) == [5, 3]
+    assert told.get_figwidth() == 5
+    assert told.get_figheight() > 3.6
+    assert max(map(len, told.get_supxlabel().splitlines())) <= 80

@@ -1,0 +1,107 @@
+"""What all charts share: colours, new figures with title and caption, legends, and saving.
+
+A figure that a chart makes for itself has a title that says what it shows, and a caption below that
+says how to read it; axes that a caller hands over stay as they are. No figure is held by pyplot.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from string import ascii_uppercase
+from textwrap import fill
+
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.legend import Legend
+from matplotlib.patheffects import withStroke
+
+# The muted scheme of Tol, "Colour Schemes", 2021, made for the colour-blind; black is its tenth.
+HUES = ["#332288", "#cc6677", "#117733", "#88ccee", "#ddcc77"]
+HUES += ["#882255", "#44aa99", "#999933", "#aa4499", "#000000"]
+OTHERS = "#dddddd"
+LEGIBLE = 20  # categories that colours, counts or rows can tell apart
+OUTLINE = [withStroke(linewidth=2, foreground="white")]
+LETTERS = ascii_uppercase
+NARROWEST = 4.0  # inches that a title and a caption take, however narrow the figure
+
+
+def new_figure(width: float, height: float, title: str = "", caption: str = "") -> Figure:
+    """A figure of that size in inches, and of what title and caption need beside."""
+    room = max(width, NARROWEST)
+    below = fill(caption, int(16 * room))
+    heads = 0.3 * bool(title) + 0.17 * len(below.splitlines())
+    figure = Figure(figsize=(width, height + heads), layout="constrained")
+    if title:
+        _entitle(figure, title)
+    if caption:
+        figure.supxlabel(below, x=0.01, ha="left", fontsize="small", color="#444444")
+    return figure
+
+
+def new_axes(width: float, height: float, title: str = "", caption: str = "") -> Axes:
+    """Axes of a new figure of that size in inches."""
+    return new_figure(width, height, title, caption).add_subplot()
+
+
+def new_row(panels: int, title: str = "", caption: str = "") -> list[Axes]:
+    """Axes side by side in a new figure."""
+    figure = new_figure(4.2 * panels, 3.6, title, caption)
+    return list(figure.subplots(1, panels, squeeze=False)[0])
+
+
+def _entitle(figure: Figure, title: str) -> None:
+    letters = int(11 * max(figure.get_figwidth(), NARROWEST))
+    words = fill(title, letters, break_on_hyphens=False)
+    figure.suptitle(words, x=0.01, ha="left", fontsize="medium", weight="bold")
+
+
+def save(drawn: Axes | Figure, path: str | Path, dpi: int = 150, run: str = "") -> None:
+    """Writes the whole figure, cut to what is drawn, as a PNG that depends on nothing else.
+
+    A ``run``, such as "gmvae, seed 0", is added to the title.
+    """
+    figure = drawn.get_figure(root=True)
+    assert figure is not None
+    if run:
+        _entitle(figure, ": ".join(filter(None, [figure.get_suptitle(), run])))
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, format="png", dpi=dpi, bbox_inches="tight", metadata={"Software": None})
+
+
+def divide(
+    ax: Axes,
+    rows: int,
+    columns: int = 1,
+    height_ratios: Sequence[float] | None = None,
+    hspace: float | None = None,
+) -> list[Axes]:
+    """Gives the place of ``ax`` to a grid of axes with its abscissa, of which it is the first.
+
+    Raises:
+        ValueError: for axes that were not made by ``subplots``.
+    """
+    place = ax.get_subplotspec()
+    if place is None:
+        raise ValueError("Expected axes made by subplots; these have no place that can be split.")
+    inside = place.subgridspec(rows, columns, height_ratios=height_ratios, hspace=hspace)
+    ax.set_subplotspec(inside[0])
+    figure = ax.get_figure()
+    assert figure is not None
+    return [ax, *(figure.add_subplot(inside[i], sharex=ax) for i in range(1, rows * columns))]
+
+
+def legend_beside(
+    ax: Axes, handles: Sequence[Artist] | None = None, title: str | None = None
+) -> Legend:
+    """Legend on the right of the axes, where it hides nothing."""
+    handles = ax.get_legend_handles_labels()[0] if handles is None else handles
+    columns = 1 + (len(handles) > LEGIBLE // 2)
+    return ax.legend(
+        handles=handles,
+        title=title,
+        loc="center left",
+        bbox_to_anchor=(1, 0.5),
+        ncols=columns,
+        frameon=False,
+        fontsize="small",
+    )

@@ -1,0 +1,111 @@
+"""How data fall into clusters: CPU tensors in, matplotlib axes out. ``N`` data, ``K`` clusters."""
+
+from collections.abc import Sequence
+
+from matplotlib.axes import Axes
+from matplotlib.ticker import PercentFormatter
+from torch import Tensor
+
+from priorzoo.benchmarks.charts.axes import HUES, LEGIBLE, new_axes
+from priorzoo.benchmarks.scores.metrics import contingency, hungarian_order
+
+
+def hard_shares(probabilities: Tensor) -> tuple[Tensor, Tensor]:
+    """Clusters ``(K,)`` by decreasing share of hard assignments, and the share of each cluster."""
+    _, clusters = probabilities.shape
+    share = probabilities.argmax(-1).bincount(minlength=clusters) / len(probabilities)
+    return share.argsort(descending=True, stable=True), share
+
+
+def draw_usage(probabilities: Tensor, ax: Axes | None = None) -> Axes:
+    """Share of the data in each cluster, from the fullest to the emptiest.
+
+    Bars count hard assignments and dots average ``q(y)``: a dot far above its bar is a cluster
+    that many data consider and few choose. The line is 1/K, an even use.
+    """
+    order, share = hard_shares(probabilities)
+    clusters = len(order)
+    if ax is None:
+        reading = (
+            "A dot far above its bar: data points give the cluster some probability, but rarely "
+            "the largest."
+        )
+        ax = new_axes(
+            min(8.0, 4 + 0.15 * clusters), 3, "Share of the data in each cluster", reading
+        )
+    ranks = range(clusters)
+    soft = probabilities.mean(0)[order].tolist()
+    bars = ax.bar(ranks, share[order].tolist(), color=HUES[3], label="hard share")
+    dots = ax.plot(ranks, soft, "o", color=HUES[0], markersize=3.5, label="soft share, mean $q(y)$")
+    even = ax.axhline(1 / clusters, color=HUES[5], linestyle="--", linewidth=1, label="$1/K$")
+    few = clusters <= 2 * LEGIBLE
+    ax.set_xticks(ranks if few else [], order.tolist() if few else [], fontsize="small")
+    used = int((share > 0).sum())
+    ax.set(xlabel=f"clusters by hard share, {used} of {clusters} used", ylabel="share of data")
+    ax.yaxis.set_major_formatter(lambda share, _: f"{100 * share:g}%")
+    ax.margins(x=0.02)
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.legend(
+        handles=[bars, *dots, even],
+        loc="lower center",
+        bbox_to_anchor=(0.5, 1),
+        ncols=3,
+        frameon=False,
+        fontsize="small",
+    )
+    return ax
+
+
+def draw_confusion(
+    assignments: Tensor,
+    labels: Tensor,
+    clusters: int,
+    names: Sequence[str] | None = None,
+    ax: Axes | None = None,
+) -> Axes:
+    """Counts of each class (row) in each cluster (column), coloured by the share of the class.
+
+    Clusters matched one-to-one with classes come first and make the diagonal; the others follow, by
+    their majority class. Of more than 20 clusters, those without data are left out. One dark cell
+    in a row is a class kept whole, two are a class split; two dark cells in a column are classes
+    merged.
+
+    Args:
+        assignments, labels: ``(N,)``.
+        clusters: their number K.
+        names: the words for classes, ``names[label]``.
+        ax: to draw on.
+    """
+    order = hungarian_order(assignments, labels, clusters)
+    counts = contingency(assignments, labels, clusters).T[:, order]
+    if clusters > LEGIBLE:
+        used = counts.any(0)
+        order, counts = order[used], counts[:, used]
+    shares = counts / counts.sum(1, keepdim=True)
+    if ax is None:
+        width, height = min(9.0, 2.4 + 0.4 * len(order)), min(9.0, 1.2 + 0.36 * len(counts))
+        reading = (
+            "Counts of data points. Two dark cells in a row: the class is split. Two in a column: "
+            "the cluster merges classes."
+        )
+        ax = new_axes(width, height, "Classes and the clusters they fall into", reading)
+    image = ax.imshow(shares.numpy(), cmap="Blues", vmin=0, vmax=1, aspect="auto")
+    classes = labels.unique().tolist()
+    ax.set_yticks(range(len(classes)), [str(k) if names is None else names[k] for k in classes])
+    few = len(order) <= LEGIBLE
+    ax.set_xticks(range(len(order)) if few else [], order.tolist() if few else [])
+    empty = "" if len(order) == clusters else f"; of {clusters}, the others are empty"
+    ax.set(xlabel=f"{'cluster' if few else f'{len(order)} clusters'}{empty}", ylabel="class")
+    if few:
+        _print_counts(ax, counts, shares)
+    figure = ax.get_figure()
+    assert figure is not None
+    figure.colorbar(image, ax=ax, format=PercentFormatter(1), label="share of the class")
+    return ax
+
+
+def _print_counts(ax: Axes, counts: Tensor, shares: Tensor) -> None:
+    for row, column in counts.nonzero().tolist():
+        colour = "white" if shares[row, column] > 0.6 else "black"
+        text = str(int(counts[row, column]))
+        ax.text(column, row, text, color=colour, ha="center", va="center", fontsize=7)
