@@ -19,11 +19,11 @@ from priorzoo.benchmarks.grid import clusterings as baselines
 from priorzoo.benchmarks.grid.clusterings import BASELINES, Baseline
 from priorzoo.benchmarks.papers.paper import Budget
 from priorzoo.benchmarks.recipes.recipe import RECIPES, Recipe, Stage
+from priorzoo.benchmarks.rows.files import FORMAT, read_value
 from priorzoo.benchmarks.runs import run as runs
 from priorzoo.benchmarks.scores import embedding
 from priorzoo.cli.options import PROSE, add_recipe, new_parser, parse, read_recipe
 
-FORMAT = 1  # of a row
 SHOWN = (
     "clusters",
     "components",
@@ -96,7 +96,7 @@ class Cell:
             "format": FORMAT,
             "cell": self.key,
             "budget": self.budget,
-            "changes": dict(self.changes),
+            "changes": {name: read_value(text) for name, text in self.changes.items()},
         }
 
     def resolved(self) -> Recipe:
@@ -176,7 +176,7 @@ def trained(row: Row) -> Row:
     """A row of ``priorzoo train`` as one of a grid, its changes read from its command.
 
     >>> trained({"recipe": "m2", "seed": 0, "command": "priorzoo train m2 --steps 9"})["changes"]
-    {'steps': '9'}
+    {'steps': 9}
     """
     changes: dict[str, str] = {}
     words = shlex.split(row["command"])[3:]

@@ -4,7 +4,7 @@ import json
 import os
 import threading
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from multiprocessing import connection, get_context, parent_process
 from multiprocessing.context import SpawnProcess
@@ -14,10 +14,11 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from priorzoo.benchmarks.grid.cells import FORMAT, Cell, Row, work
+from priorzoo.benchmarks.grid.cells import Cell, work
+from priorzoo.benchmarks.rows.files import FAILURES, Row, append_row, read_rows
 from priorzoo.inference.saving import replace_file
 
-ROWS, FAILURES = "rows.jsonl", "failures.jsonl"
+ROWS = "rows.jsonl"
 
 
 def run_grid(
@@ -59,10 +60,10 @@ def run_grid(
         for cell, row, error in _finished(left, out, jobs, root, device):
             if row is None:
                 failed += 1
-                append(out / FAILURES, _failure(cell, error))
+                append_row(_failure(cell, error), out / FAILURES)
                 bar.write(f"{cell.name}: {error.splitlines()[-1]}")
             else:
-                append(out / ROWS, row)
+                append_row(row, out / ROWS)
             bar.set_postfix_str(cell.name)
             bar.update()
     return len(left), failed
@@ -79,10 +80,10 @@ def check_folder(cells: Sequence[Cell], out: Path) -> None:
             f"Expected a new folder or one of a grid but {out} holds something else; choose "
             "another --out."
         )
-    wanted = {(cell.recipe, tuple(sorted(cell.changes.items()))): cell for cell in cells}
     for row in rows_of(out):
-        cell = wanted.get((row["recipe"], tuple(sorted(row["changes"].items()))))
-        if row["budget"] != cells[0].budget or (cell is not None and cell.key != row["cell"]):
+        alike = (cell for cell in cells if cell.recipe == row["recipe"])
+        keys = {cell.key for cell in alike if cell.origin()["changes"] == row["changes"]}
+        if row["budget"] != cells[0].budget or (keys and row["cell"] not in keys):
             raise ValueError(
                 f"Expected rows of the same settings but {out / ROWS} has {row['recipe']} with "
                 f"budget {row['budget']}, {row['steps']} steps and other settings; choose another "
@@ -97,22 +98,7 @@ def rows_of(out: Path) -> list[Row]:
         ValueError: for rows of another format.
     """
     path = out / ROWS
-    if not path.is_file():
-        return []
-    rows = []
-    for number, line in enumerate(_lines(path), 1):
-        try:
-            row = json.loads(line)
-            version = row["format"]
-        except (ValueError, KeyError, TypeError):
-            version = None
-        if version != FORMAT:
-            raise ValueError(
-                f"Expected rows of format {FORMAT} but got {version} in {path}, line {number}; "
-                "make them again with this version, in another --out."
-            )
-        rows.append(row)
-    return rows
+    return read_rows(path, torn=True) if path.is_file() else []
 
 
 def mend(path: Path) -> None:
@@ -124,29 +110,14 @@ def mend(path: Path) -> None:
         path.touch()
 
 
-def append(path: Path, row: Mapping[str, Any]) -> None:
-    """Add a row in a single write that has reached the disk on return."""
-    line = f"{json.dumps(row)}\n".encode()
-    file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-    try:
-        written = os.write(file, line)
-        assert written == len(line)
-        os.fsync(file)
-    finally:
-        os.close(file)
-
-
 def _lines(path: Path) -> list[bytes]:
     return [line for line in path.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")]
 
 
 def _failure(cell: Cell, error: str) -> Row:
     return {
-        "format": FORMAT,
-        "cell": cell.key,
-        "budget": cell.budget,
+        **cell.origin(),
         "recipe": cell.recipe,
-        "changes": dict(cell.changes),
         "seed": cell.seed,
         "command": cell.command,
         "error": error,

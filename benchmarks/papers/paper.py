@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
+from priorzoo.benchmarks.rows.files import read_value
+
 Budget = Literal["quick", "standard", "paper"]
 BUDGETS: tuple[Budget, ...] = get_args(Budget)
 HOW = {"precision", "step", "steps", "epochs", "every", "curve"}  # a recipe is run, not what it is
@@ -75,7 +77,8 @@ class Line:
     def fits(self, row: Mapping[str, Any]) -> bool:
         """Whether a row is of this line, however long and in whatever precision it was trained."""
         changes = {name: value for name, value in row["changes"].items() if name not in HOW}
-        return row["recipe"] == self.recipe and changes == self.changes
+        own = {name: read_value(text) for name, text in self.changes.items()}
+        return row["recipe"] == self.recipe and changes == own
 
 
 @dataclass(frozen=True)

@@ -9,15 +9,15 @@ from matplotlib.axes import Axes
 
 from priorzoo.benchmarks.charts.axes import new_axes
 from priorzoo.benchmarks.report.groups import Group, deviation
-from priorzoo.benchmarks.report.tables import ROWS, Row
+from priorzoo.benchmarks.rows.files import RESULTS, Row
 
-REFERENCE = ROWS / "reference" / "shu.csv"
+REFERENCE = RESULTS / "reference" / "shu.csv"
 # The model in Shu's logs for a recipe and, if changed, its K.
-LOGGED: Mapping[tuple[str, str | None], str] = {
+LOGGED: Mapping[tuple[str, int | None], str] = {
     ("m2", None): "m2",
     ("modified-m2", None): "modified_m2_method=relu",
     ("gmvae", None): "gmvae",
-    ("gmvae", "16"): "gmvae_k=16",
+    ("gmvae", 16): "gmvae_k=16",
 }
 Points = Sequence[tuple[float, float]]
 # The hues of the figures but for the lightest two, which would be lost where a dark page inverts

@@ -7,7 +7,7 @@ from statistics import mean, stdev
 from typing import Any
 
 from priorzoo.benchmarks.papers.paper import BUDGETS, Line, Measure, Paper
-from priorzoo.benchmarks.report.tables import Row
+from priorzoo.benchmarks.rows.files import Row
 
 OTHER = "other settings"
 SHOWN = (  # of runs that no paper names, where a row has it

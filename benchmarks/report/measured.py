@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from priorzoo.benchmarks.report.paper_tables import NONE, Cell, Table
-from priorzoo.benchmarks.report.tables import Row
+from priorzoo.benchmarks.rows.files import Row
 from priorzoo.benchmarks.speed.report import speed_table
 
 GRADIENT = {"gradient": "exact gradient", "estimate": "estimate", "variance": "variance"}

@@ -10,9 +10,9 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from priorzoo.benchmarks.papers.paper import BUDGETS, Paper
-from priorzoo.benchmarks.report import rows as report_rows
 from priorzoo.benchmarks.report.paper_tables import Cell
 from priorzoo.benchmarks.report.sections import Section, count_verdicts, of_measurements, of_papers
+from priorzoo.benchmarks.rows.files import Found, read_folder
 
 
 def write_report(folder: Path, out: Path, papers: Sequence[Paper] = ()) -> Path:
@@ -26,9 +26,9 @@ def write_report(folder: Path, out: Path, papers: Sequence[Paper] = ()) -> Path:
         papers: whose tables to make; runs of other recipes come last.
 
     Raises:
-        ValueError: for rows that cannot be read, see :func:`report_rows.read`; nothing is written.
+        ValueError: for rows that cannot be read, see :func:`read_folder`; nothing is written.
     """
-    found = report_rows.read(folder)
+    found = read_folder(folder)
     sections = [*of_papers(papers, found.results), *of_measurements(found)]
     files = {"index.html": _page(sections, found), "tables.md": _markdown(sections)}
     files |= {f"{section.key}.csv": _csv(section) for section in sections if section.records}
@@ -38,7 +38,7 @@ def write_report(folder: Path, out: Path, papers: Sequence[Paper] = ()) -> Path:
     return out / "index.html"
 
 
-def _page(sections: Sequence[Section], found: report_rows.Found) -> str:
+def _page(sections: Sequence[Section], found: Found) -> str:
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -52,7 +52,7 @@ def _page(sections: Sequence[Section], found: report_rows.Found) -> str:
     return environment.get_template("report.html").render(sections=sections, facts=known)
 
 
-def _facts(found: report_rows.Found) -> dict[str, str]:
+def _facts(found: Found) -> dict[str, str]:
     rows = [*found.results, *found.speed, *found.gradients]
     counts = Counter(row["budget"] for row in found.results)
     versions = {f"{name} {text}" for row in rows for name, text in row.get("versions", {}).items()}

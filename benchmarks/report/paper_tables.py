@@ -8,7 +8,8 @@ from typing import Any
 
 from priorzoo.benchmarks.papers.paper import Measure
 from priorzoo.benchmarks.report.groups import Group, deviation, rank
-from priorzoo.benchmarks.report.tables import Row, spread
+from priorzoo.benchmarks.report.tables import spread
+from priorzoo.benchmarks.rows.files import Row
 
 NONE = "–"
 

@@ -18,10 +18,9 @@ from priorzoo.benchmarks.charts.factorial import draw_sweep
 from priorzoo.benchmarks.papers.paper import Paper
 from priorzoo.benchmarks.report import charts as draw
 from priorzoo.benchmarks.report import measured
-from priorzoo.benchmarks.report import rows as report_rows
 from priorzoo.benchmarks.report.groups import Group, group_rows
 from priorzoo.benchmarks.report.paper_tables import Cell, Table, paper_records, paper_table
-from priorzoo.benchmarks.report.tables import Row
+from priorzoo.benchmarks.rows.files import Found, Row
 from priorzoo.benchmarks.speed import report as speed_report
 
 VERDICTS = ("met", "short", "not comparable")
@@ -153,7 +152,7 @@ def _named(group: Group) -> str:
     return f"{group.line.title}{f', {budget}' if budget else ''}, {group.steps:,} steps"
 
 
-def of_measurements(found: report_rows.Found) -> Iterator[Section]:
+def of_measurements(found: Found) -> Iterator[Section]:
     """Sections of what is no result of training."""
     if found.speed:
         yield _speed(found.speed)

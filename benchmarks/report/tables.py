@@ -1,17 +1,13 @@
 """Tables of result rows: ``python -m priorzoo.benchmarks.report.tables`` writes the README's."""
 
-import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import mean, stdev
-from typing import Any
 
+from priorzoo.benchmarks.rows.files import RESULTS, Row, read_rows
 from priorzoo.benchmarks.speed.report import summary
 
-Row = Mapping[str, Any]
-
-ROWS = Path(__file__).parents[1] / "results"
 FACTOR_HEAD = (
     "| command | steps | seeds | labels | assignment of test rows | regression on the same labels "
     "| regression on all | agreement on drawn rows |\n|---|---|---|---|---|---|---|---|\n"
@@ -26,30 +22,6 @@ K_MEANS_HEAD = (
     "| command | steps | seeds | used K | -ELBO, nats | majority accuracy | best-example accuracy "
     "| NMI | k-means, as many clusters |\n|---|---|---|---|---|---|---|---|---|\n"
 )
-
-
-def append_row(row: Row, path: Path) -> None:
-    """Add one row to a file of rows, in a single write."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as file:
-        file.write(json.dumps(row) + "\n")
-
-
-def read_rows(folder: Path = ROWS, kind: str | None = None) -> list[Row]:
-    """The rows of the ``.jsonl`` files of a folder, in the order of their names.
-
-    Args:
-        folder: where.
-        kind: of rows, such as ``speed``; None for results of training, which name none.
-    """
-    files = sorted(folder.glob("*.jsonl"))
-    rows = [json.loads(line) for file in files for line in file.read_text().splitlines()]
-    return [row for row in rows if row.get("kind") == kind]
-
-
-def k_means_rows() -> list[Row]:
-    """Committed results of models that stand beside k-means, and those of k-means."""
-    return [row for folder in ("clusters", "sticks") for row in read_rows(ROWS / folder)]
 
 
 def clustering_table(rows: Iterable[Row]) -> str:
@@ -250,10 +222,15 @@ def _plane(planes: Sequence[Mapping[str, float]]) -> list[str]:
     return [spread([plane[name] for plane in planes], 3) for name in names]
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Write the tables of the README."""
     write_readme(
         Path(__file__).parents[2] / "README.md",
-        read_rows(),
-        read_rows(kind="speed"),
-        k_means_rows(),
+        [row for row in read_rows(RESULTS) if row.get("kind") is None],
+        [row for row in read_rows(RESULTS) if row.get("kind") == "speed"],
+        [row for name in ("clusters", "sticks") for row in read_rows(RESULTS / name)],
     )
+
+
+if __name__ == "__main__":
+    main()

@@ -20,7 +20,7 @@ from priorzoo.benchmarks.charts import pictures
 from priorzoo.benchmarks.charts.axes import new_row, save
 from priorzoo.benchmarks.charts.planes import POINTS, draw_embedding
 from priorzoo.benchmarks.data.sets import Dataset
-from priorzoo.benchmarks.report import tables
+from priorzoo.benchmarks.rows.files import append_row
 from priorzoo.benchmarks.runs import run as runs
 from priorzoo.benchmarks.runs.run import Run
 from priorzoo.inference import Memory, Stream, codes, draw
@@ -241,7 +241,7 @@ def _run(settings: argparse.Namespace) -> None:
         found = score(run, rows, judge) | more
         print(run.folder, {k: round(v, 4) if isinstance(v, float) else v for k, v in found.items()})
         if settings.rows is not None:
-            tables.append_row(run.result | {"embedding": found}, settings.rows)
+            append_row(run.result | {"embedding": found}, settings.rows)
     if settings.figures is not None:
         for path in draw_runs(opened, rows, settings.figures):
             print(path)

@@ -15,9 +15,8 @@ from typing import Any
 import torch
 
 from priorzoo.benchmarks.data import sets as data
-from priorzoo.benchmarks.grid.cells import FORMAT
 from priorzoo.benchmarks.recipes.recipe import RECIPES, Recipe, part
-from priorzoo.benchmarks.report.tables import append_row
+from priorzoo.benchmarks.rows.files import append_row
 from priorzoo.benchmarks.runs import run as runs
 from priorzoo.benchmarks.runs.course import Course
 from priorzoo.inference import move_clusters
@@ -64,7 +63,7 @@ def train(recipe: Recipe, seed: int) -> dict[str, Any]:
         result = {"settings": settings, "seed": seed, "steps": course.step}
         result |= {"seconds": round(course.seconds, 1), "versions": versions()}
         run = runs.Run(Path(folder), course.model, course.guide, result, course.history)
-        origin = {"format": FORMAT, "recipe": "growing", "budget": "standard", "cell": recipe.data}
+        origin = {"recipe": "growing", "budget": "standard", "cell": recipe.data}
         more = {"changes": {"source": recipe.data}, "moves": course.history}
         return result | origin | runs.score(run, rows) | more
 

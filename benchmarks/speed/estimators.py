@@ -9,7 +9,7 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor
 
-from priorzoo.benchmarks.report.tables import Row, append_row
+from priorzoo.benchmarks.rows.files import Row, append_row
 from priorzoo.inference import Stream
 from priorzoo.inference.saving import versions
 from priorzoo.models.distributions.estimators import Gradient, estimated

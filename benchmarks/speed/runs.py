@@ -15,7 +15,7 @@ import torch
 
 from priorzoo.benchmarks.recipes.building import build_objective, build_pair
 from priorzoo.benchmarks.recipes.recipe import RECIPES, Recipe
-from priorzoo.benchmarks.report import tables
+from priorzoo.benchmarks.rows.files import RESULTS, append_row
 from priorzoo.benchmarks.runs.run import pick_device
 from priorzoo.benchmarks.speed import measure as speed
 from priorzoo.inference import Replicas, Stream, Training, draw
@@ -118,7 +118,7 @@ def _measured(
 def main() -> None:
     """Time everything, and append the rows to a file."""
     parser = argparse.ArgumentParser(description="Time whole trainings.")
-    parser.add_argument("--rows", type=Path, default=tables.ROWS / "speed.jsonl")
+    parser.add_argument("--rows", type=Path, default=RESULTS / "speed.jsonl")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
     parser.add_argument("--minutes", type=float, default=5.0, help="for all, compilation aside")
     settings = parser.parse_args()
@@ -128,7 +128,7 @@ def main() -> None:
     for rows in (long_runs(device, share, step), replicas(device, share)):
         for row in rows:
             row["command"] = f"python -m {MODULE} --minutes {settings.minutes:g}"
-            tables.append_row(row, settings.rows)
+            append_row(row, settings.rows)
             print(row, flush=True)
 
 

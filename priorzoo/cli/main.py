@@ -23,8 +23,8 @@ from priorzoo.benchmarks.papers.paper import Budget
 from priorzoo.benchmarks.papers.published import PAPERS
 from priorzoo.benchmarks.recipes.building import fits
 from priorzoo.benchmarks.recipes.recipe import RECIPES
-from priorzoo.benchmarks.report import tables
 from priorzoo.benchmarks.report.page import write_report
+from priorzoo.benchmarks.rows.files import append_row
 from priorzoo.benchmarks.runs import run as runs
 from priorzoo.benchmarks.speed import estimators
 from priorzoo.benchmarks.speed import measure as speed
@@ -136,7 +136,7 @@ def train(words: Sequence[str]) -> None:
         command=repeatable(words),
     )
     if settings.rows is not None:
-        tables.append_row(cells.trained(run.result), Path(settings.rows))
+        append_row(cells.trained(run.result), Path(settings.rows))
     print_scores(run.result)
     print_warning(run.result)
     print("figures", flush=True)
@@ -253,7 +253,7 @@ def bench_speed(words: Sequence[str]) -> None:
             sys.stdout.flush()
             rows.append(row)
             if settings.rows is not None:
-                tables.append_row(row, Path(settings.rows))
+                append_row(row, Path(settings.rows))
     if settings.figures is not None:
         for path in speed_report.draw_speed(rows, Path(settings.figures)):
             print(path)

@@ -56,7 +56,7 @@ def test_each_cell_has_one_row_and_a_failure_stops_no_other(finished):
     one = found["digits-vae", 0]
     assert one["cell"] == cells[0].key
     assert one["steps"] == 4
-    assert one["changes"]["encoder.hidden"] == "[8]"
+    assert one["changes"]["encoder.hidden"] == [8]
     assert one["settings"]["encoder"]["init_args"]["hidden"] == [8]
     assert one["peak_mib"] > 10
     assert (out / one["history"]).read_text().count("\n") >= 1
@@ -230,8 +230,8 @@ def test_a_cell_s_hash_is_of_what_is_trained():
 def test_a_row_of_train_is_one_of_a_grid():
     command = "priorzoo train gmvae --precision bf16 --model.code=8 --steps 50"
     row = trained({"recipe": "gmvae", "seed": 2, "command": command, "terms": {}})
-    assert row["changes"] == {"precision": "bf16", "model.code": "8", "steps": "50"}
-    assert (row["format"], row["history"], row["figures"]) == (1, None, [])
+    assert row["changes"] == {"precision": "bf16", "model.code": 8, "steps": 50}
+    assert (row["format"], row["history"], row["figures"]) == (2, None, [])
     assert Line("", "gmvae", {}, {"model.code": "8"}).fits(row)
     assert not Line("", "gmvae", {}).fits(row)
 

@@ -76,7 +76,7 @@ def test_a_step_of_every_recipe_makes_a_whole_row(recipe, root, tmp_path):
         split |= {} if own.epochs is None else {"batch_size": "8"}
         cell = Cell(recipe, 1, "quick", 1 if own.steps else 2, split, importance=line.importance)
     row = work(cell, tmp_path, str(root), "cpu")
-    assert (row["format"], row["seed"], row["budget"]) == (1, 1, "quick")
+    assert (row["format"], row["seed"], row["budget"]) == (2, 1, "quick")
     assert row["peak_mib"] > 0
     if recipe not in BASELINES:
         assert (tmp_path / row["history"]).stat().st_size > 0

@@ -10,12 +10,12 @@ import pytest
 
 from priorzoo.benchmarks.papers.paper import Line, Measure, Paper
 from priorzoo.benchmarks.report import charts as report_figures
-from priorzoo.benchmarks.report import rows as report_rows
 from priorzoo.benchmarks.report.groups import Group, deviation, group_rows
 from priorzoo.benchmarks.report.measured import step_table
 from priorzoo.benchmarks.report.page import write_report
 from priorzoo.benchmarks.report.paper_tables import paper_table
 from priorzoo.benchmarks.report.sections import of_papers
+from priorzoo.benchmarks.rows.files import FORMAT, read_folder
 
 ELBO = Measure("-ELBO", ("terms", "elbo"), {100: 97.0}, protocol="7 runs", higher=False, sign=-1)
 ACCURACY = Measure("accuracy", ("metrics", "accuracy_majority"), 0.7, spread=0.05)
@@ -24,7 +24,7 @@ HOSTILE = "<img src=x onerror=\"document.title='owned'\">|$\\frac$`&</script>"
 
 def row(seed=0, elbo=-96.0, accuracy=0.6, recipe="gmvae", steps=100, budget="quick", **more):
     return {
-        "format": 1,
+        "format": FORMAT,
         "cell": "c0ffee",
         "budget": budget,
         "recipe": recipe,
@@ -151,7 +151,7 @@ def test_budgets_come_in_their_order_and_the_last_row_of_a_seed_counts():
 
 
 def test_other_settings_of_a_papers_recipe_are_not_comparable():
-    _, found = table(row(), row(changes={"model.clusters": "16"}))
+    _, found = table(row(), row(changes={"model.clusters": 16}))
     assert found["line"].text == "gmvae, model.clusters 16"
     assert found["accuracy"].verdict == "not comparable: other settings"
     assert found["accuracy, published"].text == "–"
@@ -177,10 +177,10 @@ def test_values_that_are_not_finite_are_counted():
     assert math.isnan(deviation([math.inf, 0.0]))
 
 
-@pytest.mark.parametrize("given", [{"format": None}, {"format": 2}])
+@pytest.mark.parametrize("given", [{"format": None}, {"format": 1}, {"format": 3}])
 def test_rows_of_another_format_are_refused_and_nothing_is_written(tmp_path, given):
     write(tmp_path / "rows", [row(), {**row(1), **given}], "deep/some.jsonl")
-    with pytest.raises(ValueError, match=r"format 1 in .*some.jsonl, line 2 but got .*; make"):
+    with pytest.raises(ValueError, match=r"format 2 in .*some.jsonl, line 2 but got .*; make"):
         write_report(tmp_path / "rows", tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
@@ -189,14 +189,14 @@ def test_what_rows_name_must_be_there(tmp_path):
     write(tmp_path / "rows", [row(history="gone.jsonl")])
     with pytest.raises(ValueError, match=r"gone.jsonl, which .*line 1 names.*copy it"):
         write_report(tmp_path / "rows", tmp_path / "out")
-    (tmp_path / "rows" / "rows.jsonl").write_text('{"format": 1}\n{')
+    (tmp_path / "rows" / "rows.jsonl").write_text('{"format": 2}\n{')
     with pytest.raises(ValueError, match=r"Expected JSON in .*line 2"):
-        report_rows.read(tmp_path / "rows")
-    (tmp_path / "rows" / "rows.jsonl").write_text('{"format": 1}\n')
+        read_folder(tmp_path / "rows")
+    (tmp_path / "rows" / "rows.jsonl").write_text('{"format": 2}\n')
     with pytest.raises(ValueError, match="has no command, seed"):
-        report_rows.read(tmp_path / "rows")
+        read_folder(tmp_path / "rows")
     with pytest.raises(ValueError, match="Expected a folder"):
-        report_rows.read(tmp_path / "nowhere")
+        read_folder(tmp_path / "nowhere")
 
 
 def history(*steps, split="valid", scale=1.0, **more):
@@ -207,8 +207,9 @@ def test_histories_are_no_results_and_need_not_belong_to_one(tmp_path):
     write(tmp_path, [row(history="runs/a.jsonl")])
     write(tmp_path, [{"step": 1, "elbo": -3.0}], "runs/a.jsonl")
     write(tmp_path, history(1, 2), "runs/of-a-failure.jsonl")
-    write(tmp_path, [{"recipe": "vade", "seed": 1, "error": "NaN"}], "failures.jsonl")
-    found = report_rows.read(tmp_path)
+    failure = {"format": FORMAT, "recipe": "vade", "seed": 1, "error": "NaN"}
+    write(tmp_path, [failure], "failures.jsonl")
+    found = read_folder(tmp_path)
     assert found.results[0]["history"] == [{"step": 1, "elbo": -3.0}]
     assert [len(part) for part in (found.results, found.speed, found.failures)] == [1, 0, 1]
 
@@ -241,7 +242,7 @@ def test_a_sweep_is_drawn_of_the_longest_rows_of_its_recipe():
     def swept(clusters, steps=100, recipe="factorial"):
         settings = {"data": "mnist", "model": {"init_args": {"clusters": clusters}}}
         terms = {"elbo": -90.0, "reconstruction": -70.0, "kl[z_1]": 19.0, "kl[r_1]": 1.0}
-        changes = {"model.clusters": str(clusters)}
+        changes = {"model.clusters": clusters}
         return row(
             recipe=recipe,
             steps=steps,
@@ -252,7 +253,7 @@ def test_a_sweep_is_drawn_of_the_longest_rows_of_its_recipe():
         )
 
     def charts(*rows):
-        lines = [line(f"K = {k}", "factorial", changes={"model.clusters": str(k)}) for k in (1, 8)]
+        lines = [line(f"K = {k}", "factorial", changes={"model.clusters": k}) for k in (1, 8)]
         found = [{"figures": [], **each} for each in rows]
         (section,) = of_papers([paper(*lines, sweep="factorial")], found)
         return [image for image in section.charts if "components K" in image.words]
@@ -264,7 +265,7 @@ def test_a_sweep_is_drawn_of_the_longest_rows_of_its_recipe():
 
 def test_the_reference_has_the_published_means_of_its_logs():
     """Of GMVAE at 50, 100, 200 and 500 epochs of 500 steps, as the literature rounds them."""
-    groups = [Group(line()), Group(line("K = 16", changes={"model.clusters": "16"}))]
+    groups = [Group(line()), Group(line("K = 16", changes={"model.clusters": 16}))]
     elbo = report_figures.logged(groups, "elbo")
     accuracy = report_figures.logged(groups, "accuracy_majority")["GMVAE"]
     at = {25_000: (-95.0, 0.722), 50_000: (-94.2, 0.766), 100_000: (-93.5, 0.799)}
@@ -277,6 +278,7 @@ def test_the_reference_has_the_published_means_of_its_logs():
 
 def speed(arm="eager", batch=20, recipe="gmvae", **more):
     return {
+        "format": FORMAT,
         "kind": "speed",
         "recipe": recipe,
         "hidden": [64, 64],
@@ -304,6 +306,7 @@ def test_rows_of_speed_are_ordered_by_their_numbers():
 RUN = {"steps": 10, "seconds": 1.0, "full_steps": 100, "extrapolated_seconds": 10.0}
 GRADIENTS = [
     {
+        "format": FORMAT,
         "expectation": f"{HOSTILE} {case}",
         "estimator": name,
         "gradient": 1.0,
@@ -338,7 +341,13 @@ def folder(tmp_path):
     swept = [speed(arm, batch) for arm in ("eager", "compiled") for batch in (10, 20, 40)]
     write(folder, [*swept, speed(recipe=f"a | {HOSTILE}"), run], "speed.jsonl")
     write(folder, GRADIENTS, "estimators/gradients.jsonl")
-    failure = {"recipe": "vade", "changes": {"data": "x"}, "seed": 3, "error": HOSTILE}
+    failure = {
+        "format": FORMAT,
+        "recipe": "vade",
+        "changes": {"data": "x"},
+        "seed": 3,
+        "error": HOSTILE,
+    }
     write(folder, [failure], "failures.jsonl")
     return folder
 

@@ -5,6 +5,7 @@ import pytest
 
 from priorzoo.benchmarks.recipes.recipe import RECIPES
 from priorzoo.benchmarks.report import tables
+from priorzoo.benchmarks.rows.files import FORMAT, RESULTS, append_row, read_rows
 
 
 def row(seed, elbo, accuracy, recipe="gmvae", steps=10_000, **settings):
@@ -75,21 +76,25 @@ def test_a_published_figure_stands_only_beside_as_many_steps():
 
 def test_rows_are_appended_and_read_back(tmp_path):
     for seed in (0, 1):
-        tables.append_row(row(seed, -96.0, 0.6), tmp_path / "new" / "some.jsonl")
-    assert tables.read_rows(tmp_path / "new") == [row(0, -96.0, 0.6), row(1, -96.0, 0.6)]
+        append_row(row(seed, -96.0, 0.6), tmp_path / "new" / "some.jsonl")
+    expected = [{"format": FORMAT, **row(seed, -96.0, 0.6)} for seed in (0, 1)]
+    assert read_rows(tmp_path / "new") == read_rows(tmp_path / "new" / "some.jsonl") == expected
 
 
 def test_readme_shows_the_committed_rows_and_nothing_else(tmp_path):
     readme = Path(__file__).parents[2] / "README.md"
     copy = tmp_path / "README.md"
     copy.write_text(readme.read_text())
-    rows, timed = tables.read_rows(), tables.read_rows(kind="speed")
-    tables.write_readme(copy, rows, timed, tables.k_means_rows())
+    found = read_rows(RESULTS)
+    rows = [row for row in found if row.get("kind") is None]
+    timed = [row for row in found if row.get("kind") == "speed"]
+    beside = [row for name in ("clusters", "sticks") for row in read_rows(RESULTS / name)]
+    tables.write_readme(copy, rows, timed, beside)
     assert copy.read_text() == readme.read_text()
 
 
 def test_committed_rows_belong_to_recipes_and_say_what_they_need():
-    for committed in tables.read_rows():
+    for committed in (row for row in read_rows(RESULTS) if "kind" not in row):
         assert committed["recipe"] in RECIPES
         assert committed.keys() >= {
             "command",

@@ -2,14 +2,14 @@ import math
 
 import pytest
 
-from priorzoo.benchmarks.report import tables
+from priorzoo.benchmarks.rows.files import RESULTS, read_rows
 from priorzoo.benchmarks.speed import estimators
 
 
 def test_the_table_is_printed_and_its_rows_are_kept(tmp_path, capsys):
     rows = tmp_path / "rows" / "gradients.jsonl"
     estimators.main(["--draws", "2000", "--rows", str(rows)])
-    kept = tables.read_rows(rows.parent)
+    kept = read_rows(rows.parent)
     assert len(capsys.readouterr().out.splitlines()) == len(kept) + 1
     for row in kept:
         error = math.sqrt(row["variance"] / row["draws"])
@@ -17,7 +17,7 @@ def test_the_table_is_printed_and_its_rows_are_kept(tmp_path, capsys):
 
 
 def test_committed_rows_are_unbiased_and_baselines_reduce_the_variance():
-    rows = tables.read_rows(tables.ROWS / "estimators")
+    rows = read_rows(RESULTS / "estimators")
     for row in rows:
         error = math.sqrt(row["variance"] / row["draws"])
         assert row["estimate"] == pytest.approx(row["gradient"], abs=4.5 * error)

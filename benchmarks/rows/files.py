@@ -1,0 +1,149 @@
+"""Files of result rows, one JSON object a line.
+
+A row is what one run under one seed, one timed step or one gradient estimator gave. ``changes``
+holds what differs from the recipe: options and their values, as JSON has them.
+"""
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+Row = Mapping[str, Any]
+
+FORMAT = 2  # of a row; 1 had the values of the changes as text
+FAILURES = "failures.jsonl"
+RESULTS = Path(__file__).parents[1] / "results"  # the project's own rows
+NEEDED = ("command", "seed", "steps", "terms", "metrics")  # in the row of a run
+
+
+@dataclass(frozen=True)
+class Found:
+    """The rows of a folder, in the order of its files.
+
+    Args:
+        results: of runs; ``history`` is the list of its rows, ``figures`` are paths of files.
+        speed: of ``bench speed``, and of whole trainings against the clock.
+        gradients: of gradient estimators.
+        failures: recipe, changes, seed and error of runs that gave no result.
+    """
+
+    results: list[Row]
+    speed: list[Row]
+    gradients: list[Row]
+    failures: list[Row]
+
+
+def append_row(row: Row, path: Path) -> None:
+    """Append a row with its format, in one write that has reached the disk on return."""
+    line = f"{json.dumps({'format': FORMAT, **row})}\n".encode()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    try:
+        written = os.write(file, line)
+        assert written == len(line)
+        os.fsync(file)
+    finally:
+        os.close(file)
+
+
+def read_rows(path: Path, *, torn: bool = False) -> list[Row]:
+    """The rows of a file, or of all ``.jsonl`` files directly in a folder.
+
+    Args:
+        path: of the file or folder.
+        torn: whether to leave out a last line without its end, as a killed process leaves it.
+
+    Raises:
+        ValueError: for a line that is not a row of this format, with the file and the line.
+    """
+    files = sorted(path.glob("*.jsonl")) if path.is_dir() else [path]
+    return [_checked(row, place) for file in files for place, row in read_lines(file, torn=torn)]
+
+
+def read_folder(folder: Path) -> Found:
+    """All rows in a folder and its sub-folders, with the histories that they name.
+
+    Raises:
+        ValueError: for no folder, for a line that is not a row of this format, for a result that
+            lacks an entry, and for a missing history or figure; with the file and the line.
+    """
+    if not folder.is_dir():
+        raise ValueError(f"Expected a folder of .jsonl files but got {folder}; name one.")
+    files = {path: list(read_lines(path)) for path in sorted(folder.rglob("*.jsonl"))}
+    failures = [_checked(row, place) for place, row in files.pop(folder / FAILURES, [])]
+    named = (row.get("history") for lines in files.values() for _, row in lines)
+    histories = {folder / name for name in named if isinstance(name, str)}
+    found = Found([], [], [], failures)
+    for path, lines in files.items():
+        for place, row in lines if path not in histories else []:
+            if "split" in row:  # a line of the history of a run without a result
+                continue
+            _checked(row, place)
+            if "kind" in row or "estimator" in row:
+                (found.speed if "kind" in row else found.gradients).append(row)
+            else:
+                found.results.append(_complete(row, folder, place))
+    return found
+
+
+def read_lines(path: Path, *, torn: bool = False) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The JSON objects of a file, each after its place: the file and the line."""
+    for number, line in enumerate(path.read_bytes().splitlines(keepends=True), 1):
+        if torn and not line.endswith(b"\n"):
+            return
+        place = f"{path}, line {number}"
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            raise ValueError(f"Expected JSON in {place} but got {error}; drop the line.") from error
+        if not isinstance(row, dict):
+            raise ValueError(f"Expected an object in {place} but got {row!r:.40}; drop the line.")
+        yield place, row
+
+
+def read_value(text: object) -> Any:
+    """The value that an option's text stands for: JSON, else the text itself; a value as it is.
+
+    >>> [read_value(text) for text in ("16", "true", "[400, 200]", "bf16")]
+    [16, True, [400, 200], 'bf16']
+    """
+    try:
+        return json.loads(text) if isinstance(text, str) else text
+    except ValueError:
+        return text
+
+
+def _checked(row: Row, place: str) -> Row:
+    if row.get("format") != FORMAT:
+        raise ValueError(
+            f"Expected a row of format {FORMAT} in {place} but got format {row.get('format')}; "
+            "make the row again with this version, or move its file out of the folder."
+        )
+    return row
+
+
+def _complete(row: dict[str, Any], folder: Path, place: str) -> Row:
+    """With the history read, the paths of figures resolved, and defaults for rows of no recipe."""
+    missing = [name for name in NEEDED if name not in row]
+    if missing:
+        raise ValueError(
+            f"Expected a result in {place} but it has no {', '.join(missing)}; make it again."
+        )
+    row = {"recipe": row["command"], "changes": {}, "cell": "", "budget": "", "device": ""} | row
+    if isinstance(row.get("history"), str):
+        history = _file(folder, row["history"], place)
+        row["history"] = [line for _, line in read_lines(history)]
+    row["figures"] = [_file(folder, name, place) for name in row.get("figures") or ()]
+    return row
+
+
+def _file(folder: Path, name: str, place: str) -> Path:
+    if not (folder / name).is_file():
+        raise ValueError(
+            f"Expected the file {folder / name}, which {place} names, but there is none; copy it "
+            "there, or write null in the row."
+        )
+    return folder / name
