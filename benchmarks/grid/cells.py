@@ -1,13 +1,12 @@
-"""One cell of a grid: a recipe or baseline with its changes, its length and its seed."""
+"""One cell of a grid: a recipe or clustering with its changes, its length and its seed."""
 
 import hashlib
 import json
 import resource
 import shlex
 import sys
-from collections.abc import Mapping
 from dataclasses import MISSING, Field, asdict, dataclass, field, fields, replace
-from functools import cache, cached_property
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +14,22 @@ import torch
 
 from priorzoo.benchmarks.charts import run_charts as plots
 from priorzoo.benchmarks.data.sets import Dataset
-from priorzoo.benchmarks.grid import clusterings as baselines
-from priorzoo.benchmarks.grid.clusterings import BASELINES, Baseline
+from priorzoo.benchmarks.grid import clusterings
+from priorzoo.benchmarks.grid.clusterings import CLUSTERINGS, Clustering
 from priorzoo.benchmarks.papers.paper import Budget
+from priorzoo.benchmarks.recipes.changes import (
+    PROSE,
+    Changes,
+    apply,
+    change,
+    differences,
+    read_value,
+    resolved,
+)
 from priorzoo.benchmarks.recipes.recipe import RECIPES, Recipe, Stage
-from priorzoo.benchmarks.rows.files import FORMAT, read_value
+from priorzoo.benchmarks.rows.files import FORMAT
 from priorzoo.benchmarks.runs import run as runs
 from priorzoo.benchmarks.scores import embedding
-from priorzoo.cli.options import PROSE, add_recipe, new_parser, parse, read_recipe
 
 SHOWN = (
     "clusters",
@@ -45,11 +52,11 @@ class Cell:
     """What makes one row.
 
     Args:
-        recipe: a name of ``RECIPES`` or ``BASELINES``.
+        recipe: a name of ``RECIPES`` or ``CLUSTERINGS``.
         seed: of everything that is random.
         budget: which of the lengths it has.
-        length: in the recipe's unit, steps or epochs; of a baseline, rows. None for its own.
-        changes: settings that differ from the recipe's, by option.
+        length: in the recipe's unit, steps or epochs; of a clustering, rows. None for its own.
+        changes: settings that differ from the recipe's, see :func:`apply`.
         plane, importance: see :class:`Line`.
     """
 
@@ -57,7 +64,7 @@ class Cell:
     seed: int = 0
     budget: Budget = "standard"
     length: float | None = None
-    changes: Mapping[str, str] = field(default_factory=dict)
+    changes: Changes = field(default_factory=dict)
     plane: bool = False
     importance: int = 0
 
@@ -69,9 +76,9 @@ class Cell:
         text = json.dumps(runs.plain(parts), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
-    def _lengths(self) -> list[Any]:
-        if self.recipe in BASELINES:
-            return [self.baseline().rows, self.baseline().epochs]
+    def _lengths(self) -> list[float | None]:
+        if self.recipe in CLUSTERINGS:
+            return [self.clustering().rows, self.clustering().epochs]
         recipe = self.resolved()
         found = [recipe.steps, recipe.epochs, recipe.init_steps if recipe.n_init > 1 else None]
         for stage in recipe.stages:
@@ -86,7 +93,7 @@ class Cell:
     @property
     def command(self) -> str:
         """What makes the row again, for any seed."""
-        changes = [f"{name}={value}" for name, value in self.changes.items()]
+        changes = [f"{name}={as_text(value)}" for name, value in self.changes.items()]
         sets = ["--set", *changes] if changes else []
         return shlex.join(["priorzoo", "bench", self.recipe, "--budget", self.budget, *sets])
 
@@ -96,54 +103,41 @@ class Cell:
             "format": FORMAT,
             "cell": self.key,
             "budget": self.budget,
-            "changes": {name: read_value(text) for name, text in self.changes.items()},
+            "changes": dict(self.changes),
         }
 
     def resolved(self) -> Recipe:
-        """The recipe with the changes, as long as it shall be.
+        """The recipe with the changes, as long as it shall be, all its arguments written out.
 
         Raises:
             ValueError: for changes that the recipe does not know.
         """
-        return _resolved(self.recipe, tuple(self.changes.items()), self.length)
+        recipe = apply(RECIPES[self.recipe], self.changes)
+        own = self.changes.keys() & {"steps", "epochs"}
+        return resolved(recipe if own or self.length is None else lengthened(recipe, self.length))
 
-    def needed(self) -> dict[str, str]:
+    def needed(self) -> dict[str, object]:
         """The changes that make a difference: what a recipe says itself is none.
 
         Raises:
             ValueError: for changes that the recipe does not know.
         """
-        settings = self._settings()
+        if self.recipe in CLUSTERINGS:
+            own = asdict(change(Clustering(), self.changes))
+            return {k: own[k] for k in self.changes if own[k] != getattr(Clustering, k)}
+        base = RECIPES[self.recipe]
+        found = differences(base, apply(base, self.changes))
+        if self.length is not None:  # a length that is asked for stands in place of the budget's
+            found |= {k: v for k, v in self.changes.items() if k in ("steps", "epochs")}
+        return found
 
-        def without(name: str) -> "Cell":
-            return replace(self, changes={k: v for k, v in self.changes.items() if k != name})
-
-        return {k: v for k, v in self.changes.items() if without(k)._settings() != settings}
-
-    def _settings(self) -> Recipe | Baseline:
-        return self.baseline() if self.recipe in BASELINES else self.resolved()
-
-    def baseline(self) -> Baseline:
-        """The settings of a baseline."""
-        parser = new_parser(self.recipe, "a clustering without a probabilistic program")
-        for item in fields(Baseline):
-            parser.add_argument(f"--{item.name}", type=item.type, default=item.default)
-        found = parse(parser, _options(self.changes))
-        settings = Baseline(**{item.name: found[item.name] for item in fields(Baseline)})
+    def clustering(self) -> Clustering:
+        """The settings of a clustering."""
+        settings = change(Clustering(), self.changes)
         if self.length is None:
             return settings
-        share = min(1.0, self.length / Baseline.rows)
+        share = min(1.0, self.length / Clustering.rows)
         return replace(settings, rows=round(self.length), epochs=share * settings.epochs)
-
-
-@cache
-def _resolved(name: str, changes: tuple[tuple[str, str], ...], length: float | None) -> Recipe:
-    base = RECIPES[name]
-    parser = new_parser(name, base.summary)
-    add_recipe(parser, base)
-    recipe = read_recipe(base, parse(parser, _options(dict(changes))))
-    own = {"steps", "epochs"} & dict(changes).keys()
-    return recipe if own or length is None else lengthened(recipe, length)
 
 
 def lengthened(recipe: Recipe, length: float) -> Recipe:
@@ -172,20 +166,13 @@ def _shorter(stage: Stage, share: float) -> Stage:
     )
 
 
-def trained(row: Row) -> Row:
-    """A row of ``priorzoo train`` as one of a grid, its changes read from its command.
+def as_text(value: object) -> str:
+    """A value as ``--set`` reads it back.
 
-    >>> trained({"recipe": "m2", "seed": 0, "command": "priorzoo train m2 --steps 9"})["changes"]
-    {'steps': 9}
+    >>> as_text([400, 200]), as_text("relu"), as_text("16")
+    ('[400, 200]', 'relu', '"16"')
     """
-    changes: dict[str, str] = {}
-    words = shlex.split(row["command"])[3:]
-    while words:
-        name, equals, value = words.pop(0).removeprefix("--").partition("=")
-        changes[name] = value if equals or not words else words.pop(0)
-    more: Row = {"peak_mib": None, "history": None, "figures": []}
-    cell = Cell(row["recipe"], row["seed"], changes=changes)
-    return more | row | replace(cell, changes=cell.needed()).origin()
+    return value if isinstance(value, str) and read_value(value) == value else json.dumps(value)
 
 
 def work(cell: Cell, out: Path, root: str | None, device: str) -> Row:
@@ -194,8 +181,8 @@ def work(cell: Cell, out: Path, root: str | None, device: str) -> Row:
     A run that was interrupted goes on from its checkpoint.
     """
     origin = cell.origin() | {"command": cell.command}
-    if cell.recipe in BASELINES:
-        row = baselines.run(cell.recipe, cell.baseline(), cell.seed, root)
+    if cell.recipe in CLUSTERINGS:
+        row = clusterings.run(cell.recipe, cell.clustering(), cell.seed, root)
         return {**row, **origin, "peak_mib": _peak("cpu"), "history": None, "figures": []}
     folder = out / "runs" / cell.name
     resume = (folder / "checkpoint.safetensors").is_file()
@@ -251,16 +238,12 @@ def _peak(device: str) -> float:
 
 def _definition(name: str) -> Row:
     """What a recipe says itself, so that a new field with a default changes no hash."""
-    if name in BASELINES:
-        return asdict(Baseline())
+    if name in CLUSTERINGS:
+        return asdict(Clustering())
     recipe = RECIPES[name]
     own = [item.name for item in fields(Recipe) if getattr(recipe, item.name) != _default(item)]
     return {k: v for k, v in asdict(recipe).items() if k in own and k not in PROSE | LENGTHS}
 
 
-def _default(item: Field[Any]) -> Any:
+def _default(item: Field[object]) -> object:
     return item.default if item.default_factory is MISSING else item.default_factory()
-
-
-def _options(changes: Mapping[str, str]) -> list[str]:
-    return [f"--{name}={value}" for name, value in changes.items()]

@@ -17,11 +17,11 @@ from priorzoo.inference.saving import versions
 from priorzoo.models import MLP, VAE, Bernoulli
 
 Array = np.ndarray[Any, np.dtype[np.float32]]
-Clusters = Callable[["Baseline", Array, Array, int], Array]  # probabilities of the second array
+Assign = Callable[["Clustering", Array, Array, int], Array]  # probabilities of the second array
 
 
 @dataclass(frozen=True)
-class Baseline:
+class Clustering:
     """A clustering of the rows of a data set.
 
     Args:
@@ -41,12 +41,12 @@ class Baseline:
     epochs: float = 10.0
 
 
-def k_means(settings: Baseline, x: Array, asked: Array, seed: int) -> Array:
+def k_means(settings: Clustering, x: Array, asked: Array, seed: int) -> Array:
     """Lloyd's algorithm on principal components."""
     return _nearest(settings, *_principal(settings, x, asked, seed), seed)
 
 
-def mixture(settings: Baseline, x: Array, asked: Array, seed: int) -> Array:
+def mixture(settings: Clustering, x: Array, asked: Array, seed: int) -> Array:
     """A Gaussian mixture with full covariances, by expectation maximisation."""
     from sklearn.mixture import GaussianMixture
 
@@ -55,7 +55,7 @@ def mixture(settings: Baseline, x: Array, asked: Array, seed: int) -> Array:
     return np.asarray(made.predict_proba(asked))
 
 
-def bayesian_mixture(settings: Baseline, x: Array, asked: Array, seed: int) -> Array:
+def bayesian_mixture(settings: Clustering, x: Array, asked: Array, seed: int) -> Array:
     """A variational mixture with diagonal covariances and a Dirichlet-process prior."""
     from sklearn.mixture import BayesianGaussianMixture
 
@@ -66,7 +66,7 @@ def bayesian_mixture(settings: Baseline, x: Array, asked: Array, seed: int) -> A
     return np.asarray(made.predict_proba(asked))
 
 
-def autoencoder(settings: Baseline, x: Array, asked: Array, seed: int) -> Array:
+def autoencoder(settings: Clustering, x: Array, asked: Array, seed: int) -> Array:
     """k-means on the ten-dimensional codes of an autoencoder with VaDE's networks."""
     hidden, size = [500, 500, 2000], x.shape[1]
     with Stream(seed):
@@ -86,7 +86,7 @@ def autoencoder(settings: Baseline, x: Array, asked: Array, seed: int) -> Array:
     return _nearest(settings, known, wanted, seed)
 
 
-def tf_idf(settings: Baseline, x: Array, asked: Array, seed: int) -> Array:
+def tf_idf(settings: Clustering, x: Array, asked: Array, seed: int) -> Array:
     """k-means of word counts, weighted by how few documents hold the word."""
     from sklearn.feature_extraction.text import TfidfTransformer
 
@@ -95,7 +95,7 @@ def tf_idf(settings: Baseline, x: Array, asked: Array, seed: int) -> Array:
     return _nearest(settings, known, wanted, seed)
 
 
-def topics(settings: Baseline, x: Array, asked: Array, seed: int) -> Array:
+def topics(settings: Clustering, x: Array, asked: Array, seed: int) -> Array:
     """Latent Dirichlet allocation of word counts, a topic a cluster."""
     from sklearn.decomposition import LatentDirichletAllocation
 
@@ -106,7 +106,7 @@ def topics(settings: Baseline, x: Array, asked: Array, seed: int) -> Array:
         return np.asarray(made.transform(asked))
 
 
-BASELINES: Mapping[str, Clusters] = {
+CLUSTERINGS: Mapping[str, Assign] = {
     "k-means": k_means,
     "pca-mixture": mixture,
     "bayesian-mixture": bayesian_mixture,
@@ -116,12 +116,12 @@ BASELINES: Mapping[str, Clusters] = {
 }
 
 
-def run(name: str, settings: Baseline, seed: int, root: str | None = None) -> dict[str, Any]:
+def run(name: str, settings: Clustering, seed: int, root: str | None = None) -> dict[str, Any]:
     """Cluster the training rows, and score the test rows; labels serve for the scores alone."""
     rows = data.load(settings.data, root, seed=seed)
     begun = time.perf_counter()
     x = rows.x_train[: settings.rows].numpy()
-    found = torch.from_numpy(BASELINES[name](settings, x, rows.x_test.numpy(), seed))
+    found = torch.from_numpy(CLUSTERINGS[name](settings, x, rows.x_test.numpy(), seed))
     return {
         "recipe": name,
         "settings": asdict(settings),
@@ -137,7 +137,7 @@ def run(name: str, settings: Baseline, seed: int, root: str | None = None) -> di
     }
 
 
-def _principal(settings: Baseline, x: Array, asked: Array, seed: int) -> tuple[Array, Array]:
+def _principal(settings: Clustering, x: Array, asked: Array, seed: int) -> tuple[Array, Array]:
     from sklearn.decomposition import PCA
 
     wanted = min(settings.components, x.shape[1], len(x))
@@ -145,7 +145,7 @@ def _principal(settings: Baseline, x: Array, asked: Array, seed: int) -> tuple[A
     return made.transform(x), made.transform(asked)
 
 
-def _nearest(settings: Baseline, x: Array, asked: Array, seed: int) -> Array:
+def _nearest(settings: Clustering, x: Array, asked: Array, seed: int) -> Array:
     from sklearn.cluster import KMeans
 
     made = KMeans(settings.clusters, n_init=settings.n_init, random_state=seed).fit(x)

@@ -1,4 +1,4 @@
-"""Which cells a grid has: recipes, baselines or papers, over settings and seeds."""
+"""Which cells a grid has: recipes, clusterings or papers, over settings and seeds."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -7,23 +7,24 @@ from itertools import product
 
 from priorzoo.benchmarks.data.sets import nearest
 from priorzoo.benchmarks.grid.cells import Cell
-from priorzoo.benchmarks.grid.clusterings import BASELINES
+from priorzoo.benchmarks.grid.clusterings import CLUSTERINGS
 from priorzoo.benchmarks.papers.paper import BUDGETS, Budget, Line, Paper
 from priorzoo.benchmarks.papers.published import PAPERS
+from priorzoo.benchmarks.recipes.changes import read_value
 from priorzoo.benchmarks.recipes.recipe import RECIPES
 
 
 def plan(
     names: Sequence[str],
     seeds: Sequence[int],
-    sets: Mapping[str, Sequence[str]],
+    sets: Mapping[str, Sequence[object]],
     budget: Budget,
     papers: Sequence[Paper] = PAPERS,
 ) -> list[Cell]:
     """The cells of a grid, checked.
 
     Args:
-        names: recipes, baselines, papers, or ``all`` for every line of every paper whose recipe
+        names: recipes, clusterings, papers, or ``all`` for every line of every paper whose recipe
             there is and that is not optional.
         seeds: of each cell.
         sets: for each option the values that it takes; cells are made of all combinations.
@@ -55,7 +56,7 @@ def plan(
 
 
 def _lines(names: Sequence[str], budget: Budget, papers: Sequence[Paper]) -> Iterator[Line]:
-    known = {**RECIPES, **BASELINES}
+    known = {**RECIPES, **CLUSTERINGS}
     here = [
         (paper.name, line)
         for paper in papers
@@ -75,22 +76,22 @@ def _lines(names: Sequence[str], budget: Budget, papers: Sequence[Paper]) -> Ite
             raise ValueError(f"Unknown recipe or paper {name!r}; {nearest(name, choices)}")
 
 
-def read_sets(words: Sequence[str]) -> dict[str, list[str]]:
-    """``key=a,b`` as a mapping; a comma within brackets does not separate.
+def read_sets(words: Sequence[str]) -> dict[str, list[object]]:
+    """``key=a,b`` as a mapping of lists of values; a comma within brackets does not separate.
 
-    >>> read_sets(["code=8,16", "encoder.hidden=[64,64],[128]"])
-    {'code': ['8', '16'], 'encoder.hidden': ['[64,64]', '[128]']}
+    >>> read_sets(["model.code=8,16", "encoder.hidden=[64,64],[128]"])
+    {'model.code': [8, 16], 'encoder.hidden': [[64, 64], [128]]}
 
     Raises:
         ValueError: for a word without a key or a value, or the same key twice.
     """
-    found: dict[str, list[str]] = {}
+    found: dict[str, list[object]] = {}
     for word in words:
         key, equals, values = word.partition("=")
         parts = re.split(r",(?![^\[{]*[\]}])", values)
         if not (key and equals and all(parts)) or key in found:
             raise ValueError(f"Expected --set key=a,b with each key once but got {word!r}.")
-        found[key.removeprefix("--")] = parts
+        found[key.removeprefix("--")] = [read_value(text) for text in parts]
     return found
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import replace
 
-from priorzoo.benchmarks.grid.clusterings import Baseline
+from priorzoo.benchmarks.grid.clusterings import Clustering
 from priorzoo.benchmarks.papers.paper import Budget, Line, Measure, Paper
 
 
@@ -381,7 +381,7 @@ _GROWING = lengths(1, 20, 200)
 
 
 def _told(k: int) -> dict[str, str]:
-    return {} if k == Baseline.clusters else {"clusters": str(k)}
+    return {} if k == Clustering.clusters else {"clusters": str(k)}
 
 
 def _nggp(name: str, shown: str) -> tuple[Line, ...]:

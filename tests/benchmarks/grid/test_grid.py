@@ -1,6 +1,7 @@
 """Grids: what is planned, what is refused, and that nothing finished is lost or done twice."""
 
 import json
+import shlex
 import signal
 import subprocess
 import sys
@@ -11,20 +12,20 @@ from dataclasses import replace
 import pytest
 
 from priorzoo.benchmarks.grid import runner as grid
-from priorzoo.benchmarks.grid.cells import Cell, lengthened, trained
-from priorzoo.benchmarks.grid.clusterings import BASELINES
+from priorzoo.benchmarks.grid.cells import Cell, lengthened
+from priorzoo.benchmarks.grid.clusterings import CLUSTERINGS
 from priorzoo.benchmarks.grid.planning import plan, read_seeds, read_sets
 from priorzoo.benchmarks.papers.paper import BUDGETS, Line, Measure, Paper
 from priorzoo.benchmarks.papers.published import PAPERS
 from priorzoo.benchmarks.recipes.recipe import RECIPES
 from priorzoo.cli import main as cli
 
-TINY = {"encoder.hidden": "[8]", "decoder.hidden": "[8]", "train": "200", "validation": "0"}
+TINY = {"encoder.hidden": [8], "decoder.hidden": [8], "train": 200, "validation": 0}
 SETS = [f"{name}={value}" for name, value in TINY.items()]
 
 
 def tiny(recipe="digits-vae", seed=0, steps=4, **changes):
-    return Cell(recipe, seed, changes={**TINY, "steps": str(steps), **changes})
+    return Cell(recipe, seed, changes={**TINY, "steps": steps, **changes})
 
 
 def rows(out):
@@ -43,7 +44,7 @@ def finished(tmp_path_factory):
         tiny(),
         tiny(seed=1),
         tiny("digits-gmvae", data="no-such-file.npz"),
-        Cell("k-means", length=500, changes={"data": "digits", "components": "10"}),
+        Cell("k-means", length=500, changes={"data": "digits", "components": 10}),
     ]
     assert grid.run_grid(cells, out, jobs=2, progress=False) == (4, 1)
     return out, cells
@@ -88,7 +89,7 @@ def test_kill_and_restart_make_each_cell_once(tmp_path):
     """The runner is killed with a cell half-way and a row half-written."""
     out = tmp_path / "out"
     words = ["digits-vae", "--set", *SETS, "steps=150", "every=10", "--seeds", "0:4"]
-    command = [sys.executable, "-m", "priorzoo.cli.main", "bench", *words, "--jobs", "2"]
+    command = [sys.executable, "-m", "priorzoo", "bench", *words, "--jobs", "2"]
     command += ["--out", str(out)]
     runner = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     path = out / "rows.jsonl"
@@ -171,32 +172,32 @@ def test_a_folder_of_other_settings_or_an_older_format_is_left_alone(finished, t
 
 
 def test_a_plan_is_the_product_of_settings_and_seeds():
-    cells = plan(["digits-gmvae"], [0, 1], {"model.clusters": ["4", "6"], "steps": ["2"]}, "quick")
+    cells = plan(["digits-gmvae"], [0, 1], {"model.clusters": [4, 6], "steps": [2]}, "quick")
     assert [(c.changes["model.clusters"], c.seed) for c in cells] == [
-        ("4", 0), ("4", 1), ("6", 0), ("6", 1),
+        (4, 0), (4, 1), (6, 0), (6, 1),
     ]  # fmt: skip
     assert len({cell.key for cell in cells}) == 2
     assert cells[0].resolved().model.init_args["clusters"] == 4
 
 
 def test_what_a_recipe_says_itself_is_no_change():
-    sets = {"model.clusters": ["3", "10"], "precision": ["bf16"], "steps": ["7"]}
+    sets = {"model.clusters": [3, 10], "precision": ["bf16"], "steps": [7]}
     three, ten = plan(["digits-gmvae"], [0], sets, "quick")
-    assert three.changes == {"model.clusters": "3", "precision": "bf16", "steps": "7"}
-    assert ten.changes == {"precision": "bf16", "steps": "7"}
-    k_means, own = plan(["k-means"], [0], {"clusters": ["4", "10"]}, "quick")
-    assert (k_means.changes, own.changes) == ({"clusters": "4"}, {})
+    assert three.changes == {"model.clusters": 3, "precision": "bf16", "steps": 7}
+    assert ten.changes == {"precision": "bf16", "steps": 7}
+    k_means, own = plan(["k-means"], [0], {"clusters": [4, 10]}, "quick")
+    assert (k_means.changes, own.changes) == ({"clusters": 4}, {})
 
 
 def test_a_length_that_is_asked_for_counts_beside_the_budget_s():
     own = RECIPES["digits-gmvae"].steps
     line = Line("a", "digits-gmvae", {"quick": 7})
-    (cell,) = plan(["mine"], [0], {"steps": [str(own)]}, "quick", [Paper("mine", "", "", (line,))])
-    assert (dict(cell.changes), cell.resolved().steps) == ({"steps": str(own)}, own)
+    (cell,) = plan(["mine"], [0], {"steps": [own]}, "quick", [Paper("mine", "", "", (line,))])
+    assert (dict(cell.changes), cell.resolved().steps) == ({"steps": own}, own)
 
 
 def test_a_paper_s_lines_keep_their_own_settings_and_lengths():
-    line = Line("a", "digits-gmvae", {"quick": 7, "paper": 70}, {"model.clusters": "3"})
+    line = Line("a", "digits-gmvae", {"quick": 7, "paper": 70}, {"model.clusters": 3})
     paper = Paper("mine", "Mine", "me", (line, replace(line, recipe="not yet")))
     (cell,) = plan(["mine"], [0], {}, "quick", [paper])
     recipe = cell.resolved()
@@ -206,7 +207,7 @@ def test_a_paper_s_lines_keep_their_own_settings_and_lengths():
 
 
 def test_no_paper_has_the_name_of_a_recipe():
-    assert not {paper.name for paper in PAPERS} & {*RECIPES, *BASELINES, "all"}
+    assert not {paper.name for paper in PAPERS} & {*RECIPES, *CLUSTERINGS, "all"}
 
 
 def test_stages_keep_their_share_of_a_training():
@@ -220,20 +221,33 @@ def test_a_cell_s_hash_is_of_what_is_trained():
     """Not of the seed, of the budget that asks for it, or of how its length was said."""
     one = Cell("gmvae", length=100)
     same = [replace(one, seed=3), replace(one, budget="quick")]
-    same.append(Cell("gmvae", changes={"steps": "100", "every": "7"}))
+    same.append(Cell("gmvae", changes={"steps": 100, "every": 7}))
     assert {cell.key for cell in same} == {one.key}
     assert Cell("vade").key == Cell("vade", length=20).key
     other = [replace(one, length=101), replace(one, changes={"precision": "bf16"}), Cell("m2")]
     assert len({cell.key for cell in [one, *other]}) == 4
 
 
-def test_a_row_of_train_is_one_of_a_grid():
-    command = "priorzoo train gmvae --precision bf16 --model.code=8 --steps 50"
-    row = trained({"recipe": "gmvae", "seed": 2, "command": command, "terms": {}})
-    assert row["changes"] == {"precision": "bf16", "model.code": 8, "steps": 50}
+def test_a_row_of_train_is_one_of_a_grid(tmp_path):
+    words = "digits-gmvae --precision bf16 --model.code=5 --model.clusters 10 --steps 4"
+    rows_file = tmp_path / "rows.jsonl"
+    where = ["--out", str(tmp_path / "run"), "--rows", str(rows_file), "--seed", "2"]
+    assert cli.main(["train", *words.split(), *where]) == 0
+    (row,) = [json.loads(line) for line in rows_file.read_text().splitlines()]
+    changes = {"precision": "bf16", "model.code": 5, "steps": 4}
+    assert row["changes"] == changes
+    assert row["cell"] == Cell("digits-gmvae", changes=changes).key
     assert (row["format"], row["history"], row["figures"]) == (2, None, [])
-    assert Line("", "gmvae", {}, {"model.code": "8"}).fits(row)
-    assert not Line("", "gmvae", {}).fits(row)
+    assert Line("", "digits-gmvae", {}, {"model.code": 5}).fits(row)
+    assert not Line("", "digits-gmvae", {}).fits(row)
+
+
+def test_the_command_of_a_cell_makes_the_same_cell():
+    changes = {"encoder.hidden": [400, 200], "kl.z.weight": {"start": 0.0, "end": 1.0, "steps": 9}}
+    (cell,) = plan(["gmvae"], [0], {k: [v] for k, v in changes.items()}, "quick")
+    _, _, name, *_, first, second = shlex.split(cell.command)
+    (again,) = plan([name], [0], read_sets([first, second]), "quick")
+    assert (again, again.key) == (cell, cell.key)
 
 
 def test_every_line_of_every_paper_can_be_planned():
@@ -241,7 +255,7 @@ def test_every_line_of_every_paper_can_be_planned():
         cells = plan(["all"], [0], {}, budget)
         assert len(cells) > 20
     planned = {cell.recipe for cell in plan(["all"], [0], {}, "quick")}
-    assert set(BASELINES) <= planned
+    assert set(CLUSTERINGS) <= planned
     lines = [line for paper in PAPERS for line in paper.lines if not line.optional]
     missing = {line.recipe for line in lines} - planned
     assert all(name.startswith("nggp") for name in missing)
@@ -249,7 +263,7 @@ def test_every_line_of_every_paper_can_be_planned():
 
 def test_seeds_and_sets_are_read():
     assert read_seeds("2:4") == [2, 3]
-    assert read_sets(["a=1", "b=[1,2],[3]"]) == {"a": ["1"], "b": ["[1,2]", "[3]"]}
+    assert read_sets(["a=1", "b=[1,2],[3]"]) == {"a": [1], "b": [[1, 2], [3]]}
 
 
 def test_a_measure_finds_its_figure():

@@ -4,15 +4,16 @@ import numpy as np
 import pytest
 
 from priorzoo.benchmarks.grid.cells import Cell, work
-from priorzoo.benchmarks.grid.clusterings import BASELINES
+from priorzoo.benchmarks.grid.clusterings import CLUSTERINGS
 from priorzoo.benchmarks.papers.published import PAPERS
+from priorzoo.benchmarks.recipes.changes import read_value
 from priorzoo.benchmarks.recipes.recipe import RECIPES
 
 LINES = {
     line.recipe: line
     for paper in PAPERS
     for line in reversed(paper.lines)
-    if not line.optional and line.recipe in {*RECIPES, *BASELINES}
+    if not line.optional and line.recipe in {*RECIPES, *CLUSTERINGS}
 }
 TRAIN, TEST = 240, 40
 PARTS = ("train", "test")
@@ -55,30 +56,31 @@ def write_idx(folder, stem, x, y):
 def test_a_line_s_changes_all_make_a_difference(paper):
     """Rows leave out those that make none, and would then not be of the line."""
     for line in paper.lines:
-        if line.recipe in {*RECIPES, *BASELINES}:
-            assert Cell(line.recipe, changes=line.changes).needed() == dict(line.changes)
+        if line.recipe in {*RECIPES, *CLUSTERINGS}:
+            changes = {name: read_value(value) for name, value in line.changes.items()}
+            assert Cell(line.recipe, changes=changes).needed() == changes
 
 
 @pytest.mark.parametrize("recipe", LINES)
 def test_a_step_of_every_recipe_makes_a_whole_row(recipe, root, tmp_path):
     line = LINES[recipe]
-    if recipe in BASELINES:
+    if recipe in CLUSTERINGS:
         data = {
             "data": line.changes.get("data", "mnist"),
-            "clusters": "5",
-            "components": "8",
-            "rows": "200",
+            "clusters": 5,
+            "components": 8,
+            "rows": 200,
         }
-        cell = Cell(recipe, 1, "quick", None, data | {"epochs": "0.5"})
+        cell = Cell(recipe, 1, "quick", None, data | {"epochs": 0.5})
     else:
         own = RECIPES[recipe]
-        split = {} if own.data == "pinwheel" else {"train": "200", "validation": "20"}
-        split |= {} if own.epochs is None else {"batch_size": "8"}
+        split = {} if own.data == "pinwheel" else {"train": 200, "validation": 20}
+        split |= {} if own.epochs is None else {"batch_size": 8}
         cell = Cell(recipe, 1, "quick", 1 if own.steps else 2, split, importance=line.importance)
     row = work(cell, tmp_path, str(root), "cpu")
     assert (row["format"], row["seed"], row["budget"]) == (2, 1, "quick")
     assert row["peak_mib"] > 0
-    if recipe not in BASELINES:
+    if recipe not in CLUSTERINGS:
         assert (tmp_path / row["history"]).stat().st_size > 0
         assert np.isfinite(list(row["terms"].values())).all()
     for measure in line.measures:

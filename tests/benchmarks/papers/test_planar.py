@@ -12,9 +12,9 @@ from torch import nn
 
 from priorzoo.benchmarks.charts import planar
 from priorzoo.benchmarks.charts import run_charts as plots
+from priorzoo.benchmarks.recipes.changes import apply, written
 from priorzoo.benchmarks.recipes.recipe import RECIPES
 from priorzoo.benchmarks.runs import run as runs
-from priorzoo.cli.options import add_recipe, new_parser, read_recipe
 from priorzoo.guides import CodeThenCluster
 from priorzoo.inference import Linear, Stream
 from priorzoo.models import GMVAE, Gaussian
@@ -137,9 +137,8 @@ def test_the_floor_of_a_run_is_read_from_its_settings(name, floor):
 
 
 def test_schedules_of_penalties_survive_the_options():
-    parser = new_parser("train", "")
-    add_recipe(parser, RECIPES["pinwheel"])
-    read = read_recipe(RECIPES["pinwheel"], parser.parse_args([]))
+    penalties = written(RECIPES["pinwheel"])["penalties"]
+    read = apply(RECIPES["pinwheel-plain"], {"penalties": penalties})
     assert read.penalties["consistency"].init_args["weight"] == Linear(0, 0.5, fraction=1)
 
 

@@ -1,0 +1,358 @@
+"""Changes of settings as values: ``{"model.clusters": 16, "guide": "ClusterThenFlow"}``."""
+
+import inspect
+import json
+from argparse import ArgumentError
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, fields, is_dataclass, replace
+from types import ModuleType, NoneType, UnionType
+from typing import Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+import torch
+import yaml
+from jsonargparse import ArgumentParser
+from torch import nn
+
+from priorzoo import guides, inference, models
+from priorzoo.benchmarks.data.sets import nearest
+from priorzoo.benchmarks.recipes import initialisation
+from priorzoo.benchmarks.recipes.building import INJECTED, SIZES
+from priorzoo.benchmarks.recipes.recipe import Part, Recipe, part
+from priorzoo.inference import ELBO, KL, Penalty
+from priorzoo.inference.saving import locate, locate_function
+
+Changes = Mapping[str, object]
+Settings = TypeVar("Settings")
+
+PROSE = {"summary", "paper", "published"}  # of a recipe; nothing that is trained depends on them
+NETWORKS = ((models,), nn.Module)
+FUNCTIONS = ((inference, initialisation), None)
+# Where the short name of a class is looked up, and of which class it must be.
+SHELVES: Mapping[str, tuple[tuple[ModuleType, ...], type | None]] = {
+    "model": NETWORKS,
+    "guide": ((guides,), nn.Module),
+    "likelihood": NETWORKS,
+    "encoder": NETWORKS,
+    "decoder": NETWORKS,
+    "objective": ((inference,), ELBO),
+    "penalties": ((inference,), Penalty),
+    "optimiser": ((inference, torch.optim), torch.optim.Optimizer),
+    "schedule": ((torch.optim.lr_scheduler,), torch.optim.lr_scheduler.LRScheduler),
+    "begin": FUNCTIONS,
+    "moves": FUNCTIONS,
+}
+
+
+def apply(recipe: Recipe, changes: Changes) -> Recipe:
+    """The recipe with changes.
+
+    Args:
+        recipe: which is left as it is.
+        changes: by dotted option, in order: a field of the recipe (``steps``), an argument of a
+            part (``model.clusters``), a part by the public name or the import path of its class
+            (``guide``; arguments that the new class has too are kept), an attribute of a KL policy
+            (``kl.z.analytic``) or an argument of a penalty (``penalties.consistency.weight``).
+
+    A length in steps replaces one in epochs, and the other way round. The numbers of training and
+    validation rows are those of the recipe's own data; with other data they are all and none,
+    unless they are given too.
+
+    Raises:
+        ValueError: in one line, for an unknown option, with the nearest one, and for a value of
+            another type.
+    """
+    made = change(recipe, changes)
+    asked = [unit for unit in ("steps", "epochs") if changes.get(unit) is not None]
+    if len(asked) == 2:
+        given = f"{changes['steps']} and {changes['epochs']}"
+        raise ValueError(f"Expected --steps or --epochs but got both, {given}.")
+    if asked:
+        made = replace(made, **{"epochs" if asked == ["steps"] else "steps": None})
+    if made.data != recipe.data:
+        free = {"train": None, "validation": 0}
+        made = replace(made, **{k: v for k, v in free.items() if k not in changes})
+    return made
+
+
+def differences(base: Recipe, recipe: Recipe) -> dict[str, object]:
+    """The fewest changes that make one recipe of another, as values that JSON can write.
+
+    An argument that is left out counts as the default of its class.
+    """
+    found: dict[str, object] = {}
+    wanted, start = _changeable(recipe), base
+    for item in fields(Recipe):  # other classes first: what they share with the old is no change
+        old, new = getattr(base, item.name), getattr(recipe, item.name)
+        if isinstance(new, Part) and (old is None or old.class_path != new.class_path):
+            found[item.name] = _short(new.class_path, item.name)
+            start = apply(start, {item.name: new.class_path})
+    if recipe.data != base.data:
+        found["data"], start = recipe.data, apply(start, {"data": recipe.data})
+    for name, before in _changeable(start).items():
+        found |= _unlike(name, before, wanted[name])
+    for name in list(found):
+        fewer = {key: value for key, value in found.items() if key != name}
+        with suppress(ValueError):  # an argument that only the new class has
+            found = fewer if _changeable(apply(base, fewer)) == wanted else found
+    return found
+
+
+def resolved(recipe: Recipe) -> Recipe:
+    """The recipe with the arguments that its parts leave out at the defaults of their classes."""
+    found = {item.name: getattr(recipe, item.name) for item in fields(recipe)}
+    return replace(recipe, **{k: _complete(k, v) for k, v in found.items() if isinstance(v, Part)})
+
+
+def written(recipe: Recipe) -> dict[str, object]:
+    """All settings of a recipe as JSON has them, defaults of classes included."""
+    plain: dict[str, object] = json.loads(json.dumps(asdict(resolved(recipe))))
+    return plain
+
+
+def _changeable(recipe: Recipe) -> dict[str, object]:
+    return {name: value for name, value in written(recipe).items() if name not in PROSE}
+
+
+def change(settings: Settings, changes: Changes, within: str = "") -> Settings:
+    """Any dataclass with changes, see :func:`apply`; ``within`` is the option that it stands at."""
+    hints = get_type_hints(type(settings))
+    made: dict[str, object] = {}
+    for name, value in changes.items():
+        head, *rest = name.removesuffix(".class_path").replace(".init_args.", ".").split(".")
+        if head not in hints or head in PROSE:
+            known = [f"--{within}{known}" for known in hints if known not in PROSE]
+            raise ValueError(unknown_name("option", f"--{within}{name}", known))
+        old = made.get(head, getattr(settings, head))
+        made[head] = _changed(rest, value, hints[head], old, within + head)
+    return replace(settings, **made)  # type: ignore[type-var]
+
+
+def arguments(place: str, chosen: Part) -> dict[str, inspect.Parameter]:
+    """The arguments of a part that may be chosen: all but those that the builder fills in."""
+    kind = find(chosen.class_path, place)
+    try:
+        found = inspect.signature(kind, eval_str=True).parameters
+    except NameError:  # of a type that is imported for the type checker alone
+        found = inspect.signature(kind).parameters
+    left_out = filled(place, kind)
+    variable = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    return {k: one for k, one in found.items() if k not in left_out and one.kind not in variable}
+
+
+def filled(place: str, kind: Callable[..., object]) -> set[str]:
+    """The arguments of a class that are filled in where a recipe names it."""
+    names = list(inspect.signature(kind).parameters)
+    if place in ("optimiser", "schedule"):
+        return {names[0]}
+    if place == "objective":
+        return {"model", "guide", *(item.name for item in fields(Recipe))}.intersection(names)
+    if place in ("encoder", "decoder"):
+        return set(SIZES)
+    own = {"code", "clusters"} if place == "model" else set()
+    return set(INJECTED) - own if place in ("model", "guide") else set()
+
+
+def find(name: str, place: str) -> Callable[..., object]:
+    """The class or function of an import path or of a public name of the floor it belongs to.
+
+    Raises:
+        ValueError: for an unknown name, with the nearest one, or a class of another kind.
+    """
+    shelf = next((word for word in reversed(place.split(".")) if word in SHELVES), "model")
+    floors, family = SHELVES[shelf]
+    if "." in name:
+        return locate_function(name) if family is None else locate(name, family)
+    known = {
+        key: kind
+        for floor in floors
+        for key, kind in vars(floor).items()
+        if (inspect.isfunction(kind) if family is None else _is_kind(kind, family))
+        and not key.startswith("_")
+    }
+    if name not in known:
+        raise ValueError(unknown_name(f"class for --{place}", name, known))
+    found: Callable[..., object] = known[name]
+    return found
+
+
+def read_value(text: str) -> object:
+    """The value that the text of an option stands for: JSON, YAML, or the text itself.
+
+    >>> [read_value(text) for text in ("16", "1e-3", "null", "[400, 200]", "{y: 1}", "bf16")]
+    [16, 0.001, None, [400, 200], {'y': 1}, 'bf16']
+    """
+    for read in (json.loads, yaml.safe_load):  # YAML takes 1e-3 for text, JSON does not
+        with suppress(ValueError, yaml.YAMLError):
+            value: object = read(text)
+            return value
+    return text
+
+
+def unknown_name(what: str, name: str, known: Sequence[str] | Mapping[str, object]) -> str:
+    """One line that says a name is unknown, and which is nearest or which there are."""
+    return f"Unknown {what} {name!r}; {nearest(name, known)}"
+
+
+def named(hint: object) -> str:
+    """A type as a message says it.
+
+    >>> named(int | None), named(Literal["a", "b"])
+    ('int or None', "one of 'a', 'b'")
+    """
+    if get_origin(hint) in (Union, UnionType):
+        return " or ".join(map(named, get_args(hint)))
+    if get_origin(hint) is Literal:
+        return f"one of {', '.join(map(repr, get_args(hint)))}"
+    if hint in (NoneType, None):
+        return "None"
+    if isinstance(hint, type) and not get_args(hint):
+        return hint.__name__
+    return str(hint).replace("collections.abc.", "").replace("typing.", "")
+
+
+def _changed(path: Sequence[str], value: object, hint: object, old: object, place: str) -> object:
+    """What stands at an option, with a value set at a path within it."""
+    if not path:
+        return _read(value, hint, old, place)
+    head, *rest = path
+    if isinstance(old, Mapping) and "class_path" in old:
+        old = Part(old["class_path"], old.get("init_args") or {})
+    if isinstance(old, Part):
+        return _with_argument(old, head, rest, value, place)
+    for kind in _alternatives(hint):
+        if is_dataclass(kind) and isinstance(old, (kind, NoneType)) and kind is not Part:
+            return change(kind() if old is None else old, {".".join(path): value}, f"{place}.")
+        if _is_kind(get_origin(kind), Mapping):
+            entries = dict(old) if isinstance(old, Mapping) else {}
+            inner, within = get_args(kind)[1], f"{place}.{head}"
+            return {**entries, head: _changed(rest, value, inner, entries.get(head), within)}
+    raise ValueError(
+        f"Expected no --{place}.{'.'.join(path)}, as --{place} is {old!r}; give --{place} first."
+    )
+
+
+def _with_argument(old: Part, name: str, path: Sequence[str], value: object, place: str) -> Part:
+    known = arguments(place, old)
+    if name in filled(place, find(old.class_path, place)):
+        raise ValueError(f"Expected no --{place}.{name}, which the recipe fills in; leave it out.")
+    if name not in known:
+        kind = old.class_path.rpartition(".")[2]
+        raise ValueError(unknown_name(f"argument of {kind}", name, known))
+    hint, default = known[name].annotation, known[name].default
+    before = old.init_args.get(name, None if default is inspect.Parameter.empty else default)
+    made = _changed(path, value, hint, before, f"{place}.{name}")
+    return replace(old, init_args={**old.init_args, name: made})
+
+
+def _read(value: object, hint: object, old: object, place: str) -> object:
+    """A value as its type has it: parts, policies and stages from mappings, the rest checked."""
+    kinds = _alternatives(hint)
+    if value is None and NoneType in kinds:
+        return None
+    for kind in kinds:
+        if is_dataclass(kind) and isinstance(kind, type) and isinstance(value, kind):
+            return value
+        if (kind is Part or _is_kind(kind, nn.Module)) and isinstance(value, (str, Mapping)):
+            return _part(value, old, place)
+        if is_dataclass(kind) and isinstance(kind, type) and isinstance(value, Mapping):
+            return _built(kind, value, place)
+        origin, inner = get_origin(kind), get_args(kind)
+        if _is_kind(origin, Mapping) and isinstance(value, Mapping):
+            return {str(k): _read(v, inner[1], None, f"{place}.{k}") for k, v in value.items()}
+        if origin is tuple and is_dataclass(inner[0]) and isinstance(value, (list, tuple)):
+            return tuple(_read(v, inner[0], None, f"{place}.{i}") for i, v in enumerate(value))
+    return _checked(value, hint, place)
+
+
+def _part(value: str | Mapping[str, object], old: object, place: str) -> Part:
+    """A part by the name of its class, or by a mapping of its class and its arguments."""
+    given = {"class_path": value} if isinstance(value, str) else dict(value)
+    name = given.pop("class_path", old.class_path if isinstance(old, Part) else "")
+    kind = find(str(name), place)
+    made = part(kind)
+    if isinstance(old, Part):
+        known = arguments(place, made)
+        made = replace(made, init_args={k: v for k, v in old.init_args.items() if k in known})
+    inner = given.pop("init_args", None)
+    for key, one in {**given, **(inner if isinstance(inner, Mapping) else {})}.items():
+        made = _with_argument(made, str(key), [], one, place)
+    return made
+
+
+def _built(kind: type, value: Mapping[str, object], place: str) -> object:
+    hints = get_type_hints(kind)
+    for name in value:
+        if name not in hints:
+            raise ValueError(unknown_name(f"field of {kind.__name__}", name, list(hints)))
+    made = {k: _read(v, hints[k], None, f"{place}.{k}") for k, v in value.items()}
+    try:
+        return kind(**made)
+    except TypeError as error:
+        raise ValueError(f"{kind.__name__} at --{place} cannot be built: {error}") from error
+
+
+def _checked(value: object, hint: object, place: str) -> object:
+    """A plain value if it is of a type; one without annotation may be anything."""
+    if hint is inspect.Parameter.empty:
+        return value
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument("--value", type=hint)
+    try:
+        found: object = parser.parse_object({"value": value}).value
+    except ArgumentError as error:
+        raise ValueError(f"Expected {named(hint)} for --{place} but got {value!r}.") from error
+    return found
+
+
+def _unlike(name: str, before: object, after: object) -> Iterator[tuple[str, object]]:
+    """Where two values at an option differ, as options and values."""
+    parts = _is_written_part(after) and _is_written_part(before)
+    deep = parts or "." not in name or (name.startswith("kl.") and name.count(".") == 1)
+    if not (deep and isinstance(after, dict) and isinstance(before, dict)):
+        if before != after:
+            yield name, _without_none(after)
+    elif before.keys() - after.keys() or (parts and before["class_path"] != after["class_path"]):
+        yield name, _without_none(after)
+    else:
+        if name == "kl":
+            before = {site: asdict(KL()) for site in after} | before
+        if parts:
+            before, after = before["init_args"], after["init_args"]
+        for key in after:
+            yield from _unlike(f"{name}.{key}", before.get(key), after[key])
+
+
+def _is_written_part(value: object) -> bool:
+    return isinstance(value, dict) and value.keys() == {"class_path", "init_args"}
+
+
+def _complete(place: str, chosen: Part) -> Part:
+    known = {name: one.default for name, one in arguments(place, chosen).items()}
+    plain = (bool, int, float, str, list, tuple, NoneType)
+    defaults = {name: value for name, value in known.items() if isinstance(value, plain)}
+    return replace(chosen, init_args={**defaults, **chosen.init_args})
+
+
+def _without_none(value: object) -> object:
+    """A schedule without the units of its length that are not used."""
+    if isinstance(value, dict) and "class_path" not in value:
+        return {key: _without_none(one) for key, one in value.items() if one is not None}
+    return value
+
+
+def _short(class_path: str, place: str) -> str:
+    """The public name of a class where it has one, else its import path."""
+    name = class_path.rpartition(".")[2]
+    try:
+        return name if find(name, place) is find(class_path, place) else class_path
+    except ValueError:
+        return class_path
+
+
+def _alternatives(hint: object) -> tuple[object, ...]:
+    return get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+
+
+def _is_kind(kind: object, family: type) -> bool:
+    return isinstance(kind, type) and issubclass(kind, family)

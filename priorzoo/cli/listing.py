@@ -1,0 +1,83 @@
+"""``priorzoo list``: models, guides, recipes and data sets, a line each."""
+
+import inspect
+import re
+from collections.abc import Callable, Mapping, Sequence
+from types import ModuleType
+
+from torch import nn
+
+from priorzoo import guides, models
+from priorzoo.benchmarks.data import sets
+from priorzoo.benchmarks.recipes.building import fits
+from priorzoo.benchmarks.recipes.changes import apply, unknown_name
+from priorzoo.benchmarks.recipes.recipe import RECIPES, Recipe
+from priorzoo.cli.options import Parser, print_next, print_table
+
+FILE = "FILE.npz"  # the format of data of one's own
+FORMAT = (
+    "your own: x_train (N, ...) and x_test (M, ...), numbers; y_train (N,) and y_test (M,), "
+    "integers, if there are labels; written by numpy.savez"
+)
+
+
+def list_command(words: Sequence[str]) -> None:
+    """Print what there is, one line each."""
+    shelves: Mapping[str, Callable[[], Mapping[str, str]]] = {
+        "models": lambda: _modules(models),
+        "guides": lambda: _guides(settings.model),
+        "recipes": lambda: {name: recipe.summary for name, recipe in RECIPES.items()},
+        "data": lambda: (
+            {name: one.summary for name, one in sets.CATALOGUE.items()} | {FILE: FORMAT}
+        ),
+    }
+    parser = Parser("list", "Print what there is.")
+    parser.add_argument("what", nargs="?", help=", ".join(shelves))
+    parser.add_argument(
+        "--model", metavar="RECIPE", help="only guides that fit a recipe's model or a class by path"
+    )
+    settings = parser.parse(words)
+    what = settings.what
+    if what is not None and what not in shelves:
+        raise ValueError(unknown_name("list", what, shelves))
+    for name in shelves if what is None else [what]:
+        print(name if what is None else "", end="\n" if what is None else "")
+        print_table(shelves[name](), indent=2 if what is None else 0)
+    print_next("priorzoo train digits-gmvae")
+
+
+def _guides(model: str | None) -> Mapping[str, str]:
+    """All guides, or those that fit the model of a recipe or of an import path."""
+    lines = _modules(guides)
+    if model is None:
+        return lines
+    recipe = _recipe(model)
+    return {name: line for name, line in lines.items() if fits(recipe, getattr(guides, name))}
+
+
+def _recipe(name: str) -> Recipe:
+    if name in RECIPES:
+        return RECIPES[name]
+    if "." not in name:
+        raise ValueError(unknown_name("recipe", name, RECIPES))
+    return apply(RECIPES["digits-gmvae"], {"model": name})
+
+
+def _modules(floor: ModuleType) -> dict[str, str]:
+    """Classes of a floor's catalogue with the first line of their documentation."""
+    kinds = {name: getattr(floor, name) for name in floor.__all__}
+    return {
+        name: _readable((inspect.getdoc(kind) or "").splitlines()[0])
+        for name, kind in kinds.items()
+        if isinstance(kind, type) and issubclass(kind, nn.Module)
+    }
+
+
+def _readable(line: str) -> str:
+    """A line of documentation without its markup.
+
+    >>> _readable(r":math:`q(z \\mid x)\\, q(\\mu_{ik})`, for :class:`GMVAE`.")
+    'q(z | x) q(mu_ik), for GMVAE.'
+    """
+    line = line.replace("\\mid", "|").replace("\\,", "").replace("\\mathcal ", "")
+    return re.sub(r":\w+:|[`\\{}]", "", line)

@@ -1,0 +1,89 @@
+"""``priorzoo evaluate``, ``plot`` and ``sample``: what a run folder is good for."""
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from priorzoo.benchmarks.charts import run_charts as charts
+from priorzoo.benchmarks.data.sets import Dataset
+from priorzoo.benchmarks.recipes.changes import read_value
+from priorzoo.benchmarks.runs import run as runs
+from priorzoo.cli.options import Parser, print_next
+from priorzoo.cli.scores import print_scores, print_warning
+from priorzoo.inference import Stream, draw
+
+
+def evaluate_command(words: Sequence[str]) -> None:
+    """Score a run on the test rows of its own data set or of another."""
+    parser = _run_parser("evaluate", "Score a run on test data.")
+    parser.add_argument(
+        "--importance-samples", type=int, default=0, metavar="S", help="of the bound on log p(x)"
+    )
+    parser.add_argument("--json", action="store_true", help="print one line of JSON")
+    settings = parser.parse(words)
+    run, dataset = _open(settings)
+    result = runs.score(run, dataset, settings.importance_samples)
+    if settings.json:
+        print(json.dumps(result))
+    else:
+        print_scores(result)
+    print_warning(result)
+    print_next(f"priorzoo plot {settings.run}")
+
+
+def plot_command(words: Sequence[str]) -> None:
+    """Draw every chart that fits the model."""
+    settings = _run_parser("plot", "Draw every chart that fits the model, as PNG.").parse(words)
+    for path in charts.draw_run(*_open(settings)):
+        print(path)
+    print_next(f"priorzoo sample {settings.run}")
+
+
+def sample_command(words: Sequence[str]) -> None:
+    """Draw rows from the prior, all or of one cluster, as a picture or as an array."""
+    parser = Parser("sample", "Draw rows from the prior.")
+    parser.add_argument("run", help="run folder")
+    parser.add_argument(
+        "--cluster", type=int, metavar="K", help="hold the cluster; all if left out"
+    )
+    parser.add_argument("--given", metavar="SITES", help='sites to hold: {"r_1": 0, "r_2": 3}')
+    parser.add_argument("--n", type=int, default=100, metavar="N", help="number of rows")
+    parser.add_argument("--seed", type=int, default=0, metavar="N")
+    parser.add_argument("--out", metavar="FILE", help=".png, or .npz for numbers; RUN/samples.png")
+    parser.add_device()
+    settings = parser.parse(words)
+    if settings.n < 1:
+        raise ValueError(f"Expected --n of at least 1 but got {settings.n}.")
+    run = runs.open_run(Path(settings.run), settings.device)
+    given = {} if settings.cluster is None else {run.site: settings.cluster}
+    if settings.given is not None:
+        sites = read_value(settings.given)
+        if not (isinstance(sites, dict) and all(isinstance(k, int) for k in sites.values())):
+            raise ValueError(f'Expected --given such as {{"r_1": 0}} but got {settings.given!r}.')
+        given |= sites
+    with Stream(settings.seed, run.device):
+        rows = draw(run.story, settings.n, given=given).cpu()
+    out = Path(settings.out or run.folder / "samples.png")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    print(charts.write_rows(rows, run.shape, out))
+    print_next(f"priorzoo report {run.folder.parent}")
+
+
+def _run_parser(command: str, description: str) -> Parser:
+    parser = Parser(command, description)
+    parser.add_argument("run", help="run folder")
+    parser.add_argument("--data", metavar="NAME", help="another data set than the run's own")
+    parser.add_places()
+    return parser
+
+
+def _open(settings: argparse.Namespace) -> tuple[runs.Run, Dataset]:
+    run = runs.open_run(Path(settings.run), settings.device)
+    chosen = dict(run.settings)
+    if settings.data is not None:
+        chosen |= {"data": settings.data, "train": None, "validation": 0}
+    dataset = runs.read_data(
+        chosen, settings.data_root, seed=run.result["seed"], download=settings.download
+    )
+    return run, dataset

@@ -1,0 +1,50 @@
+"""How the scores of a run are printed: a line each, with unit and meaning."""
+
+import sys
+from collections.abc import Mapping
+
+from priorzoo.cli.options import print_table
+
+MEANING = {
+    "elbo": "bound on log p(x)",
+    "objective": "what is maximised",
+    "reconstruction": "expected log p(x given the latent variables)",
+    "log p(x)": "importance-weighted bound on log p(x), at least the ELBO",
+    "clusters": "number of clusters",
+    "used_clusters": "clusters that are some row's most probable",
+    "effective_clusters": "exp of the mutual information of row and cluster, nats; 1 is none",
+    "active_clusters": "clusters that the mixture holds",
+    "entropy": "of q(y given x), mean over the rows, nats; 0 is certain",
+    "tail_occupancy": "share of the rows in the less used half of the clusters",
+    "accuracy": "of the cluster that the labels name",
+    "accuracy_majority": "each cluster takes its most frequent label",
+    "accuracy_best_example": "each cluster takes the label of its surest row",
+    "accuracy_hungarian": "clusters and classes matched one to one",
+    "nmi": "normalised mutual information of clusters and labels",
+    "ari": "adjusted Rand index of clusters and labels; 0 is chance",
+}
+
+
+def print_scores(result: Mapping[str, Mapping[str, float]]) -> None:
+    """Terms and metrics, one a line, with their units."""
+    terms = result["terms"]
+    print("held-out terms, nats per datum")
+    names = sorted(terms, key="elbo".__ne__)
+    lines = {name: _line(name, terms[name]) for name in names}
+    if terms["elbo"] > 0:
+        lines["elbo"] += "; above 0, as p(x) is a density and no probability"
+    print_table(lines, indent=2)
+    if result["metrics"]:
+        print("clusters of the held-out rows")
+        print_table({name: _line(name, value) for name, value in result["metrics"].items()}, 2)
+
+
+def print_warning(result: Mapping[str, object]) -> None:
+    """What is wrong with the clusters, if anything, where errors go."""
+    if result.get("warning"):
+        print(f"warning: {result['warning']}", file=sys.stderr)
+
+
+def _line(name: str, value: float) -> str:
+    divergence = "KL divergence of the site from its prior" if name.startswith("kl[") else ""
+    return f"{value:10.3f}  {MEANING.get(name.rpartition('.')[2], divergence)}"

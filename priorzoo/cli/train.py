@@ -1,0 +1,135 @@
+"""``priorzoo train``: train a recipe, and write its run folder and charts."""
+
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from priorzoo.benchmarks.recipes.changes import (
+    apply,
+    differences,
+    resolved,
+    unknown_name,
+)
+from priorzoo.benchmarks.recipes.recipe import RECIPES, Recipe
+from priorzoo.cli.options import Parser, print_next, repeatable
+from priorzoo.cli.scores import print_scores, print_warning
+from priorzoo.cli.settings import as_yaml, read_file, read_words, settings_help
+
+USAGE = "usage: priorzoo train RECIPE [--OPTION VALUE ...]"
+LONGEST = 60  # characters of a run folder's name that say what differs from the recipe
+
+
+def train_command(words: Sequence[str]) -> None:
+    """Train a recipe, and write its run folder and charts."""
+    if words and words[0] in ("-h", "--help", "--help-all"):
+        print(f"{USAGE}\n\npriorzoo list recipes shows the recipes; priorzoo train RECIPE --help")
+        print("shows the options of one.")
+        return
+    if not words or words[0].startswith("-"):
+        raise ValueError("Expected a recipe first; priorzoo list recipes names them.")
+    name = words[0]
+    if name not in RECIPES:
+        raise ValueError(unknown_name("recipe", name, RECIPES))
+    parser = _parser(RECIPES[name])
+    settings, rest = parser.parse_known_args(words[1:])
+    given = read_words(rest, parser.options)
+    if settings.config is not None:
+        kept = read_file(settings.config)
+        own = {key: kept.pop(key) for key in list(kept) if key in vars(settings)}
+        parser.set_defaults(**own)
+        settings, _ = parser.parse_known_args(words[1:])
+        units = {"steps", "epochs"}
+        replaced = given.keys() | (units if units & given.keys() else set())
+        given = {key: value for key, value in kept.items() if key not in replaced} | given
+    recipe = apply(RECIPES[name], given)
+    if settings.help or settings.help_all:
+        print(parser.format_help())
+        print(f"settings of {name}\n{settings_help(recipe, settings.help_all)}")
+        print("" if settings.help_all else "\n--help-all shows all settings, with types.")
+        return
+    if settings.print_config:
+        print(as_yaml(recipe), end="")
+        raise SystemExit(0)
+    changes = differences(RECIPES[name], recipe)
+    folder = Path(settings.out) if settings.out else None
+    if folder is None:
+        folder = run_folder(name, changes, settings.seed, settings.resume, settings.overwrite)
+    from priorzoo.benchmarks.charts import run_charts as charts
+    from priorzoo.benchmarks.runs import run as runs
+
+    run, dataset = runs.train(
+        name,
+        resolved(recipe),
+        folder,
+        seed=settings.seed,
+        device=settings.device,
+        data_root=settings.data_root,
+        download=settings.download,
+        overwrite=settings.overwrite,
+        resume=settings.resume,
+        progress=sys.stderr.isatty(),
+        command=repeatable(words),
+    )
+    if settings.rows is not None:
+        _append_row(run.result, changes, Path(settings.rows))
+    print_scores(run.result)
+    print_warning(run.result)
+    print("charts", flush=True)
+    for path in charts.draw_run(run, dataset):
+        print(f"  {path}")
+    print_next(f"priorzoo evaluate {folder}", f"priorzoo sample {folder}")
+
+
+def run_folder(
+    name: str, changes: Mapping[str, object], seed: int, resume: bool, overwrite: bool
+) -> Path:
+    """Where a run goes if no folder is given: ``runs/gmvae-clusters16-seed0``.
+
+    A number is added where there is such a run already, as there may be others of the same name.
+    To resume, it is the first that was interrupted.
+    """
+    words = [f"{key.rpartition('.')[2]}{_in_a_name(value)}" for key, value in changes.items()]
+    said = "-".join([name, *words])
+    if len(said) > len(name) + LONGEST:
+        said = f"{said[: len(name) + LONGEST]}-and-more"
+    first = Path("runs") / f"{said}-seed{seed}"
+    number, folder = 1, first
+    while folder.exists() and any(folder.iterdir()) and not overwrite:
+        if resume and (folder / "checkpoint.safetensors").is_file():
+            return folder
+        number += 1
+        folder = first.with_name(f"{first.name}-{number}")
+    return first if resume else folder
+
+
+def _in_a_name(value: object) -> str:
+    text = Path(value).stem if isinstance(value, str) else str(value)
+    return re.sub(r"[^\w.]+", "-", text).strip("-")
+
+
+def _append_row(result: Mapping[str, object], changes: Mapping[str, object], path: Path) -> None:
+    from priorzoo.benchmarks.grid.cells import Cell
+    from priorzoo.benchmarks.rows.files import append_row
+
+    cell = Cell(str(result["recipe"]), changes=changes)
+    more = {"peak_mib": None, "history": None, "figures": []}
+    append_row({**more, **result, **cell.origin()}, path)
+
+
+def _parser(recipe: Recipe) -> Parser:
+    parser = Parser("train", recipe.summary, add_help=False)
+    parser.usage = USAGE.removeprefix("usage: ")
+    parser.add_argument("-h", "--help", action="store_true", help="show the options people use")
+    parser.add_argument("--help-all", action="store_true", help="show all settings, with types")
+    parser.add_argument("--config", metavar="FILE", help="settings from a YAML file")
+    parser.add_argument("--print_config", action="store_true", help="print the settings as YAML")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of all that is random")
+    parser.add_argument(
+        "--out", metavar="DIR", help="run folder; runs/RECIPE-...-seedN if left out"
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace a run in that folder")
+    parser.add_argument("--resume", action="store_true", help="go on with an interrupted run")
+    parser.add_argument("--rows", metavar="FILE", help="file of rows to append the result to")
+    parser.add_places()
+    return parser
