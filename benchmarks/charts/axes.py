@@ -6,11 +6,12 @@ says how to read it; axes that a caller hands over stay as they are. No figure i
 
 from collections.abc import Sequence
 from pathlib import Path
-from string import ascii_uppercase
 from textwrap import fill
+from typing import Any
 
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
+from matplotlib.container import Container
 from matplotlib.figure import Figure
 from matplotlib.legend import Legend
 from matplotlib.patheffects import withStroke
@@ -20,8 +21,11 @@ HUES = ["#332288", "#cc6677", "#117733", "#88ccee", "#ddcc77"]
 HUES += ["#882255", "#44aa99", "#999933", "#aa4499", "#000000"]
 OTHERS = "#dddddd"
 LEGIBLE = 20  # categories that colours, counts or rows can tell apart
-OUTLINE = [withStroke(linewidth=2, foreground="white")]
-LETTERS = ascii_uppercase
+NUMBER: dict[str, Any] = {"weight": "bold"}  # or letter over points
+NUMBER |= {"path_effects": [withStroke(linewidth=2, foreground="white")]}
+BESIDE: dict[str, Any] = {"loc": "center left", "bbox_to_anchor": (1, 0.5)}
+BESIDE |= {"frameon": False, "fontsize": "small"}
+Handles = Sequence[Artist | Container]
 NARROWEST = 4.0  # inches that a title and a caption take, however narrow the figure
 
 
@@ -68,14 +72,10 @@ def save(drawn: Axes | Figure, path: str | Path, dpi: int = 150, run: str = "") 
     figure.savefig(path, format="png", dpi=dpi, bbox_inches="tight", metadata={"Software": None})
 
 
-def divide(
-    ax: Axes,
-    rows: int,
-    columns: int = 1,
-    height_ratios: Sequence[float] | None = None,
-    hspace: float | None = None,
-) -> list[Axes]:
+def divide(ax: Axes, rows: int, columns: int = 1, heights: Sequence[float] = ()) -> list[Axes]:
     """Gives the place of ``ax`` to a grid of axes with its abscissa, of which it is the first.
+
+    Rows are as high as the ``heights`` say, in proportion; by default alike.
 
     Raises:
         ValueError: for axes that were not made by ``subplots``.
@@ -83,25 +83,15 @@ def divide(
     place = ax.get_subplotspec()
     if place is None:
         raise ValueError("Expected axes made by subplots; these have no place that can be split.")
-    inside = place.subgridspec(rows, columns, height_ratios=height_ratios, hspace=hspace)
+    inside = place.subgridspec(rows, columns, height_ratios=heights or None)
     ax.set_subplotspec(inside[0])
     figure = ax.get_figure()
     assert figure is not None
     return [ax, *(figure.add_subplot(inside[i], sharex=ax) for i in range(1, rows * columns))]
 
 
-def legend_beside(
-    ax: Axes, handles: Sequence[Artist] | None = None, title: str | None = None
-) -> Legend:
+def legend_beside(ax: Axes, handles: Handles | None = None, title: str | None = None) -> Legend:
     """Legend on the right of the axes, where it hides nothing."""
     handles = ax.get_legend_handles_labels()[0] if handles is None else handles
     columns = 1 + (len(handles) > LEGIBLE // 2)
-    return ax.legend(
-        handles=handles,
-        title=title,
-        loc="center left",
-        bbox_to_anchor=(1, 0.5),
-        ncols=columns,
-        frameon=False,
-        fontsize="small",
-    )
+    return ax.legend(handles=handles, title=title, ncols=columns, **BESIDE)

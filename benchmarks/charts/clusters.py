@@ -6,8 +6,11 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import PercentFormatter
 from torch import Tensor
 
-from priorzoo.benchmarks.charts.axes import HUES, LEGIBLE, new_axes
+from priorzoo.benchmarks.charts.axes import HUES, LEGIBLE, legend_beside, new_axes
 from priorzoo.benchmarks.scores.metrics import contingency, hungarian_order
+
+CONSIDERED = "A dot far above its bar: data points consider the cluster but rarely choose it."
+COUNTS = "Counts. Two dark cells in a row split a class, two in a column merge classes."
 
 
 def hard_shares(probabilities: Tensor) -> tuple[Tensor, Tensor]:
@@ -26,13 +29,8 @@ def draw_usage(probabilities: Tensor, ax: Axes | None = None) -> Axes:
     order, share = hard_shares(probabilities)
     clusters = len(order)
     if ax is None:
-        reading = (
-            "A dot far above its bar: data points give the cluster some probability, but rarely "
-            "the largest."
-        )
-        ax = new_axes(
-            min(8.0, 4 + 0.15 * clusters), 3, "Share of the data in each cluster", reading
-        )
+        title, width = "Share of the data in each cluster", min(8.0, 4 + 0.15 * clusters)
+        ax = new_axes(width, 3, title, CONSIDERED)
     ranks = range(clusters)
     soft = probabilities.mean(0)[order].tolist()
     bars = ax.bar(ranks, share[order].tolist(), color=HUES[3], label="hard share")
@@ -40,19 +38,13 @@ def draw_usage(probabilities: Tensor, ax: Axes | None = None) -> Axes:
     even = ax.axhline(1 / clusters, color=HUES[5], linestyle="--", linewidth=1, label="$1/K$")
     few = clusters <= 2 * LEGIBLE
     ax.set_xticks(ranks if few else [], order.tolist() if few else [], fontsize="small")
+    ax.tick_params("x", rotation=90 * (clusters > LEGIBLE))
     used = int((share > 0).sum())
     ax.set(xlabel=f"clusters by hard share, {used} of {clusters} used", ylabel="share of data")
     ax.yaxis.set_major_formatter(lambda share, _: f"{100 * share:g}%")
     ax.margins(x=0.02)
     ax.spines[["top", "right"]].set_visible(False)
-    ax.legend(
-        handles=[bars, *dots, even],
-        loc="lower center",
-        bbox_to_anchor=(0.5, 1),
-        ncols=3,
-        frameon=False,
-        fontsize="small",
-    )
+    legend_beside(ax, [bars, *dots, even])
     return ax
 
 
@@ -84,11 +76,7 @@ def draw_confusion(
     shares = counts / counts.sum(1, keepdim=True)
     if ax is None:
         width, height = min(9.0, 2.4 + 0.4 * len(order)), min(9.0, 1.2 + 0.36 * len(counts))
-        reading = (
-            "Counts of data points. Two dark cells in a row: the class is split. Two in a column: "
-            "the cluster merges classes."
-        )
-        ax = new_axes(width, height, "Classes and the clusters they fall into", reading)
+        ax = new_axes(width, height, "Classes and the clusters they fall into", COUNTS)
     image = ax.imshow(shares.numpy(), cmap="Blues", vmin=0, vmax=1, aspect="auto")
     classes = labels.unique().tolist()
     ax.set_yticks(range(len(classes)), [str(k) if names is None else names[k] for k in classes])

@@ -14,10 +14,11 @@ READING = (
     "The upper lines are as far apart as the terms below add up to. Validation that rises above "
     "training is overfitting; a KL near 0 is a latent variable that the model ignores."
 )
+History = Sequence[Mapping[str, Any]]
 DASHES: dict[str, Literal["-", "--"]] = {"train": "-", "valid": "--"}
 
 
-def draw_terms(history: Sequence[Mapping[str, Any]], ax: Axes | None = None) -> Axes:
+def draw_terms(history: History, ax: Axes | None = None) -> Axes:
     """Terms of the ELBO over training, in nats per datum.
 
     A row of history has the keys ``step``, ``split`` (``train`` or ``valid``; others are ignored),
@@ -36,55 +37,43 @@ def draw_terms(history: Sequence[Mapping[str, Any]], ax: Axes | None = None) -> 
     ends = _ends(history)
     history = [row for row in history if row["split"] in DASHES]
     terms = dict.fromkeys(term for row in history for term in row)
-    kls = {term: f"KL{term[2:]}" for term in terms if term.startswith("kl[")}
-    factors = {term: f"$-${term}" for term in terms if term.startswith("log p(")}
-    lower = divide(ax, 2, height_ratios=(3, 2), hspace=0.05)[1:] if kls or factors else []
-    for below in lower:
-        _draw_kls(below, history, kls, factors)
-    _curves(ax, history, {"elbo": "$-$ELBO", "reconstruction": "$-$reconstruction"}, -1, HUES)
+    parts = {term: f"KL{term[2:]}" for term in terms if term.startswith("kl[")}
+    parts |= {term: f"$-${term}" for term in terms if term.startswith("log p(")}
+    axes = divide(ax, 2, heights=(3, 2)) if parts else [ax]
+    _curves(ax, history, {"elbo": "$-$ELBO", "reconstruction": "$-$reconstruction"}, HUES)
     _crop(ax)
-    for step in ends:
-        for each in (ax, *lower):
+    for below in axes[1:]:
+        below.set_yscale("symlog", linthresh=0.1)
+        below.yaxis.set_major_formatter("{x:g}")
+        _curves(below, history, parts, HUES[2:])
+        legend_beside(below)
+        ax.tick_params(labelbottom=False)
+    for each in axes:
+        each.set_ylabel("nats per datum")
+        for step in ends:
             each.axvline(step, color="grey", linewidth=0.8, linestyle=":")
+    axes[-1].set_xlabel("step")
     if ends:
-        names = [f"end of {' and '.join(names)}" for names in ends.values()]
-        ax.secondary_xaxis("top").set_xticks(list(ends), names, fontsize="small")
-    ax.tick_params(labelbottom=not lower)
-    ax.set(xlabel="" if lower else "step", ylabel="nats per datum")
+        slope, start = (40, "left") if len(ends) > 1 else (0, "center")
+        marks = ax.secondary_xaxis("top")
+        marks.set_xticks([*ends], [*ends.values()], fontsize="small", rotation=slope, ha=start)
     found = [split for split in DASHES if any(row["split"] == split for row in history)]
     splits = [Line2D([], [], color="grey", linestyle=DASHES[k], label=k) for k in found]
     legend_beside(ax, [*ax.get_legend_handles_labels()[0], *splits])
     return ax
 
 
-def _ends(history: Sequence[Mapping[str, Any]]) -> dict[int, list[str]]:
-    """The names of the stages that end at a step, by step."""
+def _ends(history: History) -> dict[int, str]:
+    """Which stages end at a step, by step."""
     last = {row["stage"]: row["step"] for row in history if "stage" in row}
-    return {step: [name for name in last if last[name] == step] for step in last.values()}
+    names = {step: [name for name in last if last[name] == step] for step in last.values()}
+    return {step: f"end of {' and '.join(ending)}" for step, ending in names.items()}
 
 
-def _draw_kls(
-    ax: Axes,
-    history: Sequence[Mapping[str, Any]],
-    names: Mapping[str, str],
-    factors: Mapping[str, str],
-) -> None:
-    ax.set_yscale("symlog", linthresh=0.1)
-    ax.yaxis.set_major_formatter("{x:g}")
-    _curves(ax, history, names, 1, HUES[2:])
-    _curves(ax, history, factors, -1, HUES[5:])
-    ax.set(xlabel="step", ylabel="nats per datum")
-    legend_beside(ax)
-
-
-def _curves(
-    ax: Axes,
-    history: Sequence[Mapping[str, Any]],
-    terms: Mapping[str, str],
-    sign: int,
-    hues: Sequence[str],
-) -> None:
-    for (term, name), hue in zip(terms.items(), cycle(hues), strict=False):
+def _curves(ax: Axes, history: History, names: Mapping[str, str], hues: Sequence[str]) -> None:
+    """A line for each term and split: of a divergence as it is, of the others the negative."""
+    for (term, name), hue in zip(names.items(), cycle(hues), strict=False):
+        sign = 1 if term.startswith("kl[") else -1
         for split, dashes in DASHES.items():
             rows = [row for row in history if row["split"] == split and term in row]
             steps, values = [row["step"] for row in rows], [sign * row[term] for row in rows]
@@ -103,13 +92,5 @@ def _crop(ax: Axes) -> None:
         margin = 0.05 * max(high - low, 1.0)
         ax.set_ylim(low - margin, high + margin)
         if top > high + margin:
-            words = f"$\\uparrow$ {top:,.4g} at step {step:.0f}"
-            ax.annotate(
-                words,
-                (step, 1),
-                (4, -4),
-                ("data", "axes fraction"),
-                "offset points",
-                va="top",
-                fontsize="small",
-            )
+            words, corner = f"$\\uparrow$ up to {top:,.4g} at step {step:.0f}", ax.transAxes
+            ax.text(0.98, 0.97, words, transform=corner, ha="right", va="top", fontsize="small")

@@ -7,17 +7,19 @@ whose most probable cluster it is, in all charts.
 
 from collections.abc import Sequence
 from math import ceil, prod, sqrt
+from string import ascii_uppercase
 
 import numpy as np
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
 from torch import Tensor
 
-from priorzoo.benchmarks.charts.axes import HUES, LEGIBLE, LETTERS, OTHERS, new_axes
+from priorzoo.benchmarks.charts.axes import HUES, LEGIBLE, OTHERS, new_axes
 from priorzoo.benchmarks.charts.clusters import hard_shares
 
 SHARE = "share of the data points whose most probable cluster it is"
 GAP = 0.08  # between tiles; lengths are in tile heights, from the upper left corner
+Size = tuple[float, float]
 INCHES = 0.4  # of a tile height on new axes
 
 
@@ -47,8 +49,8 @@ def draw_clusters(
     order, share = hard_shares(probabilities)
     used = int((share > 0).sum())
     shown = _fullest(order, share)[:LEGIBLE]
-    reading = f"Percentages: {SHARE}. Good: members look alike, and samples look like members."
-    ax = _canvas(ax, end, len(shown) * down, "Members and samples of each cluster", reading)
+    reading = f"Percentages: {SHARE}. Good: members look alike, and samples like members."
+    ax = _canvas(ax, (end, len(shown) * down), "Members and samples of each cluster", reading)
     for top, cluster in enumerate(shown):
         for left, member in enumerate(_confident(probabilities, cluster)[:members]):
             _tile(ax, pictures[member], left * step, top * down)
@@ -60,7 +62,6 @@ def draw_clusters(
     heads = {members * step / 2: "most confident members"}
     heads |= {} if drawn is None else {(start + end) / 2: "samples"}
     ax.set_xticks(list(heads), list(heads.values()), fontsize="small")
-    ax.set_ylabel("cluster, share")
     if len(order) > LEGIBLE:
         fullest = f"{LEGIBLE} fullest of " if used > LEGIBLE else ""
         ax.set_title(f"{fullest}{used} clusters in use, room for {len(order)}", fontsize="small")
@@ -88,7 +89,7 @@ def draw_components(
     across, down = max(width, 0.8) + 2 * GAP, 1.5
     size = columns * across, ceil(len(shown) / columns) * down
     reading = f"Bars and percentages: {SHARE}."
-    ax = _canvas(ax, *size, "Decoded mean of each component", reading, 2 * INCHES)
+    ax = _canvas(ax, size, "Decoded mean of each component", reading, 2 * INCHES)
     for cell, component in enumerate(shown):
         left, top = cell % columns * across, cell // columns * down
         if shares[component] > 0:
@@ -115,7 +116,7 @@ def draw_grid(
     pictures, step = _pictures(images, shape), _width(shape) + GAP
     down = 1 + GAP
     size = min(columns, len(pictures)) * step, ceil(len(pictures) / columns) * down
-    ax = _canvas(ax, *size, title, caption)
+    ax = _canvas(ax, size, title, caption)
     for cell, picture in enumerate(pictures):
         _tile(ax, picture, cell % columns * step, cell // columns * down)
     middles = [left * step + _width(shape) / 2 for left in range(len(heads))]
@@ -143,7 +144,7 @@ def draw_reconstructions(
     rows = ceil(len(originals) / columns)
     size = min(columns, len(originals)) * step, rows * down
     reading = "Details that a reconstruction lacks are not in the latent code."
-    ax = _canvas(ax, *size, "Data and their reconstructions", reading)
+    ax = _canvas(ax, size, "Data and their reconstructions", reading)
     for cell, (original, copy) in enumerate(zip(originals, remade, strict=True)):
         left, top = cell % columns * step, cell // columns * down
         _tile(ax, original, left, top)
@@ -160,16 +161,10 @@ def draw_ways(
 
     Every picture on the way being one that the data could hold is what to look for.
     """
-    pictures, step, down = _pictures(ways, shape), _width(shape) + GAP, 1 + 2 * GAP
-    size = ways.shape[1] * step, len(ways) * down
-    reading = "Each row goes from one data point to another. Good: every picture looks like data."
-    ax = _canvas(ax, *size, "Interpolations", reading)
-    for top, way in enumerate(pictures):
-        for left, picture in enumerate(way):
-            _tile(ax, picture, left * step, top * down)
-    middles = [top * down + 0.5 for top in range(len(ways))]
-    ax.set_yticks(middles, names or list(LETTERS[: len(ways)]), fontsize="small")
-    return ax
+    caption = "Each row goes from one data point to another. Good: every picture looks like data."
+    named = names or ascii_uppercase[: len(ways)]
+    flat, steps = ways.flatten(0, 1), ways.shape[1]
+    return draw_grid(flat, shape, steps, ax, named, (), "Interpolations", caption)
 
 
 def _pictures(images: Tensor, shape: Sequence[int]) -> NDArray[np.float32]:
@@ -201,16 +196,10 @@ def _name(cluster: int, share: Tensor) -> str:
     return f"{cluster}:  {share[cluster]:.1%}" if share[cluster] > 0 else f"{cluster}:  empty"
 
 
-def _canvas(
-    ax: Axes | None,
-    width: float,
-    height: float,
-    title: str,
-    caption: str,
-    inches: float = INCHES,
-) -> Axes:
+def _canvas(ax: Axes | None, size: Size, title: str, caption: str, unit: float = INCHES) -> Axes:
     """Axes without frame or ticks, whose unit is a tile height; of fitting size when new."""
-    ax = new_axes(width * inches + 1, height * inches + 0.4, title, caption) if ax is None else ax
+    width, height = size
+    ax = new_axes(width * unit + 1, height * unit + 0.4, title, caption) if ax is None else ax
     ax.set(xlim=(-GAP, width), ylim=(height, -GAP), aspect="equal", xticks=[], yticks=[])
     ax.tick_params(length=0, top=False, bottom=False, labeltop=True, labelbottom=False)
     ax.spines[:].set_visible(False)

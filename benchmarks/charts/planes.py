@@ -5,6 +5,7 @@
 
 from collections.abc import Mapping, Sequence
 from functools import partial
+from string import ascii_uppercase
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -12,22 +13,20 @@ from numpy.typing import NDArray
 from sklearn.decomposition import PCA
 from torch import Tensor
 
-from priorzoo.benchmarks.charts.axes import (
-    HUES,
-    LEGIBLE,
-    LETTERS,
-    OTHERS,
-    OUTLINE,
-    legend_beside,
-    new_row,
-)
+from priorzoo.benchmarks.charts.axes import HUES, LEGIBLE, NUMBER, OTHERS, legend_beside, new_row
 from priorzoo.benchmarks.scores.metrics import contingency, hungarian_match, hungarian_order
 
 POINTS = 5_000  # that a plane can hold; also the test data that the charts of a run look at
 MARKERS = "o^sDvP*X"
+POINT = "Each point is the latent code of one data point."
+MATCH = (
+    " Clusters have the colours of the classes that they match; further ones, with another marker, "
+)
+MATCH += "that of their most frequent class. Good: both pictures look alike."
 CLOSE = 0.05  # of the plane's width and height, at which two numbers would overlap
 
 Style = tuple[str, str]  # colour and marker
+Styles = Mapping[int, Style]
 Points = NDArray[np.float32]
 
 
@@ -53,40 +52,28 @@ def draw_plane(
         labels: classes ``(N,)``, if known.
         axes: to draw on, one for each picture.
     """
-    named = {"class": labels, "cluster": None if probabilities is None else probabilities.argmax(1)}
-    named = {name: found.cpu() for name, found in named.items() if found is not None} or {
-        "row": None
-    }
+    clusters = None if probabilities is None else probabilities.argmax(1).cpu()
+    classes = None if labels is None else labels.cpu()
+    found = {"class": classes, "cluster": clusters}
+    named = {name: found[name] for name in found if found[name] is not None} or {"row": None}
     if axes is None:
-        coloured = "" if "row" in named else f", by {' and by '.join(named)}"
-        axes = new_row(len(named), f"Latent codes of the data{coloured}", _reading(named))
+        coloured = "" if "row" in named else f" by {' and by '.join(named)}"
+        axes = new_row(len(named), f"Latent codes{coloured}", POINT + MATCH * (len(named) > 1))
     if len(axes) != len(named):
         raise ValueError(f"Expected {len(named)} axes ({', '.join(named)}) but got {len(axes)}.")
     plane, labelled = _project(codes, "z")
     styles: dict[int, Style] = {}
-    for ax, (name, found) in zip(axes, named.items(), strict=True):
+    for ax, (name, values) in zip(axes, named.items(), strict=True):
         ax.set(**labelled)
-        if found is not None:
-            styles = (
-                _match(found, labels, styles) if styles and labels is not None else _number(found)
-            )
+        if values is not None:
+            styles = _number(values) if classes is None else _match(values, classes, styles)
             ax.set_title(f"by {name}", fontsize="medium")
-        _scatter(ax, plane, found, styles)
-        if styles:
-            for handle in filter(None, legend_beside(ax, title=name).legend_handles):
-                handle.set(alpha=1, sizes=[35])
+        _scatter(ax, plane, values, styles)
+        for handle in filter(None, legend_beside(ax, title=name).legend_handles if styles else []):
+            handle.set(alpha=1, sizes=[35])
         if codes.shape[1] > 1:
             ax.axis("square")
     return list(axes)
-
-
-def _reading(named: Mapping[str, Tensor | None]) -> str:
-    """How to read the pictures that there are."""
-    match = (
-        " A cluster has the colour of the class that it matches, one to one; further clusters have "
-        "that of their most frequent class and another marker. Good: both pictures look alike."
-    )
-    return "Each point is the latent code of one data point." + (match if len(named) > 1 else "")
 
 
 def draw_embedding(
@@ -103,18 +90,17 @@ def draw_embedding(
     for.
     """
     if axes is None:
-        reading = "Each point is one data point; numbers and colours are classes."
-        reading += "" if ways is None else " A black line is an interpolation, from its letter on."
-        axes = new_row(len(places), "Places of the data in the plane", reading)
+        line = "" if ways is None else " Black lines are interpolations, from their letters on."
+        axes = new_row(len(places), "Latent codes in the plane, by class", POINT + line)
     drawn = () if ways is None else ways.numpy(force=True)
     for ax, (name, (u, labels)) in zip(axes, places.items(), strict=True):
         plane, labelled = _project(u, symbol)
         _scatter(ax, plane, labels, {} if labels is None else _number(labels))
         ax.set(title=name, **labelled)
         ax.set_aspect("equal", adjustable="datalim")
-        for letter, way in zip(LETTERS, drawn, strict=False):
+        for letter, way in zip(ascii_uppercase, drawn, strict=False):
             ax.plot(*way.T, ".-", color="black", linewidth=0.8, markersize=3)
-            ax.annotate(letter, way[0], weight="bold", color="black", path_effects=OUTLINE)
+            ax.annotate(letter, way[0], **NUMBER)
     return list(axes)
 
 
@@ -141,13 +127,15 @@ def _number(categories: Tensor) -> dict[int, Style]:
     return {k: (HUES[i % 10], MARKERS[i // 10]) for i, k in enumerate(kept.tolist())}
 
 
-def _match(clusters: Tensor, labels: Tensor, classes: Mapping[int, Style]) -> dict[int, Style]:
+def _match(clusters: Tensor, labels: Tensor, classes: Styles) -> dict[int, Style]:
     """Styles of the 20 fullest clusters, in the order of the classes ``(N,)`` that they match.
 
     The cluster that a class is matched with has its style; others have the colour of their most
     frequent class and the next marker. Clusters of a class without a style have none.
     """
     count, kept = int(clusters.max()) + 1, _number(clusters)
+    if not classes:
+        return kept
     partners = hungarian_match(clusters, labels, count)
     most = labels.unique()[contingency(clusters, labels, count).argmax(1)].tolist()
     styles: dict[int, Style] = {}
@@ -162,9 +150,7 @@ def _match(clusters: Tensor, labels: Tensor, classes: Mapping[int, Style]) -> di
     return styles
 
 
-def _scatter(
-    ax: Axes, plane: Points, categories: Tensor | None, styles: Mapping[int, Style]
-) -> None:
+def _scatter(ax: Axes, plane: Points, categories: Tensor | None, styles: Styles) -> None:
     """The first 5,000 points, the larger and the less transparent the fewer they are."""
     plane = plane[:POINTS]
     few = len(plane) ** -0.5
@@ -190,12 +176,4 @@ def _print_numbers(ax: Axes, plane: Points, found: NDArray[np.int64], shown: Seq
         middle = np.median(plane[found == category], 0)
         if all((np.abs(middle - other) > near).any() for other in placed):
             placed.append(middle)
-            ax.annotate(
-                str(category),
-                middle,
-                ha="center",
-                va="center",
-                weight="bold",
-                fontsize="small",
-                path_effects=OUTLINE,
-            )
+            ax.annotate(str(category), middle, ha="center", va="center", fontsize="small", **NUMBER)

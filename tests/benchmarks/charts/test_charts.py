@@ -271,7 +271,7 @@ def test_the_first_fall_does_not_flatten_the_rest():
     low, high = ax.get_ylim()
     assert low < 90
     assert 125 < high < 130
-    assert [text.get_text() for text in ax.texts] == [r"$\uparrow$ 500 at step 0"]
+    assert [text.get_text() for text in ax.texts] == [r"$\uparrow$ up to 500 at step 0"]
 
 
 def test_terms_that_stay_in_the_axes_are_written_nowhere():
