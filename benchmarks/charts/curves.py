@@ -41,7 +41,7 @@ def draw_terms(history: History, ax: Axes | None = None) -> Axes:
     parts |= {term: f"$-${term}" for term in terms if term.startswith("log p(")}
     axes = divide(ax, 2, heights=(3, 2)) if parts else [ax]
     _curves(ax, history, {"elbo": "$-$ELBO", "reconstruction": "$-$reconstruction"}, HUES)
-    _crop(ax)
+    crop(ax)
     for below in axes[1:]:
         below.set_yscale("symlog", linthresh=0.1)
         below.yaxis.set_major_formatter("{x:g}")
@@ -81,16 +81,28 @@ def _curves(ax: Axes, history: History, names: Mapping[str, str], hues: Sequence
             ax.plot(steps, values, dashes, color=hue, label=label, linewidth=1.2, marker=dot)
 
 
-def _crop(ax: Axes) -> None:
-    """Fits the ordinate to all but a high first tenth of the abscissa, whose top it writes down."""
-    points = np.concatenate([line.get_xydata() for line in ax.lines])
-    points = points[np.isfinite(points).all(1)]
-    late = points[points[:, 0] >= 0.1 * points[:, 0].max(initial=0), 1]
-    if len(late):
-        step, top = points[points[:, 1].argmax()]
-        low, high = points[:, 1].min(), late.max()
-        margin = 0.05 * max(high - low, 1.0)
-        ax.set_ylim(low - margin, high + margin)
-        if top > high + margin:
-            words, corner = f"$\\uparrow$ up to {top:,.4g} at step {step:.0f}", ax.transAxes
-            ax.text(0.98, 0.97, words, transform=corner, ha="right", va="top", fontsize="small")
+def crop(ax: Axes) -> None:
+    """Fits the ordinate to all but the first tenth of each line.
+
+    Where a line leaves the axes, the farthest value is written on the right, above or below.
+    """
+    lines = [np.asarray(line.get_xydata(), float) for line in ax.lines]
+    late = [line[line[:, 0] >= 0.1 * line[:, 0].max(initial=0), 1] for line in lines]
+    points, kept = np.concatenate(lines), np.concatenate(late)
+    points, kept = points[np.isfinite(points).all(1)], kept[np.isfinite(kept)]
+    if not len(kept):
+        return
+    margin = 0.05 * np.ptp(kept) or 0.05
+    low, high = ax.set_ylim(kept.min() - margin, kept.max() + margin)
+    (at_top, top), (at_bottom, bottom) = (
+        points[points[:, 1].argmax()],
+        points[points[:, 1].argmin()],
+    )
+    if top > high:
+        _note(ax, f"$\\uparrow$ {top:,.4g} at step {at_top:.0f}", 0.97)
+    if bottom < low:
+        _note(ax, f"$\\downarrow$ {bottom:,.4g} at step {at_bottom:.0f}", 0.06)
+
+
+def _note(ax: Axes, words: str, height: float) -> None:
+    ax.text(0.98, height, words, transform=ax.transAxes, ha="right", va="top", fontsize="small")

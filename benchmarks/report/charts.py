@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from priorzoo.benchmarks.charts.axes import new_axes
+from priorzoo.benchmarks.charts.curves import crop
 from priorzoo.benchmarks.report.groups import Group, deviation
 from priorzoo.benchmarks.rows.files import RESULTS, Row
 
@@ -92,15 +93,9 @@ def draw_curves(
 
 
 def _fit(ax: Axes) -> None:
-    """Fits the ordinate to what follows the first tenth of each line's steps."""
-    steps = [np.asarray(line.get_xdata(), float) for line in ax.lines]
-    values = [np.asarray(line.get_ydata(), float) for line in ax.lines]
-    late = np.concatenate([y[x >= 0.1 * x.max()] for x, y in zip(steps, values, strict=True)])
-    late = late[np.isfinite(late)]
-    if len(late):
-        margin = 0.05 * np.ptp(late) or 0.05
-        ax.set_ylim(late.min() - margin, late.max() + margin)
-    spread = np.concatenate(steps)
+    """Crops a high start, and takes the logarithm of steps that span more than a decade."""
+    crop(ax)
+    spread = np.concatenate([np.asarray(line.get_xdata(), float) for line in ax.lines])
     ax.set_xscale("log" if spread.min() > 0 and spread.max() > 10 * spread.min() else "linear")
 
 

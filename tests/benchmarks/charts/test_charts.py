@@ -271,7 +271,14 @@ def test_the_first_fall_does_not_flatten_the_rest():
     low, high = ax.get_ylim()
     assert low < 90
     assert 125 < high < 130
-    assert [text.get_text() for text in ax.texts] == [r"$\uparrow$ up to 500 at step 0"]
+    assert [text.get_text() for text in ax.texts] == [r"$\uparrow$ 500 at step 0"]
+
+
+def test_a_low_start_is_written_too(ax):
+    ax.plot([0, 50, 100], [-900.0, -101.0, -100.0])
+    curves.crop(ax)
+    assert -102 < ax.get_ylim()[0] < -101
+    assert [text.get_text() for text in ax.texts] == [r"$\downarrow$ -900 at step 0"]
 
 
 def test_terms_that_stay_in_the_axes_are_written_nowhere():
