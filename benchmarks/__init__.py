@@ -1,1 +1,5 @@
-"""Data sets, metrics, recipes, the runner, figures, the report and the command line."""
+"""Recipes and published values of the papers, data sets, training, scores, charts and reports."""
+
+from priorzoo.benchmarks.papers import PAPERS, RECIPES
+
+__all__ = ["PAPERS", "RECIPES"]

@@ -10,4 +10,4 @@ bench 130 --recipes '[gmvae]' --rounds 10 --steps 200 \
   --arms '[hand-written,"hand-written, compiled",eager,compiled,cudagraph]'
 bench 80 --recipes '[vae]' --sizes '[reference]' --rounds 10 --steps 200 \
   --arms '[hand-written,eager,compiled,cudagraph]'
-timeout 300 "$python" -m priorzoo.benchmarks.speed.runs --device cuda --rows "$rows" --minutes 3.5
+timeout 300 "$python" -m priorzoo bench speed-runs --device cuda --rows "$rows" --minutes 3.5

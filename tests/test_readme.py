@@ -6,7 +6,7 @@ from pathlib import Path
 import pyro
 import pytest
 
-from priorzoo.benchmarks.recipes.recipe import RECIPES
+from priorzoo.benchmarks.papers import RECIPES
 from priorzoo.cli import main as cli
 
 TEXT = (Path(__file__).parents[1] / "README.md").read_text()

@@ -1,15 +1,11 @@
-"""What a mixture makes of a plane, its y-KL against the floor, and the terms of runs side by side.
+"""What a mixture makes of points in the plane, KL[y] against its floor, and runs side by side.
 
-``python -m priorzoo.benchmarks.charts.planar RUN ... --out FOLDER`` draws all three of run folders;
-``--watch RECIPE`` trains a recipe and draws the plane at every row of its history.
+``priorzoo bench planar`` draws all three of run folders.
 """
 
-import tempfile
-from argparse import ArgumentParser
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from itertools import cycle
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,18 +16,14 @@ from matplotlib.patches import Ellipse
 from pyro import poutine
 from torch import Tensor, nn
 
-from priorzoo.benchmarks.charts.axes import HUES, new_axes, new_row, save
+from priorzoo.benchmarks.charts.axes import HUES, new_axes, new_row
 from priorzoo.benchmarks.charts.curves import draw_terms
-from priorzoo.benchmarks.recipes.recipe import RECIPES, Recipe
-from priorzoo.benchmarks.runs.course import Course
-from priorzoo.benchmarks.runs.run import Result, open_run, plain, read_data
-from priorzoo.inference import Stream, cluster_probabilities, codes, evaluate
+from priorzoo.inference import cluster_probabilities, codes
 from priorzoo.inference.pairs import evaluating, site_of
 
 SIDE = 120  # of the grid of regions
 DRAWN = 300  # of each component
 SHOWN = 2_000  # data
-DPI = 60  # of regions, which compress badly
 EMPTY = 0.005  # share of the data below which a cluster's component is not drawn
 
 History = Sequence[Mapping[str, Any]]
@@ -64,7 +56,7 @@ class View:
 
 
 @torch.no_grad()
-def look(model: Any, guide: nn.Module, x: Tensor, name: str = "") -> View:
+def look(model: nn.Module, guide: nn.Module, x: Tensor, name: str = "") -> View:
     """The view of a mixture whose rows ``x`` ``(N, 2)`` and codes lie in planes.
 
     Random numbers are those of the caller's stream.
@@ -197,58 +189,3 @@ def _level(axes: Sequence[Axes]) -> None:
 def floor_of(settings: Mapping[str, Any]) -> float:
     """The floor of KL[y] in the settings of a run; 0 for none."""
     return float(settings.get("kl", {}).get("y", {}).get("floor", 0.0))
-
-
-def watch(recipe: Recipe, seed: int = 0, data_root: str | None = None) -> list[View]:
-    """Train, and look at the test rows at every row of the history of the training proper."""
-    recipe = replace(recipe, curve=True)
-    settings = plain(asdict(recipe))
-    rows = read_data(settings, data_root, seed=seed)
-    course = Course(recipe, rows, torch.device("cpu"), seed)
-    views: list[View] = []
-
-    def see() -> Result:
-        with Stream(seed):
-            step = course.history[-1]["step"]
-            views.append(look(course.model, course.guide, rows.x_test, f"step {step:,}"))
-        return {"terms": evaluate(course.model, course.guide, rows.x_test, seed=seed)}
-
-    with tempfile.TemporaryDirectory() as folder:
-        course.run(Path(folder), settings, watch=see)
-    return views
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Draw runs side by side, or one recipe over its training."""
-    parser = ArgumentParser(description=__doc__)
-    parser.add_argument("runs", type=Path, nargs="*", metavar="RUN")
-    parser.add_argument("--watch", choices=[k for k in RECIPES if RECIPES[k].data == "pinwheel"])
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--every", type=int, default=2_000)
-    parser.add_argument("--step", default="eager", help="how a step is run")
-    parser.add_argument("--out", type=Path, default=Path("."))
-    settings = parser.parse_args(arguments)
-    if settings.watch is not None:
-        recipe = replace(RECIPES[settings.watch], every=settings.every, step=settings.step)
-        views = watch(recipe, settings.seed)
-        save(draw_regions(views)[0], settings.out / f"{settings.watch}-training.png", DPI)
-    if settings.runs:
-        _draw_runs(settings.runs, settings.out)
-
-
-def _draw_runs(folders: Sequence[Path], out: Path) -> None:
-    runs = {folder.name: open_run(folder, "cpu") for folder in folders}
-    views = []
-    for name, run in runs.items():
-        rows = read_data(run.settings, seed=int(run.result["seed"]))
-        with Stream(0):
-            views.append(look(run.model, run.guide, rows.x_test, name))
-    histories = {name: run.history for name, run in runs.items()}
-    floor = max(floor_of(run.settings) for run in runs.values())
-    save(draw_regions(views)[0], out / "regions.png", DPI)
-    save(draw_floor(histories, floor), out / "floor.png", 90)
-    save(draw_guides(histories)[0], out / "terms.png", 90)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,26 +1,28 @@
-"""Which figures fit a run, drawn from the run and its data."""
+"""Which charts fit a run, by the class of its model; and samples as files.
+
+A file of a paper registers charts of its own, for its model's class::
+
+    @charts.register(MyModel)
+    def _(model, run, dataset, x, y):
+        yield from default_charts(model, run, dataset, x, y)
+        yield "mine", lambda: draw_mine(...)
+
+Matplotlib is imported only when something is drawn.
+"""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from functools import singledispatch
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from matplotlib.axes import Axes
-from torch import Tensor
+from torch import Tensor, nn
 
-from priorzoo.benchmarks.charts import factorial as factor_figures
-from priorzoo.benchmarks.charts import pictures, planar
-from priorzoo.benchmarks.charts.axes import save
-from priorzoo.benchmarks.charts.clusters import draw_confusion, draw_usage, hard_shares
-from priorzoo.benchmarks.charts.curves import draw_terms
-from priorzoo.benchmarks.charts.planes import POINTS, draw_embedding, draw_plane
 from priorzoo.benchmarks.data.sets import Dataset
-from priorzoo.benchmarks.runs.run import Run
-from priorzoo.benchmarks.scores import nggp
-from priorzoo.guides import FactorialCode
+from priorzoo.benchmarks.scores.run import Run
 from priorzoo.inference import (
-    Memory,
     Stream,
     cluster_probabilities,
     codes,
@@ -28,59 +30,88 @@ from priorzoo.inference import (
     draw,
     reconstructions,
 )
-from priorzoo.inference.memory import straight
-from priorzoo.models import FactorialMixture, NGGPMixture, NonparametricVAE
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+Chart = tuple[str, "Callable[[], Axes]"]  # the name of its file, and what draws it
 SAMPLES = 8  # of each cluster
-SIDE = 20  # of the grid over the plane
-WAYS = 6  # interpolations
 
 
-def draw_run(run: Run, rows: Dataset) -> list[Path]:
-    """Write the figures that fit the run's model to its folder ``figures``; returns their paths."""
+def draw_run(run: Run, dataset: Dataset) -> list[Path]:
+    """Write the charts that fit the run's model to its folder ``figures``; returns their paths."""
+    from priorzoo.benchmarks.charts.axes import save
+    from priorzoo.benchmarks.charts.planes import POINTS
+
     with Stream(0, run.device):
-        x = rows.x_test[:POINTS].to(run.device)
-        x = x if rows.transform is None else rows.transform(x)
-        y = None if rows.y_test is None else rows.y_test[:POINTS]
-        drawn = dict(_figures(run, x, y, rows.shape))
-        if isinstance(run.model, NonparametricVAE):
-            drawn |= dict(_places(run, rows, x, y))
-        if isinstance(run.model, NGGPMixture):
-            q = cluster_probabilities(run.model, run.guide, x).cpu()
-            words = run.result.get("words", {})
-            drawn |= dict(nggp.figures(run.model, run.guide, run.history, q, words))
-    paths, title = [], f"{run.result['recipe']}, seed {run.result['seed']}"
+        x = dataset.x_test[:POINTS].to(run.device)
+        x = x if dataset.transform is None else dataset.transform(x)
+        y = None if dataset.y_test is None else dataset.y_test[:POINTS]
+        drawn = dict(charts(run.model, run, dataset, x, y))
+    paths, title = [], f"{run.result['recipe']}, seed {run.seed}"
     for name, make in drawn.items():
         paths.append(run.folder / "figures" / f"{name}.png")
         save(make(), paths[-1], run=title)
     return paths
 
 
-def _places(
-    run: Run, rows: Dataset, x: Tensor, y: Tensor | None
-) -> Iterator[tuple[str, Callable[[], Axes]]]:
-    """The plane of a nonparametric VAE, what it decodes to, and ways through it."""
-    memory = Memory.load(run.folder, run.model)
-    known = rows.x_train[:POINTS].to(run.device)
-    known = known if rows.transform is None else rows.transform(known)
-    u, u_test = (codes(run.model, run.guide, part, site="u") for part in (known, x))
-    y_train = None if rows.y_train is None else rows.y_train[:POINTS]
-    panels = {"training data": (u.cpu(), y_train), "test data": (u_test.cpu(), y)}
-    first, last = u[: 2 * WAYS].chunk(2)
-    ways = straight(first, last, 11).cpu()
-    yield "embedding", lambda: draw_embedding(panels, ways)[0]
-    if len(rows.shape) in (2, 3):
-        over = memory.sample_at(memory.grid(SIDE)).cpu()
-        title, caption = (
-            "Decoded grid over the plane",
-            "Each picture decodes its place in the plane.",
-        )
-        yield (
-            "grid",
-            lambda: pictures.draw_grid(over, rows.shape, SIDE, None, (), (), title, caption),
-        )
-        between = memory.between(first, last).cpu()
-        yield "interpolations", lambda: pictures.draw_ways(between, rows.shape)
+def default_charts(
+    model: nn.Module, run: Run, dataset: Dataset, x: Tensor, y: Tensor | None
+) -> Iterator[Chart]:
+    """The charts of any model: terms, samples, codes, and clusters where it has any.
+
+    Args:
+        model, run, dataset: the trained model, its run, and its data.
+        x, y: test rows ``(N, P)``, as they were binarised, and their labels ``(N,)`` or None.
+    """
+    yield from common_charts(run, dataset, x)
+    yield from code_charts(run, dataset, x, y)
+
+
+charts = singledispatch(default_charts)
+
+
+def common_charts(run: Run, dataset: Dataset, x: Tensor) -> Iterator[Chart]:
+    """Terms of the bound over the training; of pictures, reconstructions and samples too."""
+    from priorzoo.benchmarks.charts import curves, pictures
+
+    yield "terms", lambda: curves.draw_terms(run.history)
+    if shape := picture_shape(dataset.shape):
+        first = x[:10].cpu()
+        decoded = reconstructions(run.model, run.guide, x[:10]).cpu()
+        yield "reconstructions", lambda: pictures.draw_reconstructions(first, decoded, shape)
+        samples = draw(run.story, 100).cpu()
+        yield "samples", lambda: pictures.draw_samples(samples, shape)
+
+
+def code_charts(
+    run: Run, dataset: Dataset, x: Tensor, y: Tensor | None, site: str = "z"
+) -> Iterator[Chart]:
+    """The codes at a site in the plane of their components; with clusters, those too."""
+    from priorzoo.benchmarks.charts import clusters, pictures, planar, planes
+
+    z = codes(run.model, run.guide, x, site=site).cpu()
+    if not run.clusters:
+        yield "plane", lambda: planes.draw_plane(z, None, y)[0]
+        return
+    q = cluster_probabilities(run.model, run.guide, x).cpu()
+    yield "plane", lambda: planes.draw_plane(z, q, y)[0]
+    yield "usage", lambda: clusters.draw_usage(q)
+    if math.prod(dataset.shape) == z.shape[1] == 2:
+        view = planar.look(run.model, run.guide, x)
+        yield "regions", lambda: planar.draw_regions([view])[0]
+    floor = planar.floor_of(run.settings)
+    if floor > 0:
+        yield "floor", lambda: planar.draw_floor({"KL[y]": run.history}, floor)
+    if y is not None:
+        labels = y
+        yield "confusion", lambda: clusters.draw_confusion(q.argmax(-1), labels, q.shape[1])
+    if shape := picture_shape(dataset.shape):
+        every = range(q.shape[1])
+        own = torch.stack([draw(run.model, SAMPLES, given={"y": k}).cpu() for k in every])
+        yield "clusters", lambda: pictures.draw_clusters(x.cpu(), q, own, shape)
+        means, shares = component_means(run.model).cpu(), clusters.hard_shares(q)[1]
+        yield "components", lambda: pictures.draw_components(means, shares, shape)
 
 
 def write_rows(rows: Tensor, shape: Sequence[int], path: Path) -> Path:
@@ -92,8 +123,10 @@ def write_rows(rows: Tensor, shape: Sequence[int], path: Path) -> Path:
     if path.suffix == ".npz":
         np.savez(path, x=rows.numpy())
     elif path.suffix == ".png":
+        from priorzoo.benchmarks.charts import axes, pictures
+
         columns = min(10, math.ceil(math.sqrt(len(rows))))
-        save(pictures.draw_samples(rows, picture_shape(shape) or shape, columns), path)
+        axes.save(pictures.draw_samples(rows, picture_shape(shape) or shape, columns), path)
     else:
         raise ValueError(f"Expected a file ending in .png or .npz but got {path}.")
     return path
@@ -110,46 +143,3 @@ def picture_shape(shape: Sequence[int]) -> tuple[int, ...]:
     elif len(shape) == 3 and shape[0] == 1 and shape[2] != 3:
         shape = shape[1:]
     return shape if len(shape) == 2 or shape[2:] == (3,) else ()
-
-
-def _figures(
-    run: Run, x: Tensor, y: Tensor | None, shape: tuple[int, ...]
-) -> Iterator[tuple[str, Callable[[], Axes]]]:
-    yield "terms", lambda: draw_terms(run.history)
-    picture = picture_shape(shape)
-    if picture:
-        decoded = reconstructions(run.model, run.guide, x[:10]).cpu()
-        yield (
-            "reconstructions",
-            lambda: pictures.draw_reconstructions(x[:10].cpu(), decoded, picture),
-        )
-        samples = draw(run.story, 100).cpu()
-        yield "samples", lambda: pictures.draw_samples(samples, picture)
-    if isinstance(run.model, FactorialMixture) and isinstance(run.guide, FactorialCode):
-        names = run.settings.get("labels")
-        yield from factor_figures.figures(run.model, run.guide, picture, names)
-        return
-    site = "z" if "kl[z]" in run.result["terms"] else "v"
-    z = codes(run.model, run.guide, x, site=site).cpu()
-    if not run.clusters:
-        yield "plane", lambda: draw_plane(z, None, y)[0]
-        return
-    q = cluster_probabilities(run.model, run.guide, x).cpu()
-    yield "plane", lambda: draw_plane(z, q, y)[0]
-    yield "usage", lambda: draw_usage(q)
-    if math.prod(shape) == z.shape[1] == 2:
-        view = planar.look(run.model, run.guide, x)
-        yield "regions", lambda: planar.draw_regions([view])[0]
-    floor = planar.floor_of(run.settings)
-    if floor > 0:
-        yield "floor", lambda: planar.draw_floor({"KL[y]": run.history}, floor)
-    if y is not None:
-        labels = y
-        yield "confusion", lambda: draw_confusion(q.argmax(-1), labels, q.shape[1])
-    if picture:
-        own = torch.stack(
-            [draw(run.model, SAMPLES, given={"y": k}).cpu() for k in range(q.shape[1])]
-        )
-        yield "clusters", lambda: pictures.draw_clusters(x.cpu(), q, own, picture)
-        means = component_means(run.model).cpu()
-        yield "components", lambda: pictures.draw_components(means, hard_shares(q)[1], picture)

@@ -47,16 +47,26 @@ class Dataset:
 
 @dataclass(frozen=True)
 class Source:
-    """An entry of the catalogue; its ``labels`` are asked for as ``name:labels``, or the first."""
+    """An entry of the catalogue.
+
+    ``labels`` are asked for as ``name:labels``, or else the first; where there is a ``number`` of
+    clusters, it is asked for as ``name:number``, or else this one.
+    """
 
     summary: str
     read: Callable[[sources.Request], sources.Parts]
     labels: tuple[str, ...] = ()
+    number: str = ""
 
 
 CATALOGUE: Mapping[str, Source] = {
     "digits": Source("1,797 digits, 8 x 8, of scikit-learn; needs no file", sources.digits),
     "pinwheel": Source("12,000 points of five arcs in the plane; needs no file", sources.pinwheel),
+    "blobs": Source(
+        "3,000 points of separated clusters, blobs:K for K of them; needs no file",
+        sources.blobs,
+        number="8",
+    ),
     "mnist": Source("70,000 digits, 28 x 28; can be downloaded", partial(sources.idx, "MNIST")),
     "fashion_mnist": Source(
         "70,000 articles of clothing, 28 x 28; can be downloaded",
@@ -250,7 +260,11 @@ def _find(name: str) -> tuple[Source, str]:
         raise ValueError(f"Expected a data set or the path of a .npz but got {stem!r}; {hint}")
     source = CATALOGUE[stem]
     if not colon:
-        return source, next(iter(source.labels), "")
+        return source, next(iter(source.labels), source.number)
+    if source.number:
+        if not labels.isdecimal() or not 1 <= int(labels) <= 1_000:
+            raise ValueError(f"Expected 1 to 1000 clusters, as in {stem}:8, but got {name!r}.")
+        return source, labels
     if not source.labels:
         raise ValueError(f"Expected no choice of labels but got {name!r}; write {stem!r}.")
     if labels not in source.labels:

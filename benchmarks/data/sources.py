@@ -66,6 +66,18 @@ def pinwheel(request: Request) -> Parts:
     return _select("pinwheel", x.numpy(), y.numpy(), slice(10_000), slice(10_000, count))
 
 
+def blobs(request: Request) -> Parts:
+    """2,000 rows to train on and 1,000 to test with, of Gaussian clusters of deviation .35.
+
+    Their number is the choice of labels. Centres are normal of deviation 1.25 in 16 dimensions.
+    """
+    clusters, generator = int(request.labels), torch.Generator().manual_seed(request.seed)
+    centres = 1.25 * torch.randn(clusters, 16, generator=generator)
+    y = torch.randperm(3_000, generator=generator) % clusters
+    x = centres[y] + 0.35 * torch.randn(3_000, 16, generator=generator)
+    return _select("blobs", x.numpy(), y.numpy(), slice(2_000), slice(2_000, 3_000))
+
+
 def idx(kind: str, request: Request) -> Parts:
     """``MNIST`` or ``FashionMNIST`` as torchvision lays them out below the root, in [0, 1]."""
     from torchvision import datasets

@@ -5,6 +5,7 @@ import json
 import resource
 import shlex
 import sys
+from collections.abc import Mapping
 from dataclasses import MISSING, Field, asdict, dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +17,8 @@ from priorzoo.benchmarks.charts import run_charts as plots
 from priorzoo.benchmarks.data.sets import Dataset
 from priorzoo.benchmarks.grid import clusterings
 from priorzoo.benchmarks.grid.clusterings import CLUSTERINGS, Clustering
-from priorzoo.benchmarks.papers.paper import Budget
+from priorzoo.benchmarks.papers import RECIPES
+from priorzoo.benchmarks.papers.paper import Budget, Extra
 from priorzoo.benchmarks.recipes.changes import (
     PROSE,
     Changes,
@@ -26,10 +28,10 @@ from priorzoo.benchmarks.recipes.changes import (
     read_value,
     resolved,
 )
-from priorzoo.benchmarks.recipes.recipe import RECIPES, Recipe, Stage
+from priorzoo.benchmarks.recipes.recipe import Recipe, Stage
 from priorzoo.benchmarks.rows.files import FORMAT
 from priorzoo.benchmarks.runs import run as runs
-from priorzoo.benchmarks.scores import embedding
+from priorzoo.benchmarks.scores.run import Run
 
 SHOWN = (
     "clusters",
@@ -57,7 +59,7 @@ class Cell:
         budget: which of the lengths it has.
         length: in the recipe's unit, steps or epochs; of a clustering, rows. None for its own.
         changes: settings that differ from the recipe's, see :func:`apply`.
-        plane, importance: see :class:`Line`.
+        extra, importance: see :class:`Line`.
     """
 
     recipe: str
@@ -65,7 +67,7 @@ class Cell:
     budget: Budget = "standard"
     length: float | None = None
     changes: Changes = field(default_factory=dict)
-    plane: bool = False
+    extra: Mapping[str, Extra] = field(default_factory=dict)
     importance: int = 0
 
     @cached_property
@@ -199,9 +201,7 @@ def work(cell: Cell, out: Path, root: str | None, device: str) -> Row:
         command=cell.command,
     )
     row = run.result | origin | {"peak_mib": _peak(run.device.type)}
-    if cell.plane:
-        judge = embedding.train_judge(rows, epochs=1 if cell.budget == "quick" else 3)
-        row["embedding"] = embedding.score(run, rows, judge)
+    row |= {key: measure(run, rows, cell.budget == "quick") for key, measure in cell.extra.items()}
     if cell.importance:
         row["importance"] = runs.score(run, rows, cell.importance)["terms"]
     history = out / "history" / f"{cell.name}.jsonl"
@@ -212,7 +212,7 @@ def work(cell: Cell, out: Path, root: str | None, device: str) -> Row:
     return row
 
 
-def _figures(cell: Cell, run: runs.Run, rows: Dataset, out: Path) -> list[str]:
+def _figures(cell: Cell, run: Run, rows: Dataset, out: Path) -> list[str]:
     """Small copies of the figures that a page shows, for the first seed."""
     from PIL import Image
 

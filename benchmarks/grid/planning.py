@@ -8,10 +8,9 @@ from itertools import product
 from priorzoo.benchmarks.data.sets import nearest
 from priorzoo.benchmarks.grid.cells import Cell
 from priorzoo.benchmarks.grid.clusterings import CLUSTERINGS
+from priorzoo.benchmarks.papers import PAPERS, RECIPES
 from priorzoo.benchmarks.papers.paper import BUDGETS, Budget, Line, Paper
-from priorzoo.benchmarks.papers.published import PAPERS
 from priorzoo.benchmarks.recipes.changes import read_value
-from priorzoo.benchmarks.recipes.recipe import RECIPES
 
 
 def plan(
@@ -42,7 +41,7 @@ def plan(
         for values in product(*sets.values()):
             changes = {**line.changes, **dict(zip(sets, values, strict=True))}
             length = None if not line.lengths else line.lengths[budget]
-            cell = Cell(line.recipe, 0, budget, length, changes, line.plane, line.importance)
+            cell = Cell(line.recipe, 0, budget, length, changes, line.extra, line.importance)
             cell = replace(cell, changes=cell.needed())
             for seed in seeds:
                 one = replace(cell, seed=seed)

@@ -1,29 +1,33 @@
-"""The tables of the papers: the recipe behind each line, and the figures published for it."""
+"""What the file of a paper declares: its recipes, and the lines of its table with their values."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 
-from priorzoo.benchmarks.rows.files import read_value
+from priorzoo.benchmarks.data.sets import Dataset
+from priorzoo.benchmarks.recipes.recipe import Recipe
+from priorzoo.benchmarks.scores.run import Result, Run
 
 Budget = Literal["quick", "standard", "paper"]
 BUDGETS: tuple[Budget, ...] = get_args(Budget)
 HOW = {"precision", "step", "steps", "epochs", "every", "curve"}  # a recipe is run, not what it is
 
+Extra = Callable[[Run, Dataset, bool], Result]  # the last argument: whether it has to be quick
+
 
 @dataclass(frozen=True)
 class Measure:
-    """A figure of a result row, beside the published one.
+    """A value of a result row that stands beside the published one.
 
     Args:
-        title: as the head of a column has it.
+        title: heading of its column.
         path: keys of the row from the outside in, such as ``("metrics", "nmi")``.
-        published: one figure, or one for each number of steps after which it was taken.
-        spread: standard deviation of the published figure, where the paper gives one.
-        protocol: how the published figure was taken: runs, accuracy protocol, K.
+        published: one value, or one for each number of steps after which it was taken.
+        spread: standard deviation of the published value, where the paper gives one.
+        protocol: how the published value was taken: runs, accuracy protocol, K.
         higher: whether more is better.
         sign: -1 to show the negative of what the row holds.
-        incomparable: why the published figure is no target; empty where it is.
+        incomparable: why the published value is no target; empty where it is one.
         digits: after the point.
     """
 
@@ -37,30 +41,31 @@ class Measure:
     incomparable: str = ""
     digits: int = 3
 
-    def of(self, row: Mapping[str, Any]) -> float | None:
-        """What a row has for it, None where it has not."""
-        value: Any = row
+    def of(self, row: Result) -> float | None:
+        """The value that a row has, or None."""
+        value: object = row
         for key in self.path:
             value = value.get(key) if isinstance(value, Mapping) else None
-        return None if value is None else self.sign * float(value)
+        return self.sign * float(value) if isinstance(value, int | float) else None
 
     def published_at(self, steps: int) -> float | None:
-        """The published figure to hold against one of ours after so many steps."""
+        """The published value to compare with one of ours after so many steps."""
         return self.published.get(steps) if isinstance(self.published, Mapping) else self.published
 
 
 @dataclass(frozen=True)
 class Line:
-    """A line of a table.
+    """A line of a paper's table: a recipe, what is changed in it, and what is shown of the result.
 
     Args:
         title: of the line.
-        recipe: a recipe or a baseline; one that does not exist yet keeps its place.
-        lengths: for each budget, how long, in the recipe's own unit (steps or epochs); a recipe's
+        recipe: name of a recipe or of a clustering; one that does not exist yet is skipped.
+        lengths: for each budget, how long the recipe trains, in its own unit (steps or epochs); its
             stages are lengthened in proportion. A budget that is left out makes no row.
-        changes: settings of the recipe that are overridden, by option.
+        changes: settings of the recipe that are overridden: a value for each option.
         measures: what the table shows.
-        plane: whether neighbours, paths and interpolations are scored too.
+        extra: what else is measured of the trained run: for each further key of its row, a function
+            of the run, the data set and whether it has to be quick.
         importance: samples of an importance-weighted bound, 0 for none.
         optional: whether its data must be asked for by name.
     """
@@ -68,31 +73,34 @@ class Line:
     title: str
     recipe: str
     lengths: Mapping[Budget, float]
-    changes: Mapping[str, str] = field(default_factory=dict)
+    changes: Mapping[str, Any] = field(default_factory=dict)
     measures: tuple[Measure, ...] = ()
-    plane: bool = False
+    extra: Mapping[str, Extra] = field(default_factory=dict)
     importance: int = 0
     optional: bool = False
 
     def fits(self, row: Mapping[str, Any]) -> bool:
         """Whether a row is of this line, however long and in whatever precision it was trained."""
         changes = {name: value for name, value in row["changes"].items() if name not in HOW}
-        own = {name: read_value(text) for name, text in self.changes.items()}
-        return row["recipe"] == self.recipe and changes == own
+        return row["recipe"] == self.recipe and changes == self.changes
 
 
 @dataclass(frozen=True)
 class Paper:
-    """A paper, whose tables are made anew.
+    """A paper, with all that this zoo makes anew of it.
 
     Args:
-        name: for the command line.
+        name: author and year, for the command line; also the name of the paper's file.
         title: of the paper or of the comparison.
         source: author, title, year.
         lines: of its table.
-        note: what a reader must know before he compares.
-        curves: terms or metrics of the history to draw over the steps, test rows if it has them.
-        sweep: recipe whose number of clusters varies over the lines, for a figure of the bound.
+        note: what a reader must know before comparing.
+        curves: terms or metrics of the history to draw over the steps, of test rows if there are
+            any.
+        sweep: recipe whose number of clusters varies over the lines, for a chart of the bound.
+        recipes: by name, for ``priorzoo train``.
+        commands: measurements of its own, which ``priorzoo bench NAME`` runs with the words that
+            follow.
     """
 
     name: str
@@ -102,3 +110,27 @@ class Paper:
     note: str = ""
     curves: tuple[str, ...] = ("elbo",)
     sweep: str = ""
+    recipes: Mapping[str, Recipe] = field(default_factory=dict)
+    commands: Mapping[str, Callable[[Sequence[str]], None]] = field(default_factory=dict)
+
+
+def lengths(quick: float, standard: float | None, paper: float) -> Mapping[Budget, float]:
+    """A length for each budget; without a standard one, the line waits for a GPU."""
+    found: dict[Budget, float] = {"quick": quick, "paper": paper}
+    return found if standard is None else found | {"standard": standard}
+
+
+def metric(name: str, title: str, published: float | Mapping[int, float] | None = None) -> Measure:
+    """A measure among the metrics of a row."""
+    return Measure(title, ("metrics", name), published)
+
+
+NEGATIVE = Measure("-ELBO, nats", ("terms", "elbo"), sign=-1, higher=False, digits=2)
+BOUND = Measure("ELBO, nats", ("terms", "elbo"), digits=2)
+MAJORITY = metric("accuracy_majority", "majority accuracy")
+BEST = metric("accuracy_best_example", "best-example accuracy")
+HUNGARIAN = metric("accuracy_hungarian", "Hungarian accuracy")
+ENTROPY = replace(metric("entropy", "H(y given x), nats"), higher=False)
+NMI = metric("nmi", "NMI")
+ARI = metric("ari", "ARI")
+CLUSTERING = (MAJORITY, BEST, HUNGARIAN, NMI, ARI)

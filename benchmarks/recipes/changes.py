@@ -16,7 +16,6 @@ from torch import nn
 
 from priorzoo import guides, inference, models
 from priorzoo.benchmarks.data.sets import nearest
-from priorzoo.benchmarks.recipes import initialisation
 from priorzoo.benchmarks.recipes.building import INJECTED, SIZES
 from priorzoo.benchmarks.recipes.recipe import Part, Recipe, part
 from priorzoo.inference import ELBO, KL, Penalty
@@ -27,7 +26,7 @@ Settings = TypeVar("Settings")
 
 PROSE = {"summary", "paper", "published"}  # of a recipe; nothing that is trained depends on them
 NETWORKS = ((models,), nn.Module)
-FUNCTIONS = ((inference, initialisation), None)
+FUNCTIONS = ((inference,), None)
 # Where the short name of a class is looked up, and of which class it must be.
 SHELVES: Mapping[str, tuple[tuple[ModuleType, ...], type | None]] = {
     "model": NETWORKS,

@@ -14,7 +14,7 @@ from typing import Any
 from matplotlib.axes import Axes
 
 from priorzoo.benchmarks.charts.axes import save
-from priorzoo.benchmarks.charts.factorial import draw_sweep
+from priorzoo.benchmarks.charts.sweep import draw_sweep
 from priorzoo.benchmarks.papers.paper import Paper
 from priorzoo.benchmarks.report import charts as draw
 from priorzoo.benchmarks.report import measured

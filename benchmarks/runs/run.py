@@ -1,91 +1,24 @@
-"""A run: a recipe trained under one seed, and the folder that holds all there is to know of it."""
+"""Training a recipe under one seed, in a folder that keeps all there is to know of the run."""
 
 import json
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from priorzoo.benchmarks.data import sets as data
-from priorzoo.benchmarks.scores import factorial
-from priorzoo.benchmarks.scores import metrics
-from priorzoo.benchmarks.scores import nggp
-from priorzoo.benchmarks.scores import sticks
-from priorzoo.benchmarks.runs.course import Course
 from priorzoo.benchmarks.recipes.recipe import Recipe
-from priorzoo.guides import FactorialCode
-from priorzoo.inference import (
-    Stream,
-    check_data,
-    cluster_probabilities,
-    codes,
-    degeneracy,
-    enumerates,
-    evaluate,
-    load,
-    predictive,
-    remember,
-    save,
-)
-from priorzoo.inference.memory import check_memory
-from priorzoo.inference.pairs import Labels
+from priorzoo.benchmarks.runs.course import Course
+from priorzoo.benchmarks.scores import registry
+from priorzoo.benchmarks.scores.run import Result, Run
+from priorzoo.inference import Stream, check_data, degeneracy, evaluate, load, save
 from priorzoo.inference.saving import replace_file, versions
-from priorzoo.models import FactorialMixture, NGGPMixture, NonparametricVAE, StickBreakingVAE
 
-Result = dict[str, Any]
 READ = ("settings", "shape", "seed", "metrics")  # of result.json, when a run is opened again
-FITTED = 20_000  # training rows whose codes k-means sees
 SPLIT = ("data", "binarise", "train", "validation")  # of its settings
-
-
-@dataclass(frozen=True)
-class Run:
-    """A trained pair with what it was trained by and on.
-
-    ``result`` is what ``result.json`` holds, ``history`` the rows of ``history.jsonl``.
-    """
-
-    folder: Path
-    model: nn.Module
-    guide: nn.Module
-    result: Result
-    history: list[Result]
-
-    @property
-    def settings(self) -> Mapping[str, Any]:
-        """The resolved settings of the recipe."""
-        settings: Mapping[str, Any] = self.result["settings"]
-        return settings
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Of one row as a picture."""
-        return tuple(self.result["shape"])
-
-    @property
-    def clusters(self) -> int:
-        """Number K of clusters that the guide tells apart; 0 without."""
-        return int(self.result["metrics"].get("clusters", 0))
-
-    @property
-    def site(self) -> str:
-        """The site of the clusters, or of the first factor's."""
-        return "r_1" if isinstance(self.model, FactorialMixture) else "y"
-
-    @property
-    def story(self) -> nn.Module:
-        """What to draw new rows from: the model, or what its guide has learnt of its globals."""
-        pruned = {"prune": True} if isinstance(self.guide, FactorialCode) else {}
-        return predictive(self.model, self.guide, **pruned)[0]
-
-    @property
-    def device(self) -> torch.device:
-        """Where the parameters are."""
-        return next(self.model.parameters()).device
 
 
 def pick_device(name: str) -> torch.device:
@@ -110,8 +43,8 @@ def read_data(
     """The data set, split, labelled and binarised as the settings of a recipe say."""
     split = {name: settings[name] for name in SPLIT if name != "data"}
     split |= {"root": root, "seed": seed, "download": download}
-    rows = data.load(settings["data"], **split)
-    return data.with_labels(rows, settings.get("labels") or {}, **split)
+    dataset = data.load(settings["data"], **split)
+    return data.with_labels(dataset, settings.get("labels") or {}, **split)
 
 
 def train(
@@ -139,126 +72,93 @@ def train(
         FileNotFoundError: where there is nothing to resume.
         ValueError: for settings that do not fit together.
     """
-    if folder.is_file():
-        raise FileExistsError(f"Expected a folder but {folder} is a file; choose another --out.")
-    if not resume and folder.exists() and any(folder.iterdir()):
-        if not overwrite:
-            raise FileExistsError(
-                f"Expected a new folder but {folder} already holds files; choose another --out, or "
-                "add --overwrite, or --resume to go on where a run was interrupted."
-            )
-        if not any((folder / name).is_file() for name in ("config.json", "history.jsonl")):
-            raise FileExistsError(
-                f"Expected a run to overwrite but {folder} holds other files; choose another --out."
-            )
-    where = pick_device(device)
-    settings = plain(asdict(recipe))
-    rows = read_data(settings, data_root, seed=seed, download=download)
-    course = Course(recipe, rows, where, seed)
-    if isinstance(course.model, NonparametricVAE):
-        check_memory(course.model, len(rows.x_train), recipe.memory)
+    _check_folder(folder, overwrite, resume)
+    where, settings = pick_device(device), plain(asdict(recipe))
+    dataset = read_data(settings, data_root, seed=seed, download=download)
+    course = Course(recipe, dataset, where, seed)
+    result: Result = {"recipe": name, "command": command, "settings": settings}
+    result |= {"shape": list(dataset.shape), "seed": seed, **_machine(where)}
+
+    def now() -> Run:
+        return Run(folder, course.model, course.guide, result, course.history)
+
+    def watch() -> Result:
+        return score(now(), dataset)
+
+    def judge() -> Result:
+        run = now()
+        return watch() | registry.code_scores(run.model, run, dataset, dataset.x_test)
+
+    registry.prepare(course.model, now(), dataset)
     if resume:
         course.restore(folder, settings)
     else:
         if folder.exists():
             shutil.rmtree(folder)
         folder.mkdir(parents=True)
-    result: Result = {
-        "recipe": name,
-        "command": command,
-        "settings": settings,
-        "shape": list(rows.shape),
-        "seed": seed,
+    course.run(folder, settings, progress, judge=judge, watch=watch)
+    save(folder, course.model, course.guide)
+    result |= {"steps": course.step, "seconds": round(course.seconds, 1)}
+    _finish(now(), dataset, course)
+    return now(), dataset
+
+
+def _check_folder(folder: Path, overwrite: bool, resume: bool) -> None:
+    if folder.is_file():
+        raise FileExistsError(f"Expected a folder but {folder} is a file; choose another --out.")
+    if resume or not folder.exists() or not any(folder.iterdir()):
+        return
+    if not overwrite:
+        raise FileExistsError(
+            f"Expected a new folder but {folder} already holds files; choose another --out, or "
+            "add --overwrite, or --resume to go on where a run was interrupted."
+        )
+    if not any((folder / name).is_file() for name in ("config.json", "history.jsonl")):
+        raise FileExistsError(
+            f"Expected a run to overwrite but {folder} holds other files; choose another --out."
+        )
+
+
+def _machine(where: torch.device) -> Result:
+    return {
         "device": torch.cuda.get_device_name(where) if where.type == "cuda" else "cpu",
         "threads": torch.get_num_threads(),
         "versions": versions(),
     }
 
-    def now() -> Run:
-        return Run(folder, course.model, course.guide, result, course.history)
 
-    course.run(
-        folder,
-        settings,
-        progress,
-        judge=lambda: score(now(), rows) | score_codes(now(), rows),
-        watch=lambda: score(now(), rows),
-    )
-    save(folder, course.model, course.guide)
-    if isinstance(course.model, NonparametricVAE):
-        x = rows.x_train.to(where)
-        with Stream(seed, where):
-            x = x if rows.transform is None else rows.transform(x)
-        remember(course.model, course.guide, x, recipe.memory, seed=seed).save(folder)
-    run = now()
-    result |= {"steps": course.step, "seconds": round(course.seconds, 1)} | score(run, rows)
-    result["metrics"] |= judge_factors(run, rows, course.labels)
-    if isinstance(course.model, NGGPMixture) and rows.vocabulary:
-        result["words"] = nggp.top_words(course.model, rows.vocabulary, rows.x_test)
-    staged = [row for row in course.history if row["split"] == "test" and "stage" in row]
+def _finish(run: Run, dataset: data.Dataset, course: Course) -> None:
+    """Complete the result of a run, and write it to its folder."""
+    result = run.result
+    result |= score(run, dataset)
+    more = dict(registry.finish(run.model, run, dataset, course.labels))
+    result["metrics"] |= more.pop("metrics", {})
+    result |= more
+    staged = [row for row in run.history if row["split"] == "test" and "stage" in row]
     if staged:
         result["stages"] = {row["stage"]: row for row in staged}
     text = json.dumps(result, indent=2) + "\n"
-    replace_file(folder / "result.json", lambda file: file.write_text(text))
-    return run, rows
+    replace_file(run.folder / "result.json", lambda file: file.write_text(text))
 
 
-def score(run: Run, rows: data.Dataset, importance_samples: int = 0) -> Result:
-    """``terms`` of the bound on the test rows, and ``metrics`` of their clustering if there is one.
+def score(run: Run, dataset: data.Dataset, importance_samples: int = 0) -> Result:
+    """Score the test rows.
 
-    Where the binarisation is dynamic, both see one and the same draw of each row.
+    Where the binarisation is dynamic, everything sees one and the same draw of each row.
+
+    Returns:
+        ``terms`` of the bound in nats per datum; ``metrics``, see :func:`registry.scores`; and
+        where there are clusters a ``warning``: what is wrong with them, or None.
     """
-    x, seed = rows.x_test.to(run.device), int(run.result["seed"])
-    check_data(run.model, x, "x_test")
-    if rows.transform is not None:
-        with Stream(seed, x.device):
-            x = rows.transform(x)
-    terms = evaluate(run.model, run.guide, x, importance_samples=importance_samples, seed=seed)
-    if isinstance(run.model, FactorialMixture) and isinstance(run.guide, FactorialCode):
-        return {"terms": terms, "metrics": factorial.score(run.model, run.guide, x, rows)}
-    if isinstance(run.model, StickBreakingVAE):
-        return {"terms": terms, "metrics": sticks.score(run.model, run.guide, rows, x)}
-    if not enumerates(run.model, run.guide, x):
-        return {"terms": terms, "metrics": {}}
-    probabilities = cluster_probabilities(run.model, run.guide, x).cpu()
-    own = {}
-    if isinstance(run.model, NGGPMixture):
-        probabilities, own = probabilities[:, nggp.there(run.model)], nggp.score(run.model)
-    figures = metrics.score(probabilities, rows.y_test) | own
-    if run.settings.get("labelled") and rows.y_test is not None:
-        figures["accuracy"] = (probabilities.argmax(-1) == rows.y_test).double().mean().item()
-    return {"terms": terms, "metrics": figures, "warning": degeneracy(probabilities)}
-
-
-def judge_factors(run: Run, rows: data.Dataset, known: Labels) -> dict[str, float]:
-    """See :func:`factorial.judge`; nothing of a run without labels by name."""
-    if not (rows.named and known and isinstance(run.model, FactorialMixture)):
-        return {}
-    assert isinstance(run.guide, FactorialCode)
-    with Stream(int(run.result["seed"]), run.device):
-        return factorial.judge(run.model, run.guide, rows, known)
-
-
-def score_codes(run: Run, rows: data.Dataset) -> Result:
-    """``k-means`` of the codes of the test rows, K as in the model, fit to those of training rows.
-
-    The baseline that an autoencoder is, where a stage ends with one.
-    """
-    from sklearn.cluster import KMeans
-
-    clusters = getattr(run.model, "clusters", None)
-    if clusters is None or rows.y_test is None or isinstance(run.model, FactorialMixture):
-        return {}
-    if isinstance(run.model, NGGPMixture):
-        clusters = int(run.model.active.sum())
-    z, z_test = (
-        codes(run.model, run.guide, x.to(run.device)).cpu().numpy()
-        for x in (rows.x_train[:FITTED], rows.x_test)
-    )
-    means = KMeans(clusters, n_init=5, random_state=int(run.result["seed"])).fit(z)
-    assigned = torch.as_tensor(means.predict(z_test)).long()
-    certain = torch.nn.functional.one_hot(assigned, clusters).double()
-    return {"k-means": metrics.score(certain, rows.y_test)}
+    model, x = run.model, dataset.x_test.to(run.device)
+    check_data(model, x, "x_test")
+    if dataset.transform is not None:
+        with Stream(run.seed, x.device):
+            x = dataset.transform(x)
+    terms = evaluate(model, run.guide, x, importance_samples=importance_samples, seed=run.seed)
+    found: Result = {"terms": terms, "metrics": registry.scores(model, run, dataset, x)}
+    q = registry.probabilities(model, run, dataset, x)
+    return found if q is None else found | {"warning": degeneracy(q)}
 
 
 def open_run(folder: Path, device: str = "auto") -> Run:
@@ -289,6 +189,6 @@ def open_run(folder: Path, device: str = "auto") -> Run:
     return run
 
 
-def plain(value: Any) -> Any:
+def plain(value: object) -> Any:
     """Nested mappings and sequences as JSON writes them."""
     return json.loads(json.dumps(value))

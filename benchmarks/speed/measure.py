@@ -15,8 +15,9 @@ from pyro.optim import PyroOptim
 from torch import Tensor, nn
 
 from priorzoo.benchmarks.data.sets import nearest
+from priorzoo.benchmarks.papers import RECIPES
 from priorzoo.benchmarks.recipes.building import build_objective, build_pair
-from priorzoo.benchmarks.recipes.recipe import RECIPES, Recipe, part
+from priorzoo.benchmarks.recipes.recipe import Recipe, part
 from priorzoo.benchmarks.speed.by_hand import HandGMVAE, HandVAE, PythaeVAE
 from priorzoo.guides import Code
 from priorzoo.inference import ELBO, Stream, Training, draw, enumerates

@@ -1,4 +1,4 @@
-"""Whole trainings against the clock, in one go: ``python -m priorzoo.benchmarks.speed.runs``.
+"""Whole trainings against the clock, in one go: ``priorzoo bench speed-runs``.
 
 On a GPU it takes at most ten minutes. Each row says how many steps were taken in which time; where
 the full length did not fit into its share of the time, ``extrapolated_seconds`` is for all of it.
@@ -6,20 +6,22 @@ the full length did not fit into its share of the time, ``extrapolated_seconds``
 
 import argparse
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from priorzoo.benchmarks.papers import RECIPES
 from priorzoo.benchmarks.recipes.building import build_objective, build_pair
-from priorzoo.benchmarks.recipes.recipe import RECIPES, Recipe
+from priorzoo.benchmarks.recipes.recipe import Recipe
 from priorzoo.benchmarks.rows.files import RESULTS, append_row
 from priorzoo.benchmarks.runs.run import pick_device
 from priorzoo.benchmarks.speed import measure as speed
 from priorzoo.inference import Replicas, Stream, Training, draw
 from priorzoo.inference.saving import locate, versions
+from priorzoo.inference.training.execution import Execution
 
 Row = dict[str, Any]
 # Recipe, steps of its full schedule, changes. The first is 1,000 epochs of the reference.
@@ -29,15 +31,12 @@ LONG: tuple[tuple[str, int, Mapping[str, Any]], ...] = (
     ("factorial", 320_000, {}),
 )
 REPLICAS = (1, 6)
-MODULE = "priorzoo.benchmarks.speed.runs"
 PORTION = 500  # steps between two looks at the clock
 
 
-def long_runs(device: torch.device, share: float, step: Any) -> Iterator[Row]:
-    """Each of ``LONG`` whose recipe there is, for as much of its length as fits into the share."""
+def long_runs(device: torch.device, share: float, step: Execution) -> Iterator[Row]:
+    """Each of ``LONG``, for as much of its length as fits into its share of the time."""
     for name, steps, changes in LONG:
-        if name not in RECIPES:
-            continue
         recipe = replace(RECIPES[name], **changes)
         training = _training(recipe, device, step)
         training.run(steps=10)
@@ -75,7 +74,7 @@ def replicas(device: torch.device, share: float) -> Iterator[Row]:
         )
 
 
-def _training(recipe: Recipe, device: torch.device, step: Any) -> Training:
+def _training(recipe: Recipe, device: torch.device, step: Execution) -> Training:
     with Stream(0, device):
         model, guide = build_pair(recipe, speed.SHAPE)
         data = draw(model, 50_000, means=False).to(device)
@@ -115,22 +114,20 @@ def _measured(
     }
 
 
-def main() -> None:
+def main(words: Sequence[str]) -> None:
     """Time everything, and append the rows to a file."""
-    parser = argparse.ArgumentParser(description="Time whole trainings.")
+    parser = argparse.ArgumentParser(
+        prog="priorzoo bench speed-runs", description="Time whole trainings."
+    )
     parser.add_argument("--rows", type=Path, default=RESULTS / "speed.jsonl")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
     parser.add_argument("--minutes", type=float, default=5.0, help="for all, compilation aside")
-    settings = parser.parse_args()
+    settings = parser.parse_args(words)
     device = pick_device(settings.device)
     share = 60 * settings.minutes / (len(LONG) + len(REPLICAS))
-    step = "cudagraph" if device.type == "cuda" else "compiled"
+    step: Execution = "cudagraph" if device.type == "cuda" else "compiled"
     for rows in (long_runs(device, share, step), replicas(device, share)):
         for row in rows:
-            row["command"] = f"python -m {MODULE} --minutes {settings.minutes:g}"
+            row["command"] = f"priorzoo bench speed-runs --minutes {settings.minutes:g}"
             append_row(row, settings.rows)
             print(row, flush=True)
-
-
-if __name__ == "__main__":
-    main()

@@ -5,8 +5,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import get_args
 
+from priorzoo.benchmarks.papers import PAPERS
 from priorzoo.benchmarks.papers.paper import BUDGETS
-from priorzoo.benchmarks.papers.published import PAPERS
 from priorzoo.cli.options import Parser, print_next, repeatable
 from priorzoo.inference.training.step import Precision
 
@@ -53,11 +53,10 @@ def bench_command(words: Sequence[str]) -> None:
 def measurements() -> Mapping[str, Callable[[Sequence[str]], None]]:
     """What ``bench`` measures besides grids, by name: of speed, and what papers add."""
     from priorzoo.benchmarks.speed import estimators
+    from priorzoo.benchmarks.speed import runs as whole
 
-    papers = (getattr(paper, "commands", {}) for paper in PAPERS)
-    return {"speed": _speed, "estimators": estimators.main} | {
-        name: command for commands in papers for name, command in commands.items()
-    }
+    own = {"speed": _speed, "speed-runs": whole.main, "estimators": estimators.main}
+    return own | {name: command for paper in PAPERS for name, command in paper.commands.items()}
 
 
 def report_command(words: Sequence[str]) -> None:

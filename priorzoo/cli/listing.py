@@ -9,9 +9,10 @@ from torch import nn
 
 from priorzoo import guides, models
 from priorzoo.benchmarks.data import sets
+from priorzoo.benchmarks.papers import RECIPES
 from priorzoo.benchmarks.recipes.building import fits
 from priorzoo.benchmarks.recipes.changes import apply, unknown_name
-from priorzoo.benchmarks.recipes.recipe import RECIPES, Recipe
+from priorzoo.benchmarks.recipes.recipe import Recipe
 from priorzoo.cli.options import Parser, print_next, print_table
 
 FILE = "FILE.npz"  # the format of data of one's own

@@ -9,6 +9,7 @@ from priorzoo.benchmarks.charts import run_charts as charts
 from priorzoo.benchmarks.data.sets import Dataset
 from priorzoo.benchmarks.recipes.changes import read_value
 from priorzoo.benchmarks.runs import run as runs
+from priorzoo.benchmarks.scores.run import Run
 from priorzoo.cli.options import Parser, print_next
 from priorzoo.cli.scores import print_scores, print_warning
 from priorzoo.inference import Stream, draw
@@ -78,7 +79,7 @@ def _run_parser(command: str, description: str) -> Parser:
     return parser
 
 
-def _open(settings: argparse.Namespace) -> tuple[runs.Run, Dataset]:
+def _open(settings: argparse.Namespace) -> tuple[Run, Dataset]:
     run = runs.open_run(Path(settings.run), settings.device)
     chosen = dict(run.settings)
     if settings.data is not None:

@@ -5,13 +5,14 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from priorzoo.benchmarks.papers import RECIPES
 from priorzoo.benchmarks.recipes.changes import (
     apply,
     differences,
     resolved,
     unknown_name,
 )
-from priorzoo.benchmarks.recipes.recipe import RECIPES, Recipe
+from priorzoo.benchmarks.recipes.recipe import Recipe
 from priorzoo.cli.options import Parser, print_next, repeatable
 from priorzoo.cli.scores import print_scores, print_warning
 from priorzoo.cli.settings import as_yaml, read_file, read_words, settings_help

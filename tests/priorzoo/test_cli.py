@@ -13,6 +13,7 @@ from torch import nn
 from priorzoo.benchmarks.charts import run_charts
 from priorzoo.benchmarks.data import sets as data
 from priorzoo.benchmarks.runs import run as runs
+from priorzoo.benchmarks.scores.run import Run
 from priorzoo.cli import main as cli
 from priorzoo.cli.options import repeatable
 from priorzoo.models import data_plate
@@ -221,7 +222,7 @@ def test_a_y_that_is_not_discrete_has_no_clusters_to_score():
             with data_plate(x, size):
                 pyro.sample("y", dist.Normal(x / 2, 0.7).to_event(1))
 
-    run = runs.Run(Path(), Model(), Guide(), {"seed": 0}, [])
+    run = Run(Path(), Model(), Guide(), {"seed": 0}, [])
     found = runs.score(run, data.load("pinwheel"))
     assert "kl[y]" in found["terms"]
     assert found["metrics"] == {}

@@ -10,7 +10,8 @@ from torchvision import datasets
 
 from priorzoo.benchmarks.charts import run_charts as plots
 from priorzoo.benchmarks.data import sets as data
-from priorzoo.benchmarks.recipes.recipe import RECIPES, part
+from priorzoo.benchmarks.papers import RECIPES
+from priorzoo.benchmarks.recipes.recipe import part
 from priorzoo.benchmarks.runs import run as runs
 from priorzoo.models import ConvDecoder, ConvEncoder, FactorialMixture
 

@@ -15,9 +15,8 @@ from priorzoo.benchmarks.grid import runner as grid
 from priorzoo.benchmarks.grid.cells import Cell, lengthened
 from priorzoo.benchmarks.grid.clusterings import CLUSTERINGS
 from priorzoo.benchmarks.grid.planning import plan, read_seeds, read_sets
+from priorzoo.benchmarks.papers import PAPERS, RECIPES
 from priorzoo.benchmarks.papers.paper import BUDGETS, Line, Measure, Paper
-from priorzoo.benchmarks.papers.published import PAPERS
-from priorzoo.benchmarks.recipes.recipe import RECIPES
 from priorzoo.cli import main as cli
 
 TINY = {"encoder.hidden": [8], "decoder.hidden": [8], "train": 200, "validation": 0}

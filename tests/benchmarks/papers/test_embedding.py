@@ -11,9 +11,9 @@ from torch import nn
 
 from priorzoo.benchmarks.charts import run_charts as plots
 from priorzoo.benchmarks.data import sets as data
+from priorzoo.benchmarks.papers import bodin2017 as embedding
 from priorzoo.benchmarks.report import tables
 from priorzoo.benchmarks.runs import run as runs
-from priorzoo.benchmarks.scores import embedding
 from priorzoo.cli import main as cli
 from priorzoo.inference import Memory, codes, load, reconstructions
 from priorzoo.models.likelihoods import SCALE_FLOOR
@@ -27,7 +27,7 @@ def folders(tmp_path_factory):
     """Run folders of a nonparametric and a plain VAE, barely trained."""
     place = tmp_path_factory.mktemp("runs")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(plots, "SIDE", 3)
+        patch.setattr(embedding, "SIDE", 3)
         words = [*QUICK, "--memory", "90", "--out", str(place / "digits-nonparametric")]
         assert cli.main(["train", "digits-nonparametric", *words]) == 0
         patch.setattr(plots, "draw_run", lambda *_: [])
@@ -119,7 +119,7 @@ def test_scores_runs_and_draws_them_side_by_side(folders, rows, tmp_path, monkey
     words = [str(folders / name) for name in ("digits-nonparametric", "digits-vae")]
     written = tmp_path / "rows.jsonl"
     options = ["--rows", str(written), "--figures", str(tmp_path), "--pixels", "pca"]
-    assert embedding.main([*words, *options]) == 0
+    assert cli.main(["bench", "embedding", *words, *options]) == 0
     ours, plain = (json.loads(line) for line in written.read_text().splitlines())
     assert ours["recipe"] == "digits-nonparametric"
     assert (ours["embedding"]["site"], plain["embedding"]["site"]) == ("u", "z")
@@ -150,9 +150,9 @@ def test_runs_of_other_data_are_not_mixed(folders, tmp_path, capsys):
     result = json.loads((other / "result.json").read_text())
     result["settings"]["train"] = 1_000
     (other / "result.json").write_text(json.dumps(result))
-    assert embedding.main([str(folders / "digits-vae"), str(other)]) == 2
+    assert cli.main(["bench", "embedding", str(folders / "digits-vae"), str(other)]) == 2
     assert "Expected runs that agree in data" in capsys.readouterr().err
-    assert embedding.main([str(tmp_path / "none")]) == 2
+    assert cli.main(["bench", "embedding", str(tmp_path / "none")]) == 2
     assert "no run folder" in capsys.readouterr().err
 
 

@@ -8,15 +8,18 @@ import pytest
 import torch
 from matplotlib.figure import Figure
 
-from priorzoo.benchmarks.charts import factorial as factor_figures
 from priorzoo.benchmarks.charts import run_charts as plots
+from priorzoo.benchmarks.charts.sweep import draw_sweep
 from priorzoo.benchmarks.data import sets as data
-from priorzoo.benchmarks.recipes.recipe import RECIPES, Stage, part
+from priorzoo.benchmarks.papers import RECIPES
+from priorzoo.benchmarks.papers import paquet2018 as factorial
+from priorzoo.benchmarks.recipes.recipe import Stage, part
 from priorzoo.benchmarks.runs import run as runs
 from priorzoo.benchmarks.runs.course import Course
-from priorzoo.benchmarks.scores import factorial
+from priorzoo.benchmarks.scores.run import Run
 from priorzoo.cli import main as cli
 from priorzoo.guides import FactorialCode
+from priorzoo.inference import predictive
 from priorzoo.inference.training.checkpoints import load_state, save_state
 from priorzoo.models import MLP, Dirichlet, FactorialMixture, Gaussian, NormalGamma
 
@@ -92,7 +95,7 @@ def test_a_recipe_goes_through_its_stages(faces, tmp_path, monkeypatch):
     assert {"grid", "means", "weights_1", "weights_3", "clusters_2", "samples", "terms"} <= names
 
 
-def test_the_judge_sees_what_a_perfect_decoder_draws(faces):
+def test_the_judge_sees_what_a_perfect_decoder_draws(faces, tmp_path):
     """A row is as bright as the second factor says; the first one has no say."""
     rows = runs.read_data(runs.plain(asdict(RECIPES["factorial-faces"])), str(faces), seed=0)
     model = FactorialMixture(MLP(2, 192, ()), Gaussian(0.1), code=2, clusters=(2, 4))
@@ -104,7 +107,7 @@ def test_the_judge_sees_what_a_perfect_decoder_draws(faces):
     means = (60 * torch.arange(4.0)[:, None] + 10) / 255
     guide.components[1].data = NormalGamma.natural(means, *torch.tensor([1e6, 5e5, 10.0]))
     known = {site: labels for site, (labels, _) in rows.named.items()}
-    found = factorial.judge(model, guide, rows, known)
+    found = factorial.judge_factors(Run(tmp_path, model, guide, {}, []), rows, known)
     assert found["r_2.agreement"] == found["r_2.judge"] == found["r_2.regression"] == 1.0
     assert 0.4 < found["r_1.agreement"] < 0.6
 
@@ -143,7 +146,8 @@ def test_grids_hold_what_they_do_not_vary():
         layer.weight.copy_(torch.eye(6))
         layer.bias.zero_()
     guide = FactorialCode(MLP(6, 12, ()), 6, (3, 2, 4))
-    logits = factor_figures.attribute_grid(model, guide, [0, 1, 2], [0, 1]).logit().reshape(3, 2, 6)
+    story, _ = predictive(model, guide, prune=True)
+    logits = factorial.attribute_grid(model, story, [0, 1, 2], [0, 1]).logit().reshape(3, 2, 6)
     torch.testing.assert_close(logits[:, 0, :2], logits[:, 1, :2])
     torch.testing.assert_close(logits[0, :, 2:4], logits[2, :, 2:4])
     assert (logits[0, 0, :2] != logits[1, 0, :2]).all()
@@ -163,10 +167,11 @@ def test_means_are_over_the_codes_of_a_pair_of_clusters():
     for natural, mean in zip(guide.components, means, strict=True):
         parts = torch.tensor([1e6, 5e4, 5e4]).unbind()
         natural.data = NormalGamma.natural(mean[:, None], *parts)
-    found = factor_figures.mean_grid(model, guide, [1, 0], [2, 0])
+    story, _ = predictive(model, guide, prune=True)
+    found = factorial.mean_grid(story, [1, 0], [2, 0])
     expected = torch.tensor([[2.0, 5, 7], [2, -3, 7], [1, 5, 7], [1, -3, 7]])
     assert ((found - expected).abs() < 5 / 100**0.5).all()  # codes have deviation 1
-    ax = factor_figures.draw_pairs(torch.rand(4, 12), {"eyes": [1, 0], "factor 2": [2, 0]}, (3, 4))
+    ax = factorial.draw_pairs(torch.rand(4, 12), {"eyes": [1, 0], "factor 2": [2, 0]}, (3, 4))
     assert [label.get_text() for label in ax.get_yticklabels()] == ["1", "0"]
     assert [label.get_text() for label in ax.get_xticklabels()] == ["2", "0"]
     assert (ax.get_ylabel(), ax.get_xlabel()) == ("eyes", "factor 2")
@@ -175,7 +180,7 @@ def test_means_are_over_the_codes_of_a_pair_of_clusters():
 def test_moments_are_those_of_the_samples():
     samples = torch.rand(2, 50, 12)
     samples[1] = samples[1] / 2
-    ax = factor_figures.draw_moments(samples, ["4:  60.0%", "0:  40.0%"], (3, 4), "pose")
+    ax = factorial.draw_moments(samples, ["4:  60.0%", "0:  40.0%"], (3, 4), "pose")
     tiles = [torch.from_numpy(np.asarray(tile.get_array())).flatten() for tile in ax.images]
     assert len(tiles) == 2 * 8
     torch.testing.assert_close(tiles[8], samples[1].mean(0))
@@ -190,7 +195,7 @@ def test_pruned_components_are_marked():
     model = FactorialMixture(MLP(2, 6, ()), code=2, clusters=3)
     guide = FactorialCode(MLP(6, 4, ()), 2, 3)
     guide.weights[0].data = Dirichlet.natural(torch.tensor([1.2, 60.0, 9.0]))
-    ax = factor_figures.draw_weights(*factor_figures.weights(model, guide, 1))
+    ax = factorial.draw_weights(*factorial.weights(model, guide, 1))
     heights = [bar.get_height() for bar in ax.containers[0]]
     assert heights == pytest.approx([60 / 70.2, 9 / 70.2, 1.2 / 70.2])
     assert [label.get_text() for label in ax.get_xticklabels()] == ["1", "2", "0"]
@@ -224,7 +229,7 @@ def swept(clusters, seed, elbo, **changes):
 def test_a_sweep_shows_mean_and_deviation_of_each_part():
     """Seeds at -90 and -86 have the mean -88 and the deviation sqrt(8); one seed has no band."""
     rows = [swept(16, 0, -90.0), swept(64, 0, -85.0), swept(16, 1, -86.0)]
-    ax = factor_figures.draw_sweep(rows)
+    ax = draw_sweep(rows)
     panels = {panel.get_ylabel(): panel for panel in ax.figure.axes}
     expected = {"ELBO": (-88, -85), "reconstruction": (-66.5, -63.5), "KL[z]": (20, 20)}
     for name, heights in (expected | {"KL[r]": (1.5, 1.5)}).items():
@@ -244,7 +249,7 @@ def test_a_sweep_shows_mean_and_deviation_of_each_part():
         "factorial on mnist, 500 steps; mean and deviation of 1 to 2 seeds for each K"
     )
     assert (
-        factor_figures.draw_sweep(rows[:2], Figure().subplots())
+        draw_sweep(rows[:2], Figure().subplots())
         .figure.get_suptitle()
         .endswith("1 seed for each K")
     )
@@ -260,4 +265,4 @@ def test_a_sweep_shows_mean_and_deviation_of_each_part():
 )
 def test_a_sweep_does_not_mix_what_cannot_be_compared(rows, said):
     with pytest.raises(ValueError, match=said):
-        factor_figures.draw_sweep(rows)
+        draw_sweep(rows)

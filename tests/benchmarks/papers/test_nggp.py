@@ -8,8 +8,8 @@ import torch
 from matplotlib.figure import Figure
 from torch import nn
 
-from priorzoo.benchmarks.charts import nggp as nggp_figures
-from priorzoo.benchmarks.scores import nggp
+from priorzoo.benchmarks.papers import mehta2018 as nggp
+from priorzoo.benchmarks.scores.run import Run
 from priorzoo.cli.main import main
 from priorzoo.guides import CollapsedCode
 from priorzoo.models import MLP, Multinomial, NGGPMixture
@@ -89,7 +89,7 @@ def test_top_words_are_those_that_tell_a_cluster_from_the_rest():
 
 
 def test_growth_is_drawn_as_lines_and_moves_as_bars():
-    ax = nggp_figures.draw_growth(HISTORY, Figure().subplots())
+    ax = nggp.draw_growth(HISTORY, Figure().subplots())
     clusters, held, _ = ax.lines
     assert clusters.get_xydata().tolist() == [[10, 5], [20, 7]]
     assert held.get_ydata().tolist() == [4.5, 6.5]
@@ -99,7 +99,7 @@ def test_growth_is_drawn_as_lines_and_moves_as_bars():
 def test_sizes_are_drawn_by_rank_beside_the_prior():
     prior = torch.tensor([[0.5, 0.3, 0.2, 0.0], [0.7, 0.2, 0.1, 0.0], [0.6, 0.2, 0.1, 0.1]])
     shares = torch.tensor([0.0, 0.1, 0.6, 0.3])
-    ax = nggp_figures.draw_sizes(shares, prior, 0.5, Figure().subplots())
+    ax = nggp.draw_sizes(shares, prior, 0.5, Figure().subplots())
     median, tail, model = ax.lines
     torch.testing.assert_close(torch.tensor(median.get_ydata()), prior.quantile(0.5, 0)[:3])
     assert tail.get_xdata()[0] == 3
@@ -110,19 +110,20 @@ def test_sizes_are_drawn_by_rank_beside_the_prior():
 def test_words_are_listed_by_share():
     words = {"0": ["a", "b"], "2": ["c"]}
     shares = torch.tensor([0.2, 0.0, 0.7, 0.1])
-    ax = nggp_figures.draw_words(words, shares, Figure().subplots())
+    ax = nggp.draw_words(words, shares, Figure().subplots())
     assert [text.get_text() for text in ax.texts] == ["2: 70.0%", "c", "0: 20.0%", "a, b"]
 
 
 @pytest.mark.parametrize("law", ["normal", "log-concave"])
-def test_the_figures_of_a_model_are_those_that_it_has_something_to_say_on(law):
+def test_the_charts_of_a_model_are_those_that_it_has_something_to_say_on(law, tmp_path):
     model = topics()
     guide = CollapsedCode(MLP(7, 6, (4,)), model, law)
     q = torch.rand(50, 6).softmax(-1)
-    assert [name for name, _ in nggp.figures(model, guide, [], q, {})] == ["sizes"]
+    run = Run(tmp_path, model, guide, {}, [])
+    assert [name for name, _ in nggp.cluster_charts(model, run, q)] == ["sizes"]
     model.observe(q, data=50)
-    words = {"0": ["a"]}
-    drawn = {name: make() for name, make in nggp.figures(model, guide, HISTORY, q, words)}
+    run = Run(tmp_path, model, guide, {"words": {"0": ["a"]}}, HISTORY)
+    drawn = {name: make() for name, make in nggp.cluster_charts(model, run, q)}
     assert list(drawn) == ["growth", "log_u", "sizes", "words"]
     curves = {line.get_label(): line.get_xydata() for line in drawn["log_u"].lines}
     for curve in curves.values():

@@ -5,9 +5,7 @@ import pytest
 
 from priorzoo.benchmarks.grid.cells import Cell, work
 from priorzoo.benchmarks.grid.clusterings import CLUSTERINGS
-from priorzoo.benchmarks.papers.published import PAPERS
-from priorzoo.benchmarks.recipes.changes import read_value
-from priorzoo.benchmarks.recipes.recipe import RECIPES
+from priorzoo.benchmarks.papers import PAPERS, RECIPES
 
 LINES = {
     line.recipe: line
@@ -57,8 +55,7 @@ def test_a_line_s_changes_all_make_a_difference(paper):
     """Rows leave out those that make none, and would then not be of the line."""
     for line in paper.lines:
         if line.recipe in {*RECIPES, *CLUSTERINGS}:
-            changes = {name: read_value(value) for name, value in line.changes.items()}
-            assert Cell(line.recipe, changes=changes).needed() == changes
+            assert Cell(line.recipe, changes=line.changes).needed() == line.changes
 
 
 @pytest.mark.parametrize("recipe", LINES)

@@ -1,6 +1,6 @@
 """The plane of a mixture against Bayes' rule by hand; figures read back from their artists."""
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -12,9 +12,11 @@ from torch import nn
 
 from priorzoo.benchmarks.charts import planar
 from priorzoo.benchmarks.charts import run_charts as plots
+from priorzoo.benchmarks.papers import RECIPES
+from priorzoo.benchmarks.papers.dilokthanakul2016 import watch
 from priorzoo.benchmarks.recipes.changes import apply, written
-from priorzoo.benchmarks.recipes.recipe import RECIPES
 from priorzoo.benchmarks.runs import run as runs
+from priorzoo.cli import main as cli
 from priorzoo.guides import CodeThenCluster
 from priorzoo.inference import Linear, Stream
 from priorzoo.models import GMVAE, Gaussian
@@ -132,7 +134,7 @@ def test_terms_side_by_side_share_their_ordinates():
 
 @pytest.mark.parametrize(("name", "floor"), [("pinwheel", np.log(5)), ("pinwheel-plain", 0)])
 def test_the_floor_of_a_run_is_read_from_its_settings(name, floor):
-    settings = planar.plain(planar.asdict(RECIPES[name]))
+    settings = runs.plain(asdict(RECIPES[name]))
     assert planar.floor_of(settings) == pytest.approx(floor, abs=1e-3)
 
 
@@ -144,7 +146,7 @@ def test_schedules_of_penalties_survive_the_options():
 
 def test_a_training_is_watched_at_every_row_of_its_history():
     recipe = replace(RECIPES["pinwheel"], steps=20, every=10, n_init=1)
-    first, last = planar.watch(recipe, seed=3)
+    first, last = watch(recipe, seed=3)
     assert (first.name, last.name) == ("step 10", "step 20")
     assert not torch.equal(first.z, last.z)
     torch.testing.assert_close(last.share.sum(), torch.ones(()))
@@ -157,6 +159,6 @@ def test_runs_are_drawn_side_by_side(tmp_path):
         drawn = {path.stem for path in plots.draw_run(*runs.train(name, recipe, folder))}
         assert "regions" in drawn
         assert ("floor" in drawn) == (name == "pinwheel")
-    planar.main([*map(str, folders), "--out", str(tmp_path)])
+    assert cli.main(["bench", "planar", *map(str, folders), "--out", str(tmp_path)]) == 0
     for name in ("regions", "floor", "terms"):
         assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")

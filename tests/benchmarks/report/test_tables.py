@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from priorzoo.benchmarks.recipes.recipe import RECIPES
+from priorzoo.benchmarks.papers import RECIPES
 from priorzoo.benchmarks.report import tables
 from priorzoo.benchmarks.rows.files import FORMAT, RESULTS, append_row, read_rows
 

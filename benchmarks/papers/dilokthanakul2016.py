@@ -1,0 +1,225 @@
+"""Dilokthanakul et al., "Deep Unsupervised Clustering with Gaussian Mixture VAEs", 2016."""
+
+import math
+import tempfile
+from argparse import ArgumentParser
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from priorzoo.benchmarks.papers.paper import (
+    ARI,
+    BEST,
+    MAJORITY,
+    NEGATIVE,
+    Line,
+    Paper,
+    lengths,
+)
+from priorzoo.benchmarks.recipes.common import REFERENCE
+from priorzoo.benchmarks.recipes.recipe import Recipe, part
+from priorzoo.benchmarks.runs.course import Course
+from priorzoo.benchmarks.runs.run import open_run, plain, read_data
+from priorzoo.benchmarks.scores.run import Result
+from priorzoo.guides import CodesThenCluster, MeanFieldCodes
+from priorzoo.inference import KL, ConsistencyViolation, Linear, Stream, evaluate
+from priorzoo.models import MLP, DilokthanakulGMVAE, Gaussian
+
+if TYPE_CHECKING:
+    from priorzoo.benchmarks.charts.planar import View
+
+DPI = 60  # of regions, which compress badly
+
+# Real-valued pixels scored by the Bernoulli log-likelihood, as in the paper: no normalised density.
+_images = replace(
+    REFERENCE,
+    summary="Gaussian-mixture VAE with a second code and the minimum information constraint",
+    paper="Dilokthanakul et al., Deep Unsupervised Clustering with GMVAE, 2016, second version",
+    model=part(DilokthanakulGMVAE, code=200, second_code=150, clusters=10, hidden=[500]),
+    guide=part(CodesThenCluster),
+    encoder=part(MLP, hidden=[500, 500]),
+    decoder=part(MLP, hidden=[500, 500]),
+    kl={"z": KL(analytic=True), "y": KL(floor=0.5)},
+    optimiser=part(torch.optim.Adam, lr=1e-4, fused=True),
+    binarise="none",
+    batch_size=50,
+    steps=20_000,
+    every=1_000,
+)
+
+_pinwheel = replace(
+    _images,
+    summary="the paper's toy without remedy, whose clusters degenerate",
+    paper="Dilokthanakul et al., Deep Unsupervised Clustering with GMVAE, 2016, figure 2",
+    model=part(DilokthanakulGMVAE, code=2, second_code=2, clusters=8, hidden=[100]),
+    likelihood=part(Gaussian, scale=0.3, spread="network"),
+    encoder=part(MLP, hidden=[100, 100]),
+    decoder=part(MLP, hidden=[100, 100]),
+    kl={"z": KL(analytic=True)},
+    optimiser=part(torch.optim.Adam, lr=1e-3, fused=True),
+    data="pinwheel",
+    train=10_000,
+    validation=0,
+    batch_size=200,
+    steps=10_000,
+    every=500,
+)
+
+# With learnt weights KL[y] is the mutual information of x and y, at most log 5 where clusters are
+# arcs: the floor is what we know of the toy. Above it the growing weight merges clusters, and the
+# consistency violation moves their borders out of the arcs. Each start sees all of it in brief.
+_remedied = replace(
+    _pinwheel,
+    summary="the paper's toy: five arcs in the plane, eight clusters that merge to five",
+    model=part(
+        DilokthanakulGMVAE, code=2, second_code=2, clusters=8, hidden=[100], learn_weights=True
+    ),
+    kl={
+        "z": KL(weight=Linear(0.3, 1, fraction=0.5)),
+        "y": KL(weight=Linear(1, 4, fraction=1), floor=round(math.log(5), 3)),
+    },
+    penalties={"consistency": part(ConsistencyViolation, weight=Linear(0, 0.5, fraction=1))},
+    n_init=4,
+    init_steps=3_000,
+)
+
+RECIPES = {
+    "dilokthanakul": replace(_images, published={"accuracy_best_example, K = 10, M = 1": 0.7778}),
+    "dilokthanakul-network": replace(
+        _images,
+        summary="the first version: a network guesses the cluster, violations of consistency cost",
+        paper="Dilokthanakul et al., Deep Unsupervised Clustering with GMVAE, 2016, first version",
+        guide=part(MeanFieldCodes),
+        kl={"z": KL(analytic=True)},
+        penalties={"consistency": part(ConsistencyViolation, weight=0.4)},
+        published={"accuracy_best_example, K = 10, M = 1": 0.7447},
+    ),
+    "pinwheel-plain": _pinwheel,
+    "pinwheel": _remedied,
+}
+
+
+def planar(words: Sequence[str]) -> None:
+    """Draw runs on points in the plane side by side, or one recipe over its training."""
+    from priorzoo.benchmarks.charts.axes import save
+    from priorzoo.benchmarks.charts.planar import draw_regions
+
+    parser = ArgumentParser(
+        prog="priorzoo bench planar", description="Draw what mixtures make of points in the plane."
+    )
+    parser.add_argument("runs", type=Path, nargs="*", metavar="RUN")
+    toys = [name for name, recipe in RECIPES.items() if recipe.data == "pinwheel"]
+    parser.add_argument("--watch", choices=toys, help="train this recipe, and draw its training")
+    parser.add_argument("--seed", type=int, default=0, help="of the training that is watched")
+    parser.add_argument("--every", type=int, default=2_000, help="steps between two drawings")
+    parser.add_argument("--step", default="eager", help="how a step is run")
+    parser.add_argument("--out", type=Path, default=Path("."), help="folder of the charts")
+    settings = parser.parse_args(words)
+    if settings.watch is not None:
+        recipe = replace(RECIPES[settings.watch], every=settings.every, step=settings.step)
+        views = watch(recipe, settings.seed)
+        save(draw_regions(views)[0], settings.out / f"{settings.watch}-training.png", DPI)
+    if settings.runs:
+        _draw_runs(settings.runs, settings.out)
+
+
+def watch(recipe: Recipe, seed: int = 0, data_root: str | None = None) -> "list[View]":
+    """Train, and look at the test rows at every row of the history of the training proper."""
+    from priorzoo.benchmarks.charts.planar import look
+
+    recipe = replace(recipe, curve=True)
+    settings = plain(asdict(recipe))
+    dataset = read_data(settings, data_root, seed=seed)
+    course = Course(recipe, dataset, torch.device("cpu"), seed)
+    views: list[View] = []
+
+    def see() -> Result:
+        with Stream(seed):
+            step = course.history[-1]["step"]
+            views.append(look(course.model, course.guide, dataset.x_test, f"step {step:,}"))
+        return {"terms": evaluate(course.model, course.guide, dataset.x_test, seed=seed)}
+
+    with tempfile.TemporaryDirectory() as folder:
+        course.run(Path(folder), settings, watch=see)
+    return views
+
+
+def _draw_runs(folders: Sequence[Path], out: Path) -> None:
+    from priorzoo.benchmarks.charts.axes import save
+    from priorzoo.benchmarks.charts.planar import (
+        draw_floor,
+        draw_guides,
+        draw_regions,
+        floor_of,
+        look,
+    )
+
+    runs = {folder.name: open_run(folder, "cpu") for folder in folders}
+    views = []
+    for name, run in runs.items():
+        dataset = read_data(run.settings, seed=run.seed)
+        with Stream(0):
+            views.append(look(run.model, run.guide, dataset.x_test, name))
+    histories = {name: run.history for name, run in runs.items()}
+    floor = max(floor_of(run.settings) for run in runs.values())
+    save(draw_regions(views)[0], out / "regions.png", DPI)
+    save(draw_floor(histories, floor), out / "floor.png", 90)
+    save(draw_guides(histories)[0], out / "terms.png", 90)
+
+
+def _line(
+    title: str,
+    recipe: str,
+    changes: Mapping[str, Any],
+    mean: float,
+    spread: float,
+    standard: float | None = 20_000,
+) -> Line:
+    protocol = "average of runs after full training, best-example protocol"
+    best = replace(BEST, published=mean, spread=spread, protocol=protocol)
+    measures = (NEGATIVE, best, MAJORITY)
+    return Line(title, recipe, lengths(50, standard, 200_000), changes, measures)
+
+
+PAPER = Paper(
+    "dilokthanakul2016",
+    "Mixture components made by a second code, on MNIST and on a toy",
+    "Dilokthanakul et al., Deep Unsupervised Clustering with Gaussian Mixture VAEs, 2016",
+    (
+        _line("exact p(y given z, w), K = 10", "dilokthanakul", {}, 0.7778, 0.0575),
+        _line(
+            "exact p(y given z, w), K = 16",
+            "dilokthanakul",
+            {"model.clusters": 16},
+            0.8509,
+            0.0199,
+        ),
+        _line(
+            "exact p(y given z, w), K = 10, M = 10",
+            "dilokthanakul",
+            {"particles": 10},
+            0.8231,
+            0.0375,
+            None,
+        ),
+        _line("network q(y given x), K = 10", "dilokthanakul-network", {}, 0.7447, 0.1020),
+        *(
+            Line(
+                f"toy, {objective}, K = {k}",
+                recipe,
+                lengths(50, 10_000, 10_000),
+                {} if k == 8 else {"model.clusters": k},
+                (ARI,),
+            )
+            for k in (8, 10)
+            for recipe, objective in (("pinwheel-plain", "plain objective"), ("pinwheel", "remedy"))
+        ),
+    ),
+    "The reference's networks have batch normalisation; ours are plain MLPs.",
+    ("elbo", "accuracy_best_example", "kl[y]"),
+    recipes=RECIPES,
+    commands={"planar": planar},
+)

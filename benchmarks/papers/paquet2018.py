@@ -1,0 +1,503 @@
+"""Paquet et al., "A Factorial Mixture Prior for Compositional Deep Generative Models", 2018."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Protocol
+
+import torch
+from numpy.typing import NDArray
+from pyro import poutine
+from torch import Tensor, nn
+
+from priorzoo.benchmarks.charts.run_charts import (
+    Chart,
+    charts,
+    common_charts,
+    default_charts,
+    picture_shape,
+)
+from priorzoo.benchmarks.data.sets import Dataset
+from priorzoo.benchmarks.papers.paper import BOUND, Line, Measure, Paper, lengths, metric
+from priorzoo.benchmarks.recipes.common import DIGITS
+from priorzoo.benchmarks.recipes.recipe import Recipe, Stage, part
+from priorzoo.benchmarks.scores import metrics
+from priorzoo.benchmarks.scores.registry import cluster_scores, code_scores, finish, scores
+from priorzoo.benchmarks.scores.run import Result, Run
+from priorzoo.guides import FactorialCode
+from priorzoo.inference import (
+    KL,
+    Classification,
+    ConjugateAdam,
+    ConjugateELBO,
+    Linear,
+    Pretraining,
+    Stream,
+    cluster_probabilities,
+    draw,
+    seed_components,
+)
+from priorzoo.inference.pairs import Labels, site_of
+from priorzoo.models import (
+    MLP,
+    ConvDecoder,
+    ConvEncoder,
+    Dirichlet,
+    FactorialMixture,
+    Gaussian,
+)
+from priorzoo.models.factorial import factors
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+JUDGED = 1_000  # drawn rows that the regressions see
+MEAN = 100  # samples that the mean of a cluster is taken over, as in the paper
+SAMPLES = 6  # of a cluster that are drawn beside it
+SHOWN = 10  # clusters along one side of a grid
+
+
+def place_factors(
+    model: nn.Module,
+    guide: nn.Module,
+    x: Tensor,
+    *,
+    seed: int,
+    labels: Labels,
+    rows: int = 10_000,
+    rounds: int = 20,
+) -> None:
+    """Put a factorial mixture's components at clusters of the codes, see :func:`seed_components`.
+
+    Args:
+        model, guide: a pair with conjugate globals, in place.
+        x: rows ``(N, P)``.
+        seed: unused, as the numbers drawn are those of the caller's stream.
+        labels: known values ``(N,)`` of sites, -1 for unknown.
+        rows: how many of the rows the components begin from, from the first.
+        rounds: of variational Bayes of the codes.
+    """
+    known = {site: label[:rows] for site, label in labels.items()}
+    seed_components(ConjugateELBO(model, guide), x[:rows], known, rounds)
+
+
+_CONV = {"channels": [32, 32, 32, 64, 64, 64, 64, 64], "strides": [1, 2, 1, 2, 1, 2, 1, 1]}
+_PRIOR = Stage(
+    "prior", begin=part(place_factors), steps=20_000, learn=("guide.weights", "guide.components")
+)
+_factorial = Recipe(
+    summary="one Gaussian mixture with conjugate SVI, the structured VAE, on binary digits",
+    paper="Paquet et al., A Factorial Mixture Prior for Compositional Generative Models, 2018",
+    model=part(FactorialMixture, code=64, clusters=512),
+    guide=part(FactorialCode),
+    encoder=part(ConvEncoder, **_CONV, hidden=[]),
+    decoder=part(ConvDecoder, **_CONV, hidden=[]),
+    objective=part(ConjugateELBO),
+    optimiser=part(ConjugateAdam, lr=1e-4, fused=True),
+    binarise="static",
+    stages=(Stage("pretraining", steps=100_000, objective=part(Pretraining)), _PRIOR),
+    batch_size=64,
+    steps=200_000,
+    every=5_000,
+    published={"elbo, K = 512, 320,000 steps": -85.77},
+)
+
+_faces = replace(
+    _factorial,
+    summary="faces of three factors: eyes and pose, 40 % of them labelled, and a free one",
+    model=part(FactorialMixture, code=48, clusters=[2, 4, 16]),
+    likelihood=part(Gaussian, scale=0.1),
+    encoder=part(MLP, hidden=[512, 256]),
+    decoder=part(MLP, hidden=[256, 512]),
+    kl={f"z_{i}": KL(weight=Linear(20, 1, steps=500)) for i in range(1, 4)},
+    penalties={
+        "eyes": part(Classification, weight=1000.0, site="r_1"),
+        "pose": part(Classification, weight=1000.0, site="r_2"),
+    },
+    optimiser=part(ConjugateAdam, lr=1e-3, rate=0.05, delay=200.0, fused=True),
+    data="cmu_faces:eyes",
+    binarise="none",
+    labelled=200,
+    labels={"r_1": "eyes", "r_2": "pose"},
+    stages=(
+        Stage("pretraining", steps=300, objective=part(Pretraining), kl={}),
+        Stage("prior", begin=part(place_factors)),
+    ),
+    batch_size=50,
+    steps=1_000,
+    every=250,
+    published={},
+)
+
+RECIPES = {
+    "factorial": _factorial,
+    "factorial-omniglot": replace(
+        _factorial,
+        summary="one Gaussian mixture with conjugate SVI, on binary characters",
+        model=part(FactorialMixture, code=64, clusters=256),
+        data="omniglot28",
+        published={"elbo, K = 256, 320,000 steps, another split": -90.89},
+    ),
+    "factorial-faces": _faces,
+    "factorial-faces-free": replace(
+        _faces,
+        summary="faces of two factors without labels",
+        model=part(FactorialMixture, code=48, clusters=[16, 16]),
+        kl={},
+        penalties={},
+        data="cmu_faces",
+        labelled=0,
+        labels={},
+    ),
+    "factorial-celeba": replace(
+        _factorial,
+        summary="faces of five factors: gender, glasses, smile (40 % labelled) and two free ones",
+        model=part(FactorialMixture, code=320, clusters=[2, 2, 2, 64, 64]),
+        likelihood=part(Gaussian, scale=0.2, spread="bounded"),
+        encoder=part(ConvEncoder, channels=[128, 256, 512, 1024], hidden=[]),
+        decoder=part(ConvDecoder, channels=[128, 256, 512, 1024], hidden=[]),
+        kl={f"z_{i}": KL(weight=Linear(20, 1, fraction=0.5)) for i in range(1, 6)},
+        penalties={
+            name: part(Classification, weight=1000.0, site=f"r_{i}")
+            for i, name in enumerate(("gender", "glasses", "smiling"), 1)
+        },
+        optimiser=part(ConjugateAdam, lr=1e-4, forgetting=0.52, fused=True),
+        data="celeba",
+        binarise="none",
+        labelled=65_108,
+        labels={"r_1": "gender", "r_2": "glasses", "r_3": "smiling"},
+        stages=(_PRIOR,),
+        steps=300_000,
+        published={"accuracy of gender": 0.97, "of glasses": 0.99, "of smiling": 0.91},
+    ),
+    "digits-factorial": replace(
+        DIGITS,
+        summary="a small structured VAE on the embedded digits, with conjugate SVI",
+        model=part(FactorialMixture, code=8, clusters=16),
+        guide=part(FactorialCode),
+        objective=part(ConjugateELBO),
+        optimiser=part(ConjugateAdam, lr=1e-3, rate=0.05, delay=500.0, fused=True),
+        stages=(
+            Stage("pretraining", steps=1_000, objective=part(Pretraining)),
+            Stage("prior", begin=part(place_factors)),
+        ),
+        steps=2_000,
+    ),
+}
+
+
+@scores.register(FactorialMixture)
+def score_factors(
+    model: FactorialMixture, run: Run, dataset: Dataset, x: Tensor
+) -> dict[str, float]:
+    """Metrics of each factor, under its site's name where there are several or named labels.
+
+    ``used`` counts the components that the posterior keeps, to which a datum or more was added.
+    ``accuracy`` is that of the most probable cluster where clusters are clamped to labels.
+    """
+    guide = run.guide
+    if not isinstance(guide, FactorialCode):
+        return cluster_scores(model, run, dataset, x)
+    story, _ = guide.predictive(model)
+    sites = [f"r_{i}" for i, *_ in factors(model.code, model.clusters)]
+    alone = len(sites) == 1 and not dataset.named
+    found: dict[str, float] = {}
+    for i, site in enumerate(sites, 1):
+        q = cluster_probabilities(model, guide, x, site).cpu()
+        labels = dataset.named[site][1] if site in dataset.named else None
+        if len(sites) == 1 and labels is None:
+            labels = dataset.y_test
+        own = metrics.score(q, labels)
+        own["used"] = float(story.used(i).sum())
+        if site in dataset.named and labels is not None:
+            own["accuracy"] = (q.argmax(-1) == labels).double().mean().item()
+        found |= own if alone else {f"{site}.{name}": value for name, value in own.items()}
+    return found
+
+
+@code_scores.register(FactorialMixture)
+def _(model: FactorialMixture, run: Run, dataset: Dataset, x: Tensor) -> Result:
+    """Its codes are one for each factor, and k-means of them has no one number of clusters."""
+    return {}
+
+
+@finish.register(FactorialMixture)
+def _(model: FactorialMixture, run: Run, dataset: Dataset, labels: Labels) -> Result:
+    """Judges the factors where they have labels."""
+    if not (dataset.named and labels):
+        return {}
+    with Stream(run.seed, run.device):
+        return {"metrics": judge_factors(run, dataset, labels)}
+
+
+def judge_factors(run: Run, dataset: Dataset, known: Labels) -> dict[str, float]:
+    """What logistic regressions on the pixels say, for each factor with labels.
+
+    ``agreement``: how often one that was fit to all real training rows sees in a drawn row what the
+    factor was held at, all labelled factors being held at values drawn evenly (as people did in the
+    paper's table 1). ``judge``: its accuracy on real test rows. ``regression``: that of one fit to
+    the labels that the model had, to which the factor's own ``accuracy`` compares.
+
+    Args:
+        run, dataset: a run of a factorial mixture, and its data.
+        known: the labels that the model had, by site, -1 for unknown.
+    """
+    model = run.model
+    assert isinstance(model, FactorialMixture)
+    sizes = {f"r_{i}": k for i, k, _ in factors(model.code, model.clusters)}
+    held = {site: torch.randint(sizes[site], (JUDGED,)) for site in dataset.named}
+    drawn = draw(run.story, JUDGED, given=dict(held)).cpu().numpy()
+    found: dict[str, float] = {}
+    for site, (labels, test) in dataset.named.items():
+        kept = known[site].cpu() >= 0
+        real = _regression(dataset.x_train, labels)
+        own = _regression(dataset.x_train[kept], labels[kept])
+        x_test, y_test = dataset.x_test.numpy(), test.numpy()
+        found[f"{site}.agreement"] = float(real.score(drawn, held[site].numpy()))
+        found[f"{site}.judge"] = float(real.score(x_test, y_test))
+        found[f"{site}.regression"] = float(own.score(x_test, y_test))
+    return found
+
+
+class _Classifier(Protocol):
+    def score(self, x: NDArray[object], y: NDArray[object]) -> float: ...
+
+
+def _regression(x: Tensor, labels: Tensor) -> _Classifier:
+    """Logistic regression on the first hundred principal components of the pixels.
+
+    For labels of one class, a classifier that always says that class.
+    """
+    from sklearn.decomposition import PCA
+    from sklearn.dummy import DummyClassifier
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+
+    made: _Classifier = DummyClassifier()
+    if len(labels.unique()) > 1:
+        components = min(100, len(x) // 2)
+        made = make_pipeline(PCA(components, random_state=0), LogisticRegression(max_iter=5000))
+    made.fit(x.numpy(), labels.numpy())
+    return made
+
+
+@charts.register(FactorialMixture)
+def _(
+    model: FactorialMixture, run: Run, dataset: Dataset, x: Tensor, y: Tensor | None
+) -> Iterator[Chart]:
+    if isinstance(run.guide, FactorialCode):
+        yield from common_charts(run, dataset, x)
+        yield from factor_charts(model, run.guide, run, picture_shape(dataset.shape))
+    else:
+        yield from default_charts(model, run, dataset, x, y)
+
+
+def factor_charts(
+    model: FactorialMixture, guide: FactorialCode, run: Run, picture: tuple[int, ...]
+) -> Iterator[Chart]:
+    """Weights of each factor, and for pictures the clusters of each and grids of the first two.
+
+    Args:
+        model, guide, run: the trained pair and its run, whose labels name the factors.
+        picture: shape of the rows, empty for what is no picture.
+    """
+    called = {f"r_{i}": f"factor {i}" for i, *_ in factors(model.code, model.clusters)}
+    called |= run.settings.get("labels") or {}
+    shown = {}
+    for i, site in enumerate(called, 1):
+        shares, used = weights(model, guide, i)
+        yield f"weights_{i}", partial(draw_weights, shares, used, factor=called[site])
+        order = shares.where(used, 0.0).argsort(descending=True, stable=True)
+        shown[site] = order[: min(SHOWN, int(used.sum()))].tolist()
+        if picture and shown[site]:
+            made = cluster_samples(run.story, site, shown[site])
+            heads = [f"{k}:  {shares[k]:.1%}" for k in shown[site]]
+            yield f"clusters_{i}", partial(draw_moments, made, heads, picture, called[site])
+    if picture and len(called) > 1 and shown["r_1"] and shown["r_2"]:
+        down, across = sorted(shown["r_1"]), sorted(shown["r_2"])
+        sides = {called["r_1"]: down, called["r_2"]: across}
+        made = attribute_grid(model, run.story, down, across)
+        yield "grid", partial(draw_pairs, made, sides, picture)
+        made = mean_grid(run.story, down, across)
+        yield "means", partial(draw_pairs, made, sides, picture)
+
+
+def weights(model: FactorialMixture, guide: FactorialCode, i: int) -> tuple[Tensor, Tensor]:
+    """Posterior mean weights ``(K_i,)`` of a factor, and which components are not pruned."""
+    story, _ = guide.predictive(model)
+    (counts,) = Dirichlet.usual(guide.weights[i - 1].detach())
+    return (counts / counts.sum()).float().cpu(), story.used(i).cpu()
+
+
+def cluster_samples(story: nn.Module, site: str, clusters: Sequence[int]) -> Tensor:
+    """``(len(clusters), 100, P)`` decoded draws of each cluster, the other factors drawn too."""
+    return torch.stack([draw(story, MEAN, given={site: k}).cpu() for k in clusters])
+
+
+def mean_grid(story: nn.Module, down: Sequence[int], across: Sequence[int]) -> Tensor:
+    """``(len(down) * len(across), P)``: means of 100 decoded draws of each pair of clusters of the
+    first and of the second factor, the other factors drawn too; the paper's figure 8.
+    """
+    pairs: list[dict[str, Tensor | int]]
+    pairs = [{"r_1": k, "r_2": other} for k in down for other in across]
+    return torch.stack([draw(story, MEAN, given=pair).mean(0).cpu() for pair in pairs])
+
+
+def attribute_grid(
+    model: FactorialMixture, story: nn.Module, down: Sequence[int], across: Sequence[int]
+) -> Tensor:
+    """``(len(down) * len(across), P)``: clusters of the first factor down, of the second across.
+
+    Everything else is held: each further factor has one code for the whole grid, and the codes of a
+    row or of a column are alike in it; the paper's figures 1 and 6.
+    """
+    sides = [torch.tensor(list(down)), torch.tensor(list(across))]
+    places = torch.cartesian_prod(*(torch.arange(len(side)) for side in sides)).T
+    given: dict[str, Tensor | int] = {}
+    for i, _, _ in factors(model.code, model.clusters):
+        if i > 2:
+            given[f"z_{i}"] = _codes(story, i, 1).expand(places.shape[1], -1)
+            continue
+        side, place = sides[i - 1], places[i - 1]
+        given[f"r_{i}"] = side[place]
+        given[f"z_{i}"] = _codes(story, i, len(side), side.to(model.unit.device))[place]
+    return draw(story, places.shape[1], given=given).cpu()
+
+
+def _codes(story: nn.Module, i: int, count: int, clusters: Tensor | None = None) -> Tensor:
+    """``(count, D)`` draws of a factor's code, of these clusters if given."""
+    given = {} if clusters is None else {f"r_{i}": clusters}
+    with torch.no_grad():
+        trace = poutine.trace(poutine.condition(story, data=given)).get_trace(size=count)
+    z: Tensor = site_of(trace, f"z_{i}")["value"]
+    return z
+
+
+def draw_weights(
+    shares: Tensor, used: Tensor, ax: "Axes | None" = None, factor: str = "component"
+) -> "Axes":
+    """Posterior mean weights ``(K,)``, the heaviest first; a grey ground marks pruned components,
+    whose own bars may be too low to be seen.
+    """
+    from priorzoo.benchmarks.charts.axes import HUES, LEGIBLE, OTHERS, new_axes
+
+    order = shares.argsort(descending=True, stable=True)
+    clusters, kept = len(order), int(used.sum())
+    ax = new_axes(min(8.0, 4 + 0.1 * clusters), 2.5) if ax is None else ax
+    ax.bar(range(clusters), shares[order].tolist(), color=HUES[0], width=0.9)
+    for rank in (~used[order]).nonzero().flatten().tolist():
+        ax.axvspan(rank - 0.5, rank + 0.5, color=OTHERS, linewidth=0, zorder=0)
+    few = clusters <= 2 * LEGIBLE
+    ax.set_xticks(range(clusters) if few else [], order.tolist() if few else [], fontsize="small")
+    ax.set(xlabel=f"{factor}, by weight", ylabel="posterior mean weight")
+    ax.set_title(f"{kept} of {clusters} components in use, {clusters - kept} pruned")
+    ax.margins(x=0.02)
+    return ax
+
+
+def draw_moments(
+    samples: Tensor, names: Sequence[str], shape: Sequence[int], factor: str = "component"
+) -> "Axes":
+    """A row a cluster: mean and standard deviation of ``(K, S, P)`` samples, then six of them.
+
+    Deviations are the brighter the larger they are, the largest of all white (figure 4).
+    """
+    from priorzoo.benchmarks.charts.pictures import draw_grid
+
+    spread = samples.std(1, keepdim=True)
+    spread = spread / spread.max()
+    tiles = torch.cat([samples.mean(1, keepdim=True), spread, samples[:, :SAMPLES]], 1)
+    heads = ["mean", "sd", *[""] * (tiles.shape[1] - 2)]
+    heads[2:3] = ["samples"] * (len(heads) > 2)
+    ax = draw_grid(tiles.flatten(0, 1), shape, len(heads), rows=names, heads=heads)
+    ax.set_ylabel(f"{factor}, weight")
+    return ax
+
+
+def draw_pairs(grid: Tensor, sides: Mapping[str, Sequence[int]], shape: Sequence[int]) -> "Axes":
+    """Pictures ``(rows * columns, P)`` of pairs of components of two factors.
+
+    Args:
+        grid: row by row.
+        sides: the components of the factor that varies down, and of that which varies across.
+        shape: of a picture.
+    """
+    from priorzoo.benchmarks.charts.pictures import draw_grid
+
+    (first, down), (second, across) = sides.items()
+    rows, heads = [str(k) for k in down], [str(k) for k in across]
+    ax = draw_grid(grid, shape, len(across), rows=rows, heads=heads)
+    ax.set(xlabel=second, ylabel=first)
+    ax.xaxis.set_label_position("top")
+    return ax
+
+
+_KLZ = Measure("KL[z], nats", ("terms", "kl[z_1]"), digits=2)
+_KLR = Measure("KL[r], nats", ("terms", "kl[r_1]"), digits=2)
+_LATE = replace(BOUND, protocol="test ELBO after 320,000 iterations")
+_SPLIT = "our split of Omniglot is another"
+_FACES = (
+    metric("r_1.accuracy", "assignment of eyes"),
+    metric("r_1.agreement", "drawn eyes as asked"),
+    metric("r_2.accuracy", "assignment of pose"),
+    metric("r_2.agreement", "drawn pose as asked"),
+)
+PAPER = Paper(
+    "paquet2018",
+    "Factorial mixtures with conjugate SVI",
+    "Paquet et al., A Factorial Mixture Prior for Compositional Deep Generative Models, 2018",
+    (
+        Line(
+            "binary MNIST, one factor, K = 512",
+            "factorial",
+            lengths(20, None, 200_000),
+            {},
+            (replace(_LATE, published={320_000: -85.77}), _KLZ, _KLR),
+        ),
+        *(
+            Line(
+                f"binary MNIST, one factor, learning rate .001, K = {k}",
+                "factorial",
+                lengths(20, 3_000, 200_000),
+                {"optimiser.lr": 0.001} | ({} if k == 512 else {"model.clusters": k}),
+                (BOUND, _KLZ, _KLR),
+            )
+            for k in (1, 8, 32, 128, 512)
+        ),
+        Line(
+            "binary Omniglot, one factor, K = 256",
+            "factorial-omniglot",
+            lengths(20, None, 200_000),
+            {},
+            (replace(_LATE, published={320_000: -90.89}, incomparable=_SPLIT), _KLZ, _KLR),
+        ),
+        Line(
+            "CMU faces: eyes, pose and a free factor, 40 % labelled",
+            "factorial-faces",
+            lengths(20, 1_000, 1_000),
+            {},
+            _FACES,
+        ),
+        Line(
+            "CMU faces: two factors without labels",
+            "factorial-faces-free",
+            lengths(20, 1_000, 1_000),
+            {},
+            (BOUND,),
+        ),
+        Line(
+            "CelebA: gender, glasses, smile and two free factors, 40 % labelled",
+            "factorial-celeba",
+            lengths(20, None, 300_000),
+            {},
+            (
+                metric("r_1.accuracy", "assignment of gender", 0.97),
+                metric("r_2.accuracy", "of glasses", 0.99),
+                metric("r_3.accuracy", "of smile", 0.91),
+            ),
+            optional=True,
+        ),
+    ),
+    sweep="factorial",
+    recipes=RECIPES,
+)

@@ -1,0 +1,105 @@
+"""What is measured of a run, by the class of its model.
+
+Each function below dispatches on the model and holds for any; the file of a paper registers what
+differs for its own model, with the same signature::
+
+    @scores.register(MyModel)
+    def _(model: MyModel, run: Run, dataset: Dataset, x: Tensor) -> dict[str, float]: ...
+"""
+
+from functools import singledispatch
+
+import torch
+from torch import Tensor, nn
+
+from priorzoo.benchmarks.data.sets import Dataset
+from priorzoo.benchmarks.scores import metrics
+from priorzoo.benchmarks.scores.run import Result, Run
+from priorzoo.inference import cluster_probabilities, codes, enumerates
+from priorzoo.inference.pairs import Labels
+
+FITTED = 20_000  # training rows to whose codes k-means is fit
+
+
+@singledispatch
+def prepare(model: nn.Module, run: Run, dataset: Dataset) -> None:
+    """Refuse, before it is trained, a run that could not be finished; nothing by default.
+
+    Raises:
+        ValueError: saying what to change.
+    """
+
+
+@singledispatch
+def probabilities(model: nn.Module, run: Run, dataset: Dataset, x: Tensor) -> Tensor | None:
+    """``(N, K)`` probabilities of the clusters of rows ``x`` that are scored, on the CPU.
+
+    By default q(y | x) where the guide enumerates ``y``, and None elsewhere.
+    """
+    if not enumerates(model, run.guide, x):
+        return None
+    return cluster_probabilities(model, run.guide, x).cpu()
+
+
+def cluster_scores(model: nn.Module, run: Run, dataset: Dataset, x: Tensor) -> dict[str, float]:
+    """Metrics of held-out rows ``x``, as they were binarised; nothing of a run without clusters.
+
+    By default those of :mod:`metrics`, and where some training rows kept their label ``accuracy``:
+    the share of rows whose most probable cluster is their class.
+    """
+    q = probabilities(model, run, dataset, x)
+    if q is None:
+        return {}
+    found = metrics.score(q, dataset.y_test)
+    if run.settings.get("labelled") and dataset.y_test is not None:
+        found["accuracy"] = (q.argmax(-1) == dataset.y_test).double().mean().item()
+    return found
+
+
+scores = singledispatch(cluster_scores)
+
+
+@singledispatch
+def code_scores(model: nn.Module, run: Run, dataset: Dataset, x: Tensor) -> Result:
+    """What a stage of a training is judged by beside its scores, as keys of a row of the history.
+
+    By default :func:`k_means_scores` where the model has a number of clusters.
+    """
+    clusters = getattr(model, "clusters", None)
+    return k_means_scores(run, dataset, clusters) if isinstance(clusters, int) else {}
+
+
+def k_means_scores(run: Run, dataset: Dataset, clusters: int) -> Result:
+    """Metrics of ``k-means`` of the codes of the test rows, fit to the codes of training rows.
+
+    After a stage of autoencoding this is the baseline of an autoencoder alone. Both sets of rows
+    are as they are, not binarised. Nothing without labels.
+    """
+    from sklearn.cluster import KMeans
+
+    if dataset.y_test is None:
+        return {}
+    z, z_test = (
+        codes(run.model, run.guide, x.to(run.device)).cpu().numpy()
+        for x in (dataset.x_train[:FITTED], dataset.x_test)
+    )
+    means = KMeans(clusters, n_init=5, random_state=run.seed).fit(z)
+    assigned = torch.as_tensor(means.predict(z_test)).long()
+    certain = torch.nn.functional.one_hot(assigned, clusters).double()
+    return {"k-means": metrics.score(certain, dataset.y_test)}
+
+
+@singledispatch
+def finish(model: nn.Module, run: Run, dataset: Dataset, labels: Labels) -> Result:
+    """What is done once, after the training: nothing by default.
+
+    A paper may write further files to the folder of the run here.
+
+    Args:
+        model, run, dataset: the trained model, its run, and its data.
+        labels: those that the training knew, by site, -1 for unknown.
+
+    Returns:
+        Further keys of ``result.json``; its ``metrics`` join those of :func:`scores`.
+    """
+    return {}
