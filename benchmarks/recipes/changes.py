@@ -71,6 +71,9 @@ def apply(recipe: Recipe, changes: Changes) -> Recipe:
     if made.data != recipe.data:
         free = {"train": None, "validation": 0}
         made = replace(made, **{k: v for k, v in free.items() if k not in changes})
+    for place, chosen in _parts(made).items():
+        for name in filled(made, place) & chosen.init_args.keys():
+            raise ValueError(f"Expected no --{place}.{name}, which is filled in; leave it out.")
     return made
 
 
@@ -99,8 +102,7 @@ def differences(base: Recipe, recipe: Recipe) -> dict[str, object]:
 
 def resolved(recipe: Recipe) -> Recipe:
     """The recipe with the arguments that its parts leave out at the defaults of their classes."""
-    found = {item.name: getattr(recipe, item.name) for item in fields(recipe)}
-    return replace(recipe, **{k: _complete(k, v) for k, v in found.items() if isinstance(v, Part)})
+    return replace(recipe, **{name: _complete(recipe, name) for name in _parts(recipe)})
 
 
 def written(recipe: Recipe) -> dict[str, object]:
@@ -111,6 +113,11 @@ def written(recipe: Recipe) -> dict[str, object]:
 
 def _changeable(recipe: Recipe) -> dict[str, object]:
     return {name: value for name, value in written(recipe).items() if name not in PROSE}
+
+
+def _parts(recipe: Recipe) -> dict[str, Part]:
+    found = {item.name: getattr(recipe, item.name) for item in fields(recipe)}
+    return {name: value for name, value in found.items() if isinstance(value, Part)}
 
 
 def change(settings: Settings, changes: Changes, within: str = "") -> Settings:
@@ -127,29 +134,34 @@ def change(settings: Settings, changes: Changes, within: str = "") -> Settings:
     return replace(settings, **made)  # type: ignore[type-var]
 
 
-def arguments(place: str, chosen: Part) -> dict[str, inspect.Parameter]:
+def arguments(recipe: Recipe, place: str) -> dict[str, inspect.Parameter]:
     """The arguments of a part that may be chosen: all but those that the builder fills in."""
-    kind = find(chosen.class_path, place)
+    left_out = filled(recipe, place)
+    found = parameters(find(getattr(recipe, place).class_path, place))
+    return {name: one for name, one in found.items() if name not in left_out}
+
+
+def filled(recipe: Recipe, place: str) -> set[str]:
+    """The arguments of a part that are filled in when the recipe is built."""
+    names = list(parameters(find(getattr(recipe, place).class_path, place)))
+    if place in ("optimiser", "schedule"):
+        return set(names[:1])
+    if place == "objective":
+        return {"model", "guide", *(item.name for item in fields(Recipe))}.intersection(names)
+    if place in ("encoder", "decoder"):
+        return set(SIZES).intersection(names)
+    own = {"code", "clusters"} if place == "model" else set()
+    return (set(INJECTED) - own).intersection(names) if place in ("model", "guide") else set()
+
+
+def parameters(kind: Callable[..., object]) -> dict[str, inspect.Parameter]:
+    """What a class or function takes by name, with annotations as types."""
     try:
         found = inspect.signature(kind, eval_str=True).parameters
     except NameError:  # of a type that is imported for the type checker alone
         found = inspect.signature(kind).parameters
-    left_out = filled(place, kind)
     variable = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-    return {k: one for k, one in found.items() if k not in left_out and one.kind not in variable}
-
-
-def filled(place: str, kind: Callable[..., object]) -> set[str]:
-    """The arguments of a class that are filled in where a recipe names it."""
-    names = list(inspect.signature(kind).parameters)
-    if place in ("optimiser", "schedule"):
-        return {names[0]}
-    if place == "objective":
-        return {"model", "guide", *(item.name for item in fields(Recipe))}.intersection(names)
-    if place in ("encoder", "decoder"):
-        return set(SIZES)
-    own = {"code", "clusters"} if place == "model" else set()
-    return set(INJECTED) - own if place in ("model", "guide") else set()
+    return {name: one for name, one in found.items() if one.kind not in variable}
 
 
 def find(name: str, place: str) -> Callable[..., object]:
@@ -158,8 +170,10 @@ def find(name: str, place: str) -> Callable[..., object]:
     Raises:
         ValueError: for an unknown name, with the nearest one, or a class of another kind.
     """
-    shelf = next((word for word in reversed(place.split(".")) if word in SHELVES), "model")
-    floors, family = SHELVES[shelf]
+    first, _, within = place.partition(".")
+    own = not within or first in ("penalties", "moves", "stages")  # else an argument: a network
+    shelf = place.rpartition(".")[2] if first == "stages" else first
+    floors, family = SHELVES[shelf] if own else NETWORKS
     if "." in name:
         return locate_function(name) if family is None else locate(name, family)
     known = {
@@ -232,9 +246,7 @@ def _changed(path: Sequence[str], value: object, hint: object, old: object, plac
 
 
 def _with_argument(old: Part, name: str, path: Sequence[str], value: object, place: str) -> Part:
-    known = arguments(place, old)
-    if name in filled(place, find(old.class_path, place)):
-        raise ValueError(f"Expected no --{place}.{name}, which the recipe fills in; leave it out.")
+    known = parameters(find(old.class_path, place))
     if name not in known:
         kind = old.class_path.rpartition(".")[2]
         raise ValueError(unknown_name(f"argument of {kind}", name, known))
@@ -271,7 +283,7 @@ def _part(value: str | Mapping[str, object], old: object, place: str) -> Part:
     kind = find(str(name), place)
     made = part(kind)
     if isinstance(old, Part):
-        known = arguments(place, made)
+        known = parameters(kind)
         made = replace(made, init_args={k: v for k, v in old.init_args.items() if k in known})
     inner = given.pop("init_args", None)
     for key, one in {**given, **(inner if isinstance(inner, Mapping) else {})}.items():
@@ -326,8 +338,9 @@ def _is_written_part(value: object) -> bool:
     return isinstance(value, dict) and value.keys() == {"class_path", "init_args"}
 
 
-def _complete(place: str, chosen: Part) -> Part:
-    known = {name: one.default for name, one in arguments(place, chosen).items()}
+def _complete(recipe: Recipe, place: str) -> Part:
+    chosen: Part = getattr(recipe, place)
+    known = {name: one.default for name, one in arguments(recipe, place).items()}
     plain = (bool, int, float, str, list, tuple, NoneType)
     defaults = {name: value for name, value in known.items() if isinstance(value, plain)}
     return replace(chosen, init_args={**defaults, **chosen.init_args})

@@ -31,15 +31,11 @@ COMMANDS: Mapping[str, str] = {  # the module of each
     "bench": "bench",
     "report": "bench",
 }
-EXTRAS = {
-    "matplotlib": "benchmarks",
-    "sklearn": "benchmarks",
-    "scipy": "benchmarks",
-    "torchvision": "benchmarks",
-    "jinja2": "benchmarks",
-    "PIL": "benchmarks",
-    "zuko": "flows",
-}
+EXTRAS = {"zuko": "flows"} | dict.fromkeys(
+    ("PIL", "jinja2", "matplotlib", "scipy", "sklearn", "torchvision"), "benchmarks"
+)
+# Torch reads these when it is imported: its profiler writes a log of its own among the rows.
+QUIET = {"KINETO_LOG_LEVEL": "99", "TORCH_CPP_LOG_LEVEL": "ERROR"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -55,6 +51,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())  # where a model of one's own is, named by its import path
+    if words[:2] == ["bench", "speed"]:
+        os.environ.update(QUIET | dict(os.environ))
     try:
         _command(words[0])(words[1:])
     except (ValueError, OSError, ModuleNotFoundError) as error:

@@ -84,12 +84,15 @@ def settings_help(recipe: Recipe, everything: bool) -> str:
     for name in FIELDS:
         value = getattr(recipe, name)
         if isinstance(value, Part):
-            lines += _part_help(name, value, everything)
+            lines += _part_help(recipe, name, everything)
         elif everything:
-            lines += [f"  --{name} {_shown(value)}  ({named(hints[name])})", f"      {told[name]}"]
+            lines += [
+                f"  --{name} {_shown(value)}  ({named(hints[name])})",
+                f"      {told.get(name, '')}",
+            ]
         elif value or name == "epochs":
             choices = f"{named(hints[name])}; " if get_origin(hints[name]) is Literal else ""
-            lines.append(f"  {f'--{name} {_shown(value)}':<38} {choices}{told[name]}")
+            lines.append(f"  {f'--{name} {_shown(value)}':<38} {choices}{told.get(name, '')}")
     return "\n".join(line if everything else _cut(line) for line in lines)
 
 
@@ -104,7 +107,8 @@ def described(kind: Callable[..., object]) -> dict[str, str]:
     return found
 
 
-def _part_help(name: str, chosen: Part, everything: bool) -> list[str]:
+def _part_help(recipe: Recipe, name: str, everything: bool) -> list[str]:
+    chosen: Part = getattr(recipe, name)
     kind = find(chosen.class_path, name)
     lines = [f"  --{name} {chosen.class_path.rpartition('.')[2]}"]
     if everything:
@@ -118,7 +122,7 @@ def _part_help(name: str, chosen: Part, everything: bool) -> list[str]:
         ]
         lines += [f"      one of {', '.join(sorted(names))}, or an import path"]
     told = described(kind)
-    for key, parameter in arguments(name, chosen).items():
+    for key, parameter in arguments(recipe, name).items():
         value = chosen.init_args.get(key, parameter.default)
         shown = "" if value is inspect.Parameter.empty else _shown(value)
         if everything:
