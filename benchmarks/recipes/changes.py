@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, fields, is_dataclass, replace
 from types import ModuleType, NoneType, UnionType
-from typing import Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Literal, TypeGuard, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import torch
 import yaml
@@ -67,10 +67,10 @@ def apply(recipe: Recipe, changes: Changes) -> Recipe:
         given = f"{changes['steps']} and {changes['epochs']}"
         raise ValueError(f"Expected --steps or --epochs but got both, {given}.")
     if asked:
-        made = replace(made, **{"epochs" if asked == ["steps"] else "steps": None})
+        made = change(made, {"epochs" if asked == ["steps"] else "steps": None})
     if made.data != recipe.data:
         free = {"train": None, "validation": 0}
-        made = replace(made, **{k: v for k, v in free.items() if k not in changes})
+        made = change(made, {k: v for k, v in free.items() if k not in changes})
     for place, chosen in _parts(made).items():
         for name in filled(made, place) & chosen.init_args.keys():
             raise ValueError(f"Expected no --{place}.{name}, which is filled in; leave it out.")
@@ -102,7 +102,7 @@ def differences(base: Recipe, recipe: Recipe) -> dict[str, object]:
 
 def resolved(recipe: Recipe) -> Recipe:
     """The recipe with the arguments that its parts leave out at the defaults of their classes."""
-    return replace(recipe, **{name: _complete(recipe, name) for name in _parts(recipe)})
+    return change(recipe, {name: _complete(recipe, name) for name in _parts(recipe)})
 
 
 def written(recipe: Recipe) -> dict[str, object]:
@@ -234,8 +234,9 @@ def _changed(path: Sequence[str], value: object, hint: object, old: object, plac
     if isinstance(old, Part):
         return _with_argument(old, head, rest, value, place)
     for kind in _alternatives(hint):
-        if is_dataclass(kind) and isinstance(old, (kind, NoneType)) and kind is not Part:
-            return change(kind() if old is None else old, {".".join(path): value}, f"{place}.")
+        if _is_settings(kind) and isinstance(old, (kind, NoneType)):
+            start: object = kind() if old is None else old
+            return change(start, {".".join(path): value}, f"{place}.")
         if _is_kind(get_origin(kind), Mapping):
             entries = dict(old) if isinstance(old, Mapping) else {}
             inner, within = get_args(kind)[1], f"{place}.{head}"
@@ -262,16 +263,16 @@ def _read(value: object, hint: object, old: object, place: str) -> object:
     if value is None and NoneType in kinds:
         return None
     for kind in kinds:
-        if is_dataclass(kind) and isinstance(kind, type) and isinstance(value, kind):
+        if isinstance(kind, type) and is_dataclass(kind) and isinstance(value, kind):
             return value
         if (kind is Part or _is_kind(kind, nn.Module)) and isinstance(value, (str, Mapping)):
             return _part(value, old, place)
-        if is_dataclass(kind) and isinstance(kind, type) and isinstance(value, Mapping):
+        if _is_settings(kind) and isinstance(value, Mapping):
             return _built(kind, value, place)
         origin, inner = get_origin(kind), get_args(kind)
         if _is_kind(origin, Mapping) and isinstance(value, Mapping):
             return {str(k): _read(v, inner[1], None, f"{place}.{k}") for k, v in value.items()}
-        if origin is tuple and is_dataclass(inner[0]) and isinstance(value, (list, tuple)):
+        if origin is tuple and _is_settings(inner[0]) and isinstance(value, (list, tuple)):
             return tuple(_read(v, inner[0], None, f"{place}.{i}") for i, v in enumerate(value))
     return _checked(value, hint, place)
 
@@ -326,12 +327,12 @@ def _unlike(name: str, before: object, after: object) -> Iterator[tuple[str, obj
     elif before.keys() - after.keys() or (parts and before["class_path"] != after["class_path"]):
         yield name, _without_none(after)
     else:
+        old: dict[str, object] = before["init_args"] if parts else before
+        new: dict[str, object] = after["init_args"] if parts else after
         if name == "kl":
-            before = {site: asdict(KL()) for site in after} | before
-        if parts:
-            before, after = before["init_args"], after["init_args"]
-        for key in after:
-            yield from _unlike(f"{name}.{key}", before.get(key), after[key])
+            old = {site: asdict(KL()) for site in new} | old
+        for key in new:
+            yield from _unlike(f"{name}.{key}", old.get(key), new[key])
 
 
 def _is_written_part(value: object) -> bool:
@@ -364,6 +365,10 @@ def _short(class_path: str, place: str) -> str:
 
 def _alternatives(hint: object) -> tuple[object, ...]:
     return get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+
+
+def _is_settings(kind: object) -> TypeGuard[type]:
+    return isinstance(kind, type) and is_dataclass(kind) and kind is not Part
 
 
 def _is_kind(kind: object, family: type) -> bool:

@@ -18,6 +18,7 @@ def bench_command(words: Sequence[str]) -> None:
         kinds[words[0]](words[1:])
         return
     from priorzoo.benchmarks.grid import planning, runner
+    from priorzoo.benchmarks.rows.files import FAILURES
     from priorzoo.benchmarks.runs.run import pick_device
 
     parser = Parser("bench", "Run recipes, clusterings or whole papers over settings and seeds.")
@@ -46,7 +47,7 @@ def bench_command(words: Sequence[str]) -> None:
     done = len(cells) - failed
     print(f"{done} of {len(cells)} cells have a row in {out / runner.ROWS}, {taken} were run")
     if failed:
-        raise FloatingPointError(f"{failed} cells failed; see {out / runner.FAILURES}.")
+        raise FloatingPointError(f"{failed} cells failed; see {out / FAILURES}.")
     print_next(f"priorzoo report {out}")
 
 
@@ -55,7 +56,11 @@ def measurements() -> Mapping[str, Callable[[Sequence[str]], None]]:
     from priorzoo.benchmarks.speed import estimators
     from priorzoo.benchmarks.speed import runs as whole
 
-    own = {"speed": _speed, "speed-runs": whole.main, "estimators": estimators.main}
+    own: dict[str, Callable[[Sequence[str]], None]] = {
+        "speed": _speed,
+        "speed-runs": whole.main,
+        "estimators": estimators.main,
+    }
     return own | {name: command for paper in PAPERS for name, command in paper.commands.items()}
 
 
@@ -78,7 +83,7 @@ def _speed(words: Sequence[str]) -> None:
 
     settings = _speed_parser(measure.SIZES).parse(words)
     device = pick_device(settings.device)
-    rows = []
+    rows: list[Mapping[str, object]] = []
     print(report.HEAD, end="")
     for case in measure.cases(
         settings.recipes, settings.sizes, settings.sweep, settings.precision, settings.clusters
@@ -97,10 +102,12 @@ def _speed(words: Sequence[str]) -> None:
 
 def _speed_parser(sizes: Mapping[str, object]) -> Parser:
     parser = Parser("bench speed", "Time a training step on synthetic pictures of 28 x 28.")
-    names = {"type": _names, "metavar": "A,B"}
-    parser.add_argument("--recipes", default=["vae", "gmvae"], **names)
-    parser.add_argument("--sizes", default=list(sizes), help=", ".join(sizes), **names)
-    parser.add_argument("--arms", help="what to time; all if left out", **names)
+    for name, default, told in (
+        ("--recipes", ["vae", "gmvae"], ""),
+        ("--sizes", list(sizes), ", ".join(sizes)),
+        ("--arms", None, "what to time; all if left out"),
+    ):
+        parser.add_argument(name, type=_names, default=default, metavar="A,B", help=told)
     parser.add_argument("--sweep", action="store_true", help="vary K, batch and code of --recipes")
     parser.add_argument("--clusters", type=int, metavar="K", help="of one mixture")
     parser.add_argument("--precision", choices=get_args(Precision), default="float32")

@@ -4,6 +4,7 @@ import argparse
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from typing import NoReturn
 
 from priorzoo.benchmarks.recipes.changes import unknown_name
@@ -51,6 +52,17 @@ class Parser(argparse.ArgumentParser):
     def add_device(self) -> None:
         """Add where to compute."""
         self.add_argument("--device", default="auto", metavar="NAME", help="auto, cpu or cuda")
+
+
+def require(*names: str) -> None:
+    """Refuse to begin what cannot end without libraries that are not installed.
+
+    Raises:
+        ModuleNotFoundError: for the first that is missing.
+    """
+    for name in names:
+        if find_spec(name) is None:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
 
 def repeatable(words: Sequence[str], command: str = "train") -> str:

@@ -13,7 +13,7 @@ from priorzoo.benchmarks.recipes.changes import (
     unknown_name,
 )
 from priorzoo.benchmarks.recipes.recipe import Recipe
-from priorzoo.cli.options import Parser, print_next, repeatable
+from priorzoo.cli.options import Parser, print_next, repeatable, require
 from priorzoo.cli.scores import print_scores, print_warning
 from priorzoo.cli.settings import as_yaml, read_file, read_words, settings_help
 
@@ -56,6 +56,7 @@ def train_command(words: Sequence[str]) -> None:
     folder = Path(settings.out) if settings.out else None
     if folder is None:
         folder = run_folder(name, changes, settings.seed, settings.resume, settings.overwrite)
+    require("matplotlib", "scipy", "sklearn")  # for scores and charts, once the run is trained
     from priorzoo.benchmarks.charts import run_charts as charts
     from priorzoo.benchmarks.runs import run as runs
 
@@ -114,7 +115,7 @@ def _append_row(result: Mapping[str, object], changes: Mapping[str, object], pat
     from priorzoo.benchmarks.rows.files import append_row
 
     cell = Cell(str(result["recipe"]), changes=changes)
-    more = {"peak_mib": None, "history": None, "figures": []}
+    more: dict[str, object] = {"peak_mib": None, "history": None, "figures": []}
     append_row({**more, **result, **cell.origin()}, path)
 
 

@@ -10,7 +10,7 @@ import pytest
 
 import priorzoo
 from priorzoo import guides, inference, models
-from priorzoo.benchmarks.recipes.recipe import RECIPES
+from priorzoo.benchmarks.papers import RECIPES
 from priorzoo.cli import main as cli
 from priorzoo.cli.train import run_folder
 

@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import pytest
 
+from priorzoo.benchmarks.papers import RECIPES
 from priorzoo.benchmarks.recipes.changes import apply, differences, resolved, written
-from priorzoo.benchmarks.recipes.recipe import RECIPES
 from priorzoo.inference import KL, Linear
 
 RAMP = {"start": 0.0, "end": 1.0, "fraction": 0.5}
