@@ -11,16 +11,26 @@ from typing import Any
 import torch
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
-from matplotlib.figure import Figure
 from matplotlib.patches import Ellipse
 from pyro import poutine
 from torch import Tensor, nn
 
-from priorzoo.benchmarks.charts.axes import HUES, new_axes, new_row
-from priorzoo.benchmarks.charts.curves import draw_terms
+from priorzoo.benchmarks.charts.axes import (
+    HUES,
+    NUMBER,
+    legend_beside,
+    new_axes,
+    new_figure,
+    new_row,
+)
+from priorzoo.benchmarks.charts.curves import READING, draw_terms
 from priorzoo.inference import cluster_probabilities, codes
 from priorzoo.inference.pairs import evaluating, site_of
 
+REGIONS = (
+    "Above: data (grey), samples of the clusters, and the cluster that each place falls into, pale "
+    "where unsure. Below: codes, and two standard deviations of each mixture component."
+)
 SIDE = 120  # of the grid of regions
 DRAWN = 300  # of each component
 SHOWN = 2_000  # data
@@ -98,7 +108,7 @@ def draw_regions(views: Sequence[View], axes: Sequence[Axes] | None = None) -> l
         axes: two for each view, the upper row first.
     """
     if axes is None:
-        figure = Figure(figsize=(2.6 * len(views), 5.4), layout="constrained")
+        figure = new_figure(2.6 * len(views), 5.4, "Clusters in the plane", REGIONS)
         axes = list(figure.subplots(2, len(views), squeeze=False).flat)
     for view, above, below in zip(views, axes, axes[len(views) :], strict=False):
         _draw_data(above, view)
@@ -132,6 +142,8 @@ def _draw_codes(ax: Axes, view: View) -> None:
         own = view.z[:SHOWN][view.clusters[:SHOWN] == k]
         _dot(ax, own, 2, _hue(k), str(k))
         ax.add_patch(_ellipse(view.drawn_codes[k], _hue(k)))
+        across, up = own.mean(0).tolist()
+        ax.annotate(str(k), (across, up), **NUMBER)
     ax.autoscale_view()
     ax.set(xticks=[], yticks=[])
 
@@ -156,21 +168,24 @@ def draw_floor(histories: Mapping[str, History], floor: float, ax: Axes | None =
     Below the floor the objective does not feel KL[y]; a curve that falls onto it from above is a
     merging of clusters, one at 0 a degenerate clustering.
     """
-    ax = new_axes(5, 3) if ax is None else ax
+    caption = "A curve that falls to the floor: clusters merge. At 0: y says nothing of the data."
+    ax = new_axes(5, 3, "KL[y] and its floor over training", caption) if ax is None else ax
     for (name, history), hue in zip(histories.items(), cycle(HUES), strict=False):
         rows = [row for row in history if row["split"] == "train" and "kl[y]" in row]
         steps, divergences = [row["step"] for row in rows], [row["kl[y]"] for row in rows]
-        ax.plot(steps, divergences, color=hue, label=name, linewidth=1.2)
+        dot = "." if len(rows) == 1 else ""
+        ax.plot(steps, divergences, color=hue, label=name, linewidth=1.2, marker=dot)
     ax.axhline(floor, color="grey", linestyle="--", linewidth=1, label=f"floor, {floor:.3g}")
     ax.set(xlabel="step", ylabel="KL[y], nats per datum")
     ax.set_ylim(bottom=min(0.0, ax.get_ylim()[0]))
-    ax.legend(frameon=False, fontsize="small")
+    legend_beside(ax)
     return ax
 
 
 def draw_guides(histories: Mapping[str, History], axes: Sequence[Axes] | None = None) -> list[Axes]:
     """:func:`draw_terms` of each run in its own column, all with the same ordinates."""
-    axes = new_row(len(histories)) if axes is None else list(axes)
+    title = "Terms of the ELBO over training"
+    axes = new_row(len(histories), title, READING) if axes is None else list(axes)
     for ax, (name, history) in zip(axes, histories.items(), strict=True):
         draw_terms(history, ax)
         ax.set_title(name)

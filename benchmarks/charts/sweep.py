@@ -35,7 +35,8 @@ def draw_sweep(rows: Sequence[Mapping[str, Any]], ax: Axes | None = None) -> Axe
     groups: dict[int, list[Mapping[str, float]]] = {}
     for row in sorted(rows, key=_components):
         groups.setdefault(_components(row), []).append(row["terms"])
-    panels = divide(new_axes(7, 5) if ax is None else ax, 2, 2)
+    caption = "Means over seeds, and bands of one standard deviation to each side."
+    panels = divide(new_axes(7, 5, caption=caption) if ax is None else ax, 2, 2)
     for panel, hue, (name, start) in zip(panels, HUES, PARTS.items(), strict=False):
         parts = {k: [_part(terms, start) for terms in found] for k, found in groups.items()}
         _draw_part(panel, parts, hue)

@@ -127,10 +127,8 @@ def _(
     yield "embedding", lambda: draw_embedding(panels, ways)[0]
     if shape := picture_shape(dataset.shape):
         over = memory.sample_at(memory.grid(SIDE)).cpu()
-        title = "Decoded grid over the plane"
-        caption = "Each picture decodes its place in the plane."
-        words = {"title": title, "caption": caption}
-        yield "grid", lambda: pictures.draw_grid(over, shape, SIDE, **words)
+        words = "Decoded grid over the plane", "Each picture decodes its place in the plane."
+        yield "grid", lambda: pictures.draw_grid(over, shape, SIDE, None, (), (), *words)
         between = memory.between(first, last).cpu()
         yield "interpolations", lambda: pictures.draw_ways(between, shape)
 
@@ -308,7 +306,7 @@ def draw_runs(named: dict[str, Run], dataset: Dataset, folder: Path, shown: int 
 
     assert dataset.y_train is not None
     x, y = dataset.x_test[: planes.POINTS], dataset.y_test
-    panels = axes.new_row(len(named))
+    panels = axes.new_row(len(named), "Latent codes in the plane, by class", planes.POINT)
     for ax, (name, run) in zip(panels, named.items(), strict=True):
         site = "u" if isinstance(run.model, NonparametricVAE) else "z"
         places = codes(run.model, run.guide, x, site=site)

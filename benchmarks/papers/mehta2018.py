@@ -285,9 +285,10 @@ def draw_growth(history: Sequence[Result], ax: "Axes | None" = None) -> "Axes":
     Rows of the history that train have ``clusters`` and ``occupied``; those of moves have a count
     for each kind. The first are drawn as lines, the second as bars from 0 up and down.
     """
-    from priorzoo.benchmarks.charts.axes import HUES, new_axes
+    from priorzoo.benchmarks.charts.axes import HUES, legend_beside, new_axes
 
-    ax = new_axes(6.4, 3.4) if ax is None else ax
+    caption = "Lines count clusters; bars count the moves that created or removed some."
+    ax = new_axes(6.4, 3.4, "Number of clusters over training", caption) if ax is None else ax
     trained = [row for row in history if row["split"] == "train" and "clusters" in row]
     steps = [row["step"] for row in trained]
     ax.plot(steps, [row["clusters"] for row in trained], ".-", color=HUES[0], label="clusters")
@@ -301,7 +302,7 @@ def draw_growth(history: Sequence[Result], ax: "Axes | None" = None) -> "Axes":
         ax.bar(places, counts, width, color=hue, alpha=0.6, label=" and ".join(names))
     ax.axhline(0, color="black", linewidth=0.6)
     ax.set(xlabel="step", ylabel="clusters")
-    ax.legend(frameon=False, fontsize="small")
+    legend_beside(ax)
     return ax
 
 
@@ -309,14 +310,15 @@ def draw_densities(
     draws: Tensor, grid: Tensor, densities: Mapping[str, Tensor], ax: "Axes | None" = None
 ) -> "Axes":
     """Draws of v = log U ``(S,)`` as a histogram, beside densities ``(G,)`` on a grid, by name."""
-    from priorzoo.benchmarks.charts.axes import HUES, OTHERS, new_axes
+    from priorzoo.benchmarks.charts.axes import HUES, OTHERS, legend_beside, new_axes
 
-    ax = new_axes(6.4, 3.2) if ax is None else ax
+    caption = "Good: the draws of q(v) fill the curve of p(v | z)."
+    ax = new_axes(6.4, 3.2, "Distributions of v = log U", caption) if ax is None else ax
     ax.hist(draws.numpy(), bins=60, density=True, color=OTHERS, label="q(v), draws")
     for (name, density), hue in zip(densities.items(), HUES, strict=False):
         ax.plot(grid.numpy(), density.numpy(), color=hue, linewidth=1.2, label=name)
     ax.set(xlabel="$v = \\log u$", ylabel="density")
-    ax.legend(frameon=False, fontsize="small")
+    legend_beside(ax)
     return ax
 
 
@@ -326,9 +328,10 @@ def draw_sizes(shares: Tensor, prior: Tensor, discount: float, ax: "Axes | None"
     The band holds nine of ten partitions; where sigma > 0 the dashed line falls as their tail does,
     as the rank to the power of -1 / sigma, from where the prior's median has ten clusters.
     """
-    from priorzoo.benchmarks.charts.axes import HUES, OTHERS, new_axes
+    from priorzoo.benchmarks.charts.axes import HUES, OTHERS, legend_beside, new_axes
 
-    ax = new_axes(4.8, 3.6) if ax is None else ax
+    caption = "Points outside the band: sizes of clusters that the prior does not expect."
+    ax = new_axes(6.4, 3.6, "Sizes of the clusters by rank", caption) if ax is None else ax
     found = np.sort(shares[shares > 0].numpy())[::-1]
     low, middle, high = (prior.quantile(level, 0).numpy() for level in (0.05, 0.5, 0.95))
     ranks = np.arange(1, prior.shape[1] + 1)
@@ -345,7 +348,7 @@ def draw_sizes(shares: Tensor, prior: Tensor, discount: float, ax: "Axes | None"
         ax.plot(ranks[start - 1 :][kept], line[kept], "--", color=HUES[0], label=tail)
     ax.plot(np.arange(1, len(found) + 1), found, "o", color=HUES[1], markersize=3.5, label="model")
     ax.set(xscale="log", yscale="log", xlabel="rank", ylabel="share of data")
-    ax.legend(frameon=False, fontsize="small")
+    legend_beside(ax)
     return ax
 
 
@@ -356,7 +359,8 @@ def draw_words(
     from priorzoo.benchmarks.charts.axes import LEGIBLE, new_axes
 
     order = sorted(words, key=lambda k: -shares[int(k)].item())[:LEGIBLE]
-    ax = new_axes(7.5, 0.4 + 0.26 * len(order)) if ax is None else ax
+    title, caption = "Words of each cluster", "The words that tell a cluster best from the others."
+    ax = new_axes(7.5, 0.4 + 0.26 * len(order), title, caption) if ax is None else ax
     for row, k in enumerate(order):
         ax.text(0, row, f"{k}: {shares[int(k)].item():.1%}", va="center", fontsize="small")
         ax.text(0.16, row, ", ".join(words[k]), va="center", fontsize="small")

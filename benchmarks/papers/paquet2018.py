@@ -316,10 +316,10 @@ def factor_charts(
     if picture and len(called) > 1 and shown["r_1"] and shown["r_2"]:
         down, across = sorted(shown["r_1"]), sorted(shown["r_2"])
         sides = {called["r_1"]: down, called["r_2"]: across}
-        made = attribute_grid(model, run.story, down, across)
-        yield "grid", partial(draw_pairs, made, sides, picture)
-        made = mean_grid(run.story, down, across)
-        yield "means", partial(draw_pairs, made, sides, picture)
+        made, caption = attribute_grid(model, run.story, down, across), "Only the two factors vary."
+        yield "grid", partial(draw_pairs, made, sides, picture, caption)
+        made, caption = mean_grid(run.story, down, across), "Means of samples of each pair."
+        yield "means", partial(draw_pairs, made, sides, picture, caption)
 
 
 def weights(model: FactorialMixture, guide: FactorialCode, i: int) -> tuple[Tensor, Tensor]:
@@ -383,14 +383,17 @@ def draw_weights(
 
     order = shares.argsort(descending=True, stable=True)
     clusters, kept = len(order), int(used.sum())
-    ax = new_axes(min(8.0, 4 + 0.1 * clusters), 2.5) if ax is None else ax
+    caption = "Components on grey ground are pruned."
+    width, title = min(8.0, 4 + 0.1 * clusters), "Weights of the mixture components"
+    ax = new_axes(width, 2.5, title, caption) if ax is None else ax
     ax.bar(range(clusters), shares[order].tolist(), color=HUES[0], width=0.9)
     for rank in (~used[order]).nonzero().flatten().tolist():
         ax.axvspan(rank - 0.5, rank + 0.5, color=OTHERS, linewidth=0, zorder=0)
     few = clusters <= 2 * LEGIBLE
     ax.set_xticks(range(clusters) if few else [], order.tolist() if few else [], fontsize="small")
     ax.set(xlabel=f"{factor}, by weight", ylabel="posterior mean weight")
-    ax.set_title(f"{kept} of {clusters} components in use, {clusters - kept} pruned")
+    use = f"{kept} of {clusters} components in use, {clusters - kept} pruned"
+    ax.set_title(use, fontsize="medium")
     ax.margins(x=0.02)
     return ax
 
@@ -409,24 +412,30 @@ def draw_moments(
     tiles = torch.cat([samples.mean(1, keepdim=True), spread, samples[:, :SAMPLES]], 1)
     heads = ["mean", "sd", *[""] * (tiles.shape[1] - 2)]
     heads[2:3] = ["samples"] * (len(heads) > 2)
-    ax = draw_grid(tiles.flatten(0, 1), shape, len(heads), rows=names, heads=heads)
+    caption = "Bright places of sd: where the samples of a cluster differ most."
+    flat = tiles.flatten(0, 1)
+    ax = draw_grid(flat, shape, len(heads), None, names, heads, "Decoded clusters", caption)
     ax.set_ylabel(f"{factor}, weight")
     return ax
 
 
-def draw_pairs(grid: Tensor, sides: Mapping[str, Sequence[int]], shape: Sequence[int]) -> "Axes":
+def draw_pairs(
+    grid: Tensor, sides: Mapping[str, Sequence[int]], shape: Sequence[int], caption: str = ""
+) -> "Axes":
     """Pictures ``(rows * columns, P)`` of pairs of components of two factors.
 
     Args:
         grid: row by row.
         sides: the components of the factor that varies down, and of that which varies across.
         shape: of a picture.
+        caption: how to read it.
     """
     from priorzoo.benchmarks.charts.pictures import draw_grid
 
     (first, down), (second, across) = sides.items()
     rows, heads = [str(k) for k in down], [str(k) for k in across]
-    ax = draw_grid(grid, shape, len(across), rows=rows, heads=heads)
+    title = f"Pairs of components of {first} and {second}"
+    ax = draw_grid(grid, shape, len(across), None, rows, heads, title, caption)
     ax.set(xlabel=second, ylabel=first)
     ax.xaxis.set_label_position("top")
     return ax

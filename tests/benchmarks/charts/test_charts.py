@@ -14,7 +14,8 @@ from torch import Tensor
 
 from priorzoo.benchmarks.charts import axes as shared
 from priorzoo.benchmarks.charts import clusters as clusterings
-from priorzoo.benchmarks.charts import curves, pictures, planes
+from priorzoo.benchmarks.charts import curves, pictures, planar, planes
+from priorzoo.benchmarks.papers import mehta2018, paquet2018
 
 SHAPE = (3, 4)
 HISTORY = [
@@ -448,3 +449,26 @@ def test_titles_and_captions_leave_the_size_of_what_is_drawn():
     assert told.get_figwidth() == 5
     assert told.get_figheight() > 3.6
     assert max(map(len, told.get_supxlabel().splitlines())) <= 80
+
+
+def test_charts_of_papers_say_it_too():
+    grown = [{"step": 1, "split": "train", "clusters": 2, "occupied": 1.5, "kl[y]": 1.0}]
+    half, v = torch.full((2,), 0.5), torch.linspace(0, 1, 5)
+    charts = [
+        planar.draw_floor({"KL[y]": grown}, 1.0),
+        mehta2018.draw_growth(grown),
+        mehta2018.draw_densities(v, v, {"prior": v}),
+        mehta2018.draw_sizes(half, half.expand(3, 2), 0.25),
+        mehta2018.draw_words({"0": ["word"]}, half),
+        paquet2018.draw_weights(half, half > 0),
+        paquet2018.draw_moments(torch.rand(2, 7, 12), ["0", "1"], SHAPE),
+        paquet2018.draw_pairs(torch.rand(4, 12), {"a": [0, 1], "b": [0, 1]}, SHAPE, "Pairs."),
+    ]
+    for ax in charts:
+        assert ax.get_figure().get_suptitle()
+        assert ax.get_figure().get_supxlabel().endswith(".")
+
+
+def test_a_single_row_of_history_is_a_point_above_the_floor():
+    rows = [{"step": 1, "split": "train", "kl[y]": 1.0}]
+    assert planar.draw_floor({"KL[y]": rows}, 0.5).lines[0].get_marker() == "."
