@@ -3,11 +3,11 @@
 import difflib
 import math
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -102,7 +102,7 @@ def load(
     seed: int = 0,
     download: bool = False,
 ) -> Dataset:
-    """Reads a data set into memory.
+    """Read a data set into memory.
 
     Args:
         name: of the catalogue, perhaps with a choice of labels, ``cmu_faces:pose``, or the path of
@@ -122,19 +122,13 @@ def load(
         FileNotFoundError: if the files are not there.
         ConnectionError: if a download fails.
     """
-    if binarise not in get_args(Binarise):
-        raise ValueError(
-            f"Expected binarise to be one of {get_args(Binarise)} but got {binarise!r}."
-        )
+    if binarise not in (known := get_args(Binarise)):
+        raise ValueError(f"Expected binarise to be one of {known} but got {binarise!r}.")
     source, labels = _find(name)
     parts = source.read(sources.Request(data_root(root), labels, seed, download))
     fit, held = _split(len(parts.x_train), train, validation)
-    x, x_test = parts.x_train.flatten(1), parts.x_test.flatten(1)
-    if binarise != "none":
-        _check_unit(name, x, x_test)
-    if binarise == "static":
-        generator = torch.Generator().manual_seed(seed)
-        x, x_test = (torch.bernoulli(rows, generator=generator) for rows in (x, x_test))
+    rows = parts.x_train.flatten(1), parts.x_test.flatten(1)
+    x, x_test = _binarised(name, binarise, seed, *rows)
     y = parts.y_train
     return Dataset(
         name=name,
@@ -218,28 +212,26 @@ def repeat_labelled(
     return x[rows], {site: label[rows] for site, label in labels.items()}
 
 
-def with_labels(rows: Dataset, names: Mapping[str, str], **settings: Any) -> Dataset:
+def with_labels(
+    dataset: Dataset, names: Mapping[str, str], read: Callable[[str], Dataset]
+) -> Dataset:
     """The same rows with further labels: for each site the name of those it wants.
 
     Args:
-        rows: of :func:`load`.
+        dataset: of :func:`load`.
         names: such as ``{"r_1": "eyes"}``.
-        settings: with which the rows were loaded.
+        read: :func:`load` with the settings with which the rows were loaded.
 
     Raises:
         ValueError: for labels that the data set lacks.
     """
-    stem = rows.name.partition(":")[0]
-    named = {site: _labels(stem, name, **settings) for site, name in names.items()}
-    return replace(rows, named=named)
-
-
-def _labels(stem: str, name: str, **settings: Any) -> tuple[Tensor, Tensor]:
-    """Those to train on and to test with, alone: the rows would be there twice."""
-    rows = load(f"{stem}:{name}", **settings)
-    if rows.y_train is None or rows.y_test is None:
-        raise ValueError(f"Expected labels {name!r} in {stem} but it has none.")
-    return rows.y_train, rows.y_test
+    stem, named = dataset.name.partition(":")[0], {}
+    for site, name in names.items():
+        other = read(f"{stem}:{name}")
+        if other.y_train is None or other.y_test is None:
+            raise ValueError(f"Expected labels {name!r} in {stem} but it has none.")
+        named[site] = other.y_train, other.y_test
+    return replace(dataset, named=named)
 
 
 def data_root(root: str | Path | None = None) -> Path:
@@ -290,10 +282,14 @@ def _split(count: int, train: int | None, validation: int) -> tuple[slice, slice
     return slice(keep), slice(count - validation, count)
 
 
-def _check_unit(name: str, *parts: Tensor) -> None:
+def _binarised(name: str, binarise: Binarise, seed: int, *parts: Tensor) -> Sequence[Tensor]:
+    """The rows of a data set, drawn from once if that is asked for."""
     low, high = min(x.min().item() for x in parts), max(x.max().item() for x in parts)
-    if low < 0 or high > 1:
+    if binarise != "none" and (low < 0 or high > 1):
         raise ValueError(
             f"Expected values in [0, 1] to binarise but {name} has [{low:g}, {high:g}]; "
             "scale the rows, or use binarise='none'."
         )
+    generator = torch.Generator().manual_seed(seed)
+    static = binarise == "static"
+    return [torch.bernoulli(x, generator=generator) for x in parts] if static else parts

@@ -239,8 +239,8 @@ def _select(
     where: object,
     x: Array,
     y: Array | None,
-    train: Any,
-    test: Any,
+    train: slice | Array,
+    test: slice | Array,
     scale: float = 1,
     vocabulary: tuple[str, ...] = (),
 ) -> Parts:
@@ -251,10 +251,7 @@ def _select(
 
 
 def _parts(
-    where: object,
-    arrays: Mapping[str, Array],
-    scale: float = 1,
-    vocabulary: tuple[str, ...] = (),
+    where: object, arrays: Mapping[str, Array], scale: float = 1, vocabulary: tuple[str, ...] = ()
 ) -> Parts:
     """Checks the arrays and makes tensors of them, the rows divided by ``scale``."""
     x_train, x_test = (

@@ -8,6 +8,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Protocol
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
@@ -159,9 +160,12 @@ def plane_scores(dataset: Dataset, known: Tensor, asked: Tensor) -> dict[str, fl
     }
 
 
+Array = NDArray[np.generic]
+
+
 class _Projection(Protocol):
-    def fit_transform(self, x: NDArray[object]) -> NDArray[object]: ...
-    def transform(self, x: NDArray[object]) -> NDArray[object]: ...
+    def fit_transform(self, x: Array) -> Array: ...
+    def transform(self, x: Array) -> Array: ...
 
 
 def pixel_plane(dataset: Dataset, way: str, seed: int = 0) -> dict[str, float]:

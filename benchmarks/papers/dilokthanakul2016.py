@@ -10,15 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from priorzoo.benchmarks.papers.paper import (
-    ARI,
-    BEST,
-    MAJORITY,
-    NEGATIVE,
-    Line,
-    Paper,
-    lengths,
-)
+from priorzoo.benchmarks.papers.paper import ARI, BEST, MAJORITY, NEGATIVE, Line, Paper, lengths
 from priorzoo.benchmarks.recipes.common import REFERENCE
 from priorzoo.benchmarks.recipes.recipe import Recipe, part
 from priorzoo.benchmarks.runs.course import Course
@@ -191,11 +183,7 @@ PAPER = Paper(
     (
         _line("exact p(y given z, w), K = 10", "dilokthanakul", {}, 0.7778, 0.0575),
         _line(
-            "exact p(y given z, w), K = 16",
-            "dilokthanakul",
-            {"model.clusters": 16},
-            0.8509,
-            0.0199,
+            "exact p(y given z, w), K = 16", "dilokthanakul", {"model.clusters": 16}, 0.8509, 0.0199
         ),
         _line(
             "exact p(y given z, w), K = 10, M = 10",

@@ -28,7 +28,7 @@ RECIPES = {
         batch_size=200,
         steps=12_500,
         published={"accuracy, 100 labels": 0.932, "accuracy, 3000 labels": 0.958},
-    ),
+    )
 }
 
 _KNOWN = replace(metric("accuracy", "accuracy"), protocol="Pyro's tutorial, 50 epochs of batch 200")

@@ -83,10 +83,7 @@ _shares = replace(
     model=part(NGGPMixture, code=10, clusters=100, start=5, family="dirichlet"),
     guide=part(CollapsedCode, gradient="rsvi"),
     moves={"clusters": part(move_clusters, margin=0.1)},
-    stages=(
-        Stage("five", epochs=10),
-        Stage("clusters", begin=part(move_clusters, margin=0.1)),
-    ),
+    stages=(Stage("five", epochs=10), Stage("clusters", begin=part(move_clusters, margin=0.1))),
 )
 
 _digits = replace(
@@ -370,10 +367,7 @@ def draw_words(
 
 
 def _line(
-    title: str,
-    recipe: str,
-    lasts: Mapping[Budget, float],
-    changes: Mapping[str, Any] | None = None,
+    title: str, recipe: str, lasts: Mapping[Budget, float], changes: Mapping[str, Any] | None = None
 ) -> Line:
     return Line(title, recipe, lasts, changes or {}, (*CLUSTERING, NEGATIVE))
 

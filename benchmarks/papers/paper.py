@@ -41,7 +41,7 @@ class Measure:
     incomparable: str = ""
     digits: int = 3
 
-    def of(self, row: Result) -> float | None:
+    def of(self, row: Mapping[str, Any]) -> float | None:
         """The value that a row has, or None."""
         value: object = row
         for key in self.path:

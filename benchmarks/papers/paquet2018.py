@@ -5,6 +5,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from pyro import poutine
@@ -38,14 +39,7 @@ from priorzoo.inference import (
     seed_components,
 )
 from priorzoo.inference.pairs import Labels, site_of
-from priorzoo.models import (
-    MLP,
-    ConvDecoder,
-    ConvEncoder,
-    Dirichlet,
-    FactorialMixture,
-    Gaussian,
-)
+from priorzoo.models import MLP, ConvDecoder, ConvEncoder, Dirichlet, FactorialMixture, Gaussian
 from priorzoo.models.factorial import factors
 
 if TYPE_CHECKING:
@@ -259,8 +253,12 @@ def judge_factors(run: Run, dataset: Dataset, known: Labels) -> dict[str, float]
     return found
 
 
+Array = NDArray[np.generic]
+
+
 class _Classifier(Protocol):
-    def score(self, x: NDArray[object], y: NDArray[object]) -> float: ...
+    def fit(self, x: Array, y: Array) -> object: ...
+    def score(self, x: Array, y: Array) -> float: ...
 
 
 def _regression(x: Tensor, labels: Tensor) -> _Classifier:

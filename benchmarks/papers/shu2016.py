@@ -4,14 +4,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from priorzoo.benchmarks.papers.paper import (
-    ENTROPY,
-    MAJORITY,
-    NEGATIVE,
-    Line,
-    Paper,
-    lengths,
-)
+from priorzoo.benchmarks.papers.paper import ENTROPY, MAJORITY, NEGATIVE, Line, Paper, lengths
 from priorzoo.benchmarks.recipes.common import DIGITS, REFERENCE
 from priorzoo.benchmarks.recipes.recipe import part
 from priorzoo.guides import ClusterThenCode

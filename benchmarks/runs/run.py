@@ -42,9 +42,11 @@ def read_data(
 ) -> data.Dataset:
     """The data set, split, labelled and binarised as the settings of a recipe say."""
     split = {name: settings[name] for name in SPLIT if name != "data"}
-    split |= {"root": root, "seed": seed, "download": download}
-    dataset = data.load(settings["data"], **split)
-    return data.with_labels(dataset, settings.get("labels") or {}, **split)
+
+    def read(name: str) -> data.Dataset:
+        return data.load(name, root, seed=seed, download=download, **split)
+
+    return data.with_labels(read(settings["data"]), settings.get("labels") or {}, read)
 
 
 def train(
@@ -92,10 +94,9 @@ def train(
     registry.prepare(course.model, now(), dataset)
     if resume:
         course.restore(folder, settings)
-    else:
-        if folder.exists():
-            shutil.rmtree(folder)
-        folder.mkdir(parents=True)
+    elif folder.exists():
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True, exist_ok=resume)
     course.run(folder, settings, progress, judge=judge, watch=watch)
     save(folder, course.model, course.guide)
     result |= {"steps": course.step, "seconds": round(course.seconds, 1)}
@@ -189,6 +190,6 @@ def open_run(folder: Path, device: str = "auto") -> Run:
     return run
 
 
-def plain(value: object) -> Any:
-    """Nested mappings and sequences as JSON writes them."""
+def plain(value: object) -> Result:
+    """Settings as JSON writes them."""
     return json.loads(json.dumps(value))
