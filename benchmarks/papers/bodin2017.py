@@ -370,6 +370,7 @@ _PLANE = (
     Measure("10 nearest neighbours", ("embedding", "neighbour_accuracy")),
     Measure("trustworthiness", ("embedding", "trustworthiness")),
     Measure("reconstruction, nats", ("terms", "reconstruction"), digits=1),
+    Measure("at the code's mean, nats", ("embedding", "direct"), digits=1),
     Measure("through the plane, nats", ("embedding", "through_plane"), digits=1),
     Measure("confident in between", ("embedding", "confident_between")),
 )

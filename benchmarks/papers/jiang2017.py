@@ -87,7 +87,7 @@ _MEASURES = (
         ("stages", "autoencoder", "k-means", "accuracy_hungarian"),
         0.792,
         0.019,
-        "published autoencoder + k-means, Hungarian",
+        "k-means on the codes of an autoencoder, Hungarian",
     ),
     Measure("mixture of its codes", ("stages", "mixture", "metrics", "accuracy_hungarian")),
     replace(

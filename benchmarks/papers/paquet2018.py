@@ -445,8 +445,12 @@ _LATE = replace(BOUND, protocol="test ELBO after 320,000 iterations")
 _SPLIT = "our split of Omniglot is another"
 _FACES = (
     metric("r_1.accuracy", "assignment of eyes"),
+    metric("r_1.regression", "regression for eyes, same labels"),
+    metric("r_1.judge", "regression for eyes, all labels"),
     metric("r_1.agreement", "drawn eyes as asked"),
     metric("r_2.accuracy", "assignment of pose"),
+    metric("r_2.regression", "regression for pose, same labels"),
+    metric("r_2.judge", "regression for pose, all labels"),
     metric("r_2.agreement", "drawn pose as asked"),
 )
 PAPER = Paper(

@@ -1,4 +1,4 @@
-"""Figures of the page; legends are the page's, with the same colours."""
+"""Charts of the page; legends are the page's, with the same colours."""
 
 import csv
 from collections.abc import Mapping, Sequence
@@ -21,8 +21,8 @@ LOGGED: Mapping[tuple[str, int | None], str] = {
     ("gmvae", 16): "gmvae_k=16",
 }
 Points = Sequence[tuple[float, float]]
-# The hues of the figures but for the lightest two, which would be lost where a dark page inverts
-# the charts.
+# Those of the other charts but for the lightest two, which a dark page, where colours are
+# inverted, would hide.
 HUES = ["#332288", "#cc6677", "#117733", "#3399cc", "#aa8822"]
 HUES += ["#882255", "#44aa99", "#bb5500", "#aa4499", "#444444"]
 
@@ -32,7 +32,7 @@ def longest(groups: Sequence[Group]) -> list[Group]:
     kept: dict[str, Group] = {}
     for group in sorted(groups, key=lambda group: group.steps):
         if not group.other and any(row.get("history") for row in group.rows):
-            kept[group.line.title] = group
+            kept[group.name] = group
     return list(kept.values())
 
 
@@ -75,7 +75,7 @@ def draw_curves(
     ax = new_axes(5.2, 3.4)
     for group in groups:
         curves = [curve(row["history"], name) for row in group.rows if row.get("history")]
-        drawn, hue = band([points for points in curves if points]), hues[group.line.title]
+        drawn, hue = band([points for points in curves if points]), hues[group.name]
         if drawn:
             steps, middle, around = zip(*drawn, strict=True)
             low = [m - s for m, s in zip(middle, around, strict=True)]
@@ -119,7 +119,7 @@ def logged(groups: Sequence[Group], name: str) -> dict[str, Points]:
     for group in groups:
         key = (group.line.recipe, group.line.changes.get("model.clusters"))
         if key in LOGGED and LOGGED[key] not in models.values() and not group.other:
-            models[group.line.title] = LOGGED[key]
+            models[group.name] = LOGGED[key]
     return {
         title: [(float(r["steps"]), float(r[name])) for r in rows if r["model"] == model]
         for title, model in models.items()

@@ -1,33 +1,48 @@
-"""Rows of one setting together, and what they are worth beside the published figures."""
+"""Rows of one setting under several seeds, and their values beside the published ones."""
 
+import json
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from statistics import mean, stdev
-from typing import Any
 
-from priorzoo.benchmarks.papers.paper import BUDGETS, Line, Measure, Paper
+from priorzoo.benchmarks.papers.paper import (
+    BUDGETS,
+    HUNGARIAN,
+    MAJORITY,
+    NEGATIVE,
+    NMI,
+    Line,
+    Measure,
+    Paper,
+)
 from priorzoo.benchmarks.rows.files import Row
 
 OTHER = "other settings"
-SHOWN = (  # of runs that no paper names, where a row has it
-    Measure("-ELBO, nats", ("terms", "elbo"), higher=False, sign=-1, digits=2),
-    Measure("majority accuracy", ("metrics", "accuracy_majority")),
-    Measure("one-to-one accuracy", ("metrics", "accuracy_hungarian")),
-    Measure("NMI", ("metrics", "nmi")),
-)
+LENGTHS = {"steps", "epochs", "every", "curve"}  # the table has the steps
+SHOWN = (NEGATIVE, MAJORITY, HUNGARIAN, NMI)  # of runs that no paper names
 
 
 @dataclass(frozen=True)
 class Group:
-    """Rows of a line that differ in nothing but their seed; none for a line without rows.
+    """Rows of one line and one length that differ in their seed alone; none for a line not run.
 
-    ``other`` says that they are of the line's recipe but not of its settings.
+    Args:
+        line: of a paper's table.
+        rows: in the order of their seeds.
+        settings: in which the rows differ from the line, such as ``optimiser.eps=1e-08``.
+        other: whether these settings make the rows another experiment than the line's.
     """
 
     line: Line
     rows: tuple[Row, ...] = ()
+    settings: str = ""
     other: bool = False
+
+    @property
+    def name(self) -> str:
+        """Of the line, and in brackets what differs."""
+        return f"{self.line.title} ({self.settings})" if self.settings else self.line.title
 
     @property
     def steps(self) -> int:
@@ -35,88 +50,94 @@ class Group:
         return int(self.rows[0]["steps"]) if self.rows else 0
 
     def values(self, measure: Measure) -> list[float]:
-        """What the rows have, fewer than rows where it is not in all of them."""
+        """One for each row that has the measure."""
         return [value for row in self.rows if (value := measure.of(row)) is not None]
 
     def verdict(self, measure: Measure) -> str:
-        """``met``, ``short by X`` or ``not comparable: why``; empty without two figures."""
+        """``met``, ``within the spread``, ``short by X`` or ``not comparable: why``.
+
+        Within the spread is a mean that misses the published value by no more than our standard
+        deviation over the seeds or the published one. Empty without a value on both sides.
+        """
         values = self.values(measure)
         if measure.published is None or not values:
             return ""
         published = measure.published_at(self.steps)
         why = OTHER if self.other else measure.incomparable
         if not why and published is None:
-            why = f"no figure published at {self.steps:,} steps"
+            why = f"nothing published at {self.steps:,} steps"
         if why or published is None:
             return f"not comparable: {why}"
         gap = (published - mean(values)) * (1 if measure.higher else -1)
         if not math.isfinite(gap):
             return "short by any measure: not finite"
-        if gap <= (measure.spread or 0.0) + 1e-9 * abs(published):
+        rounding = 1e-9 * abs(published)
+        if gap <= rounding:
             return "met"
+        if gap <= max(measure.spread or 0.0, deviation(values)) + rounding:
+            return "within the spread"
         text = f"{gap:.{measure.digits}f}"
         return f"short by {text if float(text) else f'{gap:.1g}'}"
 
 
 def group_rows(papers: Sequence[Paper], rows: Iterable[Row]) -> dict[str, list[Group]]:
-    """For the name of each paper the groups of its lines, then those of other settings.
+    """The groups of each paper, by its name, and those of recipes that no paper names, ``other``.
 
-    Rows of a recipe that no paper names are the groups of the name ``other``. Of two rows of one
-    seed the last counts.
+    A paper's groups are those of its lines and then, in the first paper that has their recipe,
+    those of other settings. Of two rows of one seed the last counts.
     """
     rows = list(rows)
     lines = [line for paper in papers for line in paper.lines]
     strays = [row for row in rows if not any(line.fits(row) for line in lines)]
-    found = {paper.name: _paper_groups(paper, rows, strays) for paper in papers}
-    recipes = {line.recipe for line in lines}
-    found["other"] = _stray_groups([row for row in strays if row["recipe"] not in recipes], SHOWN)
+    found = {}
+    for paper in papers:
+        groups = []
+        for line in paper.lines:
+            parts = _parts(row for row in rows if line.fits(row))
+            groups += [Group(line, part, _precision(part[0])) for part in parts] or [Group(line)]
+        recipes = {line.recipe for line in paper.lines}
+        for part in _parts(row for row in strays if row["recipe"] in recipes):
+            line = _nearest(paper, part[0])
+            groups.append(Group(line, part, _settings(part[0], line), other=True))
+        strays = [row for row in strays if row["recipe"] not in recipes]
+        found[paper.name] = groups
+    found["other"] = []
+    for part in _parts(strays):
+        line = Line(part[0]["recipe"], part[0]["recipe"], {}, measures=SHOWN)
+        found["other"].append(Group(line, part, _settings(part[0], line)))
     return found
 
 
-def _paper_groups(paper: Paper, rows: Sequence[Row], strays: Sequence[Row]) -> list[Group]:
-    groups = []
-    for line in paper.lines:
-        parts = _split([row for row in rows if line.fits(row)])
-        groups += [Group(_titled(line, part[0]), part) for part in parts] or [Group(line)]
-    for recipe in dict.fromkeys(line.recipe for line in paper.lines):
-        known = [m for line in paper.lines if line.recipe == recipe for m in line.measures]
-        measures = tuple({measure.title: measure for measure in known}.values())
-        groups += _stray_groups([r for r in strays if r["recipe"] == recipe], measures, other=True)
-    return groups
+def _nearest(paper: Paper, row: Row) -> Line:
+    """The line of the row's recipe with the most of its settings; else one with the recipe's."""
+    lines = [line for line in paper.lines if line.recipe == row["recipe"]]
+    bare = replace(lines[0], title=row["recipe"], changes={})
+    near = [line for line in lines if line.changes.items() <= row["changes"].items()]
+    return max(near, key=lambda line: len(line.changes), default=bare)
 
 
-def _titled(line: Line, row: Row) -> Line:
-    """The line, with the precision of its networks where that is not the recipe's."""
-    precision = row["changes"].get("precision")
-    return line if precision is None else replace(line, title=f"{line.title}, {precision}")
+def _precision(row: Row) -> str:
+    """The precision of the networks where it is not the recipe's."""
+    return f"precision={row['changes']['precision']}" if "precision" in row["changes"] else ""
 
 
-def _stray_groups(
-    rows: Sequence[Row], measures: tuple[Measure, ...], other: bool = False
-) -> list[Group]:
-    named: dict[str, list[Row]] = {}
+def _settings(row: Row, line: Line | None = None) -> str:
+    """What a row changes beside its line, but for lengths, as options."""
+    known = LENGTHS if line is None else LENGTHS | line.changes.keys()
+    changes = {name: v for name, v in sorted(row["changes"].items()) if name not in known}
+    written = {name: v if isinstance(v, str) else json.dumps(v) for name, v in changes.items()}
+    return ", ".join(f"{name}={value}" for name, value in written.items())
+
+
+def _parts(rows: Iterable[Row]) -> list[tuple[Row, ...]]:
+    """Rows that differ in their seed alone together, the shortest budgets and runs first."""
+    parts: dict[tuple[str, str, int, str, int, str], dict[int, Row]] = {}
     for row in rows:
-        changes = (f"{name} {value}" for name, value in sorted(row["changes"].items()))
-        named.setdefault(", ".join([row["recipe"], *changes]), []).append(row)
-    return [
-        Group(Line(title, part[0]["recipe"], {}, part[0]["changes"], measures), part, other)
-        for title, mine in named.items()
-        for part in _split(mine)
-    ]
-
-
-def _split(rows: Sequence[Row]) -> list[tuple[Row, ...]]:
-    """Rows by budget, steps and cell, each part in the order of its seeds."""
-    parts: dict[tuple[Any, ...], dict[int, Row]] = {}
-    for row in rows:
-        key = (rank(row["budget"]), row["budget"], row["steps"], row["cell"])
+        budget = row["budget"]
+        place = BUDGETS.index(budget) if budget in BUDGETS else len(BUDGETS)
+        key = (row["recipe"], _settings(row), place, budget, row["steps"], row["cell"])
         parts.setdefault(key, {})[row["seed"]] = row
     return [tuple(parts[key][seed] for seed in sorted(parts[key])) for key in sorted(parts)]
-
-
-def rank(budget: str) -> int:
-    """From the shortest to the longest, then what is none."""
-    return BUDGETS.index(budget) if budget in BUDGETS else len(BUDGETS)
 
 
 def deviation(values: Sequence[float]) -> float:

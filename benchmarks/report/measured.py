@@ -1,79 +1,112 @@
-"""Tables of what is no result of training: speed, gradient estimators and failures."""
+"""Tables of speed, of gradient variance and of runs that failed."""
 
-import re
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
 
-from priorzoo.benchmarks.report.paper_tables import NONE, Cell, Table
+from priorzoo.benchmarks.report.table import Cell, Table, build, number
 from priorzoo.benchmarks.rows.files import Row
-from priorzoo.benchmarks.speed.report import speed_table
+from priorzoo.benchmarks.speed.charts import case
 
-GRADIENT = {"gradient": "exact gradient", "estimate": "estimate", "variance": "variance"}
-LONG = {
-    "steps": "steps taken",
-    "seconds": "seconds",
-    "full_steps": "full length, steps",
-    "extrapolated_seconds": "seconds for all of it",
+Columns = Mapping[str, Callable[[Row], Cell]]
+
+
+def _numbers(names: Mapping[str, str], form: str) -> Columns:
+    """Columns of numbers: the key in a row, and the head."""
+    return {head: lambda row, key=key: number(row[key], form) for key, head in names.items()}
+
+
+def _device(row: Row) -> Cell:
+    return Cell(f"{row['device']}, {row['threads']} threads")
+
+
+def _ratio(row: Row) -> Cell:
+    low, high = row["ratio_quartiles"]
+    return Cell(f"{row['ratio']:.2f} ({low:.2f} to {high:.2f})", row["ratio"])
+
+
+def _networks(row: Row) -> str:
+    return "the recipe's" if row["hidden"] is None else "-".join(map(str, row["hidden"]))
+
+
+def _sizes(row: Row) -> Cell:
+    parts = (row["recipe"], row["batch"], row["clusters"] or "-", row["code"], _networks(row))
+    return Cell(", ".join(map(str, parts)), commands=(row["command"],) if "command" in row else ())
+
+
+STEP: Columns = {
+    "recipe, batch, K, code, networks": _sizes,
+    "arm": lambda row: Cell(row["arm"]),
+    **_numbers({"microseconds": "microseconds a step"}, ",.0f"),
+    "ratio (quartiles)": _ratio,
+    "operations": lambda row: number(row.get("kernels", row.get("operations")), "d"),
+    **_numbers({"peak_mib": "peak, MiB"}, ",.1f"),
+    "device": _device,
 }
-FAILURE = ("recipe", "changes", "seed", "error")
+RUN: Columns = {
+    "recipe": lambda row: Cell(f"{row['recipe']}{', bf16' * (row.get('precision') == 'bf16')}"),
+    "arm": lambda row: Cell(row["arm"]),
+    **_numbers({"replicas": "at once", "steps": "steps taken", "seconds": "seconds"}, ",.0f"),
+    **_numbers({"full_steps": "full length, steps"}, ",.0f"),
+    **_numbers({"extrapolated_seconds": "seconds for the full length"}, ",.0f"),
+    "device": _device,
+}
+GRADIENT: Columns = {
+    "expectation": lambda row: Cell(row["expectation"]),
+    "estimator": lambda row: Cell(row["estimator"]),
+    **_numbers({"gradient": "exact gradient", "estimate": "estimate"}, ".4g"),
+    **_numbers({"variance": "variance"}, ".4g"),
+    **_numbers({"draws": "draws"}, ",.0f"),
+}
 
 
-def failure_table(rows: Iterable[Row]) -> Table:
-    """Runs that gave no result."""
-    lines = [tuple(Cell(_words(row.get(name))) for name in FAILURE) for row in rows]
-    return Table(FAILURE, tuple(lines))
+def step_table(rows: Iterable[Row]) -> Table:
+    """A row for each timed step; its ratio is to the arm whose ratio is 1."""
+    return build(rows, STEP, caption="A training step")
 
 
-def _words(value: Any) -> str:
-    if isinstance(value, Mapping):
-        return ", ".join(f"{name} {setting}" for name, setting in value.items()) or NONE
-    return NONE if value is None else str(value)
+def run_table(rows: Iterable[Row]) -> Table:
+    """Whole trainings against the clock."""
+    return build(rows, RUN, caption="Whole trainings")
 
 
 def gradient_table(rows: Iterable[Row]) -> Table:
     """Gradient estimators beside the exact gradient."""
-    lines = [
-        (
-            Cell(row["expectation"]),
-            Cell(row["estimator"]),
-            *(Cell(f"{row[name]:.4g}", row[name]) for name in GRADIENT),
-            Cell(f"{row['draws']:,}", row["draws"]),
-        )
-        for row in rows
-    ]
-    return Table(("expectation", "estimator", *GRADIENT.values(), "draws"), tuple(lines))
+    return build(rows, GRADIENT)
 
 
-def step_table(rows: Iterable[Row]) -> Table:
-    """:func:`speed_table` in cells, each ordered by the number that it begins with, if it does."""
-    plain = [{name: _barred(value) for name, value in row.items()} for row in rows]
-    head, _, *lines = (
-        line.removeprefix("| ").removesuffix(" |").split(" | ")
-        for line in speed_table(plain).splitlines()
-    )
-    return Table(tuple(head), tuple(tuple(map(_number, line)) for line in lines))
+def failure_table(rows: Iterable[Row]) -> Table:
+    """Runs that gave no result."""
+    return build(rows, {name: _entry(name) for name in ("recipe", "changes", "seed", "error")})
 
 
-def _barred(value: Any) -> Any:
-    """With a look-alike for the bar, which would begin a cell."""
-    return value.replace("|", "\N{BROKEN BAR}") if isinstance(value, str) else value
+def _entry(name: str) -> Callable[[Row], Cell]:
+    def cell(row: Row) -> Cell:
+        value = row.get(name)
+        if isinstance(value, Mapping):
+            value = ", ".join(f"{option}={setting}" for option, setting in value.items()) or None
+        return Cell() if value is None else Cell(str(value))
+
+    return cell
 
 
-def _number(text: str) -> Cell:
-    found = re.match(r"-?\d[\d,]*(\.\d+)?(?=$| \()", text)
-    return Cell(text, float(found.group().replace(",", "")) if found else None)
+def ratio_table(rows: Iterable[Row]) -> Table:
+    """A row for each case and a column for each arm: the median ratio and its quartiles.
+
+    Of the sizes that a sweep varies only the recipe's K and D with a batch of 20 are shown; of
+    cases measured twice, the first.
+    """
+    kept = [row for row in rows if row["hidden"] is None or _usual(row)]
+    kept = [row for row in kept if not row["arm"].startswith("plain")]
+    cases: dict[str, dict[str, Cell]] = {}
+    for row in kept:
+        name = f"{case(row)}, {row['precision']}".replace("\n", ", ")
+        name += ", by a plain VAE's step" if row["base"].startswith("plain") else ""
+        ratio = Cell("1", 1.0) if row["arm"] == row["base"] else _ratio(row)
+        cases.setdefault(name, {}).setdefault(row["arm"], ratio)
+    arms = list(dict.fromkeys(row["arm"] for row in kept))
+    ratios = ([found.get(arm, Cell()) for arm in arms] for found in cases.values())
+    lines = tuple((Cell(name), *cells) for name, cells in zip(cases, ratios, strict=True))
+    return Table(("recipe and sizes", *arms), lines)
 
 
-def long_table(rows: Iterable[Row]) -> Table:
-    """Whole trainings against the clock."""
-    lines = [
-        (
-            Cell(f"{row['recipe']}{', bf16' * (row.get('precision') == 'bf16')}"),
-            Cell(str(row["arm"])),
-            Cell(str(row["replicas"]), row["replicas"]),
-            *(Cell(f"{row[name]:,.0f}", row[name]) for name in LONG),
-            Cell(f"{row['device']}, {row['threads']} threads"),
-        )
-        for row in rows
-    ]
-    return Table(("recipe", "arm", "at once", *LONG.values(), "device"), tuple(lines))
+def _usual(row: Row) -> bool:
+    return (row["batch"], row["clusters"] or 10, row["code"]) == (20, 10, 64)

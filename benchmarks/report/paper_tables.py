@@ -1,161 +1,116 @@
-"""Tables of results beside the published figures, for :mod:`priorzoo.benchmarks.report.page`."""
+"""The tables of the papers: a row for each line and length, ours beside the published values."""
 
-import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from statistics import mean
-from typing import Any
 
 from priorzoo.benchmarks.papers.paper import Measure
-from priorzoo.benchmarks.report.groups import Group, deviation, rank
-from priorzoo.benchmarks.report.tables import spread
-from priorzoo.benchmarks.rows.files import Row
+from priorzoo.benchmarks.report.groups import Group
+from priorzoo.benchmarks.report.table import Cell, Table, build, number, span, spread
 
-NONE = "–"
-
-
-@dataclass(frozen=True)
-class Cell:
-    """A cell of a table: ``value`` orders it, ``note`` and ``verdict`` stand below."""
-
-    text: str = NONE
-    value: float | None = None
-    note: str = ""
-    verdict: str = ""
+ORIGIN: Mapping[str, Callable[[Group], Cell]] = {
+    "used K": lambda group: _used(group),
+    "steps": lambda group: number(group.steps, ",") if group.rows else Cell(),
+    "seeds": lambda group: _seeds(group),
+    "seconds": lambda group: _seconds(group),
+    "budget": lambda group: _said(group, "budget"),
+    "device": lambda group: _said(group, "device"),
+}
 
 
-@dataclass(frozen=True)
-class Table:
-    """A head and rows of as many cells."""
-
-    head: tuple[str, ...]
-    rows: tuple[tuple[Cell, ...], ...]
+def paper_tables(groups: Sequence[Group]) -> list[Table]:
+    """Ours beside published; groups that have no measure in common stand in different tables."""
+    parts: list[tuple[set[str], list[Group]]] = []
+    for group in groups:
+        measures = group.line.measures
+        titles = {m.title for m in measures if m.published is not None or group.values(m)}
+        alike = [part for part in parts if titles & part[0] or not titles] or [(set(), [])]
+        alike[0][0].update(titles)
+        alike[0][1].append(group)
+        parts += [alike[0]] if alike[0] not in parts else []
+    return [paper_table(part) for _, part in parts]
 
 
 def paper_table(groups: Sequence[Group]) -> Table:
     """Ours beside published, a row for each group."""
-    titles, compared = _titles(groups)
-    both = [(title, f"{title}, published") for title in titles]
-    heads = [name for pair in both for name in pair if name in titles or name in compared]
-    clustered = any(_used(group).value is not None for group in groups)
-    rows = []
-    for group in groups:
-        measured = {measure.title: measure for measure in group.line.measures}
-        cells = [Cell(group.line.title), *_origin(group)]
-        for title in titles:
-            measure = measured.get(title)
-            cells.append(Cell() if measure is None else _ours(group, measure))
-            if f"{title}, published" in compared:
-                cells.append(Cell() if measure is None else _published(group, measure))
-        cells += [_used(group)] * clustered
-        rows.append((*cells, _seconds(group), Cell(_all(group, "device"))))
-    used = ["used K"] * clustered
-    return Table(
-        ("line", "budget", "steps", "seeds", *heads, *used, "seconds", "device"), tuple(rows)
+    pairs = [(group, m) for group in groups for m in group.line.measures]
+    shown = {m.title: m for group, m in pairs if m.published is not None or group.values(m)}
+    protocols = {title: _protocols(groups, title) for title in shown}
+    once = {title: texts.pop() for title, texts in protocols.items() if len(texts) == 1}
+    columns: dict[str, Callable[[Group], Cell]] = {"line": line_cell}
+    for title in shown:
+        columns[title] = lambda group, title=title: _measure(group, title, title not in once)
+    origin = {k: cell for k, cell in ORIGIN.items() if any(cell(g) != Cell() for g in groups)}
+    notes = {text: [t for t in once if once[t] == text] for text in once.values() if text}
+    told = (f"Published {' and '.join(titles)}: {text}." for text, titles in notes.items())
+    return build(groups, columns | origin, tuple(told))
+
+
+def _protocols(groups: Sequence[Group], title: str) -> set[str]:
+    """How the published values of a column were taken."""
+    measures = (_named(group, title) for group in groups if not group.other)
+    return {m.protocol for m in measures if m is not None and m.published is not None}
+
+
+def _named(group: Group, title: str) -> Measure | None:
+    return next((m for m in group.line.measures if m.title == title), None)
+
+
+def line_cell(group: Group) -> Cell:
+    """The line, what differs from it, and the commands."""
+    commands = tuple(dict.fromkeys(row["command"] for row in group.rows))
+    verdict = "" if group.rows else "no rows yet"
+    return Cell(group.line.title, verdict=verdict, note=group.settings, commands=commands)
+
+
+def _measure(group: Group, title: str, protocol: bool) -> Cell:
+    """Ours and the published value; with the protocol where the column has several."""
+    measure = _named(group, title)
+    if measure is None:
+        return Cell()
+    values, published = group.values(measure), _published(group, measure)
+    ours = spread(values, measure.digits) if values else Cell("not measured" * bool(group.rows))
+    few = f"of {len(values)} seeds" if 0 < len(values) < len(group.rows) else ""
+    notes = (few, measure.protocol if protocol and published else "")
+    return Cell(
+        ours.text or Cell().text,
+        ours.value,
+        ours.deviation,
+        published,
+        group.verdict(measure),
+        ", ".join(filter(None, notes)),
     )
 
 
-def _titles(groups: Sequence[Group]) -> tuple[dict[str, None], set[str]]:
-    """Measures that are published or were taken, and the heads of the published ones."""
-    pairs = [(group, measure) for group in groups for measure in group.line.measures]
-    published = {m.title for group, m in pairs if m.published is not None}
-    taken = {m.title for group, m in pairs if group.values(m)}
-    titles = {m.title: None for _, m in pairs if m.title in published | taken}
-    return titles, {f"{title}, published" for title in published}
-
-
-def _origin(group: Group) -> list[Cell]:
-    """Budget, steps and seeds."""
-    if not group.rows:
-        return [Cell("no rows yet"), Cell(), Cell("0", 0)]
-    budget = group.rows[0]["budget"]
-    seeds = ", ".join(str(row["seed"]) for row in group.rows)
-    return [
-        Cell(budget or NONE, rank(budget)),
-        Cell(f"{group.steps:,}", group.steps),
-        Cell(str(len(group.rows)), len(group.rows), seeds),
-    ]
-
-
-def _ours(group: Group, measure: Measure) -> Cell:
-    values = group.values(measure)
-    if not values:
-        return Cell("not measured" if group.rows else NONE)
-    verdict = group.verdict(measure)
-    wild = sum(not math.isfinite(value) for value in values)
-    if wild:
-        return Cell(f"not finite in {wild} of {len(values)}", verdict=verdict)
-    few = "" if len(values) == len(group.rows) else f"of {len(values)} seeds"
-    return Cell(spread(values, measure.digits), mean(values), few, verdict)
-
-
-def _published(group: Group, measure: Measure) -> Cell:
+def _published(group: Group, measure: Measure) -> str:
     """At the steps of the group; of a group without rows, at all steps."""
     published, digits = measure.published, measure.digits
     if published is None or group.other:
-        return Cell()
-    figure = measure.published_at(group.steps)
-    if figure is not None:
+        return ""
+    value = measure.published_at(group.steps)
+    if value is not None:
         around = "" if measure.spread is None else f" ± {measure.spread:.{digits}f}"
-        return Cell(f"{figure:.{digits}f}{around}", figure, measure.protocol)
-    assert isinstance(published, Mapping)
-    every = (f"{value:.{digits}f} at {steps:,}" for steps, value in published.items())
-    return Cell("; ".join(every), None, measure.protocol)
+        return f"{value:.{digits}f}{around}"
+    if group.rows or not isinstance(published, Mapping):
+        return ""
+    return "; ".join(f"{value:.{digits}f} at {steps:,}" for steps, value in published.items())
 
 
 def _used(group: Group) -> Cell:
-    used = [row["metrics"]["used_clusters"] for row in group.rows if _clustered(row)]
-    if not used:
-        return Cell()
-    low, high = int(min(used)), int(max(used))
-    return Cell(str(low) if low == high else f"{low} to {high}", mean(used))
+    used = [row["metrics"].get("used_clusters") for row in group.rows]
+    found = [clusters for clusters in used if clusters is not None]
+    return Cell(span(found)) if found else Cell()
 
 
-def _clustered(row: Row) -> bool:
-    return row["metrics"].get("used_clusters") is not None
+def _seeds(group: Group) -> Cell:
+    seeds = ", ".join(str(row["seed"]) for row in group.rows)
+    return Cell(str(len(group.rows)), len(group.rows), note=seeds) if group.rows else Cell()
 
 
 def _seconds(group: Group) -> Cell:
     taken = [row["seconds"] for row in group.rows if row.get("seconds") is not None]
-    return Cell(f"{mean(taken):,.0f}", mean(taken)) if taken else Cell()
+    return number(mean(taken)) if taken else Cell()
 
 
-def _all(group: Group, name: str) -> str:
-    return ", ".join(sorted({str(row[name]) for row in group.rows} - {""})) or NONE
-
-
-def paper_records(groups: Sequence[Group]) -> list[dict[str, Any]]:
-    """The same for a CSV: a record for each group, figures in full."""
-    return [_record(group) for group in groups]
-
-
-def _record(group: Group) -> dict[str, Any]:
-    first: Row = group.rows[0] if group.rows else {}
-    record = {
-        "line": group.line.title,
-        "recipe": group.line.recipe,
-        "changes": " ".join(f"{name}={value}" for name, value in group.line.changes.items()),
-        "budget": first.get("budget", ""),
-        "steps": first.get("steps", ""),
-        "cell": first.get("cell", ""),
-        "seeds": " ".join(str(row["seed"]) for row in group.rows),
-    }
-    for measure in group.line.measures:
-        values, title = group.values(measure), measure.title
-        record |= {
-            title: mean(values) if values else "",
-            f"{title}: sd": deviation(values) if len(values) > 1 else "",
-        }
-        if measure.published is not None and not group.other:
-            record |= {
-                f"{title}: published": measure.published_at(group.steps),
-                f"{title}: protocol": measure.protocol,
-            }
-        record |= {f"{title}: verdict": verdict} if (verdict := group.verdict(measure)) else {}
-    used, seconds = _used(group), _seconds(group)
-    return record | {
-        "used K": used.text if used.value is not None else "",
-        "seconds": "" if seconds.value is None else seconds.value,
-        "device": "" if not group.rows else _all(group, "device"),
-        "command": first.get("command", ""),
-    }
+def _said(group: Group, name: str) -> Cell:
+    words = sorted({str(row[name]) for row in group.rows} - {""})
+    return Cell(", ".join(words)) if words else Cell()

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from itertools import cycle
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 from matplotlib.axes import Axes
 
@@ -19,14 +18,15 @@ from priorzoo.benchmarks.papers.paper import Paper
 from priorzoo.benchmarks.report import charts as draw
 from priorzoo.benchmarks.report import measured
 from priorzoo.benchmarks.report.groups import Group, group_rows
-from priorzoo.benchmarks.report.paper_tables import Cell, Table, paper_records, paper_table
+from priorzoo.benchmarks.report.paper_tables import paper_tables
+from priorzoo.benchmarks.report.table import Table
 from priorzoo.benchmarks.rows.files import Found, Row
-from priorzoo.benchmarks.speed import report as speed_report
+from priorzoo.benchmarks.speed import charts as speed_charts
 
-VERDICTS = ("met", "short", "not comparable")
+VERDICTS = ("met", "within the spread", "short", "not comparable")
 OTHERS = Paper("other", "Other runs", "Recipes that no paper here names", ())
-ABREAST = 3  # recipes in one figure of ratios
-SHU = "shu2016"  # the paper beside which its author's logs are drawn
+ABREAST = 3  # recipes in one chart of ratios
+SHU = "shu2016"  # the paper whose author's logs are drawn beside our curves
 
 
 @dataclass(frozen=True)
@@ -45,8 +45,7 @@ class Section:
     Args:
         key: of its place in the page, and of its CSV.
         title, source, note: as in :class:`Paper`.
-        tables: by their captions.
-        records: of the CSV; none without.
+        tables: of the section.
         charts, thumbnails: large and small pictures.
         commands: those that make a row of a table, by its title.
         remark: below the charts.
@@ -56,26 +55,22 @@ class Section:
     title: str
     source: str = ""
     note: str = ""
-    tables: Mapping[str, Table] = field(default_factory=dict)
-    records: Sequence[Mapping[str, Any]] = ()
+    tables: Sequence[Table] = ()
     charts: Sequence[Image] = ()
     thumbnails: Sequence[Image] = ()
     commands: Mapping[str, Sequence[str]] = field(default_factory=dict)
     remark: str = ""
 
     @property
-    def cells(self) -> list[Cell]:
-        """All of its tables."""
-        return [cell for table in self.tables.values() for row in table.rows for cell in row]
-
-    @property
     def verdicts(self) -> str:
         """How many there are of each kind, in words."""
-        return count_verdicts(self.cells)
+        return count_verdicts([self])
 
 
-def count_verdicts(cells: Iterable[Cell]) -> str:
+def count_verdicts(sections: Iterable[Section]) -> str:
     """How many there are of each kind, in words."""
+    tables = [table for section in sections for table in section.tables]
+    cells = [cell for table in tables for row in table.rows for cell in row]
     counts = Counter(re.split(" by |:", cell.verdict)[0] for cell in cells)
     return ", ".join(f"{counts[name]} {name}" for name in VERDICTS if counts[name])
 
@@ -93,8 +88,7 @@ def of_papers(papers: Sequence[Paper], rows: Sequence[Row]) -> Iterator[Section]
             paper.title,
             paper.source,
             paper.note,
-            {"": paper_table(mine)},
-            paper_records(mine),
+            paper_tables(mine),
             charts + _sweep(paper, mine),
             [image for group in mine for image in _thumbnails(group)],
             _commands(mine),
@@ -105,8 +99,8 @@ def of_papers(papers: Sequence[Paper], rows: Sequence[Row]) -> Iterator[Section]
 def _curves(paper: Paper, groups: Sequence[Group]) -> list[Image]:
     runs = draw.longest(groups)
     dashed = {name: draw.logged(groups, name) if paper.name == SHU else {} for name in paper.curves}
-    named = {group.line.title for group in runs}.union(*dashed.values())
-    titles = [t for t in dict.fromkeys(group.line.title for group in groups) if t in named]
+    named = {group.name for group in runs}.union(*dashed.values())
+    titles = [t for t in dict.fromkeys(group.name for group in groups) if t in named]
     hues = dict(zip(titles, cycle(draw.HUES), strict=False))
     charts = []
     for name in paper.curves:
@@ -129,11 +123,11 @@ def _sweep(paper: Paper, groups: Sequence[Group]) -> list[Image]:
 
 
 def _thumbnails(group: Group) -> list[Image]:
-    """The figures of the first seed that has any."""
+    """The pictures of the first seed that has any."""
     row = next((row for row in group.rows if row["figures"]), None)
     if row is None:
         return []
-    seed = f"seed{row['seed']}-"  # what a file's name has before that of the figure
+    seed = f"seed{row['seed']}-"  # what a file's name has before that of the chart
     title = f"{_named(group)}, seed {row['seed']}"
     return [Image(_uri(path), f"{title}: {path.stem.split(seed)[-1]}") for path in row["figures"]]
 
@@ -149,11 +143,11 @@ def _commands(groups: Sequence[Group]) -> dict[str, list[str]]:
 
 def _named(group: Group) -> str:
     budget = group.rows[0]["budget"]
-    return f"{group.line.title}{f', {budget}' if budget else ''}, {group.steps:,} steps"
+    return f"{group.name}{f', {budget}' if budget else ''}, {group.steps:,} steps"
 
 
 def of_measurements(found: Found) -> Iterator[Section]:
-    """Sections of what is no result of training."""
+    """Sections of speed, of gradient variance and of runs that failed."""
     if found.speed:
         yield _speed(found.speed)
     if found.gradients:
@@ -164,20 +158,20 @@ def of_measurements(found: Found) -> Iterator[Section]:
         yield Section(
             "gradients",
             "Gradient estimators",
-            tables={"": measured.gradient_table(found.gradients)},
+            tables=[measured.gradient_table(found.gradients)],
             charts=[chart],
             commands={"gradients": list(dict.fromkeys(row["command"] for row in found.gradients))},
         )
     if found.failures:
-        tables = {"": measured.failure_table(found.failures)}
+        tables = [measured.failure_table(found.failures)]
         yield Section("failures", "Runs that failed", tables=tables)
 
 
 def _speed(rows: Sequence[Row]) -> Section:
     steps = [row for row in rows if row["kind"] == "speed"]
     runs = [row for row in rows if row["kind"] != "speed"]
-    tables = {"A training step": measured.step_table(steps)} if steps else {}
-    tables |= {"Whole trainings": measured.long_table(runs)} if runs else {}
+    tables = [measured.step_table(steps)] if steps else []
+    tables += [measured.run_table(runs)] if runs else []
     commands: dict[str, list[str]] = {}
     for row in rows:
         known = commands.setdefault(row["kind"], [])
@@ -199,16 +193,16 @@ def _speed_charts(rows: Sequence[Row]) -> list[Image]:
             shown = recipes[first : first + ABREAST]
             plain = [r for n in shown for r in parts[n] if not (swept[n] and r["hidden"])]
             words = f"time of a step by that of the yardstick: {', '.join((*shown, *machine))}"
-            charts += [Image(_drawn(speed_report.draw_ratios(plain)), words)] if plain else []
+            charts += [Image(_drawn(speed_charts.draw_ratios(plain)), words)] if plain else []
         for name, sizes in swept.items():
             for size in sizes:
                 words = f"time of a step by {size}: {', '.join((name, *machine))}"
-                charts.append(Image(_drawn(speed_report.draw_growth(parts[name], size)), words))
+                charts.append(Image(_drawn(speed_charts.draw_growth(parts[name], size)), words))
     return charts
 
 
 def _swept(rows: Sequence[Row]) -> list[str]:
-    return [size for size in speed_report.SIZES if len({row[size] for row in rows}) > 2]
+    return [size for size in speed_charts.SIZES if len({row[size] for row in rows}) > 2]
 
 
 def _drawn(axes: Axes) -> str:

@@ -104,18 +104,6 @@ def read_lines(path: Path, *, torn: bool = False) -> Iterator[tuple[str, dict[st
         yield place, row
 
 
-def read_value(text: object) -> Any:
-    """The value that an option's text stands for: JSON, else the text itself; a value as it is.
-
-    >>> [read_value(text) for text in ("16", "true", "[400, 200]", "bf16")]
-    [16, True, [400, 200], 'bf16']
-    """
-    try:
-        return json.loads(text) if isinstance(text, str) else text
-    except ValueError:
-        return text
-
-
 def _checked(row: Row, place: str) -> Row:
     if row.get("format") != FORMAT:
         raise ValueError(

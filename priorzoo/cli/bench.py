@@ -67,36 +67,44 @@ def measurements() -> Mapping[str, Callable[[Sequence[str]], None]]:
 def report_command(words: Sequence[str]) -> None:
     """Make one page of all rows of a folder beside the published values."""
     from priorzoo.benchmarks.report.page import write_report
+    from priorzoo.benchmarks.report.result_tables import update_tables
 
     parser = Parser("report", "Make a page, Markdown and CSV of rows beside what is published.")
     parser.add_argument("folder", help="of rows, such as --out of bench")
     parser.add_argument("--out", default="site", metavar="DIR", help="folder of the page")
+    parser.add_argument("--update", metavar="FILE", help="rewrite the tables of a Markdown file")
     settings = parser.parse(words)
+    if settings.update is not None:
+        update_tables(Path(settings.update), Path(settings.folder), PAPERS)
+        print(settings.update)
+        return
     print(write_report(Path(settings.folder), Path(settings.out), PAPERS))
 
 
 def _speed(words: Sequence[str]) -> None:
     """Time a step beside the same by hand and beside stock Pyro."""
+    from priorzoo.benchmarks.report.measured import step_table
+    from priorzoo.benchmarks.report.table import to_markdown
     from priorzoo.benchmarks.rows.files import append_row
     from priorzoo.benchmarks.runs.run import pick_device
-    from priorzoo.benchmarks.speed import measure, report
+    from priorzoo.benchmarks.speed import charts, measure
 
     settings = _speed_parser(measure.SIZES).parse(words)
     device = pick_device(settings.device)
     rows: list[Mapping[str, object]] = []
-    print(report.HEAD, end="")
+    print(to_markdown(step_table([])), end="")
     for case in measure.cases(
         settings.recipes, settings.sizes, settings.sweep, settings.precision, settings.clusters
     ):
         limits = {"rounds": settings.rounds, "steps": settings.steps}
         for row in measure.measure(case, device, arms=settings.arms, **limits):
             row = {"command": repeatable(words, "bench speed"), **row}
-            print(report.speed_table([row]).removeprefix(report.HEAD), end="", flush=True)
+            print(to_markdown(step_table([row])).splitlines()[-1], flush=True)
             rows.append(row)
             if settings.rows is not None:
                 append_row(row, Path(settings.rows))
     if settings.figures is not None:
-        for path in report.draw_speed(rows, Path(settings.figures)):
+        for path in charts.draw_speed(rows, Path(settings.figures)):
             print(path)
 
 

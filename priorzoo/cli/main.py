@@ -17,7 +17,7 @@ USAGE = """priorzoo: variational autoencoders with structured priors
   priorzoo bench speed-runs [--minutes M] [--rows FILE]
   priorzoo bench estimators [--draws N] [--rows FILE]
   priorzoo bench embedding|planar RUN ...
-  priorzoo report DIR [--out site]
+  priorzoo report DIR [--out site] [--update FILE.md]
   priorzoo --version
 
 priorzoo COMMAND --help shows its options; priorzoo train RECIPE --help those of a recipe."""

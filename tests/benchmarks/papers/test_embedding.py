@@ -11,8 +11,11 @@ from torch import nn
 
 from priorzoo.benchmarks.charts import run_charts as plots
 from priorzoo.benchmarks.data import sets as data
+from priorzoo.benchmarks.papers import PAPERS
 from priorzoo.benchmarks.papers import bodin2017 as embedding
-from priorzoo.benchmarks.report import tables
+from priorzoo.benchmarks.report.groups import group_rows
+from priorzoo.benchmarks.report.paper_tables import paper_table
+from priorzoo.benchmarks.report.result_tables import pixel_table
 from priorzoo.benchmarks.runs import run as runs
 from priorzoo.cli import main as cli
 from priorzoo.inference import Memory, codes, load, reconstructions
@@ -187,24 +190,40 @@ def test_a_memory_too_large_is_refused_before_the_training(tmp_path, capsys):
         assert not out.exists()
 
 
-def test_rows_of_planes_have_a_table_of_their_own():
+def test_rows_of_planes_show_their_scores_and_those_of_the_pixels():
     def row(seed, accuracy, **more):
         plane = {"neighbour_accuracy": accuracy, "trustworthiness": 0.9, "confident_between": 0.5}
         return {
+            "recipe": "nonparametric-500",
             "command": "priorzoo train nonparametric-500",
+            "changes": {},
+            "budget": "standard",
+            "cell": "",
+            "device": "cpu",
             "steps": 4_300,
             "seed": seed,
             "settings": {},
             "terms": {"reconstruction": -100.0 - seed},
+            "metrics": {},
             "embedding": plane | {"site": "u", "dimensions": 2, "direct": -99} | more,
         }
 
     pca = {"neighbour_accuracy": 0.4, "trustworthiness": 0.7}
     rows = [row(0, 0.8, pixels={"seed": 3, "pca": pca}), row(1, 0.9)]
-    assert tables.clustering_table(rows) == tables.HEAD
-    *_, first, second = tables.embedding_table(rows).splitlines()
-    assert first == (
-        "| `priorzoo train nonparametric-500` | 4,300 | 0, 1 | -100.5 ± 0.7, -99.0 ± 0.0, - "
-        "| u, 2 | 0.850 ± 0.071 | 0.900 ± 0.000 | 0.500 ± 0.000 |"
-    )
-    assert second == "| PCA of the pixels | - | 3 | - | 2 | 0.400 | 0.700 | - |"
+    (group,) = [group for group in group_rows(PAPERS, rows)["bodin2017"] if group.rows]
+    table = paper_table([group])
+    assert {name: cell.text for name, cell in zip(table.head, table.rows[0], strict=True)} == {
+        "line": "MNIST, tied to a plane, code of 500 dimensions",
+        "10 nearest neighbours": "0.850 ± 0.071",
+        "trustworthiness": "0.900 ± 0.000",
+        "reconstruction, nats": "-100.5 ± 0.7",
+        "at the code's mean, nats": "-99.0 ± 0.0",
+        "confident in between": "0.500 ± 0.000",
+        "steps": "4,300",
+        "seeds": "2",
+        "budget": "standard",
+        "device": "cpu",
+    }
+    assert table.rows[0][0].commands == ("priorzoo train nonparametric-500",)
+    (pixels,) = pixel_table(rows).rows
+    assert [cell.text for cell in pixels] == ["PCA of the pixels", "3", "0.400", "0.700"]

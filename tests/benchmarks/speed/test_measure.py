@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from priorzoo.benchmarks.recipes.building import build_pair
+from priorzoo.benchmarks.report.measured import ratio_table
+from priorzoo.benchmarks.report.table import to_markdown
 from priorzoo.benchmarks.rows.files import read_rows
 from priorzoo.benchmarks.speed import measure as speed
-from priorzoo.benchmarks.speed import report as speed_report
 from priorzoo.benchmarks.speed.by_hand import HandGMVAE, HandVAE
 from priorzoo.cli import main as cli
 from priorzoo.guides import ClusterThenCode, Code
@@ -90,12 +91,12 @@ def test_a_summary_has_a_line_for_each_case_and_a_column_for_each_arm():
         {**common, **quartiles, "hidden": [64], "batch": 40, "arm": "a", "ratio": 1.0},  # a sweep's
         {**common, **quartiles, "hidden": None, "batch": 100, "arm": "b", "ratio": 9.0},  # again
     ]
-    head, _, one, other = speed_report.summary(rows).splitlines()
+    head, _, one, other = to_markdown(ratio_table(rows)).splitlines()
     assert head == "| recipe and sizes | a | b |"
     assert one == "| gmvae, B = 100, K = 10, D = 64, float32 | 1 | 0.60 (0.50 to 0.75) |"
-    assert other == "| gmvae, B = 20, K = 10, D = 64, 64, float32 | 1 | - |"
+    assert other == "| gmvae, B = 20, K = 10, D = 64, 64, float32 | 1 | – |"
     beside = {**rows[1], "arm": "eager", "base": "plain"}
-    line = speed_report.summary([{**beside, "arm": "plain"}, beside]).splitlines()[2]
+    line = to_markdown(ratio_table([{**beside, "arm": "plain"}, beside])).splitlines()[2]
     assert line == (
         "| gmvae, B = 100, K = 10, D = 64, float32, by a plain VAE's step | 0.60 (0.50 to 0.75) |"
     )

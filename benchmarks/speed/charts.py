@@ -1,55 +1,15 @@
-"""Rows of :mod:`priorzoo.benchmarks.speed.measure` as a table and as a figure."""
+"""Charts of the rows of :mod:`priorzoo.benchmarks.speed.measure`."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.ticker import NullLocator
 
 from priorzoo.benchmarks.charts.axes import HUES, new_axes, save
+from priorzoo.benchmarks.rows.files import Row
 
-Row = Mapping[str, Any]
-
-HEAD = (
-    "| recipe, batch, K, code, networks | arm | microseconds a step | ratio (quartiles) "
-    "| operations | peak, MiB | device |\n|---|---|---|---|---|---|---|\n"
-)
 SIZES = {"batch": "batch size B", "clusters": "clusters K", "code": "code size D"}
-
-
-def speed_table(rows: Iterable[Row]) -> str:
-    """Markdown: a line for each arm; its ratio is to the arm whose ratio is 1."""
-    return HEAD + "".join(map(_line, rows))
-
-
-def summary(rows: Iterable[Row]) -> str:
-    """Markdown: a line for each case, a column for each arm, the median ratio and its quartiles.
-
-    Of what a sweep varies only the point with the recipe's K and D and a batch of 20 is shown; of
-    cases measured twice, the first.
-    """
-    kept = [row for row in rows if row["hidden"] is None or _named(row)]
-    kept = [row for row in kept if not row["arm"].startswith("plain")]
-    arms = list(dict.fromkeys(row["arm"] for row in kept))
-    table: dict[str, dict[str, str]] = {}
-    for row in kept:
-        low, high = row["ratio_quartiles"]
-        own = row["arm"] == row["base"]
-        cell = "1" if own else f"{row['ratio']:.2f} ({low:.2f} to {high:.2f})"
-        case = _case(row).replace("\n", ", ") + f", {row['precision']}"
-        case += ", by a plain VAE's step" if row["base"].startswith("plain") else ""
-        table.setdefault(case, {}).setdefault(row["arm"], cell)
-    head = f"| recipe and sizes | {' | '.join(arms)} |\n{'|---' * (len(arms) + 1)}|\n"
-    lines = [
-        f"| {case} | {' | '.join(cells.get(arm, '-') for arm in arms)} |\n"
-        for case, cells in table.items()
-    ]
-    return head + "".join(lines)
-
-
-def _named(row: Row) -> bool:
-    return (row["batch"], row["clusters"] or 10, row["code"]) == (20, 10, 64)
 
 
 def draw_growth(rows: Sequence[Row], size: str, ax: Axes | None = None) -> Axes:
@@ -62,7 +22,7 @@ def draw_growth(rows: Sequence[Row], size: str, ax: Axes | None = None) -> Axes:
     ax = new_axes(4.5, 3.5) if ax is None else ax
     fixed = [name for name in SIZES if name != size]
     kept = [row for row in rows if row[size] is not None]
-    groups: dict[tuple[Any, ...], list[Row]] = {}
+    groups: dict[tuple[str | int, ...], list[Row]] = {}
     for row in kept:
         groups.setdefault((str(row["hidden"]), *(row[name] for name in fixed)), []).append(row)
     widest = max(groups.values(), key=lambda group: len({row[size] for row in group}))
@@ -84,13 +44,13 @@ def draw_growth(rows: Sequence[Row], size: str, ax: Axes | None = None) -> Axes:
 
 def draw_ratios(rows: Sequence[Row], ax: Axes | None = None) -> Axes:
     """Time of each arm by that of the yardstick, a group of bars for each case, with quartiles."""
-    cases = list(dict.fromkeys(map(_case, rows)))
+    cases = list(dict.fromkeys(map(case, rows)))
     arms = list(dict.fromkeys(row["arm"] for row in rows))
     ax = new_axes(max(5.5, 2 + 1.6 * len(cases)), 4) if ax is None else ax
     width = 0.8 / len(arms)
     for place, (arm, colour) in enumerate(zip(arms, HUES, strict=False)):
         mine = [row for row in rows if row["arm"] == arm]
-        across = [cases.index(_case(row)) + (place + 0.5) * width - 0.4 for row in mine]
+        across = [cases.index(case(row)) + (place + 0.5) * width - 0.4 for row in mine]
         heights = [row["ratio"] for row in mine]
         low = [row["ratio"] - row["ratio_quartiles"][0] for row in mine]
         high = [row["ratio_quartiles"][1] - row["ratio"] for row in mine]
@@ -113,22 +73,8 @@ def draw_speed(rows: Sequence[Row], folder: Path) -> list[Path]:
     return [folder / f"speed-{name}.png" for name in drawn]
 
 
-def _case(row: Row) -> str:
+def case(row: Row) -> str:
+    """Recipe, sizes and networks, over up to three lines."""
     clusters = "" if row["clusters"] is None else f", K = {row['clusters']}"
     networks = "" if row["hidden"] is None else f"\n{'-'.join(map(str, row['hidden']))}"
     return f"{row['recipe']}\nB = {row['batch']}{clusters}, D = {row['code']}{networks}"
-
-
-def _line(row: Row) -> str:
-    networks = "the recipe's" if row["hidden"] is None else "-".join(map(str, row["hidden"]))
-    low, high = row["ratio_quartiles"]
-    cells = [
-        f"{row['recipe']}, {row['batch']}, {row['clusters'] or '-'}, {row['code']}, {networks}",
-        row["arm"],
-        f"{row['microseconds']:,.0f}",
-        f"{row['ratio']:.2f} ({low:.2f} to {high:.2f})",
-        str(row.get("kernels", row.get("operations"))),
-        f"{row['peak_mib']:.1f}",
-        f"{row['device']}, {row['threads']} threads",
-    ]
-    return f"| {' | '.join(cells)} |\n"

@@ -1,0 +1,123 @@
+"""The tables of a document such as ``RESULTS.md``, made from the rows that its marks name."""
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from statistics import mean
+
+from priorzoo.benchmarks.papers.paper import BEST, MAJORITY, NEGATIVE, NMI, Measure, Paper
+from priorzoo.benchmarks.report.groups import Group, group_rows
+from priorzoo.benchmarks.report.measured import ratio_table
+from priorzoo.benchmarks.report.paper_tables import ORIGIN, line_cell, paper_tables
+from priorzoo.benchmarks.report.table import Cell, Table, build, number, spread, to_markdown
+from priorzoo.benchmarks.rows.files import Row, read_rows
+
+MARK = re.compile(r"(<!-- ([\w-]+): ([^>]*?) -->\n).*?(<!-- /\2 -->)", re.S)
+
+
+def update_tables(document: Path, folder: Path, papers: Sequence[Paper] = ()) -> None:
+    """Write each table of a document again between its two marks.
+
+    The first mark names the table, and files or folders of rows: ``<!-- speed: speed.jsonl -->``;
+    the second is ``<!-- /speed -->``. Tables are ``speed``, ``k-means``, ``pixels`` and, by a
+    paper's name, its lines that have rows.
+
+    Args:
+        document: Markdown.
+        folder: where the marks' files are.
+        papers: whose tables the document may name.
+
+    Raises:
+        ValueError: for a document without marks, for an unknown table, and for rows that cannot be
+            read; the document stays as it was.
+    """
+    known: dict[str, Callable[[Sequence[Row]], list[Table]]] = {
+        "speed": lambda rows: [ratio_table(rows)],
+        "k-means": lambda rows: [k_means_table(papers, rows)],
+        "pixels": lambda rows: [pixel_table(rows)],
+        **{paper.name: partial(_lines, paper) for paper in papers},
+    }
+
+    def written(found: re.Match[str]) -> str:
+        begin, name, paths, end = found.groups()
+        if name not in known:
+            raise ValueError(f"Unknown table {name!r} in {document}; it may be {', '.join(known)}.")
+        rows = [row for path in paths.split() for row in read_rows(folder / path)]
+        tables = (to_markdown(_with_commands(table.condensed())) for table in known[name](rows))
+        return "\n".join([begin, *tables, end])
+
+    text, count = MARK.subn(written, document.read_text("utf-8"))
+    if not count:
+        raise ValueError(
+            f"Expected marks such as <!-- speed: speed.jsonl --> and then <!-- /speed --> in "
+            f"{document} but got none; add them."
+        )
+    document.write_text(text, encoding="utf-8")
+
+
+def _lines(paper: Paper, rows: Sequence[Row]) -> list[Table]:
+    """The lines of a paper that have rows."""
+    return paper_tables([group for group in group_rows([paper], rows)[paper.name] if group.rows])
+
+
+def _with_commands(table: Table) -> Table:
+    """With a last column of the commands that make each row, where they are known."""
+    commands = ["; ".join(row[0].commands) for row in table.rows]
+    if not any(commands):
+        return table
+    cells = [Cell(command, code=True) if command else Cell() for command in commands]
+    rows = tuple((*row, cell) for row, cell in zip(table.rows, cells, strict=True))
+    return replace(table, head=(*table.head, "command"), rows=rows)
+
+
+def k_means_table(papers: Sequence[Paper], rows: Sequence[Row]) -> Table:
+    """Models beside k-means with as many clusters as each run uses, by their majority accuracy.
+
+    A run without k-means of its data and its number of clusters has none beside it.
+    """
+    floors: dict[tuple[str, int], list[float]] = {}
+    for row in rows:
+        if row["recipe"] == "k-means":
+            floors.setdefault(_place(row), []).append(row["metrics"]["accuracy_majority"])
+
+    def beside(group: Group) -> Cell:
+        found = [floors.get(_place(row), []) for row in group.rows]
+        return number(mean(map(mean, found)), ".3f") if all(found) else Cell()
+
+    groups = group_rows(papers, (row for row in rows if row["terms"]))
+    shown = {  # once, also where it is a line of two papers
+        (group.rows[0]["command"], group.steps): group
+        for found in groups.values()
+        for group in found
+        if group.rows
+    }
+    columns = {m.title: partial(_mean, measure=m) for m in (NEGATIVE, MAJORITY, BEST, NMI)}
+    last = {"k-means, as many clusters": beside, **ORIGIN}
+    return build(shown.values(), {"line": line_cell, **columns, **last})
+
+
+def _mean(group: Group, measure: Measure) -> Cell:
+    return spread(group.values(measure), measure.digits)
+
+
+def pixel_table(rows: Iterable[Row]) -> Table:
+    """Planes of the pixels themselves, scored as those of the models are."""
+    scored = [row["embedding"]["pixels"] for row in rows if "pixels" in row.get("embedding", {})]
+    planes = [(name, found) for found in scored for name in ("pca", "umap") if name in found]
+    columns: dict[str, Callable[[tuple[str, Row]], Cell]] = {
+        "plane": lambda plane: Cell(f"{plane[0].upper()} of the pixels"),
+        "seed": lambda plane: Cell(str(plane[1]["seed"])),
+        "10 nearest neighbours": lambda plane: _score(*plane, "neighbour_accuracy"),
+        "trustworthiness": lambda plane: _score(*plane, "trustworthiness"),
+    }
+    return build(planes, columns)
+
+
+def _score(name: str, found: Row, score: str) -> Cell:
+    return number(found[name][score], ".3f")
+
+
+def _place(row: Row) -> tuple[str, int]:
+    return row["settings"]["data"], int(row["metrics"]["used_clusters"])

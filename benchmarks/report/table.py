@@ -1,0 +1,151 @@
+"""A table of cells, and the one way to write it as Markdown or CSV; the page draws it as HTML."""
+
+import csv
+import io
+import math
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import mean, stdev
+from typing import TypeVar
+
+T = TypeVar("T")
+
+NONE = "–"
+SHARED = ("steps", "seeds", "budget", "device", "at once", "draws")  # said once if always the same
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What stands in one row of one column.
+
+    Args:
+        text: of the cell.
+        value: by which the page orders rows; the CSV has it in full.
+        deviation: standard deviation over the seeds.
+        published: the published value, in words.
+        verdict: of ours beside it.
+        note: small print.
+        code: whether the text is something to type.
+        commands: those that make the row, in its first cell.
+    """
+
+    text: str = NONE
+    value: float | None = None
+    deviation: float | None = None
+    published: str = ""
+    verdict: str = ""
+    note: str = ""
+    code: bool = False
+    commands: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Table:
+    """A head, rows of as many cells, notes that hold for all of them, and a caption."""
+
+    head: tuple[str, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    notes: tuple[str, ...] = ()
+    caption: str = ""
+
+    def condensed(self) -> "Table":
+        """Without columns such as the budget where all rows agree; a note then says it once."""
+        said = [{row[column] for row in self.rows} - {Cell()} for column in range(len(self.head))]
+        kept, shared = [], []
+        for column, (name, cells) in enumerate(zip(self.head, said, strict=True)):
+            if name not in SHARED or len(cells) > 1:
+                kept.append(column)
+            for cell in cells if column not in kept else ():
+                shared.append(f"{name} {cell.text}{f' ({cell.note})' if cell.note else ''}")
+        rows = tuple(tuple(row[column] for column in kept) for row in self.rows)
+        note = (f"In every row: {', '.join(shared)}.",) if shared else ()
+        head = tuple(self.head[column] for column in kept)
+        return Table(head, rows, note + self.notes, self.caption)
+
+
+def build(
+    items: Iterable[T],
+    columns: Mapping[str, Callable[[T], Cell]],
+    notes: tuple[str, ...] = (),
+    caption: str = "",
+) -> Table:
+    """A row for each item, a column for each function."""
+    rows = tuple(tuple(cell(item) for cell in columns.values()) for item in items)
+    return Table(tuple(columns), rows, notes, caption)
+
+
+def number(value: float, form: str = ",.0f") -> Cell:
+    """A number, written in a format such as ``.3f``."""
+    return Cell(f"{value:{form}}", value)
+
+
+def spread(values: Sequence[float], digits: int) -> Cell:
+    """Mean, and standard deviation where there are several values; values not finite are counted.
+
+    >>> spread([1.0, 2.0], 2).text
+    '1.50 ± 0.71'
+    """
+    wild = sum(not math.isfinite(value) for value in values)
+    if wild:
+        return Cell(f"not finite in {wild} of {len(values)}")
+    middle = f"{mean(values):.{digits}f}"
+    if len(values) == 1:
+        return Cell(middle, values[0])
+    around = stdev(values)
+    return Cell(f"{middle} ± {around:.{digits}f}", mean(values), around)
+
+
+def span(values: Sequence[float]) -> str:
+    """Whole numbers from the least to the greatest.
+
+    >>> span([9.0, 11.0]), span([9.0])
+    ('9 to 11', '9')
+    """
+    low, high = int(min(values)), int(max(values))
+    return str(low) if low == high else f"{low} to {high}"
+
+
+def to_markdown(table: Table) -> str:
+    """The table as a Markdown table, its caption above and its notes below."""
+    caption = f"{escaped(table.caption)}\n\n" if table.caption else ""
+    rows = [caption, _joined(map(escaped, table.head)), "|---" * len(table.head) + "|\n"]
+    rows += [_joined(map(_words, row)) for row in table.rows]
+    return "".join([*rows, *(f"\n{escaped(note)}\n" for note in table.notes)])
+
+
+def to_csv(table: Table) -> str:
+    """Values in full; what else a cell says stands in columns of its own, such as ``NMI: sd``."""
+    records: list[dict[str, str | float]] = []
+    for row in table.rows:
+        record: dict[str, str | float] = {}
+        for name, cell in zip(table.head, row, strict=True):
+            text = "" if cell.text == NONE else cell.text
+            record[name] = text if cell.value is None else cell.value
+            more = {"published": cell.published, "verdict": cell.verdict, "note": cell.note}
+            record |= {f"{name}: {key}": text for key, text in more.items() if text}
+            record |= {} if cell.deviation is None else {f"{name}: sd": cell.deviation}
+        records.append(record | {"command": "; ".join(row[0].commands)})
+    file = io.StringIO()
+    names = list(dict.fromkeys(name for record in records for name in record))
+    writer = csv.DictWriter(file, names, restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(records)
+    return file.getvalue()
+
+
+def _joined(cells: Iterable[str]) -> str:
+    return f"| {' | '.join(cells)} |\n"
+
+
+def _words(cell: Cell) -> str:
+    if cell.code:
+        return f"`{cell.text.replace('|', chr(0xA6))}`"  # a bar would end the cell
+    published = f"published {cell.published}" if cell.published else ""
+    more = "; ".join(text for text in (published, cell.note, cell.verdict) if text)
+    return escaped(f"{cell.text} ({more})" if more else cell.text)
+
+
+def escaped(text: str) -> str:
+    """Text in which no character is Markdown's."""
+    return re.sub(r"([\\`*\[\]|<])", r"\\\1", " ".join(text.split()))
