@@ -18,22 +18,18 @@ from priorzoo import guides, inference, models
 from priorzoo.benchmarks.data.sets import nearest
 from priorzoo.benchmarks.recipes.building import INJECTED, SIZES
 from priorzoo.benchmarks.recipes.recipe import Part, Recipe, part
-from priorzoo.inference import ELBO, KL, Penalty
+from priorzoo.inference import ELBO, Penalty
 from priorzoo.inference.saving import locate, locate_function
 
 Changes = Mapping[str, object]
 Settings = TypeVar("Settings")
 
 PROSE = {"summary", "paper", "published"}  # of a recipe; nothing that is trained depends on them
+# Where the short name of a class or function is looked up, and of which class it must be.
 NETWORKS = ((models,), nn.Module)
 FUNCTIONS = ((inference,), None)
-# Where the short name of a class is looked up, and of which class it must be.
 SHELVES: Mapping[str, tuple[tuple[ModuleType, ...], type | None]] = {
-    "model": NETWORKS,
     "guide": ((guides,), nn.Module),
-    "likelihood": NETWORKS,
-    "encoder": NETWORKS,
-    "decoder": NETWORKS,
     "objective": ((inference,), ELBO),
     "penalties": ((inference,), Penalty),
     "optimiser": ((inference, torch.optim), torch.optim.Optimizer),
@@ -82,21 +78,20 @@ def differences(base: Recipe, recipe: Recipe) -> dict[str, object]:
 
     An argument that is left out counts as the default of its class.
     """
+    before, after = _changeable(base), _changeable(recipe)
+    old = dict(pair for name, value in before.items() for pair in _flat(name, value))
     found: dict[str, object] = {}
-    wanted, start = _changeable(recipe), base
-    for item in fields(Recipe):  # other classes first: what they share with the old is no change
-        old, new = getattr(base, item.name), getattr(recipe, item.name)
-        if isinstance(new, Part) and (old is None or old.class_path != new.class_path):
-            found[item.name] = _short(new.class_path, item.name)
-            start = apply(start, {item.name: new.class_path})
-    if recipe.data != base.data:
-        found["data"], start = recipe.data, apply(start, {"data": recipe.data})
-    for name, before in _changeable(start).items():
-        found |= _unlike(name, before, wanted[name])
+    for name, value in after.items():
+        if _lacks_keys(value, before[name]):
+            found[name] = value
+        else:
+            found |= {k: v for k, v in _flat(name, value) if k not in old or old[k] != v}
+    if "data" in found:  # which resets these two
+        found |= {"train": recipe.train, "validation": recipe.validation}
     for name in list(found):
         fewer = {key: value for key, value in found.items() if key != name}
         with suppress(ValueError):  # an argument that only the new class has
-            found = fewer if _changeable(apply(base, fewer)) == wanted else found
+            found = fewer if _changeable(apply(base, fewer)) == after else found
     return found
 
 
@@ -170,23 +165,32 @@ def find(name: str, place: str) -> Callable[..., object]:
     Raises:
         ValueError: for an unknown name, with the nearest one, or a class of another kind.
     """
-    first, _, within = place.partition(".")
-    own = not within or first in ("penalties", "moves", "stages")  # else an argument: a network
-    shelf = place.rpartition(".")[2] if first == "stages" else first
-    floors, family = SHELVES[shelf] if own else NETWORKS
     if "." in name:
+        family = _shelf(place)[1]
         return locate_function(name) if family is None else locate(name, family)
-    known = {
-        key: kind
-        for floor in floors
-        for key, kind in vars(floor).items()
-        if (inspect.isfunction(kind) if family is None else _is_kind(kind, family))
-        and not key.startswith("_")
-    }
+    known = public(place)
     if name not in known:
         raise ValueError(unknown_name(f"class for --{place}", name, known))
-    found: Callable[..., object] = known[name]
-    return found
+    return known[name]
+
+
+def public(place: str) -> dict[str, Callable[..., object]]:
+    """The classes or functions that may stand at an option, by their public names."""
+    floors, family = _shelf(place)
+    return {
+        name: kind
+        for floor in floors
+        for name, kind in vars(floor).items()
+        if name[0] != "_"
+        and (inspect.isfunction(kind) if family is None else _is_kind(kind, family))
+    }
+
+
+def _shelf(place: str) -> tuple[tuple[ModuleType, ...], type | None]:
+    first, _, within = place.partition(".")
+    if within and first not in ("penalties", "moves", "stages"):
+        return NETWORKS  # an argument
+    return SHELVES.get(place.rpartition(".")[2] if first == "stages" else first, NETWORKS)
 
 
 def read_value(text: str) -> object:
@@ -262,6 +266,8 @@ def _read(value: object, hint: object, old: object, place: str) -> object:
     kinds = _alternatives(hint)
     if value is None and NoneType in kinds:
         return None
+    if isinstance(value, Mapping) and "class_path" in value:
+        return _part(value, old, place)
     for kind in kinds:
         if isinstance(kind, type) and is_dataclass(kind) and isinstance(value, kind):
             return value
@@ -317,26 +323,25 @@ def _checked(value: object, hint: object, place: str) -> object:
     return found
 
 
-def _unlike(name: str, before: object, after: object) -> Iterator[tuple[str, object]]:
-    """Where two values at an option differ, as options and values."""
-    parts = _is_written_part(after) and _is_written_part(before)
-    deep = parts or "." not in name or (name.startswith("kl.") and name.count(".") == 1)
-    if not (deep and isinstance(after, dict) and isinstance(before, dict)):
-        if before != after:
-            yield name, _without_none(after)
-    elif before.keys() - after.keys() or (parts and before["class_path"] != after["class_path"]):
-        yield name, _without_none(after)
-    else:
-        old: dict[str, object] = before["init_args"] if parts else before
-        new: dict[str, object] = after["init_args"] if parts else after
-        if name == "kl":
-            old = {site: asdict(KL()) for site in new} | old
-        for key in new:
-            yield from _unlike(f"{name}.{key}", old.get(key), new[key])
+def _flat(name: str, value: object) -> Iterator[tuple[str, object]]:
+    """What stands at an option as dotted options and plain values."""
+    inner = value.get("init_args") if isinstance(value, dict) else None
+    if isinstance(value, dict) and isinstance(inner, dict):
+        path = value["class_path"]
+        yield name, {"class_path": path} if "." in name else _short(path, name)
+    elif "." not in name or (name.startswith("kl.") and name.count(".") == 1):
+        inner = value
+    if not isinstance(inner, dict):
+        yield name, _without_none(value)
+        return
+    for key, one in inner.items():
+        yield from _flat(f"{name}.{key}", one)
 
 
-def _is_written_part(value: object) -> bool:
-    return isinstance(value, dict) and value.keys() == {"class_path", "init_args"}
+def _lacks_keys(new: object, old: object) -> bool:
+    if not (isinstance(new, dict) and isinstance(old, dict)) or "class_path" in new:
+        return False
+    return bool(old.keys() - new.keys())
 
 
 def _complete(recipe: Recipe, place: str) -> Part:
@@ -357,10 +362,7 @@ def _without_none(value: object) -> object:
 def _short(class_path: str, place: str) -> str:
     """The public name of a class where it has one, else its import path."""
     name = class_path.rpartition(".")[2]
-    try:
-        return name if find(name, place) is find(class_path, place) else class_path
-    except ValueError:
-        return class_path
+    return name if public(place).get(name) is find(class_path, place) else class_path
 
 
 def _alternatives(hint: object) -> tuple[object, ...]:

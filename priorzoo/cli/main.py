@@ -66,11 +66,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _command(name: str) -> Callable[[Sequence[str]], None]:
     if name not in COMMANDS:
-        from difflib import get_close_matches
+        from priorzoo.benchmarks.data.sets import nearest
 
-        near = get_close_matches(name, COMMANDS, n=1, cutoff=0.5)
-        hint = f"did you mean {near[0]!r}?" if near else f"choose from {', '.join(COMMANDS)}."
-        raise ValueError(f"Unknown command {name!r}; {hint}")
+        raise ValueError(f"Unknown command {name!r}; {nearest(name, COMMANDS)}")
     module = import_module(f"priorzoo.cli.{COMMANDS[name]}")
     command: Callable[[Sequence[str]], None] = getattr(module, f"{name}_command")
     return command

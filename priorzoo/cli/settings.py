@@ -12,10 +12,10 @@ import yaml
 
 from priorzoo.benchmarks.recipes.changes import (
     PROSE,
-    SHELVES,
     arguments,
     find,
     named,
+    public,
     read_value,
     unknown_name,
     written,
@@ -112,15 +112,7 @@ def _part_help(recipe: Recipe, name: str, everything: bool) -> list[str]:
     kind = find(chosen.class_path, name)
     lines = [f"  --{name} {chosen.class_path.rpartition('.')[2]}"]
     if everything:
-        floors, family = SHELVES[name]
-        known = (vars(floor).items() for floor in floors)
-        names = [
-            key
-            for items in known
-            for key, one in items
-            if inspect.isclass(one) and family is not None and issubclass(one, family)
-        ]
-        lines += [f"      one of {', '.join(sorted(names))}, or an import path"]
+        lines.append(f"      one of {', '.join(sorted(public(name)))}, or an import path")
     told = described(kind)
     for key, parameter in arguments(recipe, name).items():
         value = chosen.init_args.get(key, parameter.default)

@@ -1,18 +1,15 @@
 """``priorzoo train``: train a recipe, and write its run folder and charts."""
 
+import argparse
 import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from priorzoo.benchmarks.papers import RECIPES
-from priorzoo.benchmarks.recipes.changes import (
-    apply,
-    differences,
-    resolved,
-    unknown_name,
-)
+from priorzoo.benchmarks.recipes.changes import apply, differences, resolved, unknown_name
 from priorzoo.benchmarks.recipes.recipe import Recipe
+from priorzoo.benchmarks.rows.files import append_row
 from priorzoo.cli.options import Parser, print_next, repeatable, require
 from priorzoo.cli.scores import print_scores, print_warning
 from priorzoo.cli.settings import as_yaml, read_file, read_words, settings_help
@@ -24,42 +21,48 @@ LONGEST = 60  # characters of a run folder's name that say what differs from the
 def train_command(words: Sequence[str]) -> None:
     """Train a recipe, and write its run folder and charts."""
     if words and words[0] in ("-h", "--help", "--help-all"):
-        print(f"{USAGE}\n\npriorzoo list recipes shows the recipes; priorzoo train RECIPE --help")
-        print("shows the options of one.")
+        print(f"{USAGE}\n\npriorzoo list recipes shows the recipes, --help of one its options.")
         return
     if not words or words[0].startswith("-"):
         raise ValueError("Expected a recipe first; priorzoo list recipes names them.")
     name = words[0]
     if name not in RECIPES:
         raise ValueError(unknown_name("recipe", name, RECIPES))
-    parser = _parser(RECIPES[name])
-    settings, rest = parser.parse_known_args(words[1:])
+    parser = _parser(RECIPES[name].summary)
+    settings, recipe = _read(parser, RECIPES[name], words[1:])
+    if settings.help or settings.help_all:
+        print(f"{parser.format_help()}\nsettings of {name}")
+        print(settings_help(recipe, settings.help_all))
+        print("" if settings.help_all else "\n--help-all shows all settings, with types.")
+    elif settings.print_config:
+        print(as_yaml(recipe), end="")
+        raise SystemExit(0)
+    else:
+        _train(name, recipe, settings, repeatable(words))
+
+
+def _read(parser: Parser, base: Recipe, words: Sequence[str]) -> tuple[argparse.Namespace, Recipe]:
+    """The command's own options, and the recipe with what a file and the words change."""
+    settings, rest = parser.parse_known_args(words)
     given = read_words(rest, parser.options)
     if settings.config is not None:
         kept = read_file(settings.config)
-        own = {key: kept.pop(key) for key in list(kept) if key in vars(settings)}
-        parser.set_defaults(**own)
-        settings, _ = parser.parse_known_args(words[1:])
+        parser.set_defaults(**{key: kept.pop(key) for key in vars(settings) if key in kept})
+        settings, _ = parser.parse_known_args(words)
         units = {"steps", "epochs"}
         replaced = given.keys() | (units if units & given.keys() else set())
         given = {key: value for key, value in kept.items() if key not in replaced} | given
-    recipe = apply(RECIPES[name], given)
-    if settings.help or settings.help_all:
-        print(parser.format_help())
-        print(f"settings of {name}\n{settings_help(recipe, settings.help_all)}")
-        print("" if settings.help_all else "\n--help-all shows all settings, with types.")
-        return
-    if settings.print_config:
-        print(as_yaml(recipe), end="")
-        raise SystemExit(0)
-    changes = differences(RECIPES[name], recipe)
-    folder = Path(settings.out) if settings.out else None
-    if folder is None:
-        folder = run_folder(name, changes, settings.seed, settings.resume, settings.overwrite)
+    return settings, apply(base, given)
+
+
+def _train(name: str, recipe: Recipe, settings: argparse.Namespace, command: str) -> None:
     require("matplotlib", "scipy", "sklearn")  # for scores and charts, once the run is trained
     from priorzoo.benchmarks.charts import run_charts as charts
     from priorzoo.benchmarks.runs import run as runs
 
+    changes = differences(RECIPES[name], recipe)
+    again = settings.resume, settings.overwrite
+    folder = Path(settings.out or run_folder(name, changes, settings.seed, *again))
     run, dataset = runs.train(
         name,
         resolved(recipe),
@@ -71,10 +74,13 @@ def train_command(words: Sequence[str]) -> None:
         overwrite=settings.overwrite,
         resume=settings.resume,
         progress=sys.stderr.isatty(),
-        command=repeatable(words),
+        command=command,
     )
     if settings.rows is not None:
-        _append_row(run.result, changes, Path(settings.rows))
+        from priorzoo.benchmarks.grid.cells import Cell
+
+        more = {"peak_mib": None, "history": None, "figures": []}
+        append_row({**more, **run.result, **Cell(name, changes=changes).origin()}, settings.rows)
     print_scores(run.result)
     print_warning(run.result)
     print("charts", flush=True)
@@ -106,21 +112,14 @@ def run_folder(
 
 
 def _in_a_name(value: object) -> str:
+    if isinstance(value, Mapping) and "class_path" in value:
+        value = value["class_path"].rpartition(".")[2]
     text = Path(value).stem if isinstance(value, str) else str(value)
     return re.sub(r"[^\w.]+", "-", text).strip("-")
 
 
-def _append_row(result: Mapping[str, object], changes: Mapping[str, object], path: Path) -> None:
-    from priorzoo.benchmarks.grid.cells import Cell
-    from priorzoo.benchmarks.rows.files import append_row
-
-    cell = Cell(str(result["recipe"]), changes=changes)
-    more: dict[str, object] = {"peak_mib": None, "history": None, "figures": []}
-    append_row({**more, **result, **cell.origin()}, path)
-
-
-def _parser(recipe: Recipe) -> Parser:
-    parser = Parser("train", recipe.summary, add_help=False)
+def _parser(summary: str) -> Parser:
+    parser = Parser("train", summary, add_help=False)
     parser.usage = USAGE.removeprefix("usage: ")
     parser.add_argument("-h", "--help", action="store_true", help="show the options people use")
     parser.add_argument("--help-all", action="store_true", help="show all settings, with types")
@@ -132,6 +131,8 @@ def _parser(recipe: Recipe) -> Parser:
     )
     parser.add_argument("--overwrite", action="store_true", help="replace a run in that folder")
     parser.add_argument("--resume", action="store_true", help="go on with an interrupted run")
-    parser.add_argument("--rows", metavar="FILE", help="file of rows to append the result to")
+    parser.add_argument(
+        "--rows", type=Path, metavar="FILE", help="file of rows to append the result to"
+    )
     parser.add_places()
     return parser
