@@ -6,7 +6,7 @@ import resource
 import shlex
 import sys
 from collections.abc import Mapping
-from dataclasses import MISSING, Field, asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -240,10 +240,7 @@ def _definition(name: str) -> Row:
     """What a recipe says itself, so that a new field with a default changes no hash."""
     if name in CLUSTERINGS:
         return asdict(Clustering())
-    recipe = RECIPES[name]
-    own = [item.name for item in fields(Recipe) if getattr(recipe, item.name) != _default(item)]
-    return {k: v for k, v in asdict(recipe).items() if k in own and k not in PROSE | LENGTHS}
-
-
-def _default(item: Field[object]) -> object:
-    return item.default if item.default_factory is MISSING else item.default_factory()
+    own = asdict(RECIPES[name])
+    plain = asdict(Recipe("", RECIPES[name].model, RECIPES[name].guide))
+    kept = {k: v for k, v in own.items() if v != plain[k] or k in ("model", "guide")}
+    return {k: v for k, v in kept.items() if k not in PROSE | LENGTHS}

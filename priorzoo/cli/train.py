@@ -79,7 +79,7 @@ def _train(name: str, recipe: Recipe, settings: argparse.Namespace, command: str
     if settings.rows is not None:
         from priorzoo.benchmarks.grid.cells import Cell
 
-        more = {"peak_mib": None, "history": None, "figures": []}
+        more: dict[str, object] = {"peak_mib": None, "history": None, "figures": []}
         append_row({**more, **run.result, **Cell(name, changes=changes).origin()}, settings.rows)
     print_scores(run.result)
     print_warning(run.result)
@@ -131,8 +131,6 @@ def _parser(summary: str) -> Parser:
     )
     parser.add_argument("--overwrite", action="store_true", help="replace a run in that folder")
     parser.add_argument("--resume", action="store_true", help="go on with an interrupted run")
-    parser.add_argument(
-        "--rows", type=Path, metavar="FILE", help="file of rows to append the result to"
-    )
+    parser.add_argument("--rows", type=Path, metavar="FILE", help="rows to append the result to")
     parser.add_places()
     return parser

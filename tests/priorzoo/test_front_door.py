@@ -114,18 +114,18 @@ def test_all_help_has_types_and_the_help_of_a_changed_recipe_its_values(capsys):
 def test_a_model_and_a_guide_of_ones_own_with_a_network_that_no_class_declares(
     tmp_path, monkeypatch, capsys
 ):
-    (tmp_path / "mine.py").write_text(OWN)
+    (tmp_path / "ownpair.py").write_text(OWN)
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
-    assert cli.main(["list", "guides", "--model", "mine.Story"]) == 0
+    assert cli.main(["list", "guides", "--model", "ownpair.Story"]) == 0
     listed = capsys.readouterr().out
     assert re.search(r"^Code ", listed, re.M)
     assert "ClusterThenCode" not in listed
     pair = [
         "--model",
-        "mine.Story",
+        "ownpair.Story",
         "--guide",
-        "mine.Full",
+        "ownpair.Full",
         "--model.spread",
         "1.5",
         "--model.code",
