@@ -192,4 +192,7 @@ def test_the_speed_of_a_step_is_told_without_lines_of_the_profiler():
     run = subprocess.run(command, capture_output=True, text=True)
     assert run.returncode == 0
     assert run.stderr == ""
-    assert all(line.startswith("|") for line in run.stdout.splitlines())
+    title, blank, *table = run.stdout.splitlines()
+    assert (title, blank) == ("A training step", "")
+    assert len(table) == 3
+    assert all(line.startswith("|") for line in table)
