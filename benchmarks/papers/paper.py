@@ -97,6 +97,8 @@ class Paper:
         note: what a reader must know before comparing.
         curves: terms or metrics of the history to draw over the steps, of test rows if there are
             any.
+        logs: for the title of a line, its name in ``results/reference/NAME.csv``, the means of the
+            author's own runs, which are drawn beside the curves.
         sweep: recipe whose number of clusters varies over the lines, for a chart of the bound.
         recipes: by name, for ``priorzoo train``.
         commands: measurements of its own, which ``priorzoo bench NAME`` runs with the words that
@@ -110,6 +112,7 @@ class Paper:
     note: str = ""
     curves: tuple[str, ...] = ("elbo",)
     sweep: str = ""
+    logs: Mapping[str, str] = field(default_factory=dict)
     recipes: Mapping[str, Recipe] = field(default_factory=dict)
     commands: Mapping[str, Callable[[Sequence[str]], None]] = field(default_factory=dict)
 

@@ -119,4 +119,10 @@ PAPER = Paper(
     "The reference's modified M2 ends in NaN between 113,000 and 128,000 steps in all its runs.",
     ("elbo", "accuracy_majority", "entropy"),
     recipes=RECIPES,
+    logs={
+        "M2": "m2",
+        "modified M2 (relu)": "modified_m2_method=relu",
+        "Gaussian-mixture VAE": "gmvae",
+        "Gaussian-mixture VAE, K = 16": "gmvae_k=16",
+    },
 )

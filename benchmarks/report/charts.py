@@ -9,17 +9,10 @@ from matplotlib.axes import Axes
 
 from priorzoo.benchmarks.charts.axes import new_axes
 from priorzoo.benchmarks.charts.curves import crop
+from priorzoo.benchmarks.papers.paper import Paper
 from priorzoo.benchmarks.report.groups import Group, deviation
 from priorzoo.benchmarks.rows.files import RESULTS, Row
 
-REFERENCE = RESULTS / "reference" / "shu.csv"
-# The model in Shu's logs for a recipe and, if changed, its K.
-LOGGED: Mapping[tuple[str, int | None], str] = {
-    ("m2", None): "m2",
-    ("modified-m2", None): "modified_m2_method=relu",
-    ("gmvae", None): "gmvae",
-    ("gmvae", 16): "gmvae_k=16",
-}
 Points = Sequence[tuple[float, float]]
 # Those of the other charts but for the lightest two, which a dark page, where colours are
 # inverted, would hide.
@@ -109,20 +102,17 @@ def axis_title(name: str) -> str:
     return "ELBO, nats" if name == "elbo" else name.replace("_", " ")
 
 
-def logged(groups: Sequence[Group], name: str) -> dict[str, Points]:
-    """What Shu's logs have beside the lines, by their titles; see ``results/reference``."""
-    with REFERENCE.open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
-    if name not in rows[0]:
+def logged(paper: Paper, groups: Sequence[Group], name: str) -> dict[str, Points]:
+    """What the author's own logs have beside the groups, by the groups' names."""
+    if not paper.logs:
         return {}
-    models: dict[str, str] = {}
-    for group in groups:
-        key = (group.line.recipe, group.line.changes.get("model.clusters"))
-        if key in LOGGED and LOGGED[key] not in models.values() and not group.other:
-            models[group.name] = LOGGED[key]
+    path = RESULTS / "reference" / f"{paper.name}.csv"
+    rows = list(csv.DictReader(path.read_text("utf-8").splitlines()))
+    first = {g.line.title: g.name for g in reversed(groups) if not g.other}
     return {
-        title: [(float(r["steps"]), float(r[name])) for r in rows if r["model"] == model]
-        for title, model in models.items()
+        first[title]: [(float(r["steps"]), float(r[name])) for r in rows if r["model"] == model]
+        for title, model in paper.logs.items()
+        if title in first and name in rows[0]
     }
 
 

@@ -42,7 +42,9 @@ STEP: Columns = {
     "device": _device,
 }
 RUN: Columns = {
-    "recipe": lambda row: Cell(f"{row['recipe']}{', bf16' * (row.get('precision') == 'bf16')}"),
+    "recipe": lambda row: Cell(
+        f"{row['recipe']}{', bf16' * (row.get('precision') == 'bf16')}", commands=(row["command"],)
+    ),
     "arm": lambda row: Cell(row["arm"]),
     **_numbers({"replicas": "at once", "steps": "steps taken", "seconds": "seconds"}, ",.0f"),
     **_numbers({"full_steps": "full length, steps"}, ",.0f"),
@@ -50,7 +52,7 @@ RUN: Columns = {
     "device": _device,
 }
 GRADIENT: Columns = {
-    "expectation": lambda row: Cell(row["expectation"]),
+    "expectation": lambda row: Cell(row["expectation"], commands=(row["command"],)),
     "estimator": lambda row: Cell(row["estimator"]),
     **_numbers({"gradient": "exact gradient", "estimate": "estimate"}, ".4g"),
     **_numbers({"variance": "variance"}, ".4g"),

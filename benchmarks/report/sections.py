@@ -21,12 +21,10 @@ from priorzoo.benchmarks.report.groups import Group, group_rows
 from priorzoo.benchmarks.report.paper_tables import paper_tables
 from priorzoo.benchmarks.report.table import Table
 from priorzoo.benchmarks.rows.files import Found, Row
-from priorzoo.benchmarks.speed import charts as speed_charts
+from priorzoo.benchmarks.speed.charts import speed_charts
 
 VERDICTS = ("met", "within the spread", "short", "not comparable")
 OTHERS = Paper("other", "Other runs", "Recipes that no paper here names", ())
-ABREAST = 3  # recipes in one chart of ratios
-SHU = "shu2016"  # the paper whose author's logs are drawn beside our curves
 
 
 @dataclass(frozen=True)
@@ -47,7 +45,6 @@ class Section:
         title, source, note: as in :class:`Paper`.
         tables: of the section.
         charts, thumbnails: large and small pictures.
-        commands: those that make a row of a table, by its title.
         remark: below the charts.
     """
 
@@ -58,8 +55,13 @@ class Section:
     tables: Sequence[Table] = ()
     charts: Sequence[Image] = ()
     thumbnails: Sequence[Image] = ()
-    commands: Mapping[str, Sequence[str]] = field(default_factory=dict)
     remark: str = ""
+
+    @property
+    def commands(self) -> dict[str, str]:
+        """The commands that make the rows of its tables, each with the first row that it makes."""
+        firsts = [row[0] for table in self.tables for row in reversed(table.rows)]
+        return {command: cell.name for cell in firsts for command in cell.commands}
 
     @property
     def verdicts(self) -> str:
@@ -82,7 +84,7 @@ def of_papers(papers: Sequence[Paper], rows: Sequence[Row]) -> Iterator[Section]
         if not groups[paper.name]:
             continue
         mine, charts = groups[paper.name], _curves(paper, groups[paper.name])
-        dashed = "Dashed: the mean of the reference's own logs." if paper.name == SHU else ""
+        dashed = "Dashed: the mean of the reference's own logs." if paper.logs else ""
         yield Section(
             re.sub(r"[^a-z0-9]+", "-", paper.name.lower()),
             paper.title,
@@ -91,14 +93,13 @@ def of_papers(papers: Sequence[Paper], rows: Sequence[Row]) -> Iterator[Section]
             paper_tables(mine),
             charts + _sweep(paper, mine),
             [image for group in mine for image in _thumbnails(group)],
-            _commands(mine),
-            f"Mean and standard deviation over seeds, the longest runs of a line. {dashed}",
+            remark=f"Mean and standard deviation over seeds, the longest runs of a line. {dashed}",
         )
 
 
 def _curves(paper: Paper, groups: Sequence[Group]) -> list[Image]:
     runs = draw.longest(groups)
-    dashed = {name: draw.logged(groups, name) if paper.name == SHU else {} for name in paper.curves}
+    dashed = {name: draw.logged(paper, groups, name) for name in paper.curves}
     named = {group.name for group in runs}.union(*dashed.values())
     titles = [t for t in dict.fromkeys(group.name for group in groups) if t in named]
     hues = dict(zip(titles, cycle(draw.HUES), strict=False))
@@ -128,22 +129,8 @@ def _thumbnails(group: Group) -> list[Image]:
     if row is None:
         return []
     seed = f"seed{row['seed']}-"  # what a file's name has before that of the chart
-    title = f"{_named(group)}, seed {row['seed']}"
+    title = f"{group.name}, {group.steps:,} steps, seed {row['seed']}"
     return [Image(_uri(path), f"{title}: {path.stem.split(seed)[-1]}") for path in row["figures"]]
-
-
-def _commands(groups: Sequence[Group]) -> dict[str, list[str]]:
-    found: dict[str, list[str]] = {}
-    for group in groups:
-        for row in group.rows:
-            commands = found.setdefault(_named(group), [])
-            commands += {row["command"]}.difference(commands)
-    return found
-
-
-def _named(group: Group) -> str:
-    budget = group.rows[0]["budget"]
-    return f"{group.name}{f', {budget}' if budget else ''}, {group.steps:,} steps"
 
 
 def of_measurements(found: Found) -> Iterator[Section]:
@@ -160,7 +147,6 @@ def of_measurements(found: Found) -> Iterator[Section]:
             "Gradient estimators",
             tables=[measured.gradient_table(found.gradients)],
             charts=[chart],
-            commands={"gradients": list(dict.fromkeys(row["command"] for row in found.gradients))},
         )
     if found.failures:
         tables = [measured.failure_table(found.failures)]
@@ -172,37 +158,10 @@ def _speed(rows: Sequence[Row]) -> Section:
     runs = [row for row in rows if row["kind"] != "speed"]
     tables = [measured.step_table(steps)] if steps else []
     tables += [measured.run_table(runs)] if runs else []
-    commands: dict[str, list[str]] = {}
-    for row in rows:
-        known = commands.setdefault(row["kind"], [])
-        known += {row["command"]}.difference(known)
-    return Section("speed", "Speed", tables=tables, charts=_speed_charts(steps), commands=commands)
-
-
-def _speed_charts(rows: Sequence[Row]) -> list[Image]:
-    """For each device and precision the ratios, and the growth with the sizes that were swept."""
-    machines: dict[tuple[str, str], list[Row]] = {}
-    for row in rows:
-        machines.setdefault((row["device"], str(row.get("precision"))), []).append(row)
-    charts = []
-    for machine, mine in machines.items():
-        recipes = list(dict.fromkeys(row["recipe"] for row in mine))
-        parts = {name: [row for row in mine if row["recipe"] == name] for name in recipes}
-        swept = {name: _swept(part) for name, part in parts.items()}
-        for first in range(0, len(recipes), ABREAST):
-            shown = recipes[first : first + ABREAST]
-            plain = [r for n in shown for r in parts[n] if not (swept[n] and r["hidden"])]
-            words = f"time of a step by that of the yardstick: {', '.join((*shown, *machine))}"
-            charts += [Image(_drawn(speed_charts.draw_ratios(plain)), words)] if plain else []
-        for name, sizes in swept.items():
-            for size in sizes:
-                words = f"time of a step by {size}: {', '.join((name, *machine))}"
-                charts.append(Image(_drawn(speed_charts.draw_growth(parts[name], size)), words))
-    return charts
-
-
-def _swept(rows: Sequence[Row]) -> list[str]:
-    return [size for size in speed_charts.SIZES if len({row[size] for row in rows}) > 2]
+    charts = [
+        Image(_drawn(axes), f"time of a step, {words}") for words, axes in speed_charts(steps)
+    ]
+    return Section("speed", "Speed", tables=tables, charts=charts)
 
 
 def _drawn(axes: Axes) -> str:

@@ -39,6 +39,11 @@ class Cell:
     code: bool = False
     commands: tuple[str, ...] = ()
 
+    @property
+    def name(self) -> str:
+        """Text and note, for a list of rows."""
+        return f"{self.text} ({self.note})" if self.note else self.text
+
 
 @dataclass(frozen=True)
 class Table:

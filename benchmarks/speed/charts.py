@@ -1,6 +1,6 @@
 """Charts of the rows of :mod:`priorzoo.benchmarks.speed.measure`."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from matplotlib.axes import Axes
@@ -9,6 +9,7 @@ from matplotlib.ticker import NullLocator
 from priorzoo.benchmarks.charts.axes import HUES, new_axes, save
 from priorzoo.benchmarks.rows.files import Row
 
+ABREAST = 3  # recipes in one chart of ratios
 SIZES = {"batch": "batch size B", "clusters": "clusters K", "code": "code size D"}
 
 
@@ -63,14 +64,37 @@ def draw_ratios(rows: Sequence[Row], ax: Axes | None = None) -> Axes:
 
 
 def draw_speed(rows: Sequence[Row], folder: Path) -> list[Path]:
-    """Write the ratios of the cases, and the growth with each size that has several values."""
-    swept = [size for size in SIZES if len({row[size] for row in rows}) > 2]
-    drawn = {f"growth-{size}": draw_growth(rows, size) for size in swept}
-    plain = rows if not swept else [row for row in rows if row["hidden"] is None]
-    drawn |= {"ratios": draw_ratios(plain)} if plain else {}
-    for name, axes in drawn.items():
-        save(axes, folder / f"speed-{name}.png")
-    return [folder / f"speed-{name}.png" for name in drawn]
+    """Write the charts of :func:`speed_charts` into a folder."""
+    paths = []
+    for number, (words, axes) in enumerate(speed_charts(rows), 1):
+        paths.append(folder / f"speed-{number}-{words.split(':')[0].replace(' ', '-')}.png")
+        save(axes, paths[-1])
+    return paths
+
+
+def speed_charts(rows: Sequence[Row]) -> Iterator[tuple[str, Axes]]:
+    """For each device and precision the ratios, and the growth with each size that was swept.
+
+    Each chart comes after its words: ``ratios: gmvae, cpu, float32``.
+    """
+    machines: dict[tuple[str, str], list[Row]] = {}
+    for row in rows:
+        machines.setdefault((row["device"], str(row.get("precision"))), []).append(row)
+    for machine, mine in machines.items():
+        recipes = list(dict.fromkeys(row["recipe"] for row in mine))
+        parts = {name: [row for row in mine if row["recipe"] == name] for name in recipes}
+        swept = {
+            name: [s for s in SIZES if len({r[s] for r in parts[name]}) > 2] for name in recipes
+        }
+        for first in range(0, len(recipes), ABREAST):
+            shown = recipes[first : first + ABREAST]
+            plain = [r for n in shown for r in parts[n] if not (swept[n] and r["hidden"])]
+            if plain:
+                yield f"ratios: {', '.join((*shown, *machine))}", draw_ratios(plain)
+        for name, sizes in swept.items():
+            for size in sizes:
+                words = f"growth with {size}: {', '.join((name, *machine))}"
+                yield words, draw_growth(parts[name], size)
 
 
 def case(row: Row) -> str:
