@@ -49,6 +49,12 @@ class Group:
         """0 for no rows."""
         return int(self.rows[0]["steps"]) if self.rows else 0
 
+    @property
+    def shown(self) -> dict[str, Measure]:
+        """The measures, by title, that are published or that the rows have."""
+        measures = self.line.measures
+        return {m.title: m for m in measures if m.published is not None or self.values(m)}
+
     def values(self, measure: Measure) -> list[float]:
         """One for each row that has the measure."""
         return [value for row in self.rows if (value := measure.of(row)) is not None]
@@ -98,13 +104,13 @@ def group_rows(papers: Sequence[Paper], rows: Iterable[Row]) -> dict[str, list[G
         recipes = {line.recipe for line in paper.lines}
         for part in _parts(row for row in strays if row["recipe"] in recipes):
             line = _nearest(paper, part[0])
-            groups.append(Group(line, part, _settings(part[0], line), other=True))
+            groups.append(Group(line, part, settings_of(part[0], line), other=True))
         strays = [row for row in strays if row["recipe"] not in recipes]
         found[paper.name] = groups
     found["other"] = []
     for part in _parts(strays):
         line = Line(part[0]["recipe"], part[0]["recipe"], {}, measures=SHOWN)
-        found["other"].append(Group(line, part, _settings(part[0], line)))
+        found["other"].append(Group(line, part, settings_of(part[0], line)))
     return found
 
 
@@ -121,7 +127,7 @@ def _precision(row: Row) -> str:
     return f"precision={row['changes']['precision']}" if "precision" in row["changes"] else ""
 
 
-def _settings(row: Row, line: Line | None = None) -> str:
+def settings_of(row: Row, line: Line | None = None) -> str:
     """What a row changes beside its line, but for lengths, as options."""
     known = LENGTHS if line is None else LENGTHS | line.changes.keys()
     changes = {name: v for name, v in sorted(row["changes"].items()) if name not in known}
@@ -135,7 +141,7 @@ def _parts(rows: Iterable[Row]) -> list[tuple[Row, ...]]:
     for row in rows:
         budget = row["budget"]
         place = BUDGETS.index(budget) if budget in BUDGETS else len(BUDGETS)
-        key = (row["recipe"], _settings(row), place, budget, row["steps"], row["cell"])
+        key = (row["recipe"], settings_of(row), place, budget, row["steps"], row["cell"])
         parts.setdefault(key, {})[row["seed"]] = row
     return [tuple(parts[key][seed] for seed in sorted(parts[key])) for key in sorted(parts)]
 

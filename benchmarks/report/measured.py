@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping
 
+from priorzoo.benchmarks.report.groups import settings_of
 from priorzoo.benchmarks.report.table import Cell, Table, build, number
 from priorzoo.benchmarks.rows.files import Row
 from priorzoo.benchmarks.speed.charts import case
@@ -58,6 +59,11 @@ GRADIENT: Columns = {
     **_numbers({"variance": "variance"}, ".4g"),
     **_numbers({"draws": "draws"}, ",.0f"),
 }
+FAILURE: Columns = {
+    "recipe": lambda row: Cell(row["recipe"], note=settings_of(row)),
+    "seed": lambda row: Cell(str(row["seed"])),
+    "error": lambda row: Cell(row["error"]),
+}
 
 
 def step_table(rows: Iterable[Row]) -> Table:
@@ -77,17 +83,7 @@ def gradient_table(rows: Iterable[Row]) -> Table:
 
 def failure_table(rows: Iterable[Row]) -> Table:
     """Runs that gave no result."""
-    return build(rows, {name: _entry(name) for name in ("recipe", "changes", "seed", "error")})
-
-
-def _entry(name: str) -> Callable[[Row], Cell]:
-    def cell(row: Row) -> Cell:
-        value = row.get(name)
-        if isinstance(value, Mapping):
-            value = ", ".join(f"{option}={setting}" for option, setting in value.items()) or None
-        return Cell() if value is None else Cell(str(value))
-
-    return cell
+    return build(rows, FAILURE)
 
 
 def ratio_table(rows: Iterable[Row]) -> Table:

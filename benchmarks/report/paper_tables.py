@@ -1,11 +1,13 @@
 """The tables of the papers: a row for each line and length, ours beside the published values."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from statistics import mean
 
 from priorzoo.benchmarks.papers.paper import Measure
 from priorzoo.benchmarks.report.groups import Group
-from priorzoo.benchmarks.report.table import Cell, Table, build, number, span, spread
+from priorzoo.benchmarks.report.table import NONE, Cell, Table, build, number, span, spread
 
 ORIGIN: Mapping[str, Callable[[Group], Cell]] = {
     "used K": lambda group: _used(group),
@@ -21,8 +23,7 @@ def paper_tables(groups: Sequence[Group]) -> list[Table]:
     """Ours beside published; groups that have no measure in common stand in different tables."""
     parts: list[tuple[set[str], list[Group]]] = []
     for group in groups:
-        measures = group.line.measures
-        titles = {m.title for m in measures if m.published is not None or group.values(m)}
+        titles = set(group.shown)
         alike = [part for part in parts if titles & part[0] or not titles] or [(set(), [])]
         alike[0][0].update(titles)
         alike[0][1].append(group)
@@ -32,27 +33,15 @@ def paper_tables(groups: Sequence[Group]) -> list[Table]:
 
 def paper_table(groups: Sequence[Group]) -> Table:
     """Ours beside published, a row for each group."""
-    pairs = [(group, m) for group in groups for m in group.line.measures]
-    shown = {m.title: m for group, m in pairs if m.published is not None or group.values(m)}
-    protocols = {title: _protocols(groups, title) for title in shown}
-    once = {title: texts.pop() for title, texts in protocols.items() if len(texts) == 1}
-    columns: dict[str, Callable[[Group], Cell]] = {"line": line_cell}
-    for title in shown:
-        columns[title] = lambda group, title=title: _measure(group, title, title not in once)
+    shown = {title: None for group in groups for title in group.shown}
+    measured = {title: partial(_measure, title=title) for title in shown}
     origin = {k: cell for k, cell in ORIGIN.items() if any(cell(g) != Cell() for g in groups)}
-    notes = {text: [t for t in once if once[t] == text] for text in once.values() if text}
-    told = (f"Published {' and '.join(titles)}: {text}." for text, titles in notes.items())
-    return build(groups, columns | origin, tuple(told))
-
-
-def _protocols(groups: Sequence[Group], title: str) -> set[str]:
-    """How the published values of a column were taken."""
-    measures = (_named(group, title) for group in groups if not group.other)
-    return {m.protocol for m in measures if m is not None and m.published is not None}
-
-
-def _named(group: Group, title: str) -> Measure | None:
-    return next((m for m in group.line.measures if m.title == title), None)
+    protocols: dict[str, dict[str, None]] = {}
+    for measure in (m for group in groups if not group.other for m in group.line.measures):
+        if measure.published is not None and measure.protocol:
+            protocols.setdefault(measure.protocol, {})[measure.title] = None
+    notes = (f"Published {' and '.join(titles)}: {how}." for how, titles in protocols.items())
+    return build(groups, {"line": line_cell, **measured, **origin}, tuple(notes))
 
 
 def line_cell(group: Group) -> Cell:
@@ -62,23 +51,18 @@ def line_cell(group: Group) -> Cell:
     return Cell(group.line.title, verdict=verdict, note=group.settings, commands=commands)
 
 
-def _measure(group: Group, title: str, protocol: bool) -> Cell:
-    """Ours and the published value; with the protocol where the column has several."""
-    measure = _named(group, title)
+def _measure(group: Group, title: str) -> Cell:
+    """Ours, the published value and the verdict."""
+    measure = group.shown.get(title)
     if measure is None:
         return Cell()
-    values, published = group.values(measure), _published(group, measure)
-    ours = spread(values, measure.digits) if values else Cell("not measured" * bool(group.rows))
-    few = f"of {len(values)} seeds" if 0 < len(values) < len(group.rows) else ""
-    notes = (few, measure.protocol if protocol and published else "")
-    return Cell(
-        ours.text or Cell().text,
-        ours.value,
-        ours.deviation,
-        published,
-        group.verdict(measure),
-        ", ".join(filter(None, notes)),
+    values = group.values(measure)
+    ours = (
+        spread(values, measure.digits) if values else Cell("not measured" if group.rows else NONE)
     )
+    few = f"of {len(values)} seeds" if 0 < len(values) < len(group.rows) else ""
+    published, verdict = _published(group, measure), group.verdict(measure)
+    return replace(ours, published=published, verdict=verdict, note=few)
 
 
 def _published(group: Group, measure: Measure) -> str:

@@ -194,11 +194,12 @@ def test_a_column_that_says_the_same_in_every_row_is_said_once():
     assert {len(cells) for cells in made.rows} == {len(made.head)}
 
 
-def test_protocols_that_differ_within_a_column_stand_in_their_cells():
-    measures = [Measure("nmi", ("metrics", "nmi"), 0.5, protocol=how) for how in ("best", "mean")]
-    made = paper_table([Group(line(measures=[measure])) for measure in measures])
-    assert [cells[1].note for cells in made.rows] == ["best", "mean"]
-    assert made.notes == ()
+def test_how_values_were_published_is_said_once_for_all_of_their_columns():
+    how = {"published": 0.5, "protocol": "best of 10"}
+    measures = [Measure(name, ("metrics", name), **how) for name in ("nmi", "ari")]
+    other = Measure("accuracy", ("metrics", "accuracy"), 0.5, protocol="mean")
+    made = paper_table([Group(line(measures=measures)), Group(line(measures=[*measures, other]))])
+    assert made.notes == ("Published nmi and ari: best of 10.", "Published accuracy: mean.")
 
 
 def test_a_row_that_fits_a_line_of_another_paper_is_shown_there_alone():
