@@ -1,6 +1,7 @@
 """Tables of speed, of gradient variance and of runs that failed."""
 
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 
 from priorzoo.benchmarks.report.groups import settings_of
 from priorzoo.benchmarks.report.table import Cell, Table, build, number
@@ -12,7 +13,11 @@ Columns = Mapping[str, Callable[[Row], Cell]]
 
 def _numbers(names: Mapping[str, str], form: str) -> Columns:
     """Columns of numbers: the key in a row, and the head."""
-    return {head: lambda row, key=key: number(row[key], form) for key, head in names.items()}
+    return {head: partial(_number, key=key, form=form) for key, head in names.items()}
+
+
+def _number(row: Row, key: str, form: str) -> Cell:
+    return number(row[key], form)
 
 
 def _device(row: Row) -> Cell:

@@ -40,7 +40,7 @@ def paper_table(groups: Sequence[Group]) -> Table:
     for measure in (m for group in groups if not group.other for m in group.line.measures):
         if measure.published is not None and measure.protocol:
             protocols.setdefault(measure.protocol, {})[measure.title] = None
-    notes = (f"Published {' and '.join(titles)}: {how}." for how, titles in protocols.items())
+    notes = (f"Published {'; '.join(titles)}: {how}." for how, titles in protocols.items())
     return build(groups, {"line": line_cell, **measured, **origin}, tuple(notes))
 
 

@@ -199,7 +199,7 @@ def test_how_values_were_published_is_said_once_for_all_of_their_columns():
     measures = [Measure(name, ("metrics", name), **how) for name in ("nmi", "ari")]
     other = Measure("accuracy", ("metrics", "accuracy"), 0.5, protocol="mean")
     made = paper_table([Group(line(measures=measures)), Group(line(measures=[*measures, other]))])
-    assert made.notes == ("Published nmi and ari: best of 10.", "Published accuracy: mean.")
+    assert made.notes == ("Published nmi; ari: best of 10.", "Published accuracy: mean.")
 
 
 def test_a_row_that_fits_a_line_of_another_paper_is_shown_there_alone():
