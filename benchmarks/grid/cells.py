@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from priorzoo.benchmarks.charts import run_charts as plots
+from priorzoo.benchmarks.charts import run_charts as charts
 from priorzoo.benchmarks.data.sets import Dataset
 from priorzoo.benchmarks.grid import clusterings
 from priorzoo.benchmarks.grid.clusterings import CLUSTERINGS, Clustering
@@ -44,7 +44,7 @@ SHOWN = (
     "words",
 )
 LENGTHS = {"steps", "epochs", "init_steps", "stages", "every", "curve"}  # hashed as resolved
-WIDEST = 640  # pixels of a figure that goes with a row
+WIDEST = 640  # pixels of a chart that goes with a row
 
 Row = dict[str, Any]
 
@@ -178,7 +178,7 @@ def as_text(value: object) -> str:
 
 
 def work(cell: Cell, out: Path, root: str | None, device: str) -> Row:
-    """Train and score a cell, and leave its run, history and figures in a folder.
+    """Train and score a cell, and leave its run, history and charts in a folder.
 
     A run that was interrupted goes on from its checkpoint.
     """
@@ -189,7 +189,7 @@ def work(cell: Cell, out: Path, root: str | None, device: str) -> Row:
     folder = out / "runs" / cell.name
     resume = (folder / "checkpoint.safetensors").is_file()
     recipe = cell.resolved()
-    run, rows = runs.train(
+    run, dataset = runs.train(
         cell.recipe,
         recipe,
         folder,
@@ -201,23 +201,25 @@ def work(cell: Cell, out: Path, root: str | None, device: str) -> Row:
         command=cell.command,
     )
     row = run.result | origin | {"peak_mib": _peak(run.device.type)}
-    row |= {key: measure(run, rows, cell.budget == "quick") for key, measure in cell.extra.items()}
+    row |= {
+        key: measure(run, dataset, cell.budget == "quick") for key, measure in cell.extra.items()
+    }
     if cell.importance:
-        row["importance"] = runs.score(run, rows, cell.importance)["terms"]
+        row["importance"] = runs.score(run, dataset, cell.importance)["terms"]
     history = out / "history" / f"{cell.name}.jsonl"
     history.parent.mkdir(exist_ok=True)
     history.write_bytes((folder / "history.jsonl").read_bytes())
     row["history"] = history.relative_to(out).as_posix()
-    row["figures"] = _figures(cell, run, rows, out)
+    row["figures"] = _charts(cell, run, dataset, out)
     return row
 
 
-def _figures(cell: Cell, run: Run, rows: Dataset, out: Path) -> list[str]:
-    """Small copies of the figures that a page shows, for the first seed."""
+def _charts(cell: Cell, run: Run, dataset: Dataset, out: Path) -> list[str]:
+    """Small copies of the charts that a page shows, for the first seed."""
     from PIL import Image
 
     kept: list[str] = []
-    for path in plots.draw_run(run, rows) if cell.seed == 0 else []:
+    for path in charts.draw_run(run, dataset) if cell.seed == 0 else []:
         if path.stem.startswith(SHOWN):
             copy = out / "figures" / f"{cell.name}-{path.stem}.png"
             copy.parent.mkdir(exist_ok=True)

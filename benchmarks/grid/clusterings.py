@@ -118,14 +118,14 @@ CLUSTERINGS: Mapping[str, Assign] = {
 
 def run(name: str, settings: Clustering, seed: int, root: str | None = None) -> dict[str, Any]:
     """Cluster the training rows, and score the test rows; labels serve for the scores alone."""
-    rows = data.load(settings.data, root, seed=seed)
+    dataset = data.load(settings.data, root, seed=seed)
     begun = time.perf_counter()
-    x = rows.x_train[: settings.rows].numpy()
-    found = torch.from_numpy(CLUSTERINGS[name](settings, x, rows.x_test.numpy(), seed))
+    x = dataset.x_train[: settings.rows].numpy()
+    found = torch.from_numpy(CLUSTERINGS[name](settings, x, dataset.x_test.numpy(), seed))
     return {
         "recipe": name,
         "settings": asdict(settings),
-        "shape": list(rows.shape),
+        "shape": list(dataset.shape),
         "seed": seed,
         "device": "cpu",
         "threads": torch.get_num_threads(),
@@ -133,7 +133,7 @@ def run(name: str, settings: Clustering, seed: int, root: str | None = None) -> 
         "steps": 0,
         "seconds": round(time.perf_counter() - begun, 1),
         "terms": {},
-        "metrics": metrics.score(_rounded(found), rows.y_test),
+        "metrics": metrics.score(_rounded(found), dataset.y_test),
     }
 
 

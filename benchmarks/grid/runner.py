@@ -37,7 +37,7 @@ def run_grid(
 
     Args:
         cells: see :func:`plan`.
-        out: folder of rows, runs, histories and figures.
+        out: folder of rows, runs, histories and charts.
         jobs: processes at a time.
         root, device: as in training.
         progress: whether to show a bar over the grid.

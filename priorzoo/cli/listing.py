@@ -23,7 +23,7 @@ FORMAT = (
 
 
 def list_command(words: Sequence[str]) -> None:
-    """Print what there is, one line each."""
+    """List models, guides, recipes or data sets, one line each."""
     shelves: Mapping[str, Callable[[], Mapping[str, str]]] = {
         "models": lambda: _modules(models),
         "guides": lambda: _guides(settings.model),
@@ -32,7 +32,7 @@ def list_command(words: Sequence[str]) -> None:
             {name: one.summary for name, one in sets.CATALOGUE.items()} | {FILE: FORMAT}
         ),
     }
-    parser = Parser("list", "Print what there is.")
+    parser = Parser("list", "List models, guides, recipes and data sets.")
     parser.add_argument("what", nargs="?", help=", ".join(shelves))
     parser.add_argument(
         "--model", metavar="RECIPE", help="only guides that fit a recipe's model or a class by path"

@@ -1,4 +1,4 @@
-"""``priorzoo evaluate``, ``plot`` and ``sample``: what a run folder is good for."""
+"""``priorzoo evaluate``, ``plot`` and ``sample``: score, draw and sample a trained run."""
 
 import argparse
 import json
@@ -46,11 +46,11 @@ def sample_command(words: Sequence[str]) -> None:
     parser = Parser("sample", "Draw rows from the prior.")
     parser.add_argument("run", help="run folder")
     parser.add_argument(
-        "--cluster", type=int, metavar="K", help="hold the cluster; all if left out"
+        "--cluster", type=int, metavar="K", help="draw from one cluster; from all if left out"
     )
-    parser.add_argument("--given", metavar="SITES", help='sites to hold: {"r_1": 0, "r_2": 3}')
+    parser.add_argument("--given", metavar="SITES", help='values of sites: {"r_1": 0, "r_2": 3}')
     parser.add_argument("--n", type=int, default=100, metavar="N", help="number of rows")
-    parser.add_argument("--seed", type=int, default=0, metavar="N")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the draws")
     parser.add_argument("--out", metavar="FILE", help=".png, or .npz for numbers; RUN/samples.png")
     parser.add_device()
     settings = parser.parse(words)

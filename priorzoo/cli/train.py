@@ -125,12 +125,12 @@ def _parser(summary: str) -> Parser:
     parser.add_argument("--help-all", action="store_true", help="show all settings, with types")
     parser.add_argument("--config", metavar="FILE", help="settings from a YAML file")
     parser.add_argument("--print_config", action="store_true", help="print the settings as YAML")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of all that is random")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of all random numbers")
     parser.add_argument(
         "--out", metavar="DIR", help="run folder; runs/RECIPE-...-seedN if left out"
     )
     parser.add_argument("--overwrite", action="store_true", help="replace a run in that folder")
-    parser.add_argument("--resume", action="store_true", help="go on with an interrupted run")
+    parser.add_argument("--resume", action="store_true", help="continue an interrupted run")
     parser.add_argument("--rows", type=Path, metavar="FILE", help="rows to append the result to")
     parser.add_places()
     return parser

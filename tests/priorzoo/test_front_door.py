@@ -12,6 +12,7 @@ import priorzoo
 from priorzoo import guides, inference, models
 from priorzoo.benchmarks.papers import RECIPES
 from priorzoo.cli import main as cli
+from priorzoo.cli.scores import print_scores
 from priorzoo.cli.train import run_folder
 
 OWN = """
@@ -170,7 +171,7 @@ def test_commands_explain_their_scores_and_say_what_comes_next(tmp_path, monkeyp
     assert cli.main(["train", "digits-gmvae", "--steps", "2", "--out", "run"]) == 0
     said = capsys.readouterr()
     assert re.search(
-        r"^ +effective_clusters +[\d.]+  exp of the mutual information", said.out, re.M
+        r"^ +effective_clusters +[\d.]+  1 if q\(y given x\) says nothing", said.out, re.M
     )
     assert re.search(r"^ +tail_occupancy +[\d.]+  share of the rows", said.out, re.M)
     assert re.search(r"^ +kl\[z\] +[\d.]+  KL divergence", said.out, re.M)
@@ -196,3 +197,11 @@ def test_the_speed_of_a_step_is_told_without_lines_of_the_profiler():
     assert (title, blank) == ("A training step", "")
     assert len(table) == 3
     assert all(line.startswith("|") for line in table)
+
+
+def test_a_bound_above_zero_is_explained(capsys):
+    print_scores({"terms": {"reconstruction": 5.0, "elbo": 3.0}, "metrics": {}})
+    first, elbo, _ = capsys.readouterr().out.splitlines()
+    assert "nats per datum" in first
+    assert elbo.split()[:2] == ["elbo", "3.000"]
+    assert "density" in elbo
