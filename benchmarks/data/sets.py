@@ -62,11 +62,6 @@ class Source:
 CATALOGUE: Mapping[str, Source] = {
     "digits": Source("1,797 digits, 8 x 8, of scikit-learn; needs no file", sources.digits),
     "pinwheel": Source("12,000 points of five arcs in the plane; needs no file", sources.pinwheel),
-    "blobs": Source(
-        "3,000 points of separated clusters, blobs:K for K of them; needs no file",
-        sources.blobs,
-        number="8",
-    ),
     "mnist": Source("70,000 digits, 28 x 28; can be downloaded", partial(sources.idx, "MNIST")),
     "fashion_mnist": Source(
         "70,000 articles of clothing, 28 x 28; can be downloaded",
@@ -89,6 +84,11 @@ CATALOGUE: Mapping[str, Source] = {
     ),
     "freyfaces": Source("1,965 frames of one face, 28 x 20, unlabelled", sources.freyfaces),
     "bbc_news": Source("2,225 articles as counts of 2,949 words, five topics", sources.bbc_news),
+    "blobs": Source(
+        "3,000 points of separated clusters, blobs:K for K of them; needs no file",
+        sources.blobs,
+        number="8",
+    ),
 }
 
 
