@@ -14,6 +14,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 FLOORS = ("models", "guides", "inference", "benchmarks")
+ROOMS = ("data rows", "recipes", "scores", "charts", "runs", "papers", "grid", "speed", "report")
 HOUSE = (*FLOORS, "priorzoo")  # the front door imports every floor
 TOP_FLOOR_ONLY = {"jinja2", "jsonargparse", "matplotlib", "sklearn", "torchvision"}
 DATA = {
@@ -77,6 +78,18 @@ def test_an_upward_import_is_seen(line):
     assert upward("models", line)
     assert not upward("guides", line)
     assert not upward("inference", line)
+
+
+def test_rooms_of_the_benchmarks_import_only_those_below_them():
+    level = {room: i for i, rooms in enumerate(ROOMS) for room in rooms.split()}
+    folders = {path.parent.name for path in sources("benchmarks")} - {"benchmarks"}
+    assert folders == set(level)
+    for room in level:
+        for path in sources(f"benchmarks/{room}"):
+            names = imported(ast.parse(path.read_text("utf-8")))
+            rooms = [n.split(".")[2] for n in names if n.startswith("priorzoo.benchmarks.")]
+            above = [n for n in rooms if n != room and level[n] >= level[room]]
+            assert not above, path
 
 
 @pytest.mark.parametrize("floor", FLOORS[:-1])

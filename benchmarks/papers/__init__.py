@@ -23,7 +23,10 @@ def _read_recipes(papers: tuple[Paper, ...]) -> dict[str, Recipe]:
     found: dict[str, Recipe] = {}
     for paper in papers:
         if twice := found.keys() & paper.recipes.keys():
-            raise ValueError(f"Expected new names of recipes in {paper.name} but got {twice}.")
+            raise ValueError(
+                f"Expected new names of recipes in {paper.name} but got {', '.join(twice)}; "
+                "another paper has them."
+            )
         found |= paper.recipes
     return found
 
