@@ -2,7 +2,6 @@
 
 import itertools
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -87,7 +86,7 @@ class PythaeVAE(nn.Module):
                 super().__init__()
                 self.layers = layers([pixels, *hidden, 2 * code])
 
-            def forward(self, x: Tensor) -> Any:
+            def forward(self, x: Tensor) -> object:
                 loc, log_variance = self.layers(x.flatten(1)).chunk(2, -1)
                 return ModelOutput(embedding=loc, log_covariance=log_variance)
 
@@ -96,7 +95,7 @@ class PythaeVAE(nn.Module):
                 super().__init__()
                 self.layers = layers([code, *hidden[::-1], pixels])
 
-            def forward(self, z: Tensor) -> Any:
+            def forward(self, z: Tensor) -> object:
                 return ModelOutput(reconstruction=self.layers(z).sigmoid())
 
         settings = VAEConfig(input_dim=(pixels,), latent_dim=code, reconstruction_loss="bce")

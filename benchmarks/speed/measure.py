@@ -5,6 +5,7 @@ import importlib.util
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from statistics import median, quantiles
 from typing import Any
 
@@ -13,6 +14,7 @@ import torch
 from pyro.infer import SVI, Trace_ELBO, TraceEnum_ELBO
 from pyro.optim import PyroOptim
 from torch import Tensor, nn
+from torch.autograd.profiler_util import FunctionEvent
 
 from priorzoo.benchmarks.data.sets import nearest
 from priorzoo.benchmarks.papers import RECIPES
@@ -125,24 +127,11 @@ def measure(
     """
     recipe = case.settings()
     with Stream(0, device):
-        built: dict[str, Arm] = {}
-        first: dict[str, float] = {}
-        for name, make in build_arms(recipe, device).items():
-            if arms is None or name in arms:
-                begun = time.perf_counter()
-                built[name] = make()
-                built[name](5)
-                _wait(device)
-                first[name] = time.perf_counter() - begun
-        if not built:
-            raise ValueError(f"Expected arms among {list(build_arms(recipe, device))}, got {arms}.")
+        built, first = _built(build_arms(recipe, device), arms, device)
         seconds: dict[str, list[float]] = {name: [] for name in built}
         for _ in range(rounds):
             for name, arm in built.items():
-                begun = time.perf_counter()
-                arm(steps)
-                _wait(device)
-                seconds[name].append((time.perf_counter() - begun) / steps)
+                seconds[name].append(_timed(partial(arm, steps), device) / steps)
         base = HAND if HAND in built else next(iter(built))
         for name, arm in built.items():
             ratios = [a / b for a, b in zip(seconds[name], seconds[base], strict=True)]
@@ -169,6 +158,32 @@ def measure(
                 "versions": versions(),
             }
     pyro.clear_param_store()
+
+
+def _built(
+    known: Mapping[str, Callable[[], Arm]], names: Sequence[str] | None, device: torch.device
+) -> tuple[dict[str, Arm], dict[str, float]]:
+    """The arms that are asked for, and the seconds until each has taken its first five steps."""
+    built: dict[str, Arm] = {}
+    first: dict[str, float] = {}
+    for name, make in known.items():
+        if names is None or name in names:
+            begun = time.perf_counter()
+            built[name] = make()
+            _timed(partial(built[name], 5), device)
+            first[name] = time.perf_counter() - begun
+    if not built:
+        raise ValueError(f"Expected arms among {list(known)} but got {names}.")
+    return built, first
+
+
+def _timed(run: Callable[[], None], device: torch.device) -> float:
+    """Seconds until the device has done it."""
+    begun = time.perf_counter()
+    run()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - begun
 
 
 def build_arms(recipe: Recipe, device: torch.device) -> dict[str, Callable[[], Arm]]:
@@ -237,14 +252,12 @@ def cost(arm: Arm, device: torch.device) -> dict[str, Any]:
         activities.append(torch.profiler.ProfilerActivity.CUDA)
     gc.collect()
     with torch.profiler.profile(activities=activities, profile_memory=True) as profile:
-        arm(1)
-        _wait(device)
+        _timed(partial(arm, 1), device)
     events = profile.events() or []
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         before = torch.cuda.memory_allocated(device)
-        arm(1)
-        _wait(device)
+        _timed(partial(arm, 1), device)
         kernels = sum(e.device_type.name == "CUDA" and "Mem" not in e.name for e in events)
         peak = torch.cuda.max_memory_allocated(device) - before
         return {"kernels": kernels, "peak_mib": round(peak / 2**20, 2)}
@@ -278,7 +291,7 @@ def _ours(recipe: Recipe, data: Tensor, step: Any) -> Arm:
 
 def _loop(program: nn.Module, data: Tensor, recipe: Recipe, compiled: bool) -> Arm:
     optimiser = torch.optim.Adam(program.parameters(), lr=1e-3, fused=True)
-    run: Any = torch.compile(program) if compiled else program
+    run: Callable[[Tensor], Tensor] = torch.compile(program) if compiled else program
     transform = _transform(recipe) or (lambda x: x)
     half = recipe.precision == "bf16"
 
@@ -303,8 +316,8 @@ def _stock(recipe: Recipe, data: Tensor) -> Arm:
     transform = _transform(recipe) or (lambda x: x)
     pyro.clear_param_store()
 
-    def registered(name: str, program: nn.Module) -> Callable[[Tensor], Any]:
-        def run(x: Tensor) -> Any:
+    def registered(name: str, program: nn.Module) -> Callable[[Tensor], object]:
+        def run(x: Tensor) -> object:
             pyro.module(name, program)
             return program(x, len(data))
 
@@ -359,7 +372,7 @@ def _yardstick(recipe: Recipe) -> nn.Module | None:
     return None
 
 
-def _within_aten(event: Any) -> bool:
+def _within_aten(event: FunctionEvent) -> bool:
     parent = event.cpu_parent
     while parent is not None:
         if parent.name.startswith("aten::"):
@@ -368,12 +381,14 @@ def _within_aten(event: Any) -> bool:
     return False
 
 
-def _peak(profile: Any) -> int:
+def _peak(profile: torch.profiler.profile) -> int:
     """The highest sum of what was allocated and freed, in the order of time."""
     held = peak = 0
+    assert profile.profiler is not None
+    assert profile.profiler.kineto_results is not None
     for event in sorted(profile.profiler.kineto_results.events(), key=lambda e: e.start_ns()):
         if event.name() == "[memory]":
-            held += event.nbytes()
+            held += event.nbytes()  # type: ignore[attr-defined]  # not in torch's stubs
             peak = max(peak, held)
     return peak
 
@@ -383,8 +398,3 @@ def _quartiles(values: Sequence[float]) -> tuple[float, float]:
         return values[0], values[0]
     low, _, high = quantiles(values, n=4, method="inclusive")
     return low, high
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
