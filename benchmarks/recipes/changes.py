@@ -3,40 +3,32 @@
 import inspect
 import json
 from argparse import ArgumentError
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, fields, is_dataclass, replace
-from types import ModuleType, NoneType, UnionType
-from typing import Literal, TypeGuard, TypeVar, Union, get_args, get_origin, get_type_hints
+from types import NoneType, UnionType
+from typing import TypeGuard, TypeVar, Union, get_args, get_origin, get_type_hints
 
-import torch
 import yaml
 from jsonargparse import ArgumentParser
 from torch import nn
 
-from priorzoo import guides, inference, models
-from priorzoo.benchmarks.data.sets import nearest
-from priorzoo.benchmarks.recipes.building import INJECTED, SIZES
+from priorzoo.benchmarks.recipes.parts import (
+    arguments,
+    filled,
+    find,
+    is_kind,
+    named,
+    parameters,
+    public,
+    unknown_name,
+)
 from priorzoo.benchmarks.recipes.recipe import Part, Recipe, part
-from priorzoo.inference import ELBO, Penalty
-from priorzoo.inference.saving import locate, locate_function
 
 Changes = Mapping[str, object]
 Settings = TypeVar("Settings")
 
 PROSE = {"summary", "paper", "published"}  # of a recipe; nothing that is trained depends on them
-# Where the short name of a class or function is looked up, and of which class it must be.
-NETWORKS = ((models,), nn.Module)
-FUNCTIONS = ((inference,), None)
-SHELVES: Mapping[str, tuple[tuple[ModuleType, ...], type | None]] = {
-    "guide": ((guides,), nn.Module),
-    "objective": ((inference,), ELBO),
-    "penalties": ((inference,), Penalty),
-    "optimiser": ((inference, torch.optim), torch.optim.Optimizer),
-    "schedule": ((torch.optim.lr_scheduler,), torch.optim.lr_scheduler.LRScheduler),
-    "begin": FUNCTIONS,
-    "moves": FUNCTIONS,
-}
 
 
 def apply(recipe: Recipe, changes: Changes) -> Recipe:
@@ -129,70 +121,6 @@ def change(settings: Settings, changes: Changes, within: str = "") -> Settings:
     return replace(settings, **made)  # type: ignore[type-var]
 
 
-def arguments(recipe: Recipe, place: str) -> dict[str, inspect.Parameter]:
-    """The arguments of a part that may be chosen: all but those that the builder fills in."""
-    left_out = filled(recipe, place)
-    found = parameters(find(getattr(recipe, place).class_path, place))
-    return {name: one for name, one in found.items() if name not in left_out}
-
-
-def filled(recipe: Recipe, place: str) -> set[str]:
-    """The arguments of a part that are filled in when the recipe is built."""
-    names = list(parameters(find(getattr(recipe, place).class_path, place)))
-    if place in ("optimiser", "schedule"):
-        return set(names[:1])
-    if place == "objective":
-        return {"model", "guide", *(item.name for item in fields(Recipe))}.intersection(names)
-    if place in ("encoder", "decoder"):
-        return set(SIZES).intersection(names)
-    own = {"code", "clusters"} if place == "model" else set()
-    return (set(INJECTED) - own).intersection(names) if place in ("model", "guide") else set()
-
-
-def parameters(kind: Callable[..., object]) -> dict[str, inspect.Parameter]:
-    """What a class or function takes by name, with annotations as types."""
-    try:
-        found = inspect.signature(kind, eval_str=True).parameters
-    except NameError:  # of a type that is imported for the type checker alone
-        found = inspect.signature(kind).parameters
-    variable = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-    return {name: one for name, one in found.items() if one.kind not in variable}
-
-
-def find(name: str, place: str) -> Callable[..., object]:
-    """The class or function of an import path or of a public name of the floor it belongs to.
-
-    Raises:
-        ValueError: for an unknown name, with the nearest one, or a class of another kind.
-    """
-    if "." in name:
-        family = _shelf(place)[1]
-        return locate_function(name) if family is None else locate(name, family)
-    known = public(place)
-    if name not in known:
-        raise ValueError(unknown_name(f"class for --{place}", name, known))
-    return known[name]
-
-
-def public(place: str) -> dict[str, Callable[..., object]]:
-    """The classes or functions that may stand at an option, by their public names."""
-    floors, family = _shelf(place)
-    return {
-        name: kind
-        for floor in floors
-        for name, kind in vars(floor).items()
-        if name[0] != "_"
-        and (inspect.isfunction(kind) if family is None else _is_kind(kind, family))
-    }
-
-
-def _shelf(place: str) -> tuple[tuple[ModuleType, ...], type | None]:
-    first, _, within = place.partition(".")
-    if within and first not in ("penalties", "moves", "stages"):
-        return NETWORKS  # an argument
-    return SHELVES.get(place.rpartition(".")[2] if first == "stages" else first, NETWORKS)
-
-
 def read_value(text: str) -> object:
     """The value that the text of an option stands for: JSON, YAML, or the text itself.
 
@@ -204,28 +132,6 @@ def read_value(text: str) -> object:
             value: object = read(text)
             return value
     return text
-
-
-def unknown_name(what: str, name: str, known: Sequence[str] | Mapping[str, object]) -> str:
-    """One line that says a name is unknown, and which is nearest or which there are."""
-    return f"Unknown {what} {name!r}; {nearest(name, known)}"
-
-
-def named(hint: object) -> str:
-    """A type as a message says it.
-
-    >>> named(int | None), named(Literal["a", "b"])
-    ('int or None', "one of 'a', 'b'")
-    """
-    if get_origin(hint) in (Union, UnionType):
-        return " or ".join(map(named, get_args(hint)))
-    if get_origin(hint) is Literal:
-        return f"one of {', '.join(map(repr, get_args(hint)))}"
-    if hint in (NoneType, None):
-        return "None"
-    if isinstance(hint, type) and not get_args(hint):
-        return hint.__name__
-    return str(hint).replace("collections.abc.", "").replace("typing.", "")
 
 
 def _changed(path: Sequence[str], value: object, hint: object, old: object, place: str) -> object:
@@ -241,7 +147,7 @@ def _changed(path: Sequence[str], value: object, hint: object, old: object, plac
         if _is_settings(kind) and isinstance(old, (kind, NoneType)):
             start: object = kind() if old is None else old
             return change(start, {".".join(path): value}, f"{place}.")
-        if _is_kind(get_origin(kind), Mapping):
+        if is_kind(get_origin(kind), Mapping):
             entries = dict(old) if isinstance(old, Mapping) else {}
             inner, within = get_args(kind)[1], f"{place}.{head}"
             return {**entries, head: _changed(rest, value, inner, entries.get(head), within)}
@@ -271,12 +177,12 @@ def _read(value: object, hint: object, old: object, place: str) -> object:
     for kind in kinds:
         if isinstance(kind, type) and is_dataclass(kind) and isinstance(value, kind):
             return value
-        if (kind is Part or _is_kind(kind, nn.Module)) and isinstance(value, (str, Mapping)):
+        if (kind is Part or is_kind(kind, nn.Module)) and isinstance(value, (str, Mapping)):
             return _part(value, old, place)
         if _is_settings(kind) and isinstance(value, Mapping):
             return _built(kind, value, place)
         origin, inner = get_origin(kind), get_args(kind)
-        if _is_kind(origin, Mapping) and isinstance(value, Mapping):
+        if is_kind(origin, Mapping) and isinstance(value, Mapping):
             return {str(k): _read(v, inner[1], None, f"{place}.{k}") for k, v in value.items()}
         if origin is tuple and _is_settings(inner[0]) and isinstance(value, (list, tuple)):
             return tuple(_read(v, inner[0], None, f"{place}.{i}") for i, v in enumerate(value))
@@ -312,7 +218,7 @@ def _built(kind: type, value: Mapping[str, object], place: str) -> object:
 
 def _checked(value: object, hint: object, place: str) -> object:
     """A plain value if it is of a type; one without annotation may be anything."""
-    if hint is inspect.Parameter.empty:
+    if hint is inspect.Parameter.empty or isinstance(hint, str):  # no type at run time
         return value
     parser = ArgumentParser(exit_on_error=False)
     parser.add_argument("--value", type=hint)
@@ -371,7 +277,3 @@ def _alternatives(hint: object) -> tuple[object, ...]:
 
 def _is_settings(kind: object) -> TypeGuard[type]:
     return isinstance(kind, type) and is_dataclass(kind) and kind is not Part
-
-
-def _is_kind(kind: object, family: type) -> bool:
-    return isinstance(kind, type) and issubclass(kind, family)

@@ -11,7 +11,8 @@ from priorzoo import guides, models
 from priorzoo.benchmarks.data import sets
 from priorzoo.benchmarks.papers import RECIPES
 from priorzoo.benchmarks.recipes.building import fits
-from priorzoo.benchmarks.recipes.changes import apply, unknown_name
+from priorzoo.benchmarks.recipes.changes import apply
+from priorzoo.benchmarks.recipes.parts import unknown_name
 from priorzoo.benchmarks.recipes.recipe import Recipe
 from priorzoo.cli.options import Parser, print_next, print_table
 

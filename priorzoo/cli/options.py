@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from typing import NoReturn
 
-from priorzoo.benchmarks.recipes.changes import unknown_name
+from priorzoo.benchmarks.recipes.parts import unknown_name
 
 PLACES = ("--seed", "--out", "--rows", "--figures", "--data-root", "--device")
 

@@ -10,16 +10,8 @@ from typing import Literal, get_origin, get_type_hints
 
 import yaml
 
-from priorzoo.benchmarks.recipes.changes import (
-    PROSE,
-    arguments,
-    find,
-    named,
-    public,
-    read_value,
-    unknown_name,
-    written,
-)
+from priorzoo.benchmarks.recipes.changes import PROSE, read_value, written
+from priorzoo.benchmarks.recipes.parts import arguments, find, named, public, unknown_name
 from priorzoo.benchmarks.recipes.recipe import Part, Recipe
 
 WIDTH = 100  # of a line of help

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from priorzoo.benchmarks.papers import RECIPES
-from priorzoo.benchmarks.recipes.changes import apply, differences, resolved, unknown_name
+from priorzoo.benchmarks.recipes.changes import apply, differences, resolved
+from priorzoo.benchmarks.recipes.parts import unknown_name
 from priorzoo.benchmarks.recipes.recipe import Recipe
 from priorzoo.benchmarks.rows.files import append_row
 from priorzoo.cli.options import Parser, print_next, repeatable, require
