@@ -9,6 +9,7 @@ import torch
 from pyro.distributions import constraints
 from torch import Tensor, nn
 
+from priorzoo.models.contract import Sizes
 from priorzoo.models.distributions.gaussian import diagonal_normal
 from priorzoo.models.plates import data_plate
 
@@ -124,6 +125,10 @@ class FlowCode(nn.Module):
         self.code, self.transforms, self.hidden = code, transforms, hidden
         self.flow = Flow(code, transforms, hidden)
 
+    @staticmethod
+    def networks(rows: int, code: int) -> dict[str, Sizes]:
+        return {"encoder": Sizes(rows, 2 * code)}
+
     def forward(self, x: Tensor, size: int | None = None) -> None:
         with data_plate(x, size):
             pyro.sample("z", self.flow(self.encoder(x)))
@@ -152,6 +157,13 @@ class ClusterThenFlow(nn.Module):
         self.classifier, self.conditional_encoder = classifier, conditional_encoder
         self.code, self.transforms, self.hidden = code, transforms, hidden
         self.flow = Flow(code, transforms, hidden)
+
+    @staticmethod
+    def networks(rows: int, code: int, clusters: int) -> dict[str, Sizes]:
+        return {
+            "classifier": Sizes(rows, clusters),
+            "conditional_encoder": Sizes(rows, 2 * code, given=clusters),
+        }
 
     def forward(self, x: Tensor, size: int | None = None) -> None:
         with data_plate(x, size):

@@ -4,6 +4,7 @@ import pyro
 import pyro.distributions as dist
 from torch import Tensor, nn
 
+from priorzoo.models.contract import Sizes
 from priorzoo.models.distributions.gaussian import diagonal_normal
 from priorzoo.models.plates import data_plate
 
@@ -18,6 +19,10 @@ class Code(nn.Module):
     def __init__(self, encoder: nn.Module) -> None:
         super().__init__()
         self.encoder = encoder
+
+    @staticmethod
+    def networks(rows: int, code: int) -> dict[str, Sizes]:
+        return {"encoder": Sizes(rows, 2 * code)}
 
     def forward(self, x: Tensor, size: int | None = None) -> None:
         with data_plate(x, size):
@@ -41,6 +46,13 @@ class ClusterThenCode(nn.Module):
         self.classifier = classifier
         self.conditional_encoder = conditional_encoder
 
+    @staticmethod
+    def networks(rows: int, code: int, clusters: int) -> dict[str, Sizes]:
+        return {
+            "classifier": Sizes(rows, clusters),
+            "conditional_encoder": Sizes(rows, 2 * code, given=clusters),
+        }
+
     def forward(self, x: Tensor, size: int | None = None) -> None:
         with data_plate(x, size):
             q_y = dist.Categorical(logits=self.classifier(x))
@@ -63,6 +75,10 @@ class MeanField(nn.Module):
         super().__init__()
         self.classifier, self.encoder = classifier, encoder
 
+    @staticmethod
+    def networks(rows: int, code: int, clusters: int) -> dict[str, Sizes]:
+        return {"classifier": Sizes(rows, clusters), "encoder": Sizes(rows, 2 * code)}
+
     def forward(self, x: Tensor, size: int | None = None) -> None:
         with data_plate(x, size):
             q_y = dist.Categorical(logits=self.classifier(x))
@@ -84,6 +100,13 @@ class MeanFieldCodes(nn.Module):
     def __init__(self, classifier: nn.Module, joint_encoder: nn.Module, code: int) -> None:
         super().__init__()
         self.classifier, self.joint_encoder, self.code = classifier, joint_encoder, code
+
+    @staticmethod
+    def networks(rows: int, code: int, second_code: int, clusters: int) -> dict[str, Sizes]:
+        return {
+            "classifier": Sizes(rows, clusters),
+            "joint_encoder": Sizes(rows, 2 * (code + second_code)),
+        }
 
     def forward(self, x: Tensor, size: int | None = None) -> None:
         with data_plate(x, size):

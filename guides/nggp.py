@@ -1,6 +1,6 @@
 """The guide of mixtures whose weights are integrated out."""
 
-from typing import Any, Literal, get_args
+from typing import Literal, cast, get_args
 
 import pyro
 import pyro.distributions as dist
@@ -8,13 +8,17 @@ import torch
 from pyro.distributions import TorchDistribution
 from torch import Tensor, nn
 
+from priorzoo.guides.exact import ModelReader
+from priorzoo.models.contract import Sizes
 from priorzoo.models.distributions.estimators import Gradient, estimated
+from priorzoo.models.nggp.code_families import FAMILIES, FamilyName
+from priorzoo.models.nggp.mixture import NGGPMixture
 from priorzoo.models.plates import data_plate
 
 QV = Literal["log-concave", "normal"]
 
 
-class CollapsedCode(nn.Module):
+class CollapsedCode(ModelReader):
     r""":math:`q(v)\, q(z \mid x)\, q(y_n)`, the last in closed form, for :class:`NGGPMixture`.
 
     .. math:: q(y_n = k) \propto \exp\left(E_{q(z_n)} \log p(z_n \mid k)
@@ -26,13 +30,11 @@ class CollapsedCode(nn.Module):
     Args:
         encoder: maps rows ``(B, P)`` to locations and raw variances ``(B, 2 D)`` of Gaussian codes,
             or to raw concentrations ``(B, D)`` of codes on the simplex.
-        model: whose components and sizes are read. It is no submodule: its parameters stay its own.
+        model: an :class:`NGGPMixture`, whose components and sizes are read.
         law: ``log-concave``, q(v) = p(v | z) at the expected number of clusters, which is the best
             there is, by the score function; or ``normal``, learnt and reparameterised.
         gradient: of the draw of z, see :func:`estimated`; the paper's for Dirichlet is ``rsvi``.
     """
-
-    model: Any
 
     def __init__(
         self,
@@ -41,16 +43,24 @@ class CollapsedCode(nn.Module):
         law: QV = "log-concave",
         gradient: Gradient = "pathwise",
     ) -> None:
-        super().__init__()
+        super().__init__(model)
         if law not in get_args(QV):
             raise ValueError(f"Expected law among {get_args(QV)} but got {law!r}.")
         if gradient not in get_args(Gradient):
             raise ValueError(f"Expected gradient among {get_args(Gradient)} but got {gradient!r}.")
         self.encoder, self.law, self.gradient = encoder, law, gradient
-        self.__dict__["model"] = model
         if law == "normal":
             self.loc = nn.Parameter(torch.zeros(()))
             self.log_scale = nn.Parameter(torch.zeros(()))
+
+    @property
+    def model(self) -> NGGPMixture:
+        """The mixture whose components and sizes are read."""
+        return cast(NGGPMixture, super().model)
+
+    @staticmethod
+    def networks(rows: int, code: int, family: FamilyName) -> dict[str, Sizes]:
+        return {"encoder": Sizes(rows, FAMILIES[family].width * code)}
 
     def forward(self, x: Tensor, size: int | None = None) -> None:
         data = len(x) if size is None else size

@@ -5,6 +5,7 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
+from priorzoo.models.contract import Sizes
 from priorzoo.models.distributions.gaussian import diagonal_normal
 from priorzoo.models.plates import data_plate
 
@@ -25,6 +26,10 @@ class CodeAndPlace(nn.Module):
         super().__init__()
         self.encoder = encoder
         self.locator = locator
+
+    @staticmethod
+    def networks(rows: int, code: int, plane: int) -> dict[str, Sizes]:
+        return {"encoder": Sizes(rows, 2 * code), "locator": Sizes(rows, plane)}
 
     def forward(self, x: Tensor, size: int | None = None) -> None:
         with data_plate(x, size):

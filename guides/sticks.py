@@ -8,13 +8,14 @@ from pyro.distributions import TorchDistribution
 from torch import Tensor, nn
 from torch.nn import functional
 
+from priorzoo.models.contract import Sizes
 from priorzoo.models.distributions.estimators import Gradient, estimated
 from priorzoo.models.distributions.gaussian import deviation
 from priorzoo.models.distributions.sticks import Kumaraswamy, LogitNormal
 from priorzoo.models.plates import data_plate
 
 SHAPE_FLOOR = 0.01  # below it most draws round to 0 or 1 in single precision
-Family = Literal["kumaraswamy", "logit-normal", "beta"]
+StickFamily = Literal["kumaraswamy", "logit-normal", "beta"]
 
 
 class Sticks(nn.Module):
@@ -25,9 +26,8 @@ class Sticks(nn.Module):
     floor of 0.01, and a Beta distribution is differentiated exactly in expectation.
 
     Args:
-        encoder: maps rows ``(B, P)`` to ``(B, 2 K)``: the sticks' first parameters (a shape, or the
-            location of the logit), then the second ones, raw. The last stick, which is not broken,
-            leaves its two unused.
+        encoder: maps rows ``(B, P)`` to ``(B, 2 (K - 1))``: the first parameters of the K - 1
+            sticks (a shape, or the location of the logit), then the second ones, raw.
         family: ``kumaraswamy``, ``logit-normal`` or ``beta``.
         gradient: see :func:`estimated`; ``rsvi`` for ``beta`` alone.
     """
@@ -35,19 +35,23 @@ class Sticks(nn.Module):
     def __init__(
         self,
         encoder: nn.Module,
-        family: Family = "kumaraswamy",
+        family: StickFamily = "kumaraswamy",
         gradient: Gradient = "pathwise",
     ) -> None:
         super().__init__()
-        if family not in get_args(Family):
-            raise ValueError(f"Expected family among {get_args(Family)} but got {family!r}.")
+        if family not in get_args(StickFamily):
+            raise ValueError(f"Expected family among {get_args(StickFamily)} but got {family!r}.")
         if gradient == "rsvi" and family != "beta":
             raise ValueError(f"Expected family 'beta' for gradient 'rsvi' but got {family!r}.")
         self.encoder, self.family, self.gradient = encoder, family, gradient
 
+    @staticmethod
+    def networks(rows: int, code: int) -> dict[str, Sizes]:
+        return {"encoder": Sizes(rows, 2 * (code - 1))}
+
     def forward(self, x: Tensor, size: int | None = None) -> None:
         with data_plate(x, size):
-            first, second = (part[..., :-1] for part in self.encoder(x).chunk(2, -1))
+            first, second = self.encoder(x).chunk(2, -1)
             q_v = self._sticks(first, second).to_event(1)
             pyro.sample("v", estimated(q_v, self.gradient))
 

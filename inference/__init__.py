@@ -1,17 +1,21 @@
 """Objectives, the step, the loop, evaluation, prediction and saving."""
 
+from priorzoo.inference.batch import Batch
 from priorzoo.inference.data.batches import Pixels
+from priorzoo.inference.data.checks import check_data
 from priorzoo.inference.diagnosis import degeneracy, occupancy
 from priorzoo.inference.evaluation import evaluate, importance_bound
+from priorzoo.inference.factorial import seed_components
 from priorzoo.inference.memory import Memory, reconstructions_through, remember
 from priorzoo.inference.nggp.growth import grow_model, move_clusters
 from priorzoo.inference.nggp.objective import Collapsed
 from priorzoo.inference.objectives.conjugate import ConjugateELBO, Pretraining, predictive
+from priorzoo.inference.objectives.contract import Loss, Objective
 from priorzoo.inference.objectives.control_variates import Baselined
-from priorzoo.inference.objectives.elbo import ELBO, KL, Autoencoder, Draws, Penalty
+from priorzoo.inference.objectives.elbo import ELBO, KL, Autoencoder, Draws, Penalty, draw_pair
 from priorzoo.inference.objectives.penalties import Classification, ConsistencyViolation
 from priorzoo.inference.objectives.schedules import Linear
-from priorzoo.inference.pairs import check_data, check_pair
+from priorzoo.inference.pairs import check_pair
 from priorzoo.inference.prediction import (
     cluster_probabilities,
     codes,
@@ -22,7 +26,6 @@ from priorzoo.inference.prediction import (
 )
 from priorzoo.inference.randomness import Stream
 from priorzoo.inference.saving import load, save
-from priorzoo.inference.seeding import seed_components
 from priorzoo.inference.training.loop import Training, fit
 from priorzoo.inference.training.optimisers import ConjugateAdam, RobbinsMonro, Together
 from priorzoo.inference.training.replicas import Replicas
@@ -33,6 +36,7 @@ __all__ = [
     "KL",
     "Autoencoder",
     "Baselined",
+    "Batch",
     "Classification",
     "Collapsed",
     "ConjugateAdam",
@@ -40,7 +44,9 @@ __all__ = [
     "ConsistencyViolation",
     "Draws",
     "Linear",
+    "Loss",
     "Memory",
+    "Objective",
     "Penalty",
     "Pixels",
     "Pretraining",
@@ -57,6 +63,7 @@ __all__ = [
     "degeneracy",
     "descend",
     "draw",
+    "draw_pair",
     "enumerates",
     "evaluate",
     "fit",

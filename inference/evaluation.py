@@ -2,24 +2,18 @@
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 
+import pyro
 import torch
-from pyro.distributions.util import scale_and_mask
 from torch import Tensor, nn
 
+from priorzoo.inference.batch import Batch, Context
+from priorzoo.inference.data.checks import Transform, check_data, in_precision
 from priorzoo.inference.objectives.conjugate import bound, predictive
-from priorzoo.inference.pairs import (
-    Site,
-    Transform,
-    check_data,
-    evaluating,
-    is_enumerated,
-    is_local,
-    latent_sites,
-    run_pair,
-    sample_sites,
-)
+from priorzoo.inference.objectives.elbo import draw_pair
 from priorzoo.inference.randomness import Stream
+from priorzoo.inference.sites import evaluating
 
 
 def evaluate(
@@ -31,8 +25,9 @@ def evaluate(
     importance_samples: int = 0,
     batch_size: int = 500,
     seed: int = 0,
+    context: Context | None = None,
 ) -> dict[str, float]:
-    """Terms of the bound on held-out rows, in nats per datum, unweighted and unfloored.
+    """Terms of the bound on held-out rows, in nats per datum, without weights and floors.
 
     Args:
         x: rows ``(N, P)``; global sites count 1/N in each, but conjugate ones, which belong to the
@@ -41,6 +36,7 @@ def evaluate(
         importance_samples: S of :func:`importance_bound`, added as ``log p(x)``; 0 for none.
         batch_size: rows held at a time.
         seed: of the transform and of the draws; the caller's random state is untouched.
+        context: what the programs are told beside x, each ``(N, ...)``.
 
     Raises:
         ValueError: for rows that the model cannot score, or a negative number of samples.
@@ -49,21 +45,31 @@ def evaluate(
         raise ValueError(
             f"Expected importance_samples of at least 0 but got {importance_samples}; 0 for none."
         )
-    check_data(model, x, transform=transform)
+    whole = in_precision(model, Batch(x, context=context or {}), transform)
+    check_data(model, whole.x, transform=transform, context=whole.context)
     objective, pair = bound(model, guide), predictive(model, guide)
     totals: dict[str, float] = {}
     with evaluating(model, guide), torch.no_grad(), Stream(seed, x.device):
-        for batch in _batches(x, batch_size, transform):
-            terms = objective.held_out(batch, len(x))
+        for batch in _batches(whole, batch_size, transform):
+            terms = objective.held_out(batch)
             if importance_samples:
-                terms["log p(x)"] = importance_bound(*pair, batch, importance_samples)
+                terms["log p(x)"] = importance_bound(
+                    *pair, batch.x, importance_samples, context=batch.context
+                )
             for name, term in terms.items():
-                totals[name] = totals.get(name, 0.0) + float(term.mean()) * len(batch) / len(x)
+                share = len(batch.x) / len(x)
+                totals[name] = totals.get(name, 0.0) + float(term.mean()) * share
     return totals
 
 
 def importance_bound(
-    model: nn.Module, guide: nn.Module, x: Tensor, samples: int, *, held: int = 4_000_000
+    model: nn.Module,
+    guide: nn.Module,
+    x: Tensor,
+    samples: int,
+    *,
+    held: int = 4_000_000,
+    context: Context | None = None,
 ) -> Tensor:
     r"""Estimate of :math:`\log p(x)`, a lower bound in expectation that rises with the samples.
 
@@ -75,6 +81,7 @@ def importance_bound(
         x: rows ``(B, P)``.
         samples: S.
         held: number of values of x, counted once for each draw, that are decoded at a time.
+        context: what the programs are told beside x, each ``(B, ...)``.
 
     Returns:
         ``(B,)``, in nats.
@@ -84,40 +91,16 @@ def importance_bound(
     """
     if samples < 1:
         raise ValueError(f"Expected at least one sample but got samples={samples}.")
+    batch = Batch(x, context=context or {})
     total = torch.full((len(x),), -math.inf, dtype=x.dtype, device=x.device)
     chunk = max(1, held // x.numel())
     for start in range(0, samples, chunk):
-        weights = _log_weights(model, guide, x, min(chunk, samples - start))
-        total = torch.logaddexp(total, weights.logsumexp(0))
+        draws = draw_pair(model, guide, batch, min(chunk, samples - start))
+        with pyro.validation_enabled(False):
+            total = torch.logaddexp(total, draws.log_weights().logsumexp(0))
     return total - math.log(samples)
 
 
-def _log_weights(model: nn.Module, guide: nn.Module, x: Tensor, samples: int) -> Tensor:
-    """``(S, B)`` log importance weights with the enumerated sites summed out."""
-    drawn, told = run_pair(model, guide, x, particles=samples)
-    sites = [*sample_sites(told), *sample_sites(drawn)]
-    shared = sorted({name for name, site in sites if not is_local(site)})
-    if shared:
-        raise ValueError(
-            f"Expected a pair whose sites are all local but {shared} belong to the whole "
-            "data set, which has no bound for each row; use the terms of evaluate."
-        )
-    enumerated = [site for site in latent_sites(drawn).values() if is_enumerated(site)]
-    weight = torch.zeros(samples, len(x), dtype=x.dtype, device=x.device)
-    for _, site in sample_sites(told):
-        weight = weight + _score(site)
-    for site in latent_sites(drawn).values():
-        if not is_enumerated(site):
-            weight = weight - _score(site)
-    for site in enumerated:
-        weight = weight.logsumexp(site["infer"]["_enumerate_dim"], keepdim=True)
-    return weight.reshape(samples, len(x))
-
-
-def _score(site: Site) -> Tensor:
-    return scale_and_mask(site["fn"].log_prob(site["value"]), mask=site["mask"])
-
-
-def _batches(x: Tensor, batch_size: int, transform: Transform | None) -> Iterator[Tensor]:
-    for batch in x.split(batch_size):
-        yield batch if transform is None else transform(batch)
+def _batches(batch: Batch, rows: int, transform: Transform | None) -> Iterator[Batch]:
+    for part in batch.split(rows):
+        yield part if transform is None else replace(part, x=transform(part.x))

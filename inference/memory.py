@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -10,6 +10,9 @@ from torch import Tensor, nn
 
 from priorzoo.inference.prediction import codes, draw
 from priorzoo.inference.randomness import Stream
+from priorzoo.inference.saving import replace_file
+from priorzoo.inference.seeding import k_means_plus_plus
+from priorzoo.models.nonparametric import SquaredExponential
 
 FILE = "memory.safetensors"
 
@@ -33,7 +36,7 @@ class Memory:
     def __init__(
         self, model: nn.Module, places: Tensor, codes: Tensor, held: int = 4_000_000
     ) -> None:
-        self._coupling: Any = getattr(model, "coupling", None)
+        self._coupling = _coupling_of(model)
         if self._coupling is None:
             raise ValueError(
                 f"Expected a model with a coupling but got {type(model).__name__}; only a "
@@ -81,9 +84,7 @@ class Memory:
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Write ``memory.safetensors`` beside the model."""
         numbers = {"places": self.places.contiguous(), "codes": self.codes.contiguous()}
-        part = Path(folder) / (FILE + ".part")
-        save_file(numbers, part)
-        part.replace(Path(folder) / FILE)
+        replace_file(Path(folder) / FILE, lambda part: save_file(numbers, part))
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str], model: nn.Module) -> "Memory":
@@ -112,7 +113,8 @@ def remember(
     check_memory(model, len(x), size)
     places = codes(model, guide, x, site="u")
     if size is not None and size < len(x):
-        chosen = spread_out(places, size, seed)
+        with Stream(seed, places.device):
+            chosen = k_means_plus_plus(places, size, places[:0])
         x, places = x[chosen], places[chosen]
     return Memory(model, places, codes(model, guide, x))
 
@@ -122,7 +124,8 @@ def check_memory(model: nn.Module, rows: int, size: int | None = None) -> None:
     if size is not None and size < 1:
         raise ValueError(f"Expected a memory of at least 1 row but got {size}.")
     kept = rows if size is None else min(size, rows)
-    capacity = getattr(getattr(model, "coupling", None), "capacity", None)
+    coupling = _coupling_of(model)
+    capacity = None if coupling is None else coupling.capacity
     if capacity is not None and kept > capacity:
         raise ValueError(
             f"Expected a memory of at most {capacity} rows for this coupling but got {kept}; "
@@ -130,20 +133,8 @@ def check_memory(model: nn.Module, rows: int, size: int | None = None) -> None:
         )
 
 
-def spread_out(points: Tensor, size: int, seed: int = 0) -> Tensor:
-    """Indices ``(size,)`` of points ``(N, D)``, each drawn far from those before it.
-
-    With probability in proportion to the squared distance from the nearest of them; once every
-    point coincides with one of them, at random.
-    """
-    with Stream(seed, points.device):
-        chosen = [torch.randint(len(points), (), device=points.device)]
-        nearest = torch.full_like(points[:, 0], torch.inf)
-        for _ in range(size - 1):
-            nearest = nearest.minimum((points - points[chosen[-1]]).square().sum(-1))
-            weight = torch.where(nearest.sum() > 0, nearest, torch.ones_like(nearest))
-            chosen.append(torch.multinomial(weight, 1).squeeze(0))
-    return torch.stack(chosen)
+def _coupling_of(model: nn.Module) -> SquaredExponential | None:
+    return cast(SquaredExponential | None, getattr(model, "coupling", None))
 
 
 def straight(first: Tensor, last: Tensor, steps: int) -> Tensor:

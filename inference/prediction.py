@@ -1,36 +1,53 @@
-"""What a trained pair says of data, and what it dreams up.
+"""Predictions of a trained pair for data, and samples from its model.
 
 Means of x are those of its likelihood: for counts, :class:`Multinomial`, they add up to its
 ``draws`` and not to the number of words of the row they belong to.
 """
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import torch
 from pyro import poutine
 from torch import Tensor, nn
 
+from priorzoo.inference.batch import Batch, Context
+from priorzoo.inference.data.checks import in_precision
 from priorzoo.inference.objectives.elbo import Weights
-from priorzoo.inference.pairs import (
+from priorzoo.inference.pairs import run_pair
+from priorzoo.inference.randomness import Stream
+from priorzoo.inference.sites import (
     Means,
+    Site,
     evaluating,
     is_enumerated,
     latent_sites,
-    run_pair,
     site_of,
 )
-from priorzoo.inference.randomness import Stream
+from priorzoo.models.contract import accepted
 
 
 def cluster_probabilities(
-    model: nn.Module, guide: nn.Module, x: Tensor, site: str = "y", batch_size: int = 500
+    model: nn.Module,
+    guide: nn.Module,
+    x: Tensor,
+    site: str = "y",
+    batch_size: int = 500,
+    *,
+    context: Context | None = None,
 ) -> Tensor:
     """``(N, K)`` probabilities q(site | x) in closed form, codes at their means.
+
+    A site that depends on other enumerated sites is averaged over these.
 
     Args:
         x: rows ``(N, P)``.
         site: name of the discrete site.
+        batch_size: rows held at a time.
+        context: what the programs are told beside x, each ``(N, ...)``.
+
+    Raises:
+        ValueError: for a site that the guide does not enumerate.
     """
 
     def read(drawn: poutine.Trace, _: poutine.Trace) -> Tensor:
@@ -39,23 +56,37 @@ def cluster_probabilities(
             raise ValueError(
                 f"Expected a guide that enumerates {site!r} but it has {list(latent_sites(drawn))}."
             )
-        probabilities: Tensor = found["fn"].probs
+        probabilities = Weights(drawn).expect(found["fn"].probs, events=1)
         return probabilities.expand(len(site_of(drawn, "data")["value"]), -1)
 
-    return _over_batches(model, guide, x, batch_size, read)
+    return _over_batches(model, guide, Batch(x, context=context or {}), batch_size, read)
 
 
-def enumerates(model: nn.Module, guide: nn.Module, x: Tensor, site: str = "y") -> bool:
+def enumerates(
+    model: nn.Module,
+    guide: nn.Module,
+    x: Tensor,
+    site: str = "y",
+    *,
+    context: Context | None = None,
+) -> bool:
     """Whether the guide has a discrete site of that name, so that it has cluster probabilities."""
+    first = next(Batch(x, context=context or {}).split(1))
     with torch.no_grad(), evaluating(model, guide), Stream(0, x.device):
-        found = latent_sites(run_pair(model, guide, x[:1])[0]).get(site)
+        found = latent_sites(run_pair(model, guide, first)[0]).get(site)
     return found is not None and is_enumerated(found)
 
 
 def codes(
-    model: nn.Module, guide: nn.Module, x: Tensor, site: str = "z", batch_size: int = 500
+    model: nn.Module,
+    guide: nn.Module,
+    x: Tensor,
+    site: str = "z",
+    batch_size: int = 500,
+    *,
+    context: Context | None = None,
 ) -> Tensor:
-    """``(N, D)`` posterior means of the code, clusters averaged by their probabilities."""
+    """``(N, D)`` posterior means of the latent code, averaged over the cluster probabilities."""
 
     def read(drawn: poutine.Trace, _: poutine.Trace) -> Tensor:
         found = latent_sites(drawn)
@@ -63,45 +94,59 @@ def codes(
             raise ValueError(f"Expected one of the guide's sites {list(found)} but got {site!r}.")
         return Weights(drawn).expect(found[site]["value"], events=1)
 
-    return _over_batches(model, guide, x, batch_size, read)
+    return _over_batches(model, guide, Batch(x, context=context or {}), batch_size, read)
 
 
-def reconstructions(model: nn.Module, guide: nn.Module, x: Tensor, batch_size: int = 500) -> Tensor:
+def reconstructions(
+    model: nn.Module,
+    guide: nn.Module,
+    x: Tensor,
+    batch_size: int = 500,
+    *,
+    context: Context | None = None,
+) -> Tensor:
     """``(N, P)`` means of x decoded from the posterior means of the codes, averaged likewise."""
 
     def read(drawn: poutine.Trace, told: poutine.Trace) -> Tensor:
         return Weights(drawn).expect(site_of(told, "x")["fn"].mean, events=1)
 
-    return _over_batches(model, guide, x, batch_size, read)
+    return _over_batches(model, guide, Batch(x, context=context or {}), batch_size, read)
 
 
 def draw(
     model: nn.Module,
     size: int,
     *,
-    given: dict[str, int | Tensor] | None = None,
+    given: Mapping[str, int | Tensor] | None = None,
     means: bool = True,
+    context: Context | None = None,
 ) -> Tensor:
     """``(size, P)`` rows from the prior.
 
     Args:
         given: values at which sites are held, such as ``{"y": 3}`` for the fourth cluster.
         means: the likelihood's means, which make the better pictures, in place of draws from it.
+        context: what the model is told beside x, each ``(size, ...)``.
 
     Raises:
-        ValueError: for a site the model lacks, or a cluster it has not.
+        ValueError: for a site that the model lacks, or a cluster that it does not have.
     """
+    beside = accepted(model, context or {})
     with torch.no_grad(), evaluating(model):
-        sites = latent_sites(poutine.trace(model).get_trace(size=1)) if given else {}
-        sites.pop("x", None)
+        sites = {}
+        if given:
+            one = {name: value[:1] for name, value in beside.items()}
+            sites = latent_sites(poutine.trace(model).get_trace(size=1, **one))
+            sites.pop("x", None)
         values = {name: _value(sites, name, v, size) for name, v in (given or {}).items()}
-        trace = poutine.trace(poutine.condition(model, data=values)).get_trace(size=size)
+        conditioned = poutine.condition(model, data=values)
+        trace = poutine.trace(conditioned).get_trace(size=size, **beside)
     site = site_of(trace, "x")
     drawn: Tensor = site["fn"].mean if means else site["value"]
     return drawn
 
 
-def _value(sites: dict[str, Any], name: str, value: int | Tensor, size: int) -> Tensor:
+def _value(sites: Mapping[str, Site], name: str, value: int | Tensor, size: int) -> Tensor:
     if name not in sites:
         raise ValueError(f"Expected one of the sites {list(sites)} but got {name!r}.")
     template, fn = sites[name]["value"], sites[name]["fn"]
@@ -116,14 +161,14 @@ def _value(sites: dict[str, Any], name: str, value: int | Tensor, size: int) -> 
 def _over_batches(
     model: nn.Module,
     guide: nn.Module,
-    x: Tensor,
-    batch_size: int,
+    batch: Batch,
+    rows: int,
     read: Callable[[poutine.Trace, poutine.Trace], Tensor],
 ) -> Tensor:
+    batch = in_precision(model, batch)
     with torch.no_grad(), evaluating(model, guide):
-        return torch.cat(
-            [read(*run_pair(model, guide, rows, means=True)) for rows in x.split(batch_size)]
-        )
+        parts = (replace(part, size=None) for part in batch.split(rows))
+        return torch.cat([read(*run_pair(model, guide, part, means=True)) for part in parts])
 
 
 def component_means(model: nn.Module, site: str = "y") -> Tensor:

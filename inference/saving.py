@@ -16,7 +16,7 @@ from torch import nn
 
 from priorzoo.inference.randomness import Stream
 
-FORMAT = 1
+FORMAT = 2
 
 
 def save(folder: str | os.PathLike[str], model: nn.Module, guide: nn.Module) -> None:
@@ -71,17 +71,15 @@ def load(
             )
     try:
         config = json.loads((path / "config.json").read_text())
-        newer = config["format"] > FORMAT
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        other = int(config["format"])
+    except (ValueError, KeyError, TypeError) as error:
         raise ValueError(
             f"Expected a configuration in {path / 'config.json'} but it is damaged ({error!r}); "
             "train the run again."
         ) from error
-    if newer:
-        raise ValueError(
-            f"Expected format {FORMAT} or older in {path} but got {config['format']}; "
-            "upgrade priorzoo."
-        )
+    if other != FORMAT:
+        remedy = "upgrade priorzoo" if other > FORMAT else "an older priorzoo wrote it; train anew"
+        raise ValueError(f"Expected format {FORMAT} in {path} but got {other}; {remedy}.")
     seen: dict[str, nn.Module] = {}
     try:
         with Stream(0):

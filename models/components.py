@@ -1,15 +1,15 @@
-"""The Gaussian components that clusters are, in code space."""
+"""Gaussian mixture components in latent space."""
 
 import math
 
 import torch
 from torch import Tensor, nn
 
-from priorzoo.models.distributions.gaussian import VARIANCE_FLOOR, deviation
+from priorzoo.models.distributions.gaussian import deviation, raw_variance
 
 
 class Components(nn.Module):
-    r"""K diagonal Gaussians over codes, :math:`\mathcal N(\mu_k, \sigma_k^2)`, to inherit from.
+    r"""K diagonal Gaussians :math:`\mathcal N(\mu_k, \sigma_k^2)` in latent space; to inherit from.
 
     Args:
         code, clusters: D and K.
@@ -37,8 +37,7 @@ class Components(nn.Module):
 
     @torch.no_grad()
     def place(self, loc: Tensor, variance: Tensor) -> None:
-        """Put the components where ``loc`` and ``variance``, each ``(K, D)``, say."""
+        """Set means and variances of the components, each ``(K, D)``."""
         self.shared.zero_()
         self.loc.copy_(loc)
-        above = (variance - VARIANCE_FLOOR).clamp(min=1e-6)
-        self.raw.copy_(above + (-(-above).expm1()).log())  # softplus undone, without overflow
+        self.raw.copy_(raw_variance(variance))

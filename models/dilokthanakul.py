@@ -8,7 +8,8 @@ import torch
 from pyro.ops.indexing import Vindex
 from torch import Tensor, nn
 
-from priorzoo.models.distributions.gaussian import diagonal_normal
+from priorzoo.models.contract import Sizes, decoder_sizes
+from priorzoo.models.distributions.gaussian import diagonal_normal, standard_normal
 from priorzoo.models.likelihoods import Bernoulli
 from priorzoo.models.networks import MLP
 from priorzoo.models.plates import data_plate
@@ -66,15 +67,14 @@ class DilokthanakulGMVAE(nn.Module):
         else:
             self.register_buffer("logits", torch.zeros(clusters), persistent=False)
 
-    def prior(self) -> tuple[Tensor, Tensor, Tensor]:
-        """The cluster and the two codes of each datum of the open data plate."""
-        y = pyro.sample("y", dist.Categorical(logits=self.logits))
-        w = pyro.sample("w", dist.Normal(self.origin, torch.ones_like(self.origin)).to_event(1))
-        heads = self.heads(w).unflatten(-1, (self.clusters, 2 * self.code))
-        z = pyro.sample("z", diagonal_normal(Vindex(heads)[..., y, :]))
-        return y, w, z
+    @staticmethod
+    def networks(outputs: int, code: int) -> dict[str, Sizes]:
+        return {"decoder": decoder_sizes(code, outputs)}
 
     def forward(self, x: Tensor | None = None, size: int | None = None) -> Tensor:
         with data_plate(x, size):
-            _, _, z = self.prior()
+            y = pyro.sample("y", dist.Categorical(logits=self.logits))
+            w = pyro.sample("w", standard_normal(self.origin))
+            heads = self.heads(w).unflatten(-1, (self.clusters, 2 * self.code))
+            z = pyro.sample("z", diagonal_normal(Vindex(heads)[..., y, :]))
             return pyro.sample("x", self.likelihood(self.decoder(z)), obs=x)

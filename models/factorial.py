@@ -1,11 +1,14 @@
 """The variational autoencoder with a product of Gaussian mixtures as its prior."""
 
 from collections.abc import Sequence
+from typing import Protocol
 
 import pyro
+import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
+from priorzoo.models.contract import Sizes, decoder_sizes
 from priorzoo.models.distributions.expected import Choice, Component, DiagonalComponent
 from priorzoo.models.distributions.exponential import Dirichlet, NormalGamma, conjugate
 from priorzoo.models.likelihoods import Bernoulli
@@ -63,6 +66,10 @@ class FactorialMixture(nn.Module):
         factors(code, clusters)
         self.register_buffer("unit", torch.ones(()), persistent=False)
 
+    @staticmethod
+    def networks(outputs: int, code: int) -> dict[str, Sizes]:
+        return {"decoder": decoder_sizes(code, outputs)}
+
     def forward(self, x: Tensor | None = None, size: int | None = None) -> Tensor:
         mixtures = [self._mixture(i, k, d) for i, k, d in factors(self.code, self.clusters)]
         with data_plate(x, size):
@@ -89,6 +96,61 @@ class FactorialMixture(nn.Module):
         parts = [unit * value for value in (self.mean, self.count, self.shape, self.rate)]
         weights = Dirichlet.natural((unit * self.concentration).expand(clusters))
         return weights, NormalGamma.natural(*parts).expand(clusters, size, 4)
+
+
+class FactorPosterior(Protocol):
+    """A posterior over the global variables of a :class:`FactorialMixture`."""
+
+    unit: Tensor
+
+    def globals(self) -> list[tuple[Tensor, Tensor]]:
+        """Natural parameters ``(K_i,)`` of weights and ``(K_i, D, 4)`` of components, by factor."""
+
+
+class FactorialPredictive(nn.Module):
+    r"""The story of a new row, pi, mu and alpha averaged over their posterior.
+
+    .. math:: r_i \sim \mathrm{Cat}(c_i / \textstyle\sum_k c_{ik}), \quad z_{id} \mid r_i = k \sim
+        \mathrm{StudentT}\bigl(2 a, m, \sqrt{(s + 1) / s \cdot b / a}\bigr), \quad
+        x \mid z \sim p(x \mid \mathrm{decoder}(z))
+
+    Paquet, Ghaisas and Tieleman, 2018, eq. (10), whose third argument is the squared scale. They
+    draw pi and then r; of one row the distribution is the same. Any site may be conditioned.
+
+    Args:
+        model: a trained :class:`FactorialMixture`.
+        guide: its posterior over pi, mu and alpha, such as a :class:`FactorialCode`.
+        prune: whether components are left out to which less than one datum was added.
+    """
+
+    def __init__(
+        self, model: FactorialMixture, guide: FactorPosterior, prune: bool = False
+    ) -> None:
+        super().__init__()
+        self.model, self.guide, self.prune = model, guide, prune
+
+    def forward(self, x: Tensor | None = None, size: int | None = None) -> Tensor:
+        unit, z = self.guide.unit, []
+        with data_plate(x, size):
+            for i, (weights, components) in enumerate(self.guide.globals(), 1):
+                (counts,) = Dirichlet.usual(weights.detach())
+                used = self.used(i)
+                counts = counts.where(used | ~used.any(), 0.0) if self.prune else counts
+                r = pyro.sample(f"r_{i}", dist.Categorical(probs=counts.to(unit.dtype)))
+                m, s, a, b = NormalGamma.usual(components.detach())
+                scale = ((s + 1) / s * b / a).sqrt()
+                df, loc, scale = ((part.to(unit.dtype)[r]) for part in (2 * a, m, scale))
+                z.append(pyro.sample(f"z_{i}", dist.StudentT(df, loc, scale).to_event(1)))
+            batch = torch.broadcast_shapes(*(part.shape[:-1] for part in z))
+            code = torch.cat([part.expand(*batch, -1) for part in z], -1)
+            x_of = self.model.likelihood(self.model.decoder(code))
+            return pyro.sample("x", x_of, obs=x)
+
+    def used(self, i: int) -> Tensor:
+        """Which of the K_i components hold at least one datum, ``(K_i,)``."""
+        weights, _ = self.guide.globals()[i - 1]
+        (counts,) = Dirichlet.usual(weights.detach())
+        return counts - self.model.concentration >= 1
 
 
 def factors(code: int, clusters: int | Sequence[int]) -> list[tuple[int, int, int]]:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from priorzoo.models.components import Components
+from priorzoo.models.contract import Sizes, decoder_sizes
 from priorzoo.models.likelihoods import Bernoulli
 from priorzoo.models.plates import data_plate
 
@@ -48,14 +49,13 @@ class GMVAE(Components):
         else:
             self.register_buffer("logits", torch.zeros(clusters))
 
-    def prior(self) -> tuple[Tensor, Tensor]:
-        """The cluster and the code of each datum of the open data plate."""
-        loc, scale = self.components()
-        y = pyro.sample("y", dist.Categorical(logits=self.logits))
-        z = pyro.sample("z", dist.Normal(loc[y], scale[y]).to_event(1))
-        return y, z
+    @staticmethod
+    def networks(outputs: int, code: int) -> dict[str, Sizes]:
+        return {"decoder": decoder_sizes(code, outputs)}
 
     def forward(self, x: Tensor | None = None, size: int | None = None) -> Tensor:
+        loc, scale = self.components()
         with data_plate(x, size):
-            _, z = self.prior()
+            y = pyro.sample("y", dist.Categorical(logits=self.logits))
+            z = pyro.sample("z", dist.Normal(loc[y], scale[y]).to_event(1))
             return pyro.sample("x", self.likelihood(self.decoder(z)), obs=x)

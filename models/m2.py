@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from priorzoo.models.components import Components
+from priorzoo.models.contract import Sizes, decoder_sizes
+from priorzoo.models.distributions.gaussian import standard_normal
 from priorzoo.models.likelihoods import Bernoulli
 from priorzoo.models.plates import data_plate
 
@@ -47,15 +49,14 @@ class M2(nn.Module):
         self.register_buffer("origin", torch.zeros(code), persistent=False)
         self.register_buffer("uniform", torch.zeros(clusters), persistent=False)
 
-    def prior(self) -> tuple[Tensor, Tensor]:
-        """The cluster and the code of each datum of the open data plate."""
-        y = pyro.sample("y", dist.Categorical(logits=self.uniform))
-        z = pyro.sample("z", dist.Normal(self.origin, torch.ones_like(self.origin)).to_event(1))
-        return y, z
+    @staticmethod
+    def networks(outputs: int, code: int, clusters: int) -> dict[str, Sizes]:
+        return {"conditional_decoder": decoder_sizes(code, outputs, given=clusters)}
 
     def forward(self, x: Tensor | None = None, size: int | None = None) -> Tensor:
         with data_plate(x, size):
-            y, z = self.prior()
+            y = pyro.sample("y", dist.Categorical(logits=self.uniform))
+            z = pyro.sample("z", standard_normal(self.origin))
             return pyro.sample("x", self.likelihood(self.conditional_decoder(z, y)), obs=x)
 
 
@@ -98,16 +99,15 @@ class ModifiedM2(Components):
         self.register_buffer("origin", torch.zeros(code), persistent=False)
         self.register_buffer("uniform", torch.zeros(clusters), persistent=False)
 
-    def prior(self) -> tuple[Tensor, Tensor]:
-        """The cluster and the code of each datum of the open data plate."""
-        y = pyro.sample("y", dist.Categorical(logits=self.uniform))
-        z = pyro.sample("z", dist.Normal(self.origin, torch.ones_like(self.origin)).to_event(1))
-        return y, z
+    @staticmethod
+    def networks(outputs: int, code: int) -> dict[str, Sizes]:
+        return {"decoder": decoder_sizes(code, outputs)}
 
     def forward(self, x: Tensor | None = None, size: int | None = None) -> Tensor:
         loc, scale = self.components()
         with data_plate(x, size):
-            y, z = self.prior()
+            y = pyro.sample("y", dist.Categorical(logits=self.uniform))
+            z = pyro.sample("z", standard_normal(self.origin))
             h = self.layer(loc[y] + scale[y] * z).to(z.dtype)
             h = h if self.link == "identity" else h.relu()
             return pyro.sample("x", self.likelihood(self.decoder(h)), obs=x)

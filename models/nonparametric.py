@@ -7,6 +7,8 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
+from priorzoo.models.contract import Sizes, decoder_sizes
+from priorzoo.models.distributions.gaussian import standard_normal
 from priorzoo.models.likelihoods import Bernoulli
 from priorzoo.models.plates import data_plate
 
@@ -33,6 +35,14 @@ class SquaredExponential(nn.Module):
             self.log_length = nn.Parameter(log_length)
         else:
             self.register_buffer("log_length", log_length)
+
+    def targets(self, u: Tensor, loc: Tensor) -> Tensor:
+        """What :meth:`predict` makes codes from, of places ``(M, 2)`` and codes ``(M, D)``."""
+        raise NotImplementedError
+
+    def predict(self, at: Tensor, u: Tensor, targets: Tensor) -> Tensor:
+        """``(Q, D)`` codes at places ``(Q, 2)``, from places ``(M, 2)`` and their targets."""
+        raise NotImplementedError
 
     def exponents(self, u: Tensor, v: Tensor) -> Tensor:
         """``(..., B, M)`` logarithms of the kernel between places ``(..., B, 2)`` and ``(M, 2)``.
@@ -176,12 +186,16 @@ class NonparametricVAE(nn.Module):
         self.register_buffer("origin", torch.zeros(code), persistent=False)
         self.register_buffer("centre", torch.zeros(plane), persistent=False)
 
+    @staticmethod
+    def networks(outputs: int, code: int) -> dict[str, Sizes]:
+        return {"decoder": decoder_sizes(code, outputs)}
+
     def forward(self, x: Tensor | None = None, size: int | None = None) -> Tensor:
         flat = dist.Normal(self.origin, torch.ones_like(self.origin)).expand([2, self.code])
         with data_plate(x, size):
-            z = pyro.sample("z", dist.Normal(self.origin, torch.ones_like(self.origin)).to_event(1))
+            z = pyro.sample("z", standard_normal(self.origin))
             q = pyro.sample("q", flat.to_event(2).mask(False))
-            place = dist.Normal(self.centre, torch.ones_like(self.centre)).to_event(1)
+            place = standard_normal(self.centre)
             u = pyro.sample("u", place.mask(self.unit_plane))
             if x is not None:
                 loc, scale = (q.detach() if self.stop_gradient else q).unbind(-2)

@@ -2,8 +2,9 @@
 
 import pyro
 import torch
-from pyro.poutine.subsample_messenger import SubsampleMessenger
 from torch import Tensor
+
+from priorzoo.models.pyro_internals import SubsampleMessenger
 
 
 def data_plate(x: Tensor | None, size: int | None) -> SubsampleMessenger:

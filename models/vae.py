@@ -1,10 +1,11 @@
 """The variational autoencoder."""
 
 import pyro
-import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
+from priorzoo.models.contract import Sizes, decoder_sizes
+from priorzoo.models.distributions.gaussian import standard_normal
 from priorzoo.models.likelihoods import Bernoulli
 from priorzoo.models.plates import data_plate
 
@@ -33,7 +34,11 @@ class VAE(nn.Module):
         self.code = code
         self.register_buffer("origin", torch.zeros(code), persistent=False)
 
+    @staticmethod
+    def networks(outputs: int, code: int) -> dict[str, Sizes]:
+        return {"decoder": decoder_sizes(code, outputs)}
+
     def forward(self, x: Tensor | None = None, size: int | None = None) -> Tensor:
         with data_plate(x, size):
-            z = pyro.sample("z", dist.Normal(self.origin, torch.ones_like(self.origin)).to_event(1))
+            z = pyro.sample("z", standard_normal(self.origin))
             return pyro.sample("x", self.likelihood(self.decoder(z)), obs=x)

@@ -44,7 +44,7 @@ from priorzoo.models import (
     StickBreakingVAE,
 )
 from priorzoo.models.distributions.estimators import Gradient
-from priorzoo.models.nggp.code_families import Family
+from priorzoo.models.nggp.code_families import FamilyName
 
 P, D, K, W = 6, 2, 3, 4
 SHAPE = (3, 2)  # of the P values, as a picture
@@ -117,7 +117,7 @@ def cluster_then_flow(_: nn.Module) -> ClusterThenFlow:
 
 
 def sticks(family: str, gradient: str = "pathwise") -> Sticks:
-    return Sticks(MLP(P, 2 * K, (5,)), family, gradient)
+    return Sticks(MLP(P, 2 * (K - 1), (5,)), family, gradient)
 
 
 def stick_breaking() -> StickBreakingVAE:
@@ -135,11 +135,11 @@ def code_and_place(_: nn.Module) -> CodeAndPlace:
     return CodeAndPlace(MLP(P, 2 * D, (5,)), MLP(P, 2, (5,)))
 
 
-def nggp(family: Family, law: QV, gradient: Gradient = "pathwise") -> Entry:
+def nggp(family: FamilyName, law: QV, gradient: Gradient = "pathwise") -> Entry:
     """All clusters are there: the parameters of those that are not have no gradient."""
 
     def guide(model: nn.Module) -> CollapsedCode:
-        return CollapsedCode(MLP(P, model.width * D, (5,)), model, law, gradient)
+        return CollapsedCode(MLP(P, model.kind.width * D, (5,)), model, law, gradient)
 
     def model() -> NGGPMixture:
         return NGGPMixture(decoder(), **SIZES, start=K, family=family)

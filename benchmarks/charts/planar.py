@@ -25,7 +25,7 @@ from priorzoo.benchmarks.charts.axes import (
 )
 from priorzoo.benchmarks.charts.curves import READING, draw_terms
 from priorzoo.inference import cluster_probabilities, codes
-from priorzoo.inference.pairs import evaluating, site_of
+from priorzoo.inference.sites import evaluating, site_of
 
 REGIONS = (
     "Above: data (grey), samples of the clusters, and the cluster that each place falls into, pale "

@@ -24,8 +24,9 @@ from priorzoo.benchmarks.scores.registry import finish, prepare
 from priorzoo.benchmarks.scores.run import Result, Run
 from priorzoo.guides import Code, CodeAndPlace
 from priorzoo.inference import Memory, Stream, codes, draw, remember
+from priorzoo.inference.batch import Labels
 from priorzoo.inference.memory import check_memory, straight
-from priorzoo.inference.pairs import Labels, evaluating
+from priorzoo.inference.sites import evaluating
 from priorzoo.models import MLP, VAE, ConvEncoder, Gaussian, NonparametricVAE
 
 NEIGHBOURS = 10

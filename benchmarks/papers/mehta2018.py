@@ -31,7 +31,7 @@ from priorzoo.inference import (
     component_means,
     move_clusters,
 )
-from priorzoo.inference.pairs import Labels
+from priorzoo.inference.batch import Labels
 from priorzoo.models import MLP, Gaussian, Multinomial, NGGPMixture
 from priorzoo.models.nggp.law import NGGP
 from priorzoo.models.nggp.log_u import LogU

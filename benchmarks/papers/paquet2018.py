@@ -38,8 +38,16 @@ from priorzoo.inference import (
     draw,
     seed_components,
 )
-from priorzoo.inference.pairs import Labels, site_of
-from priorzoo.models import MLP, ConvDecoder, ConvEncoder, Dirichlet, FactorialMixture, Gaussian
+from priorzoo.inference.batch import Labels
+from priorzoo.inference.sites import site_of
+from priorzoo.models import (
+    MLP,
+    ConvDecoder,
+    ConvEncoder,
+    Dirichlet,
+    FactorialMixture,
+    Gaussian,
+)
 from priorzoo.models.factorial import factors
 
 if TYPE_CHECKING:

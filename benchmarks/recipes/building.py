@@ -1,72 +1,108 @@
-"""From a recipe to a model and a guide: sizes and networks are handed out by parameter name."""
+"""From a recipe to a model, a guide, an objective and a training."""
 
 import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
-from typing import Any
+from typing import TypeVar
 
-from torch import nn
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 
-from priorzoo.benchmarks.recipes.recipe import Part, Recipe, part
-from priorzoo.inference import ELBO, KL, Penalty, check_pair
+from priorzoo import guides, models
+from priorzoo.benchmarks.recipes.recipe import Part, Recipe, Stage, part
+from priorzoo.inference import KL, Objective, Penalty, Training, check_pair
 from priorzoo.inference.saving import locate
+from priorzoo.models.contract import DeclaresNetworks, Sizes
 
-INJECTED = {
-    "likelihood": "what the recipe's likelihood builds",
-    "decoder": "network from a code to the likelihood's parameters",
-    "conditional_decoder": "network from a code and a cluster to the likelihood's parameters",
-    "encoder": "network from x to location and raw variance of a code, or what the model says",
-    "conditional_encoder": "network from x and a cluster to location and raw variance of a code",
-    "joint_encoder": "network from x to location and raw variance of a code, then of a second",
-    "classifier": "network from x to the logits of the clusters",
-    "locator": "network from x to a place in the model's plane",
-    "model": "the model, for a guide that reads its prior",
-    "code": "size D of the model's code, for a guide",
-    "clusters": "number K of the model's clusters, for a guide",
-}
-SIZES = ("inputs", "outputs", "clusters", "shape")
+OF_NETWORKS = ("inputs", "outputs", "clusters", "shape")  # arguments that every network may take
 LAYERS = ("code", "clusters", "hidden", "channels")  # sizes that a recipe chooses
+Kind = TypeVar("Kind")
+Arguments = Mapping[str, object]
 
 
 def build_pair(recipe: Recipe, shape: Sequence[int]) -> tuple[nn.Module, nn.Module]:
     """Build the recipe's model, then its guide, for flat rows of pictures of a shape.
 
-    A constructor that names one of :data:`INJECTED` receives it; all else comes from the recipe's
-    arguments and from the constructor's defaults. A model that one declares oneself therefore fits
-    in as soon as its parameters bear these names.
+    Networks are built in the sizes that the classes declare, see :class:`DeclaresNetworks`; an
+    argument that model and guide both name is one network. A constructor may also name
+    ``likelihood`` and ``rows``, the number of values in a row; a guide ``model`` and, without a
+    default, any argument of the model, such as its ``code``. All else comes from the recipe's
+    arguments and from the constructor's defaults.
 
     Raises:
         ValueError: for a class or argument that does not exist, or one that is left unfilled.
     """
     for place in ("model", "guide", "encoder", "decoder"):
         _check_sizes(place, getattr(recipe, place))
-    width = math.prod(shape)
-    likelihood = _fill(recipe.likelihood, {})
-    chosen = _arguments(recipe.model)
-    code, clusters = chosen.get("code"), chosen.get("clusters")
-    twice = None if code is None else 2 * code
-    both = None if code is None else 2 * (code + chosen.get("second_code", 0))
-    outputs = width * getattr(likelihood, "width", 1)
+    likelihood, rows = _fill(recipe.likelihood, {}), math.prod(shape)
+    facts = {"rows": rows, "outputs": rows * getattr(likelihood, "width", 1)}
+    networks: dict[str, nn.Module] = {}
 
-    def network(kind: Part, *sizes: Any) -> Callable[[], nn.Module]:
-        return partial(_fill, kind, dict(zip(SIZES, (*sizes, tuple(shape)), strict=True)))
+    def made(chosen: Part, known: Arguments, more: Arguments) -> nn.Module:
+        for name, sizes in declared(chosen, known).items():
+            if name not in networks and name not in chosen.init_args:
+                networks[name] = _network(getattr(recipe, sizes.role), sizes, shape)
+        return _fill(chosen, {"likelihood": likelihood} | dict(more) | networks)
 
-    networks = {
-        "decoder": network(recipe.decoder, code, outputs, None),
-        "conditional_decoder": network(recipe.decoder, code, outputs, clusters),
-        "encoder": network(recipe.encoder, width, twice, None),
-        "conditional_encoder": network(recipe.encoder, width, twice, clusters),
-        "joint_encoder": network(recipe.encoder, width, both, None),
-        "classifier": network(recipe.encoder, width, clusters, None),
-        "locator": network(recipe.encoder, width, chosen.get("plane"), None),
-    }
-    model = _fill(recipe.model, {"likelihood": likelihood}, networks)
-    if code is not None and hasattr(model, "width"):  # numbers for each dimension of its code
-        networks["encoder"] = network(recipe.encoder, width, model.width * code, None)
-    known = {"likelihood": likelihood, "model": model, "code": code, "clusters": clusters}
-    return model, _fill(recipe.guide, known, networks)
+    of_model = facts | _arguments(recipe.model)
+    model = made(recipe.model, of_model, {"rows": rows})
+    open_ones = _required(locate(recipe.guide.class_path)) & of_model.keys()
+    handed = {name: of_model[name] for name in open_ones}
+    return model, made(recipe.guide, of_model | _arguments(recipe.guide), handed | {"model": model})
+
+
+def declared(chosen: Part, facts: Arguments) -> Mapping[str, Sizes]:
+    """The networks that the class of a part takes, in the order of its constructor's arguments.
+
+    A class that declares none takes those whose arguments have the same name in classes of the zoo,
+    where these agree in the sizes.
+
+    Raises:
+        ValueError: for a size that the class asks for and nothing says.
+    """
+    kind = locate(chosen.class_path)
+    if isinstance(kind, DeclaresNetworks):
+        wanted = inspect.signature(kind.networks).parameters
+        missing = [name for name in wanted if facts.get(name) is None]
+        if missing:
+            raise ValueError(
+                f"Expected {', '.join(missing)} for the networks of {kind.__name__} but neither "
+                "the model nor the recipe says it; give it as an argument."
+            )
+        found = dict(kind.networks(**{name: facts[name] for name in wanted}))
+    else:
+        found = _as_in_the_zoo(facts)
+    return {name: found[name] for name in inspect.signature(kind).parameters if name in found}
+
+
+def _as_in_the_zoo(facts: Arguments) -> dict[str, Sizes]:
+    """Networks by the names of their arguments, where all classes of the zoo agree in the sizes."""
+    found: dict[str, set[Sizes]] = {}
+    for kind in (*vars(models).values(), *vars(guides).values()):
+        if isinstance(kind, type) and isinstance(kind, DeclaresNetworks):
+            wanted = inspect.signature(kind.networks).parameters
+            if all(isinstance(facts.get(name), int) for name in wanted):
+                for name, sizes in kind.networks(**{name: facts[name] for name in wanted}).items():
+                    found.setdefault(name, set()).add(sizes)
+    return {name: sizes.pop() for name, sizes in found.items() if len(sizes) == 1}
+
+
+def filled(kind: type, model: type | None = None) -> set[str]:
+    """Arguments of a class that :func:`build_pair` fills in, so that no option is needed for them.
+
+    Args:
+        kind: of a model or a guide.
+        model: of the model, where ``kind`` is a guide.
+    """
+    names = {"rows", "likelihood", "model"}
+    if model is not None:
+        names |= set(inspect.signature(model).parameters) & _required(kind)
+    if isinstance(kind, DeclaresNetworks):
+        ones = dict.fromkeys(inspect.signature(kind.networks).parameters, 1)
+        names |= set(kind.networks(**ones | _defaults(kind, ones)))
+    return names & set(inspect.signature(kind).parameters)
 
 
 def build_objective(
@@ -75,16 +111,67 @@ def build_objective(
     guide: nn.Module,
     objective: Part | None = None,
     kl: Mapping[str, KL] | None = None,
-) -> ELBO:
+) -> Objective:
     """The recipe's objective of a pair; another class or other KL policies if given."""
     objective = recipe.objective if objective is None else objective
-    kind: type[ELBO] = locate(objective.class_path, ELBO)
+    kind = locate(objective.class_path, Objective)
     penalties = {
         name: locate(chosen.class_path, Penalty)(**chosen.init_args)
         for name, chosen in recipe.penalties.items()
     }
-    kl = recipe.kl if kl is None else kl
-    return kind(model, guide, kl, recipe.particles, penalties, **objective.init_args)
+    known = {
+        "kl": recipe.kl if kl is None else kl,
+        "particles": recipe.particles,
+        "penalties": penalties,
+    }
+    taken = inspect.signature(kind).parameters
+    given = {name: value for name, value in known.items() if name in taken}
+    made: Objective = kind(model, guide, **given, **objective.init_args)
+    return made
+
+
+def build_training(
+    recipe: Recipe,
+    model: nn.Module,
+    guide: nn.Module,
+    data: Tensor,
+    stage: Stage | None = None,
+    **settings: object,
+) -> Training:
+    """The training of a pair as the recipe, or one of its stages, says.
+
+    Args:
+        data: rows ``(N, P)``.
+        stage: whose objective and KL policies take the place of the recipe's.
+        settings: further arguments of :class:`Training`, which go before those of the recipe.
+    """
+    schedule = recipe.schedule
+    objective = build_objective(
+        recipe, model, guide, *((stage.objective, stage.kl) if stage is not None else ())
+    )
+    own = {
+        "objective": objective,
+        "optimiser": lambda parameters: make(recipe.optimiser, Optimizer, parameters),
+        "schedule": None if schedule is None else lambda o: make(schedule, LRScheduler, o),
+        "schedule_unit": recipe.schedule_unit,
+        "batch_size": recipe.batch_size,
+        "clip": recipe.clip,
+        "precision": recipe.precision,
+        "step": recipe.step,
+        "every": recipe.every,
+    }
+    build: Callable[..., Training] = Training
+    return build(model, guide, data, **own | settings)
+
+
+def make(chosen: Part, family: type[Kind], first: object) -> Kind:
+    """An optimiser of parameters, or a schedule of an optimiser."""
+    kind = locate(chosen.class_path, family)
+    try:
+        made: Kind = kind(first, **chosen.init_args)
+    except (RuntimeError, TypeError, ZeroDivisionError) as error:
+        raise ValueError(f"{kind.__name__} cannot be built: {error}") from error
+    return made
 
 
 def fits(recipe: Recipe, kind: type[nn.Module]) -> bool:
@@ -96,11 +183,25 @@ def fits(recipe: Recipe, kind: type[nn.Module]) -> bool:
     return True
 
 
-def _arguments(chosen: Part) -> dict[str, Any]:
+def _network(chosen: Part, sizes: Sizes, shape: Sequence[int]) -> nn.Module:
+    of_it = (sizes.inputs, sizes.outputs, sizes.given, tuple(shape))
+    return _fill(chosen, dict(zip(OF_NETWORKS, of_it, strict=True)))
+
+
+def _arguments(chosen: Part) -> dict[str, object]:
     """The arguments of a part, those left out at the defaults of its class."""
-    parameters = inspect.signature(locate(chosen.class_path)).parameters.values()
-    defaults = {p.name: p.default for p in parameters if p.default is not p.empty}
-    return defaults | dict(chosen.init_args)
+    kind = locate(chosen.class_path)
+    return _defaults(kind, inspect.signature(kind).parameters) | dict(chosen.init_args)
+
+
+def _required(kind: type) -> set[str]:
+    parameters = inspect.signature(kind).parameters.values()
+    return {p.name for p in parameters if p.default is p.empty}
+
+
+def _defaults(kind: type, names: Mapping[str, object]) -> dict[str, object]:
+    parameters = inspect.signature(kind).parameters.values()
+    return {p.name: p.default for p in parameters if p.default is not p.empty and p.name in names}
 
 
 def _check_sizes(place: str, chosen: Part) -> None:
@@ -112,16 +213,11 @@ def _check_sizes(place: str, chosen: Part) -> None:
             raise ValueError(f"Expected {place}.{name} of at least 1 but got {value}.")
 
 
-def _fill(
-    chosen: Part,
-    known: Mapping[str, Any],
-    networks: Mapping[str, Callable[[], nn.Module]] | None = None,
-) -> nn.Module:
+def _fill(chosen: Part, known: Arguments) -> nn.Module:
     """Call the class of a part with its own arguments and what it names of the rest."""
     kind = locate(chosen.class_path)
     names = list(inspect.signature(kind).parameters)
     arguments = {name: known[name] for name in names if name in known}
-    arguments |= {name: (networks or {})[name]() for name in names if name in (networks or {})}
     own = {name: _nested(value) for name, value in chosen.init_args.items()}
     unknown = [name for name in own if name not in names]
     if unknown:
@@ -129,13 +225,19 @@ def _fill(
     try:
         made: nn.Module = kind(**arguments | own)
     except (TypeError, RuntimeError, ZeroDivisionError) as error:
-        raise ValueError(
-            f"{kind.__name__} cannot be built: {error}. Filled in by name are {list(INJECTED)}."
-        ) from error
+        hint = "" if isinstance(kind, DeclaresNetworks) else _hint(kind)
+        raise ValueError(f"{kind.__name__} cannot be built: {error}.{hint}") from error
     return made
 
 
-def _nested(value: Any) -> Any:
+def _hint(kind: type) -> str:
+    return (
+        f" If it takes networks, add to {kind.__name__} a static method networks(rows, code) -> "
+        "{argument: Sizes(inputs, outputs)}, by which they are built."
+    )
+
+
+def _nested(value: object) -> object:
     """An argument, or the module that it describes by its class, as a part or read from options."""
     if isinstance(value, Part):
         return _fill(value, {})

@@ -11,9 +11,9 @@ from torch import nn
 
 from priorzoo import guides, inference, models
 from priorzoo.benchmarks.data.sets import nearest
-from priorzoo.benchmarks.recipes.building import INJECTED, SIZES
+from priorzoo.benchmarks.recipes import building
 from priorzoo.benchmarks.recipes.recipe import Recipe
-from priorzoo.inference import ELBO, Penalty
+from priorzoo.inference import Objective, Penalty
 from priorzoo.inference.saving import locate, locate_function
 
 # Where the short name of a class or function is looked up, and of which class it must be.
@@ -21,7 +21,7 @@ NETWORKS = ((models,), nn.Module)
 FUNCTIONS = ((inference,), None)
 SHELVES: Mapping[str, tuple[tuple[ModuleType, ...], type | None]] = {
     "guide": ((guides,), nn.Module),
-    "objective": ((inference,), ELBO),
+    "objective": ((inference,), Objective),
     "penalties": ((inference,), Penalty),
     "optimiser": ((inference, torch.optim), torch.optim.Optimizer),
     "schedule": ((torch.optim.lr_scheduler,), torch.optim.lr_scheduler.LRScheduler),
@@ -45,9 +45,11 @@ def filled(recipe: Recipe, place: str) -> set[str]:
     if place == "objective":
         return {"model", "guide", *(item.name for item in fields(Recipe))}.intersection(names)
     if place in ("encoder", "decoder"):
-        return set(SIZES).intersection(names)
-    own = {"code", "clusters"} if place == "model" else set()
-    return (set(INJECTED) - own).intersection(names) if place in ("model", "guide") else set()
+        return set(building.OF_NETWORKS).intersection(names)
+    if place not in ("model", "guide"):
+        return set()
+    kinds = [locate(getattr(recipe, each).class_path) for each in ("model", "guide")]
+    return building.filled(kinds[0]) if place == "model" else building.filled(kinds[1], kinds[0])
 
 
 def parameters(kind: Callable[..., object]) -> dict[str, inspect.Parameter]:

@@ -8,6 +8,7 @@ import torch
 
 from priorzoo.inference import ELBO, KL
 from priorzoo.inference.training.execution import Execution
+from priorzoo.inference.training.loop import Unit
 from priorzoo.inference.training.step import Precision
 from priorzoo.models import MLP, Bernoulli
 
@@ -70,6 +71,8 @@ class Recipe:
         penalties: by name, terms that are added to the loss.
         particles: draws for each datum and step.
         optimiser, schedule: any of torch's.
+        schedule_unit: whether the schedule is stepped after each pass over the data (``epoch``) or
+            after each ``step``.
         data: name of a data set, or path of an ``.npz`` file.
         binarise: ``none``, ``static`` (once) or ``dynamic`` (anew in each batch, also in tests).
         train, validation: rows to train on (None for all that are left) and to hold out for the
@@ -110,6 +113,7 @@ class Recipe:
     particles: int = 1
     optimiser: Part = ADAM
     schedule: Part | None = None
+    schedule_unit: Unit = "epoch"
     data: str = "mnist"
     binarise: Literal["none", "static", "dynamic"] = "dynamic"
     train: int | None = None

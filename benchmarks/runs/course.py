@@ -10,15 +10,13 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
-from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
 
-from priorzoo.benchmarks.recipes.building import build_objective, build_pair
 from priorzoo.benchmarks.data.sets import Dataset, keep_labels, keep_rows, repeat_labelled
+from priorzoo.benchmarks.recipes.building import build_pair, build_training
 from priorzoo.benchmarks.recipes.recipe import Part, Recipe, Stage
 from priorzoo.inference import Stream, Training, check_data, evaluate
+from priorzoo.inference.saving import configuration, locate_function
 from priorzoo.inference.training.checkpoints import load_state, save_state
-from priorzoo.inference.saving import configuration, locate, locate_function
 
 Row = dict[str, Any]
 MOVES = 2**16  # the seeds of moves between steps come after those of stages
@@ -58,10 +56,7 @@ class Course:
         self.stages = [*recipe.stages, own]
         self.model, self.guide = self._pair(seed)
         check_data(self.model, rows.x_test.to(where), "x_test")
-        for stage in self.stages:
-            if trains(stage):
-                with Learning(stage, self.model, self.guide):
-                    self._training(stage).length(stage.steps, stage.epochs)
+        self.trainings = self._trainings()
         configuration(self.model, self.guide)
         self.history: list[Row] = []
         self.step, self.seconds = 0, 0.0
@@ -137,13 +132,12 @@ class Course:
 
             with Learning(stage, self.model, self.guide):
                 taken = begun if taken_up else None
-                self._train(stage, index, record, keep, progress, taken, watch)
+                self._train(index, record, keep, progress, taken, watch)
             self._judge(judge, stage, record)
         (folder / "checkpoint.safetensors").unlink(missing_ok=True)
 
     def _train(
         self,
-        stage: Stage,
         index: int,
         record: Callable[[Row], None],
         keep: Callable[[Training], None],
@@ -151,6 +145,8 @@ class Course:
         state: Mapping[str, Any] | None,
         watch: Callable[[], Row] | None,
     ) -> None:
+        stage, training = self.stages[index], self.trainings[index]
+        assert training is not None
         marks = {"stage": stage.name} if stage.name else {}
 
         def mark(row: Row) -> None:
@@ -164,12 +160,7 @@ class Course:
             keep(training)
 
         own = not stage.name
-        training: Training = self._training(
-            stage,
-            seed=self.seed if own else derive(self.seed, 1 + index),
-            record=mark,
-            checkpoint=checkpoint,
-        )
+        training.record, training.checkpoint = mark, checkpoint
         total = training.length(stage.steps, stage.epochs)
         if state is not None:
             training.restore(state["training"])
@@ -213,6 +204,7 @@ class Course:
             if terms["elbo"] > best:
                 best, chosen = terms["elbo"], {"model": self.model, "guide": self.guide}
         self.model, self.guide = chosen["model"], chosen["guide"]
+        self.trainings = self._trainings()
 
     def _begin(self, chosen: Part, index: int) -> Row | None:
         seed, begin = derive(self.seed, 1 + index), locate_function(chosen.class_path)
@@ -231,25 +223,30 @@ class Course:
             model, guide = build_pair(self.recipe, self.rows.shape)
         return model.to(self.where), guide.to(self.where)
 
-    def _training(self, stage: Stage, **settings: Any) -> Training:
-        recipe = self.recipe
-        schedule = recipe.schedule
+    def _trainings(self) -> list[Training | None]:
+        """That of each stage; None for one that takes no step. A bad length is found here."""
+        found: list[Training | None] = []
+        for index, stage in enumerate(self.stages):
+            if not trains(stage):
+                found.append(None)
+                continue
+            with Learning(stage, self.model, self.guide):
+                seed = derive(self.seed, 1 + index) if stage.name else self.seed
+                found.append(self._training(stage, seed=seed))
+            found[-1].length(stage.steps, stage.epochs)
+        return found
+
+    def _training(self, stage: Stage, **settings: object) -> Training:
         x, labels = self.given
-        own = {} if stage.name else {"patience": recipe.patience}
-        return Training(
+        own = {} if stage.name else {"patience": self.recipe.patience}
+        return build_training(
+            self.recipe,
             self.model,
             self.guide,
             x,
-            objective=build_objective(recipe, self.model, self.guide, stage.objective, stage.kl),
-            optimiser=lambda parameters: make(recipe.optimiser, Optimizer, parameters),
-            schedule=None if schedule is None else lambda o: make(schedule, LRScheduler, o),
+            stage,
             labels=labels,
-            batch_size=recipe.batch_size,
             transform=self.rows.transform,
-            clip=recipe.clip,
-            precision=recipe.precision,
-            step=recipe.step,
-            every=recipe.every,
             validation=self.held if len(self.held) else None,
             **(own | settings),
         )
@@ -288,12 +285,3 @@ def trains(stage: Stage) -> bool:
 def derive(seed: int, index: int) -> int:
     """A seed for the part of a run with this index, unlike those of its neighbours."""
     return int(np.random.SeedSequence([seed, index % 2**32]).generate_state(1)[0])
-
-
-def make(chosen: Part, family: type, first: Any) -> Any:
-    """An optimiser of parameters, or a schedule of an optimiser."""
-    kind = locate(chosen.class_path, family)
-    try:
-        return kind(first, **chosen.init_args)
-    except (RuntimeError, TypeError, ZeroDivisionError) as error:
-        raise ValueError(f"{kind.__name__} cannot be built: {error}") from error

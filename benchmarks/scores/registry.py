@@ -16,7 +16,7 @@ from priorzoo.benchmarks.data.sets import Dataset
 from priorzoo.benchmarks.scores import metrics
 from priorzoo.benchmarks.scores.run import Result, Run
 from priorzoo.inference import cluster_probabilities, codes, enumerates
-from priorzoo.inference.pairs import Labels
+from priorzoo.inference.batch import Labels
 
 FITTED = 20_000  # training rows to whose codes k-means is fit
 

@@ -10,7 +10,7 @@ from pyro import poutine
 from torch import nn
 
 from priorzoo.inference import Stream, predictive
-from priorzoo.inference.pairs import evaluating, latent_sites
+from priorzoo.inference.sites import evaluating, latent_sites
 
 Result = dict[str, Any]  # as JSON writes it
 

@@ -18,12 +18,13 @@ from torch.autograd.profiler_util import FunctionEvent
 
 from priorzoo.benchmarks.data.sets import nearest
 from priorzoo.benchmarks.papers import RECIPES
-from priorzoo.benchmarks.recipes.building import build_objective, build_pair
+from priorzoo.benchmarks.recipes.building import build_pair, build_training
 from priorzoo.benchmarks.recipes.recipe import Recipe, part
 from priorzoo.benchmarks.speed.by_hand import HandGMVAE, HandVAE, PythaeVAE
 from priorzoo.guides import Code
-from priorzoo.inference import ELBO, Stream, Training, draw, enumerates
-from priorzoo.inference.saving import locate, versions
+from priorzoo.inference import ELBO, Stream, draw, enumerates
+from priorzoo.inference.saving import versions
+from priorzoo.inference.training.execution import Execution
 from priorzoo.inference.training.step import Precision
 from priorzoo.models import VAE
 
@@ -265,20 +266,14 @@ def cost(arm: Arm, device: torch.device) -> dict[str, Any]:
     return {"operations": outer, "peak_mib": round(_peak(profile) / 2**20, 2)}
 
 
-def _ours(recipe: Recipe, data: Tensor, step: Any) -> Arm:
+def _ours(recipe: Recipe, data: Tensor, step: Execution) -> Arm:
     model, guide = build_pair(recipe, SHAPE)
-    model.to(data.device)
-    guide.to(data.device)
-    make = locate(recipe.optimiser.class_path, torch.optim.Optimizer)
-    training = Training(
-        model,
-        guide,
+    training = build_training(
+        recipe,
+        model.to(data.device),
+        guide.to(data.device),
         data,
-        objective=build_objective(recipe, model, guide),
-        optimiser=lambda parameters: make(parameters, **recipe.optimiser.init_args),
-        batch_size=recipe.batch_size,
         transform=_transform(recipe),
-        precision=recipe.precision,
         step=step,
         every=10**9,
     )

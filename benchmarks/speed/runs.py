@@ -14,13 +14,13 @@ from typing import Any
 import torch
 
 from priorzoo.benchmarks.papers import RECIPES
-from priorzoo.benchmarks.recipes.building import build_objective, build_pair
+from priorzoo.benchmarks.recipes.building import build_objective, build_pair, build_training
 from priorzoo.benchmarks.recipes.recipe import Recipe
 from priorzoo.benchmarks.rows.files import RESULTS, append_row
 from priorzoo.benchmarks.runs.run import pick_device
 from priorzoo.benchmarks.speed import measure as speed
 from priorzoo.inference import Replicas, Stream, Training, draw
-from priorzoo.inference.saving import locate, versions
+from priorzoo.inference.saving import versions
 from priorzoo.inference.training.execution import Execution
 
 Row = dict[str, Any]
@@ -78,16 +78,12 @@ def _training(recipe: Recipe, device: torch.device, step: Execution) -> Training
     with Stream(0, device):
         model, guide = build_pair(recipe, speed.SHAPE)
         data = draw(model, 50_000, means=False).to(device)
-    make = locate(recipe.optimiser.class_path, torch.optim.Optimizer)
-    return Training(
+    return build_training(
+        recipe,
         model.to(device),
         guide.to(device),
         data,
-        objective=build_objective(recipe, model, guide),
-        optimiser=lambda parameters: make(parameters, **recipe.optimiser.init_args),
-        batch_size=recipe.batch_size,
         transform=torch.bernoulli if recipe.binarise == "dynamic" else None,
-        precision=recipe.precision,
         step=step,
         every=PORTION,
     )

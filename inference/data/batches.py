@@ -1,15 +1,25 @@
 """Batches without end, on the device, from rows in memory or from an iterable."""
 
 import math
-from collections.abc import Iterable, Iterator
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+from typing import TypedDict
 
 import torch
 from torch import Tensor
 
-from priorzoo.inference.pairs import Labels, Transform
+from priorzoo.inference.batch import Batch, Context, Labels
+from priorzoo.inference.data.checks import Transform
 
-Iterables = Iterable[Tensor | tuple[Tensor, ...] | list[Tensor]]
+Rows = Tensor | tuple[Tensor] | list[Tensor] | Mapping[str, Tensor]
+Iterables = Iterable[Rows]
+
+
+class Place(TypedDict):
+    """Where a pass over rows in memory stands."""
+
+    order: Tensor
+    place: int
 
 
 class Pixels:
@@ -32,9 +42,14 @@ class Pixels:
 class Order:
     """Takes every row once in each pass; rows in memory in a new random order each time.
 
+    A batch of an iterable is a tensor of rows, alone or in a sequence of one, or a mapping with the
+    rows under ``x`` and context under the names that the programs give it. A second tensor without
+    a name is refused, since nothing says what it is.
+
     Args:
         data: rows ``(N, P)``, or any iterable of batches, taken in its own order.
         labels: ``(N,)`` of discrete sites, with -1 for unknown, for rows in memory.
+        context: what the programs are told beside x, each ``(N, ...)``, for rows in memory.
         batch_size: rows a batch, where ``data`` is a tensor; the last of a pass may be smaller.
         size: number N of data that an iterable of batches stands for, and needs.
         transform: applied to each batch.
@@ -45,6 +60,7 @@ class Order:
         self,
         data: Tensor | Iterables,
         labels: Labels,
+        context: Context,
         batch_size: int,
         size: int | None,
         transform: Transform | None,
@@ -53,16 +69,17 @@ class Order:
         self.data, self.batch_size = data, batch_size
         self.transform, self.device = transform, device
         self.labels = {name: label.to(device) for name, label in labels.items()}
+        self.context = {name: value.to(device) for name, value in context.items()}
         self.size, self.epoch = self._extent(size)
         self.order, self.place = torch.empty(0, dtype=torch.int64), 0
-        self._rest: Iterator[Any] = iter(())
+        self._rest: Iterator[Rows] = iter(())
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Labels]]:
+    def __iter__(self) -> Iterator[Batch]:
         return self
 
-    def __next__(self) -> tuple[Tensor, Labels]:
+    def __next__(self) -> Batch:
         if not isinstance(self.data, Tensor):
-            return self._finish(self._read()), {}
+            return self._finish(self._named(self._read()))
         place, rows = self.advance()
         return self.gather(self.order[place : place + rows])
 
@@ -75,13 +92,14 @@ class Order:
         self.place += self.batch_size
         return place, min(self.batch_size, len(self.order) - place)
 
-    def gather(self, index: Tensor) -> tuple[Tensor, Labels]:
-        """The rows of an index, transformed, and their labels."""
+    def gather(self, index: Tensor) -> Batch:
+        """The rows of an index, transformed, with their labels and context."""
         assert isinstance(self.data, Tensor)
         labels = {name: label[index] for name, label in self.labels.items()}
-        return self._finish(self.data[index]), labels
+        context = {name: value[index] for name, value in self.context.items()}
+        return self._finish(Batch(self.data[index], self.size, labels, context))
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> Place:
         """Where the pass stands.
 
         Raises:
@@ -91,18 +109,33 @@ class Order:
             raise ValueError("Expected rows in memory to resume from but got an iterable.")
         return {"order": self.order, "place": self.place}
 
-    def restore(self, state: dict[str, Any]) -> None:
+    def restore(self, state: Place) -> None:
         """Go on from where :meth:`state` was taken."""
         self.order, self.place = state["order"].to(self.order.device), state["place"]
 
-    def _finish(self, x: Tensor) -> Tensor:
-        x = x.to(self.device, non_blocking=True)
-        return x if self.transform is None else self.transform(x)
+    def _finish(self, batch: Batch) -> Batch:
+        x = batch.x.to(self.device, non_blocking=True)
+        return replace(batch, x=x if self.transform is None else self.transform(x))
 
-    def _read(self) -> Tensor:
+    def _named(self, given: Rows) -> Batch:
+        """A batch of an iterable."""
+        if isinstance(given, Mapping) and "x" in given:
+            context = {name: v.to(self.device) for name, v in given.items() if name != "x"}
+            return Batch(given["x"], self.size, {}, context)
+        if isinstance(given, Tensor):
+            return Batch(given, self.size)
+        if isinstance(given, Mapping) or len(given) != 1:
+            found = list(given) if isinstance(given, Mapping) else f"{len(given)} tensors"
+            raise ValueError(
+                f"Expected batches that are rows alone, or mappings such as {{'x': rows, "
+                f"'exposure': values}}, but got {found}; name what stands beside the rows."
+            )
+        return Batch(given[0], self.size)
+
+    def _read(self) -> Rows:
         for _ in range(2):
             for batch in self._rest:
-                return batch if isinstance(batch, Tensor) else batch[0]
+                return batch
             self._rest = iter(self.data)
         raise ValueError(
             "Expected batches in every pass but got none; give a list or a DataLoader, not an "

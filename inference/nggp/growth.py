@@ -7,13 +7,15 @@ difference pays.
 """
 
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from priorzoo.guides.nggp import CollapsedCode
+from priorzoo.inference.data.checks import Transform
 from priorzoo.inference.nggp.judge import Codes, Judge, Mixture
-from priorzoo.inference.pairs import Transform, evaluating
+from priorzoo.inference.sites import evaluating
+from priorzoo.models.nggp.mixture import NGGPMixture
 
 FEWEST = 10  # rows of a cluster that may be split
 
@@ -67,7 +69,7 @@ def merges(judge: Judge, mixture: Mixture, codes: Codes, tries: int = 5) -> Iter
     """Two clusters made one, those first whose rows have most of each other's probability."""
     q = judge.assign(mixture, codes)[:, :-1]
     there = mixture.active.nonzero().flatten().tolist()
-    scale = judge.family.variance(mixture.scale)
+    scale = judge.kind.variance(mixture.scale)
     apart = {
         (i, j): float(((mixture.loc[i] - mixture.loc[j]).square() / (scale[i] + scale[j])).sum())
         for i in there
@@ -129,15 +131,15 @@ def _climb(
     return mixture, count
 
 
-def encode(guide: Any, x: Tensor) -> Codes:
+def encode(guide: CollapsedCode, x: Tensor) -> Codes:
     """Codes of rows ``(M, P)`` by the guide's encoder."""
     with torch.no_grad(), evaluating(guide):
         return Codes(*guide.model.kind.guess(guide.encoder(x)))
 
 
 def grow_model(
-    model: Any,
-    guide: nn.Module,
+    model: NGGPMixture,
+    guide: CollapsedCode,
     x: Tensor,
     held: Tensor,
     data: int,
@@ -168,8 +170,8 @@ def grow_model(
 
 
 def move_clusters(
-    model: Any,
-    guide: nn.Module,
+    model: NGGPMixture,
+    guide: CollapsedCode,
     x: Tensor,
     *,
     seed: int,

@@ -44,30 +44,30 @@ class Judge(NamedTuple):
     """The prior that judges mixtures of codes that stand for ``data`` data.
 
     ``breadth`` is that of the base measure; ``margin`` is what a move must gain, see
-    :mod:`priorzoo.inference.nggp.growth`; ``family`` is that of codes and components.
+    :mod:`priorzoo.inference.nggp.growth`; ``kind`` is the family of codes and components.
     """
 
     law: NGGP
     breadth: float
     data: int
     margin: float = 0.1
-    family: CodeFamily = FAMILIES["gaussian"]
+    kind: CodeFamily = FAMILIES["gaussian"]
 
     def put(self, mixture: Mixture, k: int, codes: Codes, weight: Tensor) -> Mixture:
         """Component k made the one that codes fit best under weights ``(M,)``."""
-        best = self.family.match(*codes, weight.unsqueeze(-1))
+        best = self.kind.match(*codes, weight.unsqueeze(-1))
         loc, scale, active = (part.clone() for part in mixture)
         loc[k], scale[k], active[k] = best[0][0], best[1][0], True
         return Mixture(loc, scale, active)
 
     def fits(self, mixture: Mixture, codes: Codes) -> Tensor:
         """``(M, C + 1)`` expected log densities under the C components there are, and the base."""
-        base = self.family.base(mixture.loc, mixture.scale, self.breadth)
+        base = self.kind.base(mixture.loc, mixture.scale, self.breadth)
         there = self._there(mixture)
         loc, scale = (
             torch.cat([part, last])[there] for part, last in zip(mixture[:2], base, strict=True)
         )
-        return self.family.expected_log(*codes, loc, scale)
+        return self.kind.expected_log(*codes, loc, scale)
 
     def assign(self, mixture: Mixture, codes: Codes, rounds: int = 8) -> Tensor:
         """``(M, K + 1)`` probabilities q(y): coordinate ascent, all rows at once.
@@ -99,7 +99,7 @@ class Judge(NamedTuple):
             q = self.assign(mixture, codes, 2)[:, :-1]
             held = (mixture.active & (q.sum(0) > 1)).nonzero().flatten()
             loc, scale = mixture.loc.clone(), mixture.scale.clone()
-            loc[held], scale[held] = self.family.match(*codes, q[:, held])
+            loc[held], scale[held] = self.kind.match(*codes, q[:, held])
             mixture = Mixture(loc, scale, mixture.active)
         return mixture
 

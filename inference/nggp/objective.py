@@ -1,38 +1,15 @@
-"""The objective of mixtures whose weights are integrated out: it keeps count of the clusters."""
+"""The objective of mixtures with integrated weights, which keeps the expected cluster sizes."""
 
-from typing import Any
+from collections.abc import Mapping
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
-from priorzoo.inference.objectives.elbo import ELBO, Terms
-from priorzoo.inference.objectives.schedules import Clock
-from priorzoo.inference.pairs import Guessed
-
-
-class Census(Clock):
-    """A clock that with each step moves the model's expected sizes towards those of the batch.
-
-    Args:
-        model: an :class:`NGGPMixture`.
-        rate: share of the batch in the running mean.
-    """
-
-    model: Any
-
-    def __init__(self, model: Any, rate: float) -> None:
-        super().__init__()
-        self.__dict__["model"] = model
-        self.rate = rate
-        self.pending: Tensor | None = None
-        self.data = 0
-
-    def tick(self) -> None:
-        """Count one step and its batch, in place and without host synchronisation."""
-        super().tick()
-        if self.pending is not None:
-            self.model.observe(self.pending, self.rate, self.data)
-            self.pending = None
+from priorzoo.inference.objectives.contract import Loss
+from priorzoo.inference.objectives.elbo import ELBO, KL, Draws, Penalty
+from priorzoo.inference.sites import latent_sites
+from priorzoo.models.nggp.mixture import NGGPMixture
 
 
 class Collapsed(ELBO):
@@ -47,52 +24,50 @@ class Collapsed(ELBO):
 
     Where the model learns alpha and sigma, their gradient is that of the bound's log p(y), with v
     integrated out, at the running sizes; the terms then have both. That of the predictive laws
-    would be a pseudo-likelihood's, which knows of no cluster but singletons that it was once new.
+    would be a pseudo-likelihood's, in which only the first datum of a cluster was ever new.
 
     Args:
-        model, guide, settings: as in :class:`ELBO`.
-        rate: of the running mean, per step.
+        model: an :class:`NGGPMixture`.
+        guide, kl, particles, penalties: as in :class:`ELBO`.
+        rate: share of a batch in the running mean of the sizes, per step.
     """
 
-    clock: Census
-    counting = True
-
     def __init__(
-        self, model: nn.Module, guide: nn.Module, *settings: Any, rate: float = 0.05, **more: Any
+        self,
+        model: nn.Module,
+        guide: nn.Module,
+        kl: Mapping[str, KL] | None = None,
+        particles: int = 1,
+        penalties: Mapping[str, Penalty] | None = None,
+        rate: float = 0.05,
     ) -> None:
-        super().__init__(model, guide, *settings, **more)
+        super().__init__(model, guide, kl, particles, penalties)
         if not 0 < rate <= 1:
             raise ValueError(f"Expected a rate in (0, 1] but got {rate}.")
         self.rate = rate
-        self.clock = Census(model, rate)
 
-    @property
-    def left(self) -> Tensor | None:
-        """The probabilities of the batch's clusters, from a call to the next tick."""
-        return self.clock.pending
-
-    @left.setter
-    def left(self, probabilities: Tensor | None) -> None:
-        self.clock.pending = probabilities
-
-    def forward(self, x: Tensor, size: int | None = None, *rest: Any) -> tuple[Tensor, Terms]:
-        with Guessed() as guessed:
-            loss, terms = super().forward(x, size, *rest)
-        model: Any = self.model
-        data = len(x) if size is None else size
+    def loss_of(self, draws: Draws) -> Loss:
+        loss, terms, _ = super().loss_of(draws)
+        model, sites = cast(NGGPMixture, self.model), latent_sites(draws.drawn)
+        data = draws.batch.data
         with torch.no_grad():
-            probabilities = guessed.sites["y"]["fn"].probs
-            if self.training:
-                self.clock.pending = probabilities.reshape(-1, probabilities.shape[-1])
-                self.clock.data = data
+            probabilities = sites["y"]["fn"].probs
+            carry = {
+                "responsibilities": probabilities.reshape(-1, probabilities.shape[-1]),
+                "data": torch.full_like(model.counted, data),
+            }
             terms["clusters"] = model.active.to(loss).sum()
             terms["occupied"] = model.occupancy(data).occupied.sum()
             terms["alone"] = model.alone(data) / data
-            terms["log u"] = guessed.sites["v"]["value"].mean()
+            terms["log u"] = sites["v"]["value"].mean()
             if model.learn_law:
                 terms["concentration"] = model.law.concentration
                 terms["discount"] = model.law.discount
         if model.learn_law and torch.is_grad_enabled():
             told = model.log_evidence(data) / data
             loss = loss - (told - told.detach())
-        return loss, terms
+        return Loss(loss, terms, carry)
+
+    def commit(self, carry: Mapping[str, Tensor]) -> None:
+        """Move the model's expected sizes towards those of the batch."""
+        cast(NGGPMixture, self.model).observe(carry["responsibilities"], self.rate, carry["data"])

@@ -2,29 +2,32 @@
 
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from functools import singledispatch, wraps
+from typing import cast
 
+import pyro
 import pyro.distributions as dist
 import torch
 from pyro import poutine
-from pyro.poutine.messenger import Messenger
 from torch import Tensor, distributed, nn
 from torch.distributions import kl_divergence
 
-from priorzoo.inference.objectives.elbo import ELBO, KL, Draws, Penalty, Terms
-from priorzoo.inference.pairs import (
-    Labels,
+from priorzoo.inference.batch import Batch
+from priorzoo.inference.objectives.contract import Loss, Terms
+from priorzoo.inference.objectives.elbo import ELBO, KL, Draws, Penalty
+from priorzoo.inference.pairs import run_pair
+from priorzoo.inference.randomness import Stream
+from priorzoo.inference.sites import (
     Site,
     evaluating,
     is_enumerated,
     latent_sites,
-    run_pair,
     sample_sites,
     site_of,
 )
-from priorzoo.inference.randomness import Stream
-from priorzoo.models.distributions.exponential import Family, Natural
+from priorzoo.models.distributions.exponential import ExponentialFamily, Natural
+from priorzoo.models.pyro_internals import Message, Messenger
 
 
 class Expectations(Messenger):
@@ -36,12 +39,12 @@ class Expectations(Messenger):
 
     def __init__(self) -> None:
         super().__init__()
-        self.families: dict[str, type[Family]] = {}
+        self.families: dict[str, type[ExponentialFamily]] = {}
         self.q: dict[str, Tensor] = {}
         self.p: dict[str, Tensor] = {}
         self.expected: dict[str, Tensor] = {}
 
-    def _pyro_conjugate(self, msg: Site) -> None:
+    def _pyro_conjugate(self, msg: Message) -> None:
         names, family, natural, _ = msg["args"]
         label = ",".join(names)
         if label in self.q:
@@ -68,17 +71,18 @@ class _Leaves(Messenger):
         super().__init__()
         self.last = last
 
-    def _pyro_post_sample(self, msg: Site) -> None:
+    def _pyro_post_sample(self, msg: Message) -> None:
         if msg["name"] == self.last:
             raise _Left
 
 
-def until(program: Callable[..., Any], last: str) -> Callable[..., None]:
-    """The program, left behind once a site is sampled."""
+def until(program: Callable[..., object], last: str) -> Callable[..., None]:
+    """The program, left once a site is sampled."""
 
-    def begun(*args: Any, **settings: Any) -> None:
+    @wraps(program, updated=())
+    def begun(x: Tensor, size: int | None = None, **context: Tensor) -> None:
         with suppress(_Left), _Leaves(last):
-            program(*args, **settings)
+            program(x, size, **context)
 
     return begun
 
@@ -90,16 +94,16 @@ class Averaged(ELBO):
     where a KL is priced otherwise, and there the paper holds them fixed.
     """
 
-    def _divergence(self, name: str, told: Site, guessed: Site) -> Tensor:
+    def divergence(self, name: str, told: Site, guessed: Site) -> Tensor:
         if not is_enumerated(guessed):
             try:
                 return kl_divergence(guessed["fn"], told["fn"])
             except NotImplementedError:
                 pass
-        return super()._divergence(name, told, guessed)
+        return super().divergence(name, told, guessed)
 
-    def _draw(self, x: Tensor, size: int | None, labels: Labels | None = None) -> Draws:
-        draws = super()._draw(x, size, labels)
+    def draw(self, batch: Batch) -> Draws:
+        draws = super().draw(batch)
         log_q = draws.weights.log_q
         log_q.update({dim: score.detach() for dim, score in log_q.items()})
         return draws
@@ -122,18 +126,15 @@ class ConjugateELBO(Averaged):
     (Hoffman et al., "Stochastic Variational Inference", 2013; eq. (13) of Paquet, Ghaisas and
     Tieleman, 2018, for the mixture).
 
-    The loss is for networks and point parameters, and holds the globals fixed. The closure of
-    :meth:`again` then leaves :math:`\lambda - \lambda^*` as the gradient of natural parameters. Its
-    terms are those of the bound, without any policy: a KL that is priced twenty-fold does not count
-    each datum for twenty.
+    The loss is for networks and point parameters, and holds the globals fixed. Natural gradients,
+    :math:`\lambda - \lambda^*`, follow once the networks have moved. They are those of the bound
+    without weights and floors: a KL of weight twenty does not count each datum for twenty.
 
     Terms are those of :class:`ELBO`, with ``kl[...]`` of each global factor over N.
 
     Args:
         model, guide, kl, particles, penalties: as in :class:`ELBO`.
     """
-
-    renewing = True
 
     def __init__(
         self,
@@ -146,68 +147,55 @@ class ConjugateELBO(Averaged):
         super().__init__(model, guide, kl, particles, penalties)
         self.until = _last_site(model, guide)
 
-    def _loss(self, x: Tensor, size: int | None, labels: Labels | None) -> tuple[Tensor, Terms]:
-        loss, terms = super()._loss(x, size, labels)
-        # Zero, but a stage that trains the globals alone has then something to descend.
-        idle = sum(p.sum() * 0 for p in self.parameters() if isinstance(p, Natural))
-        return loss + idle, terms
-
-    def held_out(self, x: Tensor, size: int | None = None) -> Terms:
+    def held_out(self, batch: Batch) -> Terms:
         """Terms of the predictive bound of new rows, eq. (11) of Paquet, Ghaisas and Tieleman.
 
         The globals' divergence is no part of it; it is given beside, as ``globals``, in nats for
         the whole training set.
         """
-        draws = self._draw(x, None)
-        terms = super()._terms(draws, x, None)
+        draws = self.draw(replace(batch, size=None))
+        terms = super().terms_of(draws)
         assert isinstance(draws, Averages)
         divergences = draws.globals.divergences().values()
         return terms | {"globals": torch.stack([d.detach() for d in divergences]).sum()}
 
-    def renewed(
-        self, x: Tensor, size: int | None = None, labels: Labels | None = None
-    ) -> dict[str, Tensor]:
+    def natural_gradients(self, batch: Batch) -> Mapping[str, Tensor]:
         """lambda - lambda* for the natural parameters, from new responsibilities."""
         names = {id(parameter): name for name, parameter in self.named_parameters()}
-        found = self.optima(x, size, labels)
+        found = self.optima(batch)
         return {names[id(natural)]: natural.detach() - optimum for natural, optimum in found}
 
-    def optima(
-        self, x: Tensor, size: int | None = None, labels: Labels | None = None
-    ) -> list[tuple[Tensor, Tensor]]:
+    def optima(self, batch: Batch) -> list[tuple[Tensor, Tensor]]:
         """Each factor's natural parameters, and lambda* for rows that stand for N data."""
-        return [(q, p + counted) for q, p, counted in self.messages(x, size, labels)]
+        return [(q, p + counted) for q, p, counted in self.messages(batch)]
 
-    def messages(
-        self, x: Tensor, size: int | None = None, labels: Labels | None = None
-    ) -> list[tuple[Tensor, Tensor, Tensor]]:
+    def messages(self, batch: Batch) -> list[tuple[Tensor, Tensor, Tensor]]:
         """Natural parameters of each factor and of its prior, and what the rows add to the latter.
 
         What is added is a sum over rows, N/B times, and so may be taken in parts.
         """
-        data = len(x) if size is None else size
-        model: Any = self.model if self.until is None else until(self.model, self.until)
-        guide: Any = torch.no_grad()(self.guide)
-        local = Averaged(model, guide, particles=self.particles)
-        with torch.enable_grad(), Expectations() as found:
-            joint = local._terms(local._draw(x, size, labels), x, size)["elbo"].mean() * data
+        model = self.model if self.until is None else until(self.model, self.until)
+        guide = torch.no_grad()(self.guide)
+        local = Averaged(cast(nn.Module, model), cast(nn.Module, guide), particles=self.particles)
+        with pyro.validation_enabled(False), torch.enable_grad(), Expectations() as found:
+            joint = local.terms_of(local.draw(batch))["elbo"].mean() * batch.data
             leaves = list(found.expected.values())
             gradients = torch.autograd.grad(joint, leaves, materialize_grads=True)
         parts = zip(found.q.values(), found.p.values(), gradients, strict=True)
         return [(q, p.detach(), _over_processes(gradient)) for q, p, gradient in parts]
 
-    def _draw(self, x: Tensor, size: int | None, labels: Labels | None = None) -> Draws:
+    def draw(self, batch: Batch) -> Draws:
         with Expectations() as found:
-            draws = super()._draw(x, size, labels)
+            draws = super().draw(batch)
         return Averages(**vars(draws), globals=found)
 
-    def _terms(self, draws: Draws, x: Tensor, size: int | None) -> Terms:
-        terms = super()._terms(draws, x, size)
+    def terms_of(self, draws: Draws) -> Terms:
+        terms = super().terms_of(draws)
         assert isinstance(draws, Averages)
-        data = len(x) if size is None else size
         bound = terms.pop("elbo")
         for label, divergence in draws.globals.divergences().items():
-            terms[f"kl[{label}]"] = (divergence / data).to(x.dtype)
+            share = divergence / draws.batch.data
+            terms[f"kl[{label}]"] = share.to(draws.batch.x.dtype)
             bound = bound - terms[f"kl[{label}]"]
         return terms | {"elbo": bound}
 
@@ -219,18 +207,20 @@ class Pretraining(ConjugateELBO):
     have no part in it, nor have penalties, and the natural parameters stay where they are.
     """
 
-    renewing = False
-
-    def _loss(self, x: Tensor, size: int | None, labels: Labels | None) -> tuple[Tensor, Terms]:
-        terms = self._terms(self._draw(x, size), x, size)
+    def loss(self, batch: Batch) -> Loss:
+        with pyro.validation_enabled(False):
+            terms = self.terms_of(self.draw(replace(batch, labels={})))
         loss = -terms["reconstruction"].mean()
         for name, term in terms.items():
             if name.startswith("kl["):
-                loss = loss + self._price(name[3:-1], term.mean())
-        return loss, terms | {"objective": -loss}
+                loss = loss + self._weighted(name[3:-1], term.mean())
+        return Loss(loss, terms | {"objective": -loss})
 
-    def _terms(self, draws: Draws, x: Tensor, size: int | None) -> Terms:
-        mixture = super()._terms(draws, x, size)
+    def natural_gradients(self, batch: Batch) -> Mapping[str, Tensor]:
+        return {}
+
+    def terms_of(self, draws: Draws) -> Terms:
+        mixture = super().terms_of(draws)
         terms = {"reconstruction": mixture["reconstruction"]}
         for name, site in latent_sites(draws.drawn).items():
             if not is_enumerated(site):
@@ -248,12 +238,19 @@ def bound(model: nn.Module, guide: nn.Module) -> ELBO:
     return (ConjugateELBO if conjugates else ELBO)(model, guide)
 
 
-def predictive(model: nn.Module, guide: nn.Module, **settings: Any) -> tuple[nn.Module, nn.Module]:
-    """The pair of a new row given the training set: a guide with globals has one, by a method of
-    this name; any other pair stays as it is.
+@singledispatch
+def predictive(
+    model: nn.Module, guide: nn.Module, prune: bool = False
+) -> tuple[nn.Module, nn.Module]:
+    """The pair of a new row given the training set; a pair without global variables is its own.
+
+    Registered by the class of the model.
+
+    Args:
+        model, guide: a trained pair.
+        prune: whether mixture components are left out to which less than one datum was added.
     """
-    made = getattr(guide, "predictive", None)
-    return (model, guide) if made is None else made(model, **settings)
+    return model, guide
 
 
 def _last_site(model: nn.Module, guide: nn.Module) -> str | None:
@@ -264,7 +261,7 @@ def _last_site(model: nn.Module, guide: nn.Module) -> str | None:
         with torch.no_grad(), Expectations():
             x = site_of(poutine.trace(model).get_trace(size=2), "x")["value"]
         with torch.enable_grad(), Expectations() as globals_:
-            _, told = run_pair(model, guide, x)
+            _, told = run_pair(model, guide, Batch(x))
             seen = site_of(told, "x")
             score = seen["fn"].log_prob(seen["value"]).sum()
             leaves = list(globals_.expected.values())

@@ -1,34 +1,33 @@
 """The evidence lower bound with discrete sites summed out, as named terms per datum."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import pyro
 import torch
 from pyro import poutine
-from pyro.distributions.util import scale_and_mask
 from torch import Tensor, nn
 from torch.distributions import kl_divergence
 
-from priorzoo.inference.objectives.schedules import Clock, Linear
-from priorzoo.inference.pairs import (
-    Labels,
+from priorzoo.inference.batch import Batch, Labels
+from priorzoo.inference.objectives.contract import Loss, Objective, Terms
+from priorzoo.inference.objectives.schedules import Linear
+from priorzoo.inference.pairs import run_pair
+from priorzoo.inference.sites import (
     Site,
     is_enumerated,
     is_local,
     is_scored,
     latent_sites,
-    run_pair,
+    log_prob,
     sample_sites,
 )
-
-Terms = dict[str, Tensor]
+from priorzoo.models.pyro_internals import scale_and_mask
 
 
 @dataclass(frozen=True)
 class KL:
-    """What becomes of one site's KL divergence in the optimised objective.
+    """How one site's KL divergence enters the loss.
 
     Args:
         weight: beta, a number or a schedule.
@@ -49,23 +48,73 @@ class KL:
 
 @dataclass(frozen=True)
 class Draws:
-    """A guide's trace, the model's on the same draws, and the ``labels`` that were clamped."""
+    """The guide's trace, and the model's on the same draws.
+
+    Args:
+        model: which was run.
+        drawn, told: traces of guide and model.
+        weights: probabilities of the enumerated sites.
+        particles: number S of draws.
+        batch: which both were run on.
+    """
 
     model: nn.Module
     drawn: poutine.Trace
     told: poutine.Trace
     weights: "Weights"
     particles: int
-    labels: Labels
+    batch: Batch
+
+    @property
+    def labels(self) -> Labels:
+        """At which discrete sites were put."""
+        return self.batch.labels
+
+    def log_weights(self) -> Tensor:
+        r"""``(S, B)`` log importance weights with the enumerated sites summed out, in nats.
+
+        :math:`\log \sum_y p(x, y, z_s) / q(z_s \mid x, y)`, differentiable, for local sites only.
+
+        Raises:
+            ValueError: for a pair with global sites.
+        """
+        told, drawn = dict(sample_sites(self.told)), latent_sites(self.drawn)
+        sites = [*told.items(), *drawn.items()]
+        shared = sorted({name for name, site in sites if not is_local(site)})
+        if shared:
+            raise ValueError(
+                f"Expected a pair whose sites are all local but {shared} belong to the whole "
+                "data set, which has no bound for each row; use the terms of evaluate."
+            )
+        x = self.batch.x
+        weight = torch.zeros(self.particles, len(x), dtype=x.dtype, device=x.device)
+        for site in told.values():
+            weight = weight + _masked(site)
+        for site in drawn.values():
+            if not is_enumerated(site):
+                weight = weight - _masked(site)
+        for site in filter(is_enumerated, drawn.values()):
+            weight = weight.logsumexp(site["infer"]["_enumerate_dim"], keepdim=True)
+        return weight.reshape(self.particles, len(x))
+
+
+def draw_pair(model: nn.Module, guide: nn.Module, batch: Batch, particles: int = 1) -> Draws:
+    """Run the guide and then the model on its draws, with S particles.
+
+    The start of an objective of one's own: see :meth:`Draws.log_weights`.
+    """
+    with pyro.validation_enabled(False):  # a check waits for the device
+        drawn, told = run_pair(model, guide, batch, particles=particles)
+    return Draws(model, drawn, told, Weights(drawn), particles, batch)
 
 
 class Penalty(nn.Module):
-    """A quantity per datum whose mean the objective descends beside the bound; to inherit from.
+    """A quantity per datum whose mean is minimised beside the bound; to inherit from.
 
     ``forward`` takes :class:`Draws` and gives ``(B,)``.
 
     Args:
-        weight: its price, a number or a schedule.
+        weight: of the quantity in the loss, a number or a schedule.
     """
 
     def __init__(self, weight: float | Linear = 1.0) -> None:
@@ -73,7 +122,7 @@ class Penalty(nn.Module):
         self.weight = weight
 
 
-class ELBO(nn.Module):
+class ELBO(Objective):
     r"""The bound :math:`E_q[\log p(x, \cdot) - \log q(\cdot \mid x)]` of a model and its guide.
 
     Sites that the guide enumerates are summed out exactly, each term over only those it depends on,
@@ -82,8 +131,8 @@ class ELBO(nn.Module):
     particles are each other's baseline. Equal to Pyro's ``TraceEnum_ELBO`` on the same draws, in
     value and gradient, but of static shape and without host synchronisation.
 
-    Calling it with rows ``(B, P)`` and the number N of data that they stand for gives the loss to
-    descend, in nats per datum, and the terms:
+    Calling it with rows ``(B, P)`` and the number N of data that they stand for gives the loss, in
+    nats per datum, and the terms:
 
     - ``reconstruction``: the expected log-likelihood of ``x``; ``log p(s)`` for other observed s;
     - ``kl[s]`` for every latent site s: the expectation of log q(s) - log p(s);
@@ -95,9 +144,9 @@ class ELBO(nn.Module):
 
     Args:
         model, guide: programs that :func:`check_pair` accepts.
-        kl: a policy for each site that has one; others have weight 1.
+        kl: how the KL of a site enters the loss; sites that are not named have weight 1.
         particles: number S of draws.
-        penalties: what else is descended, by name.
+        penalties: what is minimised beside the bound, by name.
     """
 
     def __init__(
@@ -108,86 +157,60 @@ class ELBO(nn.Module):
         particles: int = 1,
         penalties: Mapping[str, Penalty] | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(model, guide)
         if particles < 1:
             raise ValueError(f"Expected a positive particles but got {particles}.")
-        self.model, self.guide = model, guide
         self.kl = dict(kl or {})
         self.particles = particles
         self.penalties = nn.ModuleDict(dict(penalties or {}))
-        self.clock = Clock()
 
-    def forward(
-        self, x: Tensor, size: int | None = None, labels: Labels | None = None
-    ) -> tuple[Tensor, Terms]:
-        with pyro.validation_enabled(False):  # a check waits for the device
-            return self._loss(x, size, labels)
+    def loss(self, batch: Batch) -> Loss:
+        with pyro.validation_enabled(False):
+            return self.loss_of(self.draw(batch))
 
     def terms(self, x: Tensor, size: int | None = None) -> Terms:
-        """The named terms and their sum, ``elbo``, without any policy but ``analytic``."""
+        """The named terms and their sum, ``elbo``, without weights, floors and penalties."""
+        batch = Batch(x, size)
         with pyro.validation_enabled(False):
-            return self._terms(self._draw(x, size), x, size)
+            return self.terms_of(self.draw(batch))
 
-    def _loss(self, x: Tensor, size: int | None, labels: Labels | None) -> tuple[Tensor, Terms]:
-        draws = self._draw(x, size, labels)
-        terms = self._terms(draws, x, size)
-        unknown = [name for name in self.kl if f"kl[{name}]" not in terms]
+    def held_out(self, batch: Batch) -> Terms:
+        """Terms of rows that are no part of the training set."""
+        with pyro.validation_enabled(False):
+            return self.terms_of(self.draw(batch))
+
+    def check(self, sites: Mapping[str, Site]) -> None:
+        unknown = [name for name in self.kl if name not in sites]
         if unknown:
-            known = [name[3:-1] for name in terms if name.startswith("kl[")]
-            raise ValueError(f"Expected KL policies for sites among {known} but got {unknown}.")
-        loss = torch.zeros((), device=x.device)
+            raise ValueError(
+                f"Expected KL policies for sites among {list(sites)} but got {unknown}."
+            )
+
+    def draw(self, batch: Batch) -> Draws:
+        """The draws that :meth:`loss` is an expectation over."""
+        return draw_pair(self.model, self.guide, batch, self.particles)
+
+    def loss_of(self, draws: Draws) -> Loss:
+        """The loss of draws, with all weights, floors and penalties."""
+        terms = self.terms_of(draws)
+        self.check({name[3:-1]: {} for name in terms if name.startswith("kl[")})
+        loss = torch.zeros((), device=draws.batch.x.device)
         for name, term in terms.items():
             if name.startswith("kl["):
-                loss = loss + self._price(name[3:-1], term.mean())
+                loss = loss + self._weighted(name[3:-1], term.mean())
             elif name != "elbo":
                 loss = loss - term.mean()
         for name, penalty in self.penalties.items():
             assert isinstance(penalty, Penalty)
             terms[name] = penalty(draws)
             loss = loss + self._now(penalty.weight) * terms[name].mean()
-        return loss, terms | {"objective": -loss}
+        return Loss(loss, terms | {"objective": -loss})
 
-    keeps_state = False  # whether a call changes what no graph records
-    renewing = False  # whether the optimiser asks for gradients once more, see `renewed`
-    counting = False  # whether a call leaves something for the clock, see `left`
-    left: Tensor | None = None  # which the clock takes up at its next tick
-
-    def renewed(
-        self, x: Tensor, size: int | None = None, labels: Labels | None = None
-    ) -> dict[str, Tensor]:
-        """Gradients by the names of their parameters, of an objective that is ``renewing``: those
-        that the optimiser asks for when it has moved the others.
-        """
-        raise NotImplementedError
-
-    def again(
-        self, x: Tensor, size: int | None = None, labels: Labels | None = None
-    ) -> Callable[[], Any] | None:
-        """What the optimiser's step calls as its closure; None for one that needs none."""
-        if not self.renewing:
-            return None
-
-        def closure() -> None:
-            parameters = dict(self.named_parameters())
-            for name, gradient in self.renewed(x, size, labels).items():
-                parameters[name].grad = gradient
-
-        return closure
-
-    def held_out(self, x: Tensor, size: int | None = None) -> Terms:
-        """Terms of rows that are no part of the training set."""
-        return self.terms(x, size)
-
-    def _draw(self, x: Tensor, size: int | None, labels: Labels | None = None) -> Draws:
-        drawn, told = run_pair(
-            self.model, self.guide, x, size, particles=self.particles, labels=labels
-        )
-        return Draws(self.model, drawn, told, Weights(drawn), self.particles, labels or {})
-
-    def _terms(self, draws: Draws, x: Tensor, size: int | None) -> Terms:
+    def terms_of(self, draws: Draws) -> Terms:
+        """The terms of draws, and their sum, ``elbo``."""
         guesses, weights = latent_sites(draws.drawn), draws.weights
-        data = len(x) if size is None else size
-        share = len(x) / data
+        data = draws.batch.data
+        share = len(draws.batch.x) / data
 
         def expected(score: Tensor, site: Site) -> Tensor:
             score = scale_and_mask(score, site["scale"], site["mask"])
@@ -202,27 +225,28 @@ class ELBO(nn.Module):
         for name, site in sample_sites(draws.told):
             if site["is_observed"]:
                 label = "reconstruction" if name == "x" else f"log p({name})"
-                terms[label] = expected(_log_prob(site), site)
+                terms[label] = expected(log_prob(site), site)
             else:
-                divergence = self._divergence(name, site, guesses.pop(name))
+                divergence = self.divergence(name, site, guesses.pop(name))
                 terms[f"kl[{name}]"] = expected(divergence, site)
         for name, site in guesses.items():
-            terms[f"kl[{name}]"] = expected(_log_prob(site), site)
+            terms[f"kl[{name}]"] = expected(log_prob(site), site)
         bound = sum(-t if name.startswith("kl[") else t for name, t in terms.items())
         return terms | {"elbo": torch.as_tensor(bound)}
 
-    def _divergence(self, name: str, told: Site, guessed: Site) -> Tensor:
+    def divergence(self, name: str, told: Site, guessed: Site) -> Tensor:
+        """log q - log p of a site at its draw, or their KL in closed form if that was chosen."""
         if name in self.kl and self.kl[name].analytic and not is_enumerated(guessed):
             try:
                 return kl_divergence(guessed["fn"], told["fn"])
             except NotImplementedError:
                 pass
-        guess = _log_prob(guessed)
+        guess = log_prob(guessed)
         if is_scored(guessed) and not guessed["fn"].has_rsample:
             guess = guess.detach()  # whose own gradient has expectation zero
-        return guess - _log_prob(told)
+        return guess - log_prob(told)
 
-    def _price(self, name: str, divergence: Tensor) -> Tensor:
+    def _weighted(self, name: str, divergence: Tensor) -> Tensor:
         policy = self.kl.get(name)
         if policy is None:
             return divergence
@@ -237,14 +261,15 @@ class ELBO(nn.Module):
 class Autoencoder(ELBO):
     """The reconstruction alone, of codes at their means: no bound, but a start for one.
 
-    The other terms are reported and not descended, nor are penalties.
+    The other terms are reported and not minimised, nor are penalties.
     """
 
-    def _loss(self, x: Tensor, size: int | None, labels: Labels | None) -> tuple[Tensor, Terms]:
-        drawn, told = run_pair(self.model, self.guide, x, size, means=True, labels=labels)
-        terms = self._terms(Draws(self.model, drawn, told, Weights(drawn), 1, {}), x, size)
+    def loss(self, batch: Batch) -> Loss:
+        with pyro.validation_enabled(False):
+            drawn, told = run_pair(self.model, self.guide, batch, means=True)
+            terms = self.terms_of(Draws(self.model, drawn, told, Weights(drawn), 1, batch))
         loss = -terms["reconstruction"].mean()
-        return loss, terms | {"objective": -loss}
+        return Loss(loss, terms | {"objective": -loss})
 
 
 class Weights:
@@ -255,7 +280,7 @@ class Weights:
 
     def __init__(self, drawn: poutine.Trace) -> None:
         self.log_q = {
-            site["infer"]["_enumerate_dim"]: _log_prob(site)
+            site["infer"]["_enumerate_dim"]: log_prob(site)
             for _, site in sample_sites(drawn)
             if is_enumerated(site)
         }
@@ -315,7 +340,5 @@ class Weights:
         return {dim for dim in self.log_q if len(plates) >= -dim and plates[dim] > 1}
 
 
-def _log_prob(site: Site) -> Tensor:
-    with pyro.validation_enabled(False):  # it would ask the device, and globals heed it only here
-        score: Tensor = site["fn"].log_prob(site["value"])
-    return score
+def _masked(site: Site) -> Tensor:
+    return scale_and_mask(log_prob(site), mask=site["mask"])

@@ -1,4 +1,4 @@
-"""What an objective may descend beside the bound, each a quantity per datum."""
+"""What may be minimised beside the bound, each a quantity per datum."""
 
 import torch
 from torch import Tensor
@@ -6,13 +6,13 @@ from torch import Tensor
 from priorzoo.guides import cluster_posterior
 from priorzoo.inference.objectives.elbo import Draws, Penalty
 from priorzoo.inference.objectives.schedules import Linear
-from priorzoo.inference.pairs import is_enumerated, latent_sites
+from priorzoo.inference.sites import is_enumerated, latent_sites
 
 
 class ConsistencyViolation(Penalty):
-    r""":math:`E_q\, H[p(y \mid z, w)]`: how unsure the prior is of the cluster of a code, in nats.
+    r""":math:`E_q\, H[p(y \mid z, w)]`: how uncertain the prior's cluster is, in nats.
 
-    Dilokthanakul et al., 2016, first version: codes that lie between clusters are paid for. With a
+    Dilokthanakul et al., 2016, first version: codes that lie between clusters raise it. With a
     guide whose y is that posterior it is the entropy of its site.
     """
 
@@ -22,7 +22,7 @@ class ConsistencyViolation(Penalty):
             for name, site in latent_sites(draws.drawn).items()
             if not is_enumerated(site)
         }
-        log_p = cluster_posterior(draws.model, codes).logits
+        log_p = cluster_posterior(draws.model, codes, **draws.batch.context).logits
         entropy = -(log_p.exp() * log_p).sum(-1)  # entr has no gradient where p underflows to 0
         return draws.weights.expect(entropy, draws.particles)
 
@@ -30,7 +30,7 @@ class ConsistencyViolation(Penalty):
 class Classification(Penalty):
     r""":math:`-\log q(\mathrm{label} \mid x)` where the label is known, and 0 elsewhere, in nats.
 
-    The bound of a labelled datum says nothing of q(y | x); this term does (Kingma et al.,
+    The bound of a labelled datum does not contain q(y | x); this term does (Kingma et al.,
     "Semi-supervised Learning with Deep Generative Models", 2014, eq. (9)).
 
     Args:

@@ -7,25 +7,22 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from priorzoo.inference.batch import Batch
 from priorzoo.inference.data.batches import Order
-from priorzoo.inference.objectives.elbo import Terms
-from priorzoo.inference.pairs import Labels
+from priorzoo.inference.objectives.contract import Terms
 from priorzoo.inference.training.compiled import Compiled
 
 Execution = Literal["eager", "compiled", "cudagraph", "auto"]
-Descend = Callable[[Tensor, Labels], Terms]
+TakeStep = Callable[[Batch], Terms]
 
 
-def choose(
-    step: Execution, device: torch.device, in_memory: bool, keeps_state: bool = False
-) -> Execution:
+def choose(step: Execution, device: torch.device, in_memory: bool) -> Execution:
     """What ``auto`` stands for: ``cudagraph`` on a GPU that holds the rows, else ``compiled``.
 
     Args:
         step: what was asked for.
         device: of the networks.
         in_memory: whether the data are rows in memory.
-        keeps_state: of the objective; its step runs Pyro anew and cannot be captured.
 
     Raises:
         ValueError: for an unknown name, and for ``cudagraph`` where it cannot be.
@@ -33,7 +30,7 @@ def choose(
     if step not in get_args(Execution):
         raise ValueError(f"Expected step among {get_args(Execution)} but got {step!r}.")
     if step == "auto":
-        captured = device.type == "cuda" and in_memory and not keeps_state
+        captured = device.type == "cuda" and in_memory
         return "cudagraph" if captured else "compiled"
     if step == "cudagraph" and device.type != "cuda":
         raise ValueError(
@@ -45,11 +42,6 @@ def choose(
             "Expected rows in memory for step='cudagraph' but got an iterable of batches; give a "
             "tensor, or use step='compiled'."
         )
-    if step == "cudagraph" and keeps_state:
-        raise ValueError(
-            "Expected an objective that a graph can record for step='cudagraph' but this one keeps "
-            "state; use step='compiled'."
-        )
     return step
 
 
@@ -57,17 +49,17 @@ class Steps:
     """Calling it takes one step, and adds its terms to sums on the device.
 
     Args:
-        descend: one gradient step on rows and labels, which gives the batch means of the terms.
+        descend: one gradient step on a batch, which gives the batch means of the terms.
         batches: what to step on.
     """
 
-    def __init__(self, descend: Descend, batches: Order) -> None:
+    def __init__(self, descend: TakeStep, batches: Order) -> None:
         self.descend, self.batches = descend, batches
         self.names: list[str] = []
         self.sums, self.count = torch.empty(0), 0
 
     def __call__(self) -> None:
-        self._add(self.descend(*next(self.batches)))
+        self._add(self.descend(next(self.batches)))
         self.count += 1
 
     def means(self) -> dict[str, float]:
@@ -143,16 +135,16 @@ class Captured(Steps):
     def _take(self, rows: int) -> None:
         index = self.order[self.start + torch.arange(rows, device=self.order.device)]
         self.start += rows
-        self._add(self.descend(*self.batches.gather(index)))
+        self._add(self.descend(self.batches.gather(index)))
 
     def _can_be_captured(self) -> bool:
         return not (isinstance(self.descend, Compiled) and self.descend.reason)
 
 
 def prepare(optimiser: Optimizer, step: Execution) -> None:
-    """Let an optimiser of which nothing else was asked update all parameters in one operation.
+    """Make an optimiser fused, one operation for all parameters, unless chosen otherwise.
 
-    Its step size becomes a tensor where it is captured, so that a schedule can still change it.
+    Its learning rate becomes a tensor where it is captured, so that a schedule can still change it.
 
     Raises:
         ValueError: for an optimiser that cannot be captured.

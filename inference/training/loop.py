@@ -3,36 +3,49 @@
 import inspect
 import math
 import time
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Literal, TypedDict, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from tqdm import tqdm
 
-from priorzoo.inference.data.batches import Iterables, Order
+from priorzoo.inference.batch import Batch, Context, Labels
+from priorzoo.inference.data.batches import Iterables, Order, Place
+from priorzoo.inference.data.checks import Transform, check_data, check_labels, in_precision
 from priorzoo.inference.evaluation import evaluate
-from priorzoo.inference.objectives.elbo import ELBO, Terms
-from priorzoo.inference.pairs import (
-    Labels,
-    Transform,
-    check_data,
-    check_labels,
-    check_pair,
-    evaluating,
-    is_enumerated,
-    latent_sites,
-    run_pair,
-)
+from priorzoo.inference.objectives.contract import Objective, Terms
+from priorzoo.inference.objectives.elbo import ELBO
+from priorzoo.inference.pairs import check_pair, run_pair
 from priorzoo.inference.prediction import draw
 from priorzoo.inference.randomness import Stream
+from priorzoo.inference.sites import evaluating, is_enumerated, latent_sites
 from priorzoo.inference.training.compiled import Compiled
 from priorzoo.inference.training.execution import Captured, Execution, Steps, choose, prepare
-from priorzoo.inference.training.step import Precision, check_step, descend
+from priorzoo.inference.training.step import Precision, check_step, take_step
+from priorzoo.models.contract import accepted, needs_context
 
 Row = dict[str, Any]
+Unit = Literal["epoch", "step"]
+State = Mapping[str, Tensor]
+
+
+class TrainingState(TypedDict):
+    """All that a training of the same settings needs to go on, but the history."""
+
+    objective: State
+    optimiser: dict[str, Any]
+    schedule: dict[str, Any] | None
+    batches: Place
+    random: list[Tensor]
+    clock: Tensor
+    step: int
+    seconds: float
+    stopped: bool
+    best: tuple[float, int, State]
+    latest: State
 
 
 def fit(
@@ -67,10 +80,15 @@ class Training:
     Args:
         model, guide, data: as in :func:`fit`.
         objective: of the same model and guide; ``ELBO(model, guide)`` if None.
-        optimiser: makes an optimiser of parameters; Adam with step size 0.001 if None.
-        schedule: makes a schedule of that optimiser, stepped after each pass over the data.
+        optimiser: makes an optimiser of parameters; Adam with learning rate 0.001 if None.
+        schedule: makes a learning rate schedule of that optimiser. A ``ReduceLROnPlateau`` is
+            stepped with the negative validation bound, after each of its rows.
+        schedule_unit: when any other schedule is stepped, after each pass over the data (``epoch``)
+            or after each ``step``, as a warm-up or a one-cycle schedule wants.
         labels: of discrete sites, each ``(N,)`` integers with -1 for unknown, where ``data`` is a
             tensor; the guide's site is clamped to them.
+        context: what model and guide are told by keyword beside x, such as an exposure, each
+            ``(N, ...)``, where ``data`` is a tensor; batches of an iterable bring their own.
         batch_size: rows a step, where ``data`` is a tensor; the last of a pass may be smaller.
         size: number N of data that an iterable of batches stands for, and needs.
         transform: applied to each batch, such as ``torch.bernoulli`` for dynamic binarisation.
@@ -81,6 +99,7 @@ class Training:
         seed: of order, transform and draws; the caller's random state is untouched.
         every: steps between two rows of the history; one pass over the data if None.
         validation: held-out rows ``(V, P)``, evaluated for each row of the history.
+        validation_context: what the programs are told beside these, each ``(V, ...)``.
         patience: rows without a better validation bound after which the training stops; None to go
             on. With it, the parameters after :meth:`run` are the best seen so far.
         record: called with each row of the history as soon as it is there.
@@ -93,10 +112,12 @@ class Training:
         guide: nn.Module,
         data: Tensor | Iterables,
         *,
-        objective: ELBO | None = None,
+        objective: Objective | None = None,
         optimiser: Callable[[Iterable[nn.Parameter]], Optimizer] | None = None,
         schedule: Callable[[Optimizer], LRScheduler] | None = None,
+        schedule_unit: Unit = "epoch",
         labels: Labels | None = None,
+        context: Context | None = None,
         batch_size: int = 100,
         size: int | None = None,
         transform: Transform | None = None,
@@ -106,40 +127,73 @@ class Training:
         seed: int = 0,
         every: int | None = None,
         validation: Tensor | None = None,
+        validation_context: Context | None = None,
         patience: int | None = None,
         record: Callable[[Row], None] | None = None,
         checkpoint: Callable[[], None] | None = None,
     ) -> None:
-        self.model, self.guide, self.data = model, guide, data
-        self.labels = dict(labels or {})
+        self.model, self.guide, self.transform = model, guide, transform
         self.objective = ELBO(model, guide) if objective is None else objective
-        parameters = [p for p in self.objective.parameters() if p.requires_grad]
-        if not parameters:
-            raise ValueError("Expected parameters to learn but model and guide have none.")
+        parameters = self._learnt()
         self.device = parameters[0].device
         self.objective.to(self.device).train()  # a loaded pair is in evaluation mode
-        self.execution = choose(
-            step, self.device, isinstance(data, Tensor), self.objective.keeps_state
-        )
+        self._keep_data(data, labels or {}, context or {})
+        self.validation = self._in_memory(validation, {}, validation_context or {})
+        self.execution = choose(step, self.device, isinstance(data, Tensor))
         self.optimiser = (optimiser or _adam)(parameters)
         prepare(self.optimiser, self.execution)
         self.schedule = None if schedule is None else schedule(self.optimiser)
-        self.batch_size, self.transform, self.clip = batch_size, transform, clip
-        self.checkpoint = checkpoint
+        self.schedule_unit, self.batch_size, self.clip = schedule_unit, batch_size, clip
         self.precision: Precision = precision
-        self.validation, self.patience, self.record = validation, patience, record
+        self.patience, self.record, self.checkpoint = patience, record, checkpoint
         self.seed, self.every = seed, every
         self._check()
-        self.validation = None if validation is None else validation.to(self.device)
-        self.batches = Order(data, self.labels, batch_size, size, transform, self.device)
+        self._begin(size)
+
+    def _learnt(self) -> list[nn.Parameter]:
+        parameters = [p for p in self.objective.parameters() if p.requires_grad]
+        if not parameters:
+            raise ValueError("Expected parameters to learn but model and guide have none.")
+        return parameters
+
+    def _keep_data(self, data: Tensor | Iterables, labels: Labels, context: Context) -> None:
+        whole = self._in_memory(data, labels, context)
+        if whole is None and context:
+            raise ValueError(
+                "Expected rows in memory beside context but got an iterable of batches; give "
+                "batches that are mappings, {'x': rows, 'exposure': values}."
+            )
+        self.data = data if whole is None else whole.x
+        self.labels = dict(labels)
+        self.context = {} if whole is None else whole.context
+
+    def _in_memory(self, data: object, labels: Labels, context: Context) -> Batch | None:
+        """Rows in memory in the precision of the networks, and what belongs to them."""
+        if not isinstance(data, Tensor):
+            return None
+        return in_precision(self.model, Batch(data, None, labels, context), self.transform)
+
+    def _begin(self, size: int | None) -> None:
+        """All that changes while it trains."""
+        if self.validation is not None:
+            self.validation = self.validation.to(self.device)
+        self.batches = Order(
+            self.data,
+            self.labels,
+            self.context,
+            self.batch_size,
+            size,
+            self.transform,
+            self.device,
+        )
         self.size, self.epoch = self.batches.size, self.batches.epoch
         self.objective.clock.restart(self.epoch)
-        self.stream = Stream(seed, self.device)
+        self.stream = Stream(self.seed, self.device)
         self.steps = self._steps()
         self.history: list[Row] = []
         self.step, self.seconds, self.stopped = 0, 0.0, False
-        self._best: tuple[float, int, dict[str, Tensor]] = (-math.inf, 0, {})
-        self._latest: dict[str, Tensor] = {}  # where the best was put back, to go on from
+        self._best: tuple[float, int, State] = (-math.inf, 0, {})
+        self._latest: State = {}  # where the best was put back, to go on from
 
     def length(self, steps: int | None = None, epochs: float | None = None) -> int:
         """The number of steps in so many steps or passes over the data.
@@ -185,7 +239,7 @@ class Training:
             self.objective.load_state_dict(best)
         return self.history
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> TrainingState:
         """All that a new training of the same settings needs to go on from here, but the history.
 
         Raises:
@@ -205,21 +259,22 @@ class Training:
             "latest": self._latest,
         }
 
-    def restore(self, state: dict[str, Any]) -> None:
+    def restore(self, state: TrainingState) -> None:
         """Go on from a :meth:`state`, as if there had been no break."""
         self.objective.load_state_dict(state["objective"])
         self.optimiser.load_state_dict(state["optimiser"])
         prepare(self.optimiser, self.execution)
         self.steps.forget()
-        if self.schedule is not None:
+        if self.schedule is not None and state["schedule"] is not None:
             self.schedule.load_state_dict(state["schedule"])
         self.batches.restore(state["batches"])
         self.stream.state = state["random"]
         self.objective.clock.step.copy_(state["clock"])
         self.step, self.seconds, self.stopped = state["step"], state["seconds"], state["stopped"]
-        self._best, self._latest = tuple(state["best"]), state["latest"]
+        bound, since, best = state["best"]
+        self._best, self._latest = (bound, since, best), state["latest"]
 
-    def _state(self) -> dict[str, Tensor]:
+    def _state(self) -> State:
         return {name: number.clone() for name, number in self.objective.state_dict().items()}
 
     def _advance(self, until: int, bar: "tqdm[Any]") -> Row:
@@ -229,46 +284,50 @@ class Training:
             self.steps()
             self.step += 1
             bar.update()
-            if self.schedule is not None and self.step % self.epoch == 0:
-                self.schedule.step()
+            self._move_schedule()
         row = self.steps.means()
         if not all(map(math.isfinite, row.values())):
             raise FloatingPointError(
                 f"Expected finite terms but got {row} between steps {begun} and {until}; lower the "
-                "step size, clip the gradient, or see whether a variance lacks a floor."
+                "learning rate, clip the gradient, or see whether a variance lacks a floor."
             )
         return {"step": until, "epoch": until / self.epoch, "split": "train", **row}
 
+    def _move_schedule(self) -> None:
+        due = self.schedule_unit == "step" or self.step % self.epoch == 0
+        if self.schedule is not None and due and not isinstance(self.schedule, ReduceLROnPlateau):
+            self.schedule.step()
+
     def _steps(self) -> Steps:
         if self.execution == "eager":
-            return Steps(self._descend, self.batches)
+            return Steps(self._take_step, self.batches)
         in_memory = isinstance(self.data, Tensor)
         compiled = Compiled(
             self.objective,
             self.optimiser,
-            self.size,
             clip=self.clip,
             precision=self.precision,
             rows=min(self.batch_size, self.size) if in_memory else None,
         )
         return (Captured if self.execution == "cudagraph" else Steps)(compiled, self.batches)
 
-    def _descend(self, x: Tensor, labels: Labels) -> Terms:
-        return descend(
-            self.objective,
-            self.optimiser,
-            x,
-            self.size,
-            clip=self.clip,
-            precision=self.precision,
-            labels=labels,
+    def _take_step(self, batch: Batch) -> Terms:
+        return take_step(
+            self.objective, self.optimiser, batch, clip=self.clip, precision=self.precision
         )
 
     def _validate(self) -> None:
         assert self.validation is not None
         terms = evaluate(
-            self.model, self.guide, self.validation, transform=self.transform, seed=self.seed
+            self.model,
+            self.guide,
+            self.validation.x,
+            transform=self.transform,
+            seed=self.seed,
+            context=self.validation.context,
         )
+        if isinstance(self.schedule, ReduceLROnPlateau):
+            self.schedule.step(-terms["elbo"])
         row = {"step": self.step, "epoch": self.step / self.epoch, "split": "valid", **terms}
         self._keep(row | {"seconds": round(self.seconds, 3)})
         if self.patience is None:
@@ -288,11 +347,13 @@ class Training:
     def _check(self) -> None:
         if self.objective.model is not self.model or self.objective.guide is not self.guide:
             raise ValueError("Expected an objective of the same model and guide but got another.")
-        check_pair(self.model, self.guide)
+        if isinstance(self.data, Tensor) or not needs_context(self.model, self.guide):
+            check_pair(self.model, self.guide, context=self.context)
         if isinstance(self.data, Tensor):
-            check_data(self.model, self.data, "x", self.transform)
+            check_data(self.model, self.data, "x", self.transform, self.context)
         if self.validation is not None:
-            check_data(self.model, self.validation, "validation", self.transform)
+            held, beside = self.validation.x, self.validation.context
+            check_data(self.model, held, "validation", self.transform, beside)
         elif self.patience is not None:
             raise ValueError("Expected validation rows with patience but got none; give them.")
         for name, value in (
@@ -303,21 +364,33 @@ class Training:
             if value is not None and value < 1:
                 raise ValueError(f"Expected a positive {name} but got {value}.")
         check_step(self.clip, self.precision)
-        for made in (self.optimiser, self.schedule):
-            _check_alone(made)
-        if self.objective.kl or self.labels:
+        self._check_schedule()
+        if self.labels or (isinstance(self.objective, ELBO) and self.objective.kl):
             self._check_sites()
+
+    def _check_schedule(self) -> None:
+        if self.schedule_unit not in get_args(Unit):
+            raise ValueError(
+                f"Expected schedule_unit among {get_args(Unit)} but got {self.schedule_unit!r}."
+            )
+        _check_alone(self.optimiser)
+        if isinstance(self.schedule, ReduceLROnPlateau):
+            if self.validation is None:
+                raise ValueError(
+                    "Expected validation rows with ReduceLROnPlateau, which follows their bound, "
+                    "but got none; give them, or choose another schedule."
+                )
+        else:
+            _check_alone(self.schedule)
 
     def _check_sites(self) -> None:
         """A misspelt site is found here, and not when the objective first meets it."""
+        beside = {name: value[:2] for name, value in self.context.items()}
         with evaluating(self.guide), torch.no_grad(), Stream(0, self.device):
-            drawn, _ = run_pair(self.model, self.guide, draw(self.model, 2, means=False))
+            x = draw(self.model, 2, means=False, context=accepted(self.model, beside))
+            drawn, _ = run_pair(self.model, self.guide, Batch(x, context=beside))
         sites = latent_sites(drawn)
-        unknown = [name for name in self.objective.kl if name not in sites]
-        if unknown:
-            raise ValueError(
-                f"Expected KL policies for sites among {list(sites)} but got {unknown}."
-            )
+        self.objective.check(sites)
         choices = {
             name: site["fn"].logits.shape[-1] for name, site in sites.items() if is_enumerated(site)
         }

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
+from torch import nn
 from torch.optim import Adam, Optimizer
 
 from priorzoo.models.distributions.exponential import Natural
@@ -27,7 +28,7 @@ class RobbinsMonro(Optimizer):
 
     def __init__(
         self,
-        params: Iterable[Any],
+        params: Iterable[nn.Parameter],
         rate: float | None = 0.01,
         delay: float = 2000.0,
         forgetting: float = 0.7,
@@ -44,8 +45,8 @@ class RobbinsMonro(Optimizer):
         super().__init__(params, settings)
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """Step once; the closure, if any, makes the gradients first."""
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:
+        """Step once; a closure, if any, is called first, as torch's optimisers do."""
         result = None if closure is None else closure()
         for group in self.param_groups:
             for natural in group["params"]:
@@ -61,7 +62,7 @@ class RobbinsMonro(Optimizer):
 
 
 class Together(Optimizer):
-    """Several optimisers as one: each takes its step in turn, the closure before the last.
+    """Several optimisers as one: each takes its step in turn.
 
     Groups and state are shared with the parts, so that schedules, checkpoints and the like see one
     optimiser.
@@ -75,13 +76,11 @@ class Together(Optimizer):
         super().__init__([group for part in parts for group in part.param_groups], {})
         self._share()
 
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """Step all; a closure that renews gradients is called between the last two."""
-        *first, last = self.parts
-        for part in first:
-            part.step()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:
+        """Step all; a closure, if any, is called first, as torch's optimisers do."""
         result = None if closure is None else closure()
-        last.step()
+        for part in self.parts:
+            part.step()
         return result
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -96,21 +95,22 @@ class Together(Optimizer):
 
 
 class ConjugateAdam(Together):
-    """Adam for networks and then :class:`RobbinsMonro` for natural parameters, told by their type.
+    """Adam for networks and :class:`RobbinsMonro` for natural parameters, told by their type.
 
-    The order of Paquet, Ghaisas and Tieleman, 2018, section 2.4, where the closure is that of
-    :meth:`ConjugateELBO.again`.
+    A step leaves parameters without a gradient as they are, so that networks and natural parameters
+    move one after the other: Paquet, Ghaisas and Tieleman, 2018, section 2.4; see
+    :meth:`Objective.natural_gradients`.
 
     Args:
         params: of both kinds, at least one of them natural.
-        lr: Adam's step size.
+        lr: Adam's learning rate.
         rate, delay, forgetting: as in :class:`RobbinsMonro`.
         fused: Adam's, for speed.
     """
 
     def __init__(
         self,
-        params: Iterable[Any],
+        params: Iterable[nn.Parameter],
         lr: float = 1e-4,
         rate: float | None = 0.01,
         delay: float = 2000.0,

@@ -1,20 +1,21 @@
 """Several trainings at once: one step over parameters that are stacked."""
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.fx import GraphModule
 from torch.optim import Optimizer
 
-from priorzoo.inference.objectives.elbo import ELBO
-from priorzoo.inference.pairs import Transform
+from priorzoo.inference.batch import Batch
+from priorzoo.inference.data.checks import Transform
+from priorzoo.inference.objectives.contract import Objective
 from priorzoo.inference.randomness import Stream
-from priorzoo.inference.training.compiled import lower
+from priorzoo.inference.training.compiled import Run, lower
 from priorzoo.inference.training.execution import prepare
-from priorzoo.inference.training.step import Precision
-from priorzoo.inference.training.tracing import Traced, laid_out, record, trace
+from priorzoo.inference.training.step import Precision, apply_gradients
+from priorzoo.inference.training.tracing import Traced, record, trace
 
 aten = torch.ops.aten
 
@@ -31,8 +32,8 @@ class Replicas:
             training begins with, and after :meth:`run` what it ended with.
         data: rows ``(N, P)`` on the device of the parameters.
         optimiser: makes an optimiser of parameters, which here have R as their first dimension, so
-            that it must treat every element alone, as Adam and SGD do; Adam with step size 0.001
-            if None.
+            that it must treat every element alone, as Adam and SGD do; Adam with learning rate
+            0.001 if None.
         batch_size, transform, precision: as in :class:`Training`.
         step: ``eager`` or ``compiled``; the last batch of a pass, if smaller, is never compiled.
         seed: of orders, transforms and draws.
@@ -46,7 +47,7 @@ class Replicas:
 
     def __init__(
         self,
-        objectives: Sequence[ELBO],
+        objectives: Sequence[Objective],
         data: Tensor,
         *,
         optimiser: Callable[[Iterable[nn.Parameter]], Optimizer] | None = None,
@@ -57,11 +58,6 @@ class Replicas:
         seed: int = 0,
         common: bool = False,
     ) -> None:
-        if any(o.renewing or o.keeps_state or o.counting for o in objectives):
-            raise ValueError(
-                "Expected objectives that only have gradients but these have a closure or keep "
-                "state; train them one by one."
-            )
         self.objectives, self.data = objectives, data
         self.batch_size, self.transform = min(batch_size, len(data)), transform
         self.precision: Precision = precision
@@ -77,7 +73,7 @@ class Replicas:
         self.stream = Stream(seed, data.device)
         self.order, self.place = data.new_empty((len(objectives), 0), dtype=torch.int64), 0
         self.step = 0
-        self._runs: dict[int, tuple[Traced, Any]] = {}
+        self._runs: dict[int, tuple[Traced, Run]] = {}
 
     def run(self, steps: int) -> list[list[dict[str, float]]]:
         """Take so many steps; the history of each replica, a row of mean terms for each pass."""
@@ -107,10 +103,8 @@ class Replicas:
         traced, run = self._runs[rows]
         with torch.no_grad():
             means, *gradients = run(*self._inputs(), x)
-        self.optimiser.zero_grad()
-        for name, gradient in zip(traced.learnt, gradients, strict=True):
-            self.state[name].grad = laid_out(gradient, self.state[name])
-        self.optimiser.step()
+        learnt = (self.state[name] for name in traced.learnt)
+        apply_gradients(self.optimiser, zip(learnt, gradients, strict=True))
         self.state["clock.step"] += 1
         return traced.terms, means
 
@@ -128,9 +122,14 @@ class Replicas:
         x = self.data[index[0] if self.common else index]
         return x if self.transform is None else self.transform(x)
 
-    def _vectorise(self, x: Tensor) -> tuple[Traced, Any]:
+    def _vectorise(self, x: Tensor) -> tuple[Traced, Run]:
         one = x if self.common else x[0]
-        traced = trace(self.objectives[0], one, len(self.data), None, self.precision)
+        traced = trace(self.objectives[0], Batch(one, len(self.data)), self.precision)
+        if traced.carry or traced.natural:
+            raise ValueError(
+                "Expected objectives that only have gradients but these have natural gradients, or "
+                "state to commit after the step; train them one by one."
+            )
         dims = (*[0] * len(self.state), None if self.common else 0)
         randomness = "same" if self.common else "different"
         run = torch.vmap(_functional(traced.graph), dims, randomness=randomness)
@@ -151,11 +150,11 @@ class Replicas:
                 number.copy_(self.state[name][index])
 
 
-def _numbers(objective: ELBO) -> dict[str, Tensor]:
+def _numbers(objective: Objective) -> dict[str, Tensor]:
     return dict(objective.named_parameters()) | dict(objective.named_buffers())
 
 
-def _stack(objectives: Sequence[ELBO]) -> dict[str, Tensor]:
+def _stack(objectives: Sequence[Objective]) -> dict[str, Tensor]:
     """Parameters and buffers of all, each with R as its first dimension."""
     each = [_numbers(objective) for objective in objectives]
     shapes = [{name: number.shape for name, number in numbers.items()} for numbers in each]

@@ -1,8 +1,7 @@
 """Loss and gradients of a Pyro program as one graph of tensor operations."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -14,9 +13,9 @@ from torch._subclasses.fake_tensor import (
 from torch.fx import GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from priorzoo.inference.objectives.elbo import ELBO
-from priorzoo.inference.pairs import Labels
-from priorzoo.inference.training.step import Precision
+from priorzoo.inference.batch import Batch
+from priorzoo.inference.objectives.contract import Loss, Objective
+from priorzoo.inference.training.step import Precision, gradients_of, laid_out
 
 
 class UntraceableError(ValueError):
@@ -27,18 +26,19 @@ class UntraceableError(ValueError):
 class Traced:
     """Loss and gradients for batches of one shape.
 
-    ``graph`` takes :attr:`inputs`, then rows and labels, all tensors, and gives the batch means of
-    the terms, stacked in the order of ``terms``, what the call leaves for the clock of an objective
-    that is ``counting``, and a gradient for each of ``learnt``. Of one that is ``renewing``,
-    ``renewal`` takes the same and gives a gradient for each of ``renewed``.
+    ``graph`` takes :attr:`inputs`, then the tensors of a batch, and gives the batch means of the
+    terms, stacked in the order of ``terms``, then each value of the loss's ``carry``, and then a
+    gradient for each of ``learnt``. Where there are ``natural`` gradients, ``second`` takes the
+    same and gives one for each.
     """
 
     graph: GraphModule
     state: dict[str, Tensor]
-    terms: list[str]
-    learnt: list[str]
-    renewal: GraphModule | None = None
-    renewed: tuple[str, ...] = ()
+    terms: list[str] = field(default_factory=list)
+    carry: list[str] = field(default_factory=list)
+    learnt: list[str] = field(default_factory=list)
+    second: GraphModule | None = None
+    natural: list[str] = field(default_factory=list)
 
     @property
     def inputs(self) -> list[Tensor]:
@@ -46,88 +46,83 @@ class Traced:
         return [number.detach() for number in self.state.values()]
 
 
-def trace(
-    objective: ELBO,
-    x: Tensor,
-    size: int,
-    labels: Labels | None = None,
-    precision: Precision = "float32",
-) -> Traced:
-    """Record what an objective computes on rows ``(B, P)``, without computing it.
+class _Part(nn.Module):
+    """A method of an objective as what a module is called for."""
+
+    def __init__(self, objective: Objective) -> None:
+        super().__init__()
+        self.objective = objective
+
+    def call(self, numbers: Mapping[str, Tensor], batch: Batch) -> Loss | Mapping[str, Tensor]:
+        """The method with other parameters and buffers."""
+        named = {f"objective.{name}": number for name, number in numbers.items()}
+        found: Loss | Mapping[str, Tensor] = torch.func.functional_call(self, named, (batch,))
+        return found
+
+
+class _Loss(_Part):
+    def forward(self, batch: Batch) -> Loss:
+        return self.objective.loss(batch)
+
+
+class _Natural(_Part):
+    def forward(self, batch: Batch) -> Mapping[str, Tensor]:
+        return self.objective.natural_gradients(batch)
+
+
+def trace(objective: Objective, batch: Batch, precision: Precision = "float32") -> Traced:
+    """Record what an objective computes on a batch, without computing it.
 
     Parameters and buffers, the clock of the schedules among them, are inputs; random operations
     draw anew at each call. What the program decides in Python is decided here once, so that other
     numbers than tensors may not change from step to step.
-
-    Args:
-        objective: of a model and a guide.
-        x, size, labels, precision: as in :func:`descend`.
 
     Raises:
         UntraceableError: where shapes or decisions depend on the values of tensors.
     """
     state: dict[str, Tensor] = dict(objective.named_parameters()) | dict(objective.named_buffers())
     wanted = [name for name, number in state.items() if number.requires_grad]
-    known = dict(labels or {})
     terms: list[str] = []
+    carried: list[str] = []
     learnt: list[str] = []
-    renewed: list[str] = []
+    natural: list[str] = []
 
     def step(*inputs: Tensor) -> tuple[Tensor, ...]:
-        numbers = dict(zip(state, inputs, strict=False))
-        rows, *given = inputs[len(state) :]
+        numbers, own = _divided(inputs, state, batch)
         leaves = {name: numbers[name].detach().requires_grad_() for name in wanted}
-        more = (dict(zip(known, given, strict=True)),) if known else ()
+        kind = batch.x.device.type
         with (
             torch.enable_grad(),
-            torch.autocast(rows.device.type, torch.bfloat16, enabled=precision == "bf16"),
+            torch.autocast(kind, torch.bfloat16, enabled=precision == "bf16"),
         ):
-            loss, found = torch.func.functional_call(
-                objective, numbers | leaves, (rows, size, *more)
-            )
-        gradients = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True)
-        terms[:], learnt[:] = (
-            found,
-            [name for name, g in zip(wanted, gradients, strict=True) if g is not None],
-        )
+            value, found, carry = _Loss(objective).call(numbers | leaves, own)
+        gradients = dict(zip(wanted, gradients_of(value, list(leaves.values())), strict=True))
+        given = {n: laid_out(g, leaves[n]) for n, g in gradients.items() if g is not None}
+        terms[:], carried[:], learnt[:] = found, carry, given
         means = torch.stack([term.detach().mean() for term in found.values()])
-        left = () if objective.left is None else (objective.left,)
-        objective.left = None
-        pairs = zip(leaves.values(), gradients, strict=True)
-        return means, *left, *(laid_out(g, leaf) for leaf, g in pairs if g is not None)
+        return means, *carry.values(), *given.values()
 
-    def renew(*inputs: Tensor) -> tuple[Tensor, ...]:
-        numbers = {f"objective.{name}": n for name, n in zip(state, inputs, strict=False)}
-        rows, *given = inputs[len(state) :]
-        more = (dict(zip(known, given, strict=True)),) if known else ()
-        found = torch.func.functional_call(Renewal(objective), numbers, (rows, size, *more))
-        renewed[:] = found
+    def again(*inputs: Tensor) -> tuple[Tensor, ...]:
+        numbers, own = _divided(inputs, state, batch)
+        found = _Natural(objective).call(numbers, own)
+        assert isinstance(found, Mapping)
+        natural[:] = found
         return tuple(found.values())
 
-    inputs = [number.detach() for number in state.values()] + [x, *known.values()]
-    graph = record(step, inputs)
-    renewal = record(renew, inputs) if objective.renewing else None
-    return Traced(graph, state, terms, learnt, renewal, tuple(renewed))
+    inputs = [number.detach() for number in state.values()] + batch.tensors
+    graph, second = record(step, inputs), record(again, inputs)
+    return Traced(graph, state, terms, carried, learnt, second if natural else None, natural)
 
 
-class Renewal(nn.Module):
-    """The second part of an objective's step, as what a module is called for."""
-
-    def __init__(self, objective: ELBO) -> None:
-        super().__init__()
-        self.objective = objective
-
-    def forward(self, x: Tensor, size: int, labels: Labels | None = None) -> dict[str, Tensor]:
-        return self.objective.renewed(x, size, labels)
+def _divided(
+    inputs: Sequence[Tensor], state: Mapping[str, Tensor], batch: Batch
+) -> tuple[dict[str, Tensor], Batch]:
+    """Parameters and buffers by name, and the batch of the rest."""
+    numbers = dict(zip(state, inputs, strict=False))
+    return numbers, batch.holding(list(inputs[len(state) :]))
 
 
-def laid_out(gradient: Tensor, leaf: Tensor) -> Tensor:
-    """In memory as its parameter is, which fused optimisers rely on and convolutions do not do."""
-    same = gradient.stride() == leaf.stride()
-    return gradient if same else torch.empty_like(leaf).copy_(gradient)
-
-
-def record(step: Callable[..., Any], inputs: Sequence[Tensor]) -> GraphModule:
+def record(step: Callable[..., object], inputs: Sequence[Tensor]) -> GraphModule:
     """The graph of a function on tensors of these shapes, which are only pretended."""
     try:
         with FakeTensorMode(allow_non_fake_inputs=True) as mode:

@@ -11,12 +11,11 @@ from typing import Any, Literal, get_args
 import pyro.distributions as dist
 import torch
 from pyro.distributions import TorchDistribution
-from pyro.distributions.score_parts import ScoreParts
-from pyro.distributions.util import sum_rightmost
 from torch import Tensor
 from torch.types import _size
 
 from priorzoo.models.distributions.sticks import inside
+from priorzoo.models.pyro_internals import ScoreParts, sum_rightmost
 
 Gradient = Literal["pathwise", "rsvi", "score"]
 

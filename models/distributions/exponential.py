@@ -6,10 +6,10 @@ from collections.abc import Sequence
 import pyro
 import pyro.distributions as dist
 import torch
-from pyro.poutine.runtime import effectful
 from torch import Tensor, nn
 
 from priorzoo.models.distributions.expected import Proportions, Wishart
+from priorzoo.models.pyro_internals import effectful
 
 
 class Natural(nn.Parameter):
@@ -20,7 +20,7 @@ class Natural(nn.Parameter):
     """
 
 
-class Family:
+class ExponentialFamily:
     r"""Densities :math:`\exp(\langle \lambda, t(\xi) \rangle - A(\lambda))`.
 
     All follows from A: the expected statistics are its gradient, and
@@ -68,7 +68,7 @@ class Family:
         return gap - cls.log_normaliser(q) + cls.log_normaliser(p)
 
 
-class Dirichlet(Family):
+class Dirichlet(ExponentialFamily):
     r"""Weights :math:`\pi`, ``(..., K)``, of pseudo-counts c: t = log pi, lambda = c - 1."""
 
     @classmethod
@@ -101,7 +101,7 @@ class Dirichlet(Family):
         return counts.digamma() - counts.sum(-1, keepdim=True).digamma()
 
 
-class Gamma(Family):
+class Gamma(ExponentialFamily):
     r"""A precision :math:`\alpha` of shape a and rate b: t = [log alpha, alpha],
     lambda = [a - 1, -b].
     """
@@ -137,7 +137,7 @@ class Gamma(Family):
         return torch.stack([a.digamma() - b.log(), a / b], -1)
 
 
-class NormalGamma(Family):
+class NormalGamma(ExponentialFamily):
     r"""A mean and a precision, :math:`\alpha \sim \mathrm{Gamma}(a, b)` and
     :math:`\mu \mid \alpha \sim \mathcal N(m, 1 / (s \alpha))`.
 
@@ -185,7 +185,7 @@ class NormalGamma(Family):
         return torch.stack([a.digamma() - b.log(), alpha, alpha * m, alpha * m * m + 1 / s], -1)
 
 
-class NormalWishart(Family):
+class NormalWishart(ExponentialFamily):
     r"""A mean ``(..., D)`` and a precision matrix ``(..., D, D)``,
     :math:`\Lambda \sim \mathrm{Wishart}(\nu, B^{-1})` and
     :math:`\mu \mid \Lambda \sim \mathcal N(m, (s \Lambda)^{-1})`, of mean
@@ -253,7 +253,7 @@ def _outer(vector: Tensor) -> Tensor:
 @effectful(type="conjugate")
 def conjugate(
     names: tuple[str, ...],
-    family: type[Family],
+    family: type[ExponentialFamily],
     natural: Tensor,
     like: Tensor,
 ) -> Tensor:

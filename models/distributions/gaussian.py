@@ -1,6 +1,7 @@
-"""Distributions that Pyro lacks, and the parametrisation of Gaussians that the zoo shares."""
+"""The parametrisation of Gaussian distributions that the whole zoo shares."""
 
 import pyro.distributions as dist
+import torch
 from torch import Tensor
 from torch.nn import functional
 
@@ -15,7 +16,18 @@ def deviation(raw: Tensor) -> Tensor:
     return (functional.softplus(raw) + VARIANCE_FLOOR).sqrt()
 
 
+def raw_variance(variance: Tensor) -> Tensor:
+    """The inverse of :func:`deviation`, from the variance, without overflow."""
+    above = (variance - VARIANCE_FLOOR).clamp(min=1e-6)
+    return above + (-(-above).expm1()).log()
+
+
 def diagonal_normal(parameters: Tensor) -> dist.Independent:
     """Gaussian over D dimensions from ``(..., 2 D)``: locations, then raw variances."""
     loc, raw = parameters.chunk(2, -1)
     return dist.Normal(loc, deviation(raw)).to_event(1)
+
+
+def standard_normal(origin: Tensor) -> dist.Independent:
+    """N(0, I) over as many dimensions as ``origin``, zeros ``(D,)``, has."""
+    return dist.Normal(origin, torch.ones_like(origin)).to_event(1)

@@ -14,9 +14,9 @@ from pyro.distributions import TorchDistribution
 from torch import Tensor
 from torch.nn import functional
 
-from priorzoo.models.distributions.gaussian import VARIANCE_FLOOR, deviation
+from priorzoo.models.distributions.gaussian import deviation, raw_variance
 
-Family = Literal["gaussian", "full", "dirichlet"]
+FamilyName = Literal["gaussian", "full", "dirichlet"]
 SHAPE_FLOOR = 1e-2  # of a guess; draws of smaller ones round to a corner
 LEAST = 1e-3  # variance that a matched Gaussian component has in any direction
 MEAN_FLOOR = 1e-3  # share of the even mean in that of a Dirichlet component
@@ -80,7 +80,7 @@ class GaussianCodes(CodeFamily):
         return loc, deviation(raw)
 
     def parameters(self, mean: Tensor, spread: Tensor) -> tuple[Tensor, Tensor]:
-        return mean, undeviate(spread)
+        return mean, raw_variance(spread.square())
 
     def base(self, loc: Tensor, scale: Tensor, breadth: float) -> tuple[Tensor, Tensor]:
         return torch.zeros_like(loc[:1]), torch.full_like(scale[:1], breadth)
@@ -110,7 +110,7 @@ class FullGaussianCodes(GaussianCodes):
         return loc, raw.tril(-1) + deviation(_diagonal(raw)).diag_embed()
 
     def parameters(self, mean: Tensor, spread: Tensor) -> tuple[Tensor, Tensor]:
-        return mean, spread.tril(-1) + undeviate(_diagonal(spread)).diag_embed()
+        return mean, spread.tril(-1) + raw_variance(_diagonal(spread).square()).diag_embed()
 
     def base(self, loc: Tensor, scale: Tensor, breadth: float) -> tuple[Tensor, Tensor]:
         return torch.zeros_like(loc[:1]), torch.full_like(loc[:1], breadth).diag_embed()
@@ -161,7 +161,7 @@ class DirichletCodes(CodeFamily):
 
     def parameters(self, mean: Tensor, spread: Tensor) -> tuple[Tensor, Tensor]:
         above = (mean - MEAN_FLOOR / mean.shape[-1]).clamp(min=1e-8)
-        return above.log(), undeviate(spread[..., :1])
+        return above.log(), raw_variance(spread[..., :1].square())
 
     def base(self, loc: Tensor, scale: Tensor, breadth: float) -> tuple[Tensor, Tensor]:
         code = loc.shape[-1]
@@ -200,12 +200,6 @@ class DirichletCodes(CodeFamily):
 def _expected_log_code(mean: Tensor, spread: Tensor) -> Tensor:
     total = spread[..., :1].square().reciprocal()
     return torch.digamma(mean * total) - torch.digamma(total)
-
-
-def undeviate(spread: Tensor) -> Tensor:
-    """The raw number of which :func:`deviation` makes a spread, without overflow."""
-    above = (spread.square() - VARIANCE_FLOOR).clamp(min=1e-6)
-    return above + (-(-above).expm1()).log()
 
 
 def _diagonal(square: Tensor) -> Tensor:

@@ -8,8 +8,9 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
+from priorzoo.models.contract import Sizes, decoder_sizes
 from priorzoo.models.likelihoods import Bernoulli
-from priorzoo.models.nggp.code_families import FAMILIES, Family
+from priorzoo.models.nggp.code_families import FAMILIES, FamilyName
 from priorzoo.models.nggp.law import NGGP
 from priorzoo.models.nggp.log_u import LogU
 from priorzoo.models.nggp.occupancy import Occupancy, expected_log_prior, log_prior
@@ -67,12 +68,12 @@ class NGGPMixture(nn.Module):
         discount: float = 0.25,
         tilt: float = 1.0,
         breadth: float = 1.0,
-        family: Family = "gaussian",
+        family: FamilyName = "gaussian",
         learn_law: bool = False,
     ) -> None:
         super().__init__()
-        if family not in get_args(Family):
-            raise ValueError(f"Expected family among {get_args(Family)} but got {family!r}.")
+        if family not in get_args(FamilyName):
+            raise ValueError(f"Expected family among {get_args(FamilyName)} but got {family!r}.")
         if not 1 <= start <= clusters:
             raise ValueError(f"Expected 1 to {clusters} clusters at the start but got {start}.")
         if not (concentration > 0 and 0 <= discount < 1 and tilt >= 0 and tilt + discount > 0):
@@ -88,7 +89,6 @@ class NGGPMixture(nn.Module):
         self.concentration, self.discount, self.tilt = concentration, discount, tilt
         self.breadth, self.family, self.learn_law = breadth, family, learn_law
         self.kind = FAMILIES[family]
-        self.width = self.kind.width
         bound = math.sqrt(6 / (start + code))
         self.loc = nn.Parameter(torch.empty(clusters, code).uniform_(-bound, bound))
         self.raw = nn.Parameter(torch.zeros(clusters, *self.kind.raw(code)))
@@ -146,6 +146,10 @@ class NGGPMixture(nn.Module):
         middle, wide = self.kind.base(loc, scale, self.breadth)
         return torch.cat([loc, middle]), torch.cat([scale, wide])
 
+    @staticmethod
+    def networks(outputs: int, code: int) -> dict[str, Sizes]:
+        return {"decoder": decoder_sizes(code, outputs)}
+
     def forward(self, x: Tensor | None = None, size: int | None = None) -> Tensor:
         data = size if size is not None else len(x if x is not None else ())
         if x is None and self.counted > 0:  # one more among those that were counted
@@ -166,13 +170,13 @@ class NGGPMixture(nn.Module):
         self.active.copy_(active)
 
     @torch.no_grad()
-    def observe(self, q: Tensor, rate: float = 1.0, data: int | None = None) -> None:
+    def observe(self, q: Tensor, rate: float = 1.0, data: Tensor | int | None = None) -> None:
         """Move the state towards the mean share of data with probabilities ``(B, K + 1)``.
 
         Rows are sampled from the prior as one more among the ``data`` that these stand for.
         """
         if data is not None:
-            self.counted.fill_(data)
+            self.counted.copy_(torch.as_tensor(data))
         shares = Occupancy.of(q[..., :-1])
         for name, part in shares._asdict().items():
             getattr(self, name).lerp_(part.mean(0).to(self.mean), rate)

@@ -53,9 +53,16 @@ def test_a_code_that_knows_nothing_of_the_cluster_leaves_it_uniform():
     torch.testing.assert_close(found, torch.full((5, K), 1 / K))
 
 
-def test_a_model_without_a_prior_of_its_own_is_refused_in_one_line():
+def test_a_model_without_a_cluster_is_refused_in_one_line():
     model = VAE(MLP(D, P), code=D)
-    with pytest.raises(ValueError, match=r"clusters and prior\(\) but got VAE"):
+    with pytest.raises(ValueError, match=r"Expected VAE to sample \['y'\] but it does not"):
+        check_pair(model, CodeThenCluster(MLP(P, 2 * D), model))
+
+
+def test_a_model_with_another_latent_site_is_refused_in_one_line():
+    """The posterior given z alone would depend on a draw of w."""
+    model = DilokthanakulGMVAE(MLP(D, P), code=D, second_code=4, clusters=K, hidden=(5,))
+    with pytest.raises(ValueError, match=r"no latent sites but \['y', 'z'\].*samples 'w' too"):
         check_pair(model, CodeThenCluster(MLP(P, 2 * D), model))
 
 

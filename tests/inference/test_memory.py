@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from priorzoo.inference import Memory, codes, load, reconstructions_through, remember, save
-from priorzoo.inference.memory import spread_out
+from priorzoo.inference.seeding import k_means_plus_plus
 from priorzoo.models import LeaveOneOutGP
 
 N, Q, D = 50, 7, 2
@@ -98,13 +98,16 @@ def test_a_subset_covers_the_plane():
     points = torch.cat([c + 1e-3 * torch.randn(n, 2) for c, n in zip(centres, sizes, strict=True)])
     group = torch.repeat_interleave(torch.arange(12), torch.tensor(sizes))
     for seed in range(5):
-        chosen = spread_out(points, 12, seed)
+        torch.manual_seed(seed)
+        chosen = k_means_plus_plus(points, 12, points[:0])
         assert group[chosen].sort().values.tolist() == list(range(12))
-    assert len(spread_out(points, 300).unique()) == 300
+    assert len(k_means_plus_plus(points, 300, points[:0]).unique()) == 300
 
 
 def test_points_that_all_coincide_can_be_chosen_from():
-    assert spread_out(torch.ones(10, 2), 4).shape == (4,)
+    points = torch.ones(10, 2)
+    assert k_means_plus_plus(points, 4, points[:0]).shape == (4,)
+    assert k_means_plus_plus(points, 4, points[:1]).shape == (4,)
 
 
 def test_is_kept_in_the_run_folder(pair, zoo, tmp_path):

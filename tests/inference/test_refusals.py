@@ -53,7 +53,7 @@ def test_a_length_of_no_step_or_without_end_is_refused(zoo, length):
         ({"optimiser": torch.optim.LBFGS}, "LBFGS needs closure"),
         (
             {"schedule": torch.optim.lr_scheduler.ReduceLROnPlateau},
-            "ReduceLROnPlateau needs metrics",
+            "validation rows with ReduceLROnPlateau",
         ),
         ({"validation": torch.zeros(3, P + 1)}, r"validation of shape \(N, 6\) but got \(3, 7\)"),
     ],
@@ -103,7 +103,7 @@ def test_an_iterable_needs_its_size(zoo):
         (255 * torch.eye(P), "from 0 to 255; rescale"),
         (torch.full((3, P), math.nan), "NaN or infinity"),
         (torch.full((3, P), math.inf), "NaN or infinity"),
-        (torch.zeros(3, P, dtype=torch.float64), "float64"),
+        (torch.zeros(3, P, dtype=torch.int64), "int64"),
     ],
 )
 def test_data_that_cannot_be_scored_are_refused(zoo, x, message):

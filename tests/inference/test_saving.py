@@ -191,8 +191,16 @@ def test_a_newer_format(tmp_path):
         load(tmp_path)
 
 
+def test_an_older_format(tmp_path):
+    saved(tmp_path)
+    file = tmp_path / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"format": 1}))
+    with pytest.raises(ValueError, match=r"Expected format 2 .* got 1; an older priorzoo"):
+        load(tmp_path)
+
+
 @pytest.mark.parametrize(
-    "text", ["", "{", "[]", "{}", '{"format": "new"}', '{"format": 1}', '{"format": 1, "model": 3}']
+    "text", ["", "{", "[]", "{}", '{"format": "new"}', '{"format": 2}', '{"format": 2, "model": 3}']
 )
 def test_a_damaged_configuration(tmp_path, text):
     saved(tmp_path)

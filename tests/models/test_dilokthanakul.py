@@ -9,6 +9,7 @@ from torch.distributions import Normal, kl_divergence
 
 from priorzoo.guides import CodesThenCluster, MeanFieldCodes
 from priorzoo.inference import ELBO, KL, ConsistencyViolation
+from priorzoo.inference.batch import Batch
 from priorzoo.models import MLP, DilokthanakulGMVAE
 from priorzoo.models.distributions.gaussian import deviation
 
@@ -44,7 +45,7 @@ def drawn(guide, x, particles, seed):
     """The codes that an objective of so many particles draws under a seed."""
     torch.manual_seed(seed)
     objective = ELBO(guide.model, guide, particles=particles)
-    sites = objective._draw(x, None).drawn.nodes
+    sites = objective.draw(Batch(x)).drawn.nodes
     return sites["z"]["value"], sites["w"]["value"]
 
 
@@ -108,7 +109,7 @@ def test_the_first_version_has_four_terms():
     guide = MeanFieldCodes(MLP(P, K, (5,)), MLP(P, 2 * (D + W), (5,)), code=D)
     x = rows(5)
     torch.manual_seed(5)
-    draws = ELBO(model, guide)._draw(x, None)
+    draws = ELBO(model, guide).draw(Batch(x))
     z, w = (draws.drawn.nodes[name]["value"] for name in ("z", "w"))
     terms = terms_of(model, guide, x, 5, {"z": KL(analytic=True), "w": KL(analytic=True)}, 1)
     q_y = guide.classifier(x).softmax(-1)
@@ -131,7 +132,7 @@ def test_consistency_violation_is_the_entropy_of_the_prior_s_posterior(version):
     x = rows(5)
     objective = ELBO(model, guide, particles=3)
     torch.manual_seed(6)
-    draws = objective._draw(x, None)
+    draws = objective.draw(Batch(x))
     z, w = (draws.drawn.nodes[name]["value"] for name in ("z", "w"))
     hidden, last = model.heads.layers
     heads = last(hidden(w).tanh()).reshape(3, 5, K, 2 * D)

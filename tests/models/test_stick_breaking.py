@@ -33,10 +33,10 @@ def test_prior_weights_have_their_means():
 def test_analytic_divergence_is_the_sum_over_sticks(family):
     """And the estimate at the draw has it as its mean."""
     model = StickBreakingVAE(MLP(4, 6, (5,)), code=4, concentration=2.0).double()
-    guide, x = Sticks(MLP(6, 8, (5,)), family), torch.rand(3, 6).round()
+    guide, x = Sticks(MLP(6, 6, (5,)), family), torch.rand(3, 6).round()
     found = ELBO(model, guide, {"v": KL(analytic=True)}).terms(x)["kl[v]"]
     first, second = guide.encoder(x).chunk(2, -1)
-    a, b = (torch.nn.functional.softplus(raw[:, :3]) + 0.01 for raw in (first, second))
+    a, b = (torch.nn.functional.softplus(raw) + 0.01 for raw in (first, second))
     kind = Kumaraswamy if family == "kumaraswamy" else dist.Beta
     prior = dist.Beta(torch.tensor(1.0), torch.tensor(2.0))
     torch.testing.assert_close(found, kl_divergence(kind(a, b), prior).sum(-1))
@@ -51,11 +51,11 @@ def test_estimators_of_a_beta_guide_agree_with_implicit_gradients(gradient):
     model = StickBreakingVAE(MLP(3, 4, (5,)), code=3).double()
     x = torch.tensor([1.0, 0.0, 0.0, 1.0])
     for kind in (gradient, "pathwise"):
-        raw = torch.tensor([0.3, -1.0, 0.0, 0.5, 1.0, 0.0]).repeat(copies, 1).requires_grad_()
+        raw = torch.tensor([0.3, -1.0, 0.5, 1.0]).repeat(copies, 1).requires_grad_()
         guide = Sticks(torch.nn.Identity(), "beta", kind)
         guide.encoder.forward = lambda rows, raw=raw: raw
         loss, _ = ELBO(model, guide)(x.expand(copies, 4))
-        found = torch.autograd.grad(loss * copies, raw)[0][:, [0, 1, 3, 4]]
+        found = torch.autograd.grad(loss * copies, raw)[0]
         means.append(found.mean(0))
         errors.append(found.var(0) / copies)
     assert ((means[0] - means[1]).abs() < 4 * (errors[0] + errors[1]).sqrt()).all()

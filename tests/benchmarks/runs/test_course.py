@@ -6,12 +6,12 @@ from dataclasses import asdict, replace
 import pytest
 import torch
 
+from priorzoo.benchmarks.data.sets import keep_labels, load, repeat_labelled
+from priorzoo.benchmarks.papers import RECIPES
+from priorzoo.benchmarks.papers.jiang2017 import place_mixture
+from priorzoo.benchmarks.recipes.recipe import Stage, part
 from priorzoo.benchmarks.runs import run as runs
 from priorzoo.benchmarks.runs.course import Course, derive
-from priorzoo.benchmarks.data.sets import keep_labels, load, repeat_labelled
-from priorzoo.benchmarks.papers.jiang2017 import place_mixture
-from priorzoo.benchmarks.papers import RECIPES
-from priorzoo.benchmarks.recipes.recipe import Stage, part
 from priorzoo.guides import ClusterThenCode, CodeThenCluster
 from priorzoo.inference import Autoencoder, Classification, codes, move_clusters
 from priorzoo.models import GMVAE, MLP, VAE, NGGPMixture

@@ -19,6 +19,7 @@ from priorzoo.inference import (
     load,
     save,
 )
+from priorzoo.inference.batch import Batch
 from priorzoo.inference.nggp.growth import births, deaths, grow, grow_model, merges, splits
 from priorzoo.inference.nggp.judge import Codes, Judge, Mixture
 from priorzoo.inference.nggp.objective import Collapsed
@@ -113,7 +114,7 @@ def test_the_bound_rises_with_each_assignment_and_is_the_sum_written_out():
 def pair(law="normal", family="gaussian", gradient="pathwise", **sizes):
     sizes = {"code": 2, "clusters": 6, "start": 3} | sizes
     model = NGGPMixture(MLP(2, 5, (8,)), Gaussian(0.7), family=family, **sizes)
-    return model, CollapsedCode(MLP(5, 2 * model.width, (8,)), model, law, gradient)
+    return model, CollapsedCode(MLP(5, 2 * model.kind.width, (8,)), model, law, gradient)
 
 
 PAIRS = [
@@ -150,14 +151,14 @@ def test_sizes_follow_the_batches():
     x = torch.randn(50, 5)
     objective = Collapsed(model, guide, rate=1.0)
     with torch.no_grad():
-        _, terms = objective(x, 500)
+        _, terms, carry = objective.loss(Batch(x, 500))
     assert model.mean[0].item() == pytest.approx(0.98 / 3, abs=0.05)
-    pending = objective.clock.pending
-    objective.clock.tick()
+    pending = carry["responsibilities"]
+    objective.commit(carry)
     torch.testing.assert_close(model.mean, pending[:, :-1].mean(0))
     expected = 1 - (1 - pending[:, :-1]).log().mean(0).mul(500).exp()
     torch.testing.assert_close(model.occupancy(500).occupied, expected, rtol=1e-4, atol=1e-4)
-    assert objective.clock.pending is None
+    assert model.counted == 500
     assert terms["clusters"] == 3
 
 

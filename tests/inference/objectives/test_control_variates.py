@@ -10,6 +10,7 @@ from pyro.infer import Trace_ELBO
 from torch import nn
 
 from priorzoo.inference import ELBO, KL, check_pair, fit
+from priorzoo.inference.batch import Batch
 from priorzoo.inference.objectives.control_variates import Baselined
 from priorzoo.models import data_plate
 from priorzoo.models.distributions.estimators import estimated
@@ -108,7 +109,9 @@ def test_baselines_reduce_the_variance_and_not_the_mean():
         optimiser = torch.optim.Adam(objective.parameters(), lr=0.05)
         for _ in range(60):  # of the baseline alone
             optimiser.zero_grad()
-            objective(x, N)[0].backward()
+            loss = objective.loss(Batch(x, N))
+            loss.value.backward()
+            objective.commit(loss.carry)
             for p in (*model.parameters(), *guide.parameters()):
                 p.grad = None
             optimiser.step()
@@ -139,7 +142,11 @@ def test_a_baseline_leaves_value_and_expected_gradient():
 def test_the_running_mean_is_that_of_the_costs_so_far():
     model, guide, x = pair("score")
     objective = Baselined(model, guide, decay=0.9)
-    costs = [-objective(x, N)[1]["elbo"].mean().item() for _ in range(5)]
+    costs = []
+    for _ in range(5):
+        loss = objective.loss(Batch(x, N))
+        objective.commit(loss.carry)
+        costs.append(-loss.terms["elbo"].mean().item())
     assert objective.level.item() == pytest.approx(sum(costs) / 5)
 
 

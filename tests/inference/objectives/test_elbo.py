@@ -12,7 +12,7 @@ from torch import nn
 from torch.distributions import kl_divergence
 
 from priorzoo.inference import ELBO, KL, Linear, Training, descend
-from priorzoo.inference.pairs import is_local, is_scored, latent_sites
+from priorzoo.inference.sites import is_local, is_scored, latent_sites
 from priorzoo.models import data_plate
 from priorzoo.models.distributions.gaussian import deviation, diagonal_normal
 

@@ -6,6 +6,7 @@ from pyro import poutine
 from torch.nn import functional
 
 from priorzoo.inference import ELBO, Classification, fit
+from priorzoo.inference.batch import Batch
 
 pytestmark = pytest.mark.usefixtures("double")
 PAIRS = ["gmvae", "vade", "gmvae-mean-field", "gmvae-flow", "dilokthanakul", "m2"]
@@ -19,8 +20,8 @@ def test_a_known_label_is_an_observed_cluster(name, particles, zoo):
     x, label = zoo[name].rows(4), torch.tensor([0, 2, 1, 2])
     objective = ELBO(model, guide, particles=particles)
     torch.manual_seed(0)
-    draws = objective._draw(x, None, {"y": label})
-    terms = objective._terms(draws, x, None)
+    draws = objective.draw(Batch(x, None, {"y": label}))
+    terms = objective.terms_of(draws)
     sites = {n: s["value"] for n, s in draws.drawn.nodes.items() if n in ("z", "w")}
     expected = {"kl[y]": 0.0, "reconstruction": 0.0, "kl[z]": 0.0}
     for s in range(particles):

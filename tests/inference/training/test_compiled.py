@@ -14,10 +14,12 @@ from priorzoo.inference import (
     ConjugateAdam,
     ConjugateELBO,
     Linear,
+    Loss,
     Training,
     descend,
     fit,
 )
+from priorzoo.inference.batch import Batch
 from priorzoo.inference.data.batches import Pixels
 from priorzoo.inference.training.execution import Captured, choose
 from priorzoo.inference.training.tracing import trace
@@ -81,7 +83,7 @@ def test_compiled_in_half_precision(zoo):
 def test_labels_are_inputs_of_the_graph(zoo):
     """Traced with some labels, it gives the terms of others."""
     objective, x = ELBO(*made(zoo["gmvae"])), zoo["gmvae"].rows(8)
-    traced = trace(objective, x, 10, {"y": torch.arange(8) % 3})
+    traced = trace(objective, Batch(x, 10, {"y": torch.arange(8) % 3}))
     other = torch.arange(8) % 4 - 1
     torch.manual_seed(1)
     means, *_ = traced.graph(*traced.inputs, x, other)
@@ -95,7 +97,7 @@ def test_every_pair_is_traced(entry, precision):
     """Means and gradients of the graph are those of a step; each gradient lies as its parameter."""
     (model, guide), x = made(entry), entry.rows(5)
     objective = ELBO(model, guide)
-    traced = trace(objective, x, 10, precision=precision)
+    traced = trace(objective, Batch(x, 10), precision=precision)
     torch.manual_seed(1)
     means, *gradients = traced.graph(*traced.inputs, x)
     torch.manual_seed(1)
@@ -204,7 +206,7 @@ def test_frozen_parameters_stay_as_they_are(zoo):
     """A graph gives no gradient for what does not learn."""
     model, guide = made(zoo["vae"])
     nn.Module.requires_grad_(model, False)
-    traced = trace(ELBO(model, guide), zoo["vae"].rows(5), 10)
+    traced = trace(ELBO(model, guide), Batch(zoo["vae"].rows(5), 10))
     assert traced.learnt
     assert all(name.startswith("guide.") for name in traced.learnt)
 
@@ -228,22 +230,36 @@ def test_code_that_gives_other_gradients_is_not_used(zoo, monkeypatch):
 
 
 class Counting(ELBO):
-    """Counts its calls, which a graph would do once."""
+    """Counts the rows that it has seen, and adds what it has counted to the loss."""
 
-    keeps_state = True
+    def __init__(self, *pair):
+        super().__init__(*pair)
+        self.register_buffer("seen", torch.zeros(()))
+
+    def loss_of(self, draws):
+        value, terms, _ = super().loss_of(draws)
+        count = terms["reconstruction"].new_ones(len(draws.batch.x)).sum()
+        return Loss(value + self.seen, terms | {"seen": self.seen.clone()}, {"count": count})
+
+    def commit(self, carry):
+        self.seen += carry["count"]
 
 
-def test_an_objective_that_keeps_state_is_never_recorded(zoo):
-    pair = made(zoo["vae"])
-    x = zoo["vae"].rows(20)
-    expected = fit(*pair, x, steps=3, objective=Counting(*pair))
-    pair = made(zoo["vae"])
-    with pytest.warns(UserWarning, match="Counting keeps state between steps"):
-        found = fit(*pair, x, steps=3, objective=Counting(*pair), step="compiled")
-    assert [row["elbo"] for row in found] == [row["elbo"] for row in expected]
-    with pytest.raises(ValueError, match="keeps state"):
-        choose("cudagraph", torch.device("cuda"), True, Counting(*pair).keeps_state)
-    assert choose("auto", torch.device("cuda"), True, Counting(*pair).keeps_state) == "compiled"
+def test_state_that_a_batch_moves_is_committed_once_a_step(zoo):
+    """Compiled as eager: what a step sees is what the steps before it have committed."""
+    x = zoo["vae"].rows(25)
+    found = {}
+    for step in ("eager", "compiled"):
+        pair = made(zoo["vae"])
+        settings = {"objective": Counting(*pair), "batch_size": 10, "every": 1}
+        training = Training(*pair, x, step=step, **settings)
+        training.run(6)
+        if step == "compiled":
+            assert training.steps.descend.reason == ""
+        assert [row["seen"] for row in training.history] == [0, 10, 20, 25, 35, 45]
+        assert training.objective.seen == 50
+        found[step] = torch.tensor([row["objective"] for row in training.history])
+    torch.testing.assert_close(found["compiled"], found["eager"], rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.usefixtures("two_threads")

@@ -160,14 +160,37 @@ def test_each_pass_takes_every_row_once_in_a_new_order(zoo):
         lambda x: DataLoader(TensorDataset(x), batch_size=4),
         lambda x: DataLoader(x, batch_size=4),
         lambda x: list(x.split(4)),
-        lambda x: [(part, torch.zeros(len(part))) for part in x.split(4)],
+        lambda x: [(part,) for part in x.split(4)],
+        lambda x: [{"x": part} for part in x.split(4)],
     ],
 )
 def test_an_iterable_of_batches_is_taken_in_its_order(zoo, batches):
-    """A loader, or a list, of rows alone or before labels; again and again, a pass its length."""
+    """A loader, or a list, of rows alone or by name; again and again, a pass its length."""
     x = zoo["vae"].rows(10)
     taken = seen(zoo["vae"].pair(), batches(x), 2, size=50)
     assert_same(taken, [*x.split(4)] * 2)
+
+
+@pytest.mark.parametrize(
+    "beside", [lambda x: (x, torch.zeros(len(x))), lambda x: {"rows": x}, lambda x: []]
+)
+def test_a_tensor_without_a_name_beside_the_rows_is_refused(zoo, beside):
+    """Nothing says whether it is a label, an exposure or a covariate; it is not dropped."""
+    batches = [beside(part) for part in zoo["vae"].rows(10).split(4)]
+    with pytest.raises(ValueError, match=r"but got .*name what stands beside"):
+        fit(*zoo["vae"].pair(), batches, steps=1, size=10)
+
+
+def test_rows_of_another_precision_are_those_of_the_networks(zoo):
+    """Pixels that NumPy keeps as float64 train, validate and predict as float32 ones do."""
+    x = zoo["vae"].rows(10)
+    results = []
+    for rows in (x, x.double()):
+        torch.manual_seed(0)
+        pair = zoo["vae"].pair()
+        history = fit(*pair, rows, steps=4, batch_size=4, validation=rows)
+        results.append([row["elbo"] for row in history] + [evaluate(*pair, rows)["elbo"]])
+    assert results[0] == results[1]
 
 
 def test_the_size_of_the_data_is_told_by_the_caller():
@@ -313,7 +336,7 @@ def test_validation_rows_go_where_the_parameters_are(zoo):
     """As do the batches; on the device that stores nothing, since there may be no other."""
     model, guide = (module.to("meta") for module in zoo["vae"].pair())
     x = zoo["vae"].rows(5)
-    assert Training(model, guide, x, validation=x).validation.device.type == "meta"
+    assert Training(model, guide, x, validation=x).validation.x.device.type == "meta"
 
 
 def test_a_clock_follows_the_rows_in_a_loop_of_ones_own(zoo, monkeypatch):

@@ -12,7 +12,7 @@ from torch.distributions import Independent, MultivariateNormal, Normal, kl_dive
 from priorzoo.models.distributions.expected import Choice, Component, DiagonalComponent, Proportions
 from priorzoo.models.distributions.exponential import (
     Dirichlet,
-    Family,
+    ExponentialFamily,
     Gamma,
     NormalGamma,
     NormalWishart,
@@ -94,7 +94,7 @@ def test_conversions_are_inverse(family):
 def test_closed_forms_are_those_of_autodiff_and_monte_carlo(family):
     natural = family.natural(*USUAL[family])
     found = family.expected_statistics(natural)
-    by_autodiff = Family.expected_statistics.__func__(family, natural)
+    by_autodiff = ExponentialFamily.expected_statistics.__func__(family, natural)
     torch.testing.assert_close(found, by_autodiff)
     t = family.statistics(*draw(family, USUAL[family], 200_000))
     error = t.std(0) / len(t) ** 0.5

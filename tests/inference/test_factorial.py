@@ -4,6 +4,7 @@ from torch import nn
 
 from priorzoo.guides import FactorialCode
 from priorzoo.inference import ConjugateELBO, cluster_probabilities, seed_components
+from priorzoo.inference.batch import Batch
 from priorzoo.models import MLP, Dirichlet, FactorialMixture, Gaussian
 
 
@@ -63,7 +64,7 @@ def test_rows_taken_in_parts_add_up():
     for objective, rounds in ((parts, 3), (whole, 2)):
         torch.manual_seed(1)
         seed_components(objective, x, rounds=rounds)
-    optima = [optimum for _, optimum in whole.optima(x)]
+    optima = [optimum for _, optimum in whole.optima(Batch(x))]
     found = [*parts.guide.weights, *parts.guide.components]
     for optimum in optima:
         assert any(

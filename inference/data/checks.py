@@ -1,0 +1,118 @@
+"""The checks that every row of data and every label go through."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+from pyro import poutine
+from torch import Tensor, nn
+
+from priorzoo.inference.batch import Batch, Context
+from priorzoo.inference.pairs import trying
+from priorzoo.inference.sites import site_of
+from priorzoo.models.contract import accepted
+
+Transform = Callable[[Tensor], Tensor]
+
+
+def in_precision(model: nn.Module, batch: Batch, transform: Transform | None = None) -> Batch:
+    """Rows and context in the precision of the model's parameters, where they are real numbers.
+
+    With a transform of one's own (``torch.bernoulli`` apart) the rows stay as they are: what it
+    makes of them is what the model sees.
+    """
+    numbers = [p for p in model.parameters() if p.is_floating_point()]
+    own = transform is not None and transform is not torch.bernoulli
+
+    def converted(value: Tensor) -> Tensor:
+        return value.to(numbers[0].dtype) if numbers and value.is_floating_point() else value
+
+    context = {name: converted(value) for name, value in batch.context.items()}
+    return replace(batch, x=batch.x if own else converted(batch.x), context=context)
+
+
+def check_data(
+    model: nn.Module,
+    x: Tensor,
+    name: str = "x",
+    transform: Transform | None = None,
+    context: Context | None = None,
+) -> None:
+    """Refuse rows that the model cannot score, and context of another length.
+
+    Args:
+        x: rows ``(N, P)``.
+        name: what the message calls them.
+        transform: what each batch goes through first. The rows themselves are checked where it is
+            ``torch.bernoulli``, and otherwise the first of them once transformed.
+        context: what the programs are told beside x, each ``(N, ...)``.
+
+    Raises:
+        ValueError: for no rows, a wrong shape or type, NaN or infinity, or values outside the
+            support of the likelihood.
+    """
+    _check_context(context or {}, len(x))
+    one = {key: value[:1] for key, value in (context or {}).items()}
+    with trying(model):
+        if transform is not None and transform is not torch.bernoulli:
+            x = transform(x[:100])
+        site = site_of(poutine.trace(model).get_trace(size=1, **accepted(model, one)), "x")
+    fn = site["fn"]
+    if x.dim() != 1 + len(fn.event_shape) or x.shape[1:] != fn.event_shape:
+        expected = ", ".join(["N", *map(str, fn.event_shape)])
+        raise ValueError(
+            f"Expected {name} of shape ({expected}) but got {tuple(x.shape)}; reshape the data or "
+            "build the networks for it."
+        )
+    if x.dtype != site["value"].dtype:
+        raise ValueError(
+            f"Expected {name} of type {site['value'].dtype} like the networks but got {x.dtype}; "
+            f"convert it by {name}.to({site['value'].dtype})."
+        )
+    if len(x) == 0:
+        raise ValueError(f"Expected {name} with at least one row but got none.")
+    if not x.isfinite().all():
+        raise ValueError(
+            f"Expected finite values in {name} but got NaN or infinity; clean the data."
+        )
+    if not fn.support.check(x).all():
+        likelihood = type(getattr(fn, "base_dist", fn)).__name__
+        raise ValueError(
+            f"Expected {name} within {fn.support} for {likelihood} but got values from "
+            f"{x.min():g} to {x.max():g}; rescale the data or choose another likelihood."
+        )
+
+
+def _check_context(context: Context, rows: int) -> None:
+    for name, value in context.items():
+        if len(value) != rows:
+            raise ValueError(
+                f"Expected context {name!r} with a value for each of {rows} rows but got "
+                f"{len(value)}."
+            )
+
+
+def check_labels(label: Tensor, name: str, choices: int, data: object) -> None:
+    """Refuse labels that no site of so many choices can take.
+
+    Args:
+        label: ``(N,)`` integers, -1 for unknown.
+        name: of the site.
+        choices: K.
+        data: the rows they belong to.
+
+    Raises:
+        ValueError: for data that are no rows in memory, a wrong length or type, and other values.
+    """
+    if not isinstance(data, Tensor):
+        raise ValueError("Expected rows in memory beside labels but got an iterable of batches.")
+    if label.shape != (len(data),) or label.is_floating_point():
+        raise ValueError(
+            f"Expected integer labels of {name!r} of shape ({len(data)},), one a row, but got "
+            f"{label.dtype} of shape {tuple(label.shape)}."
+        )
+    if label.min() < -1 or label.max() >= choices:
+        raise ValueError(
+            f"Expected labels of {name!r} from 0 to {choices - 1}, or -1 for unknown, but got them "
+            f"from {int(label.min())} to {int(label.max())}."
+        )

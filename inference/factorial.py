@@ -1,0 +1,85 @@
+"""The factorial mixture: where its components begin, and the pair of a new row."""
+
+import torch
+from torch import Tensor, nn
+
+from priorzoo.guides.factorial import FactorialCode, FactorialLocal
+from priorzoo.inference.batch import Batch, Labels
+from priorzoo.inference.objectives.conjugate import ConjugateELBO, predictive
+from priorzoo.inference.pairs import run_pair
+from priorzoo.inference.seeding import k_means_plus_plus
+from priorzoo.inference.sites import evaluating, latent_sites
+from priorzoo.models.factorial import FactorialMixture, FactorialPredictive
+
+HELD = 500  # rows at a time
+
+
+@torch.no_grad()
+def seed_components(
+    objective: ConjugateELBO, x: Tensor, labels: Labels | None = None, rounds: int = 20
+) -> None:
+    """Put the conjugate components of each discrete site ``r_s`` at clusters of the code ``z_s``.
+
+    The clusters are those of k-means++; where a site has labels, the means of its classes take the
+    place of the draws. One natural step of rate 1 with the rows clamped to their clusters follows,
+    and then as many with responsibilities: variational Bayes of the codes, the networks held.
+
+    Args:
+        objective: whose guide is moved, in place.
+        x: rows ``(N, P)``, all that the components are to begin from.
+        labels: known values ``(N,)`` of sites, -1 for unknown.
+        rounds: of variational Bayes.
+
+    Random numbers are those of the caller's stream.
+    """
+    known = labels or {}
+    with evaluating(objective.model, objective.guide):
+        sites = [
+            latent_sites(run_pair(objective.model, objective.guide, Batch(rows), means=True)[0])
+            for rows in x.split(HELD)
+        ]
+        clamped = {}
+        for name, site in sites[0].items():
+            if name.startswith("r_"):
+                z = torch.cat([part[f"z_{name[2:]}"]["value"] for part in sites])
+                label = known.get(name, torch.full((len(x),), -1, device=x.device))
+                centres = _centres(z, label, site["fn"].logits.shape[-1])
+                clamped[name] = _assign(z, centres, label)
+        for step in range(1 + rounds):
+            _vary(objective, x, known if step else clamped)
+
+
+def _vary(objective: ConjugateELBO, x: Tensor, labels: Labels) -> None:
+    """One natural step of rate 1 over all rows, some at a time."""
+    totals: list[Tensor] = []
+    for index in torch.arange(len(x), device=x.device).split(HELD):
+        own = {name: label[index] for name, label in labels.items()}
+        messages = objective.messages(Batch(x[index], None, own))
+        totals = totals or [torch.zeros_like(counted) for *_, counted in messages]
+        totals = [old + new for old, (*_, new) in zip(totals, messages, strict=True)]
+    for (natural, prior, _), total in zip(messages, totals, strict=True):
+        natural.copy_(prior + total)
+
+
+def _centres(z: Tensor, label: Tensor, clusters: int) -> Tensor:
+    """``(K, D)`` means of the classes that are known, and rows far from these for the others."""
+    known = [k for k in range(clusters) if (label == k).any()]
+    means = [z[label == k].mean(0) for k in known]
+    free = clusters - len(known)
+    drawn = z[k_means_plus_plus(z, free, torch.stack(means) if means else z[:0])]
+    order = [*known, *(k for k in range(clusters) if k not in known)]
+    return torch.cat([*(mean[None] for mean in means), drawn])[torch.tensor(order).argsort()]
+
+
+def _assign(z: Tensor, centres: Tensor, label: Tensor) -> Tensor:
+    """The label where it is known, and the nearest centre elsewhere."""
+    return torch.where(label < 0, torch.cdist(z, centres).argmin(-1), label)
+
+
+@predictive.register(FactorialMixture)
+def _predictive(
+    model: FactorialMixture, guide: nn.Module, prune: bool = False
+) -> tuple[nn.Module, nn.Module]:
+    if not isinstance(guide, FactorialCode):
+        return model, guide
+    return FactorialPredictive(model, guide, prune), FactorialLocal(guide)

@@ -1,0 +1,102 @@
+"""Sites of a program's trace: which there are, of what kind, and handlers that change them."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, cast
+
+import pyro
+import pyro.distributions as dist
+import torch
+from pyro import poutine
+from torch import Tensor, nn
+
+from priorzoo.inference.batch import Labels
+from priorzoo.models.pyro_internals import Message, Messenger, site_is_subsample
+
+Site = dict[str, Any]  # one of Pyro's messages; the fields depend on its type
+
+
+class Means(Messenger):
+    """Puts every latent site that is neither enumerated nor discrete at its mean."""
+
+    def _pyro_sample(self, msg: Message) -> None:
+        site = cast(Site, msg)
+        if site["done"] or site["is_observed"] or site_is_subsample(msg):
+            return
+        scored = is_scored(site) and not site["fn"].support.is_discrete
+        if site["fn"].has_rsample or scored:
+            site["value"] = site["fn"].mean
+            site["done"] = True
+
+
+class Clamp(Messenger):
+    """Puts discrete sites at their labels where these are known; -1 stands for unknown.
+
+    What the site was before is kept in its ``infer["free"]``.
+    """
+
+    def __init__(self, labels: Labels) -> None:
+        super().__init__()
+        self.labels = labels
+
+    def _pyro_sample(self, msg: Message) -> None:
+        site = cast(Site, msg)
+        if site["name"] not in self.labels or site["done"] or site["is_observed"]:
+            return
+        free, label = site["fn"], self.labels[site["name"]].unsqueeze(-1)
+        choices = torch.arange(free.logits.shape[-1], device=label.device)
+        certain = torch.zeros_like(free.logits).masked_fill(label != choices, -torch.inf)
+        site["fn"] = dist.Categorical(logits=torch.where(label < 0, free.logits, certain))
+        site["infer"] = {**site["infer"], "free": free}
+
+
+def sample_sites(trace: poutine.Trace) -> Iterator[tuple[str, Site]]:
+    """Names and sites of the random variables in a trace, plates left out."""
+    for name, node in trace.nodes.items():
+        if node["type"] == "sample" and not site_is_subsample(node):
+            yield name, cast(Site, node)
+
+
+def latent_sites(trace: poutine.Trace) -> dict[str, Site]:
+    """The unobserved random variables of a trace."""
+    return {name: site for name, site in sample_sites(trace) if not site["is_observed"]}
+
+
+def site_of(trace: poutine.Trace, name: str) -> Site:
+    """The site of a name, which the trace must have."""
+    return cast(Site, trace.nodes[name])
+
+
+def is_enumerated(site: Site) -> bool:
+    """Whether the site takes all its values, each along a dimension of its own."""
+    return site["infer"].get("_enumerate_dim") is not None
+
+
+def is_local(site: Site) -> bool:
+    """Whether the site has one value for each datum, and not one for the whole data set."""
+    return any(frame.name == "data" for frame in site["cond_indep_stack"])
+
+
+def is_scored(site: Site) -> bool:
+    """Whether the site's gradient goes, at least in part, through the score of its draw."""
+    return bool(getattr(site["fn"], "scored", False))
+
+
+def log_prob(site: Site) -> Tensor:
+    """Log density of the site at its value, unscaled, of its batch shape."""
+    with pyro.validation_enabled(False):  # it would ask the device, and globals heed it only here
+        score: Tensor = site["fn"].log_prob(site["value"])
+    return score
+
+
+@contextmanager
+def evaluating(*modules: nn.Module) -> Iterator[None]:
+    """Inside ``with``, modules are in evaluation mode; outside, as they were."""
+    modes = [(part, part.training) for module in modules for part in module.modules()]
+    for part, _ in modes:
+        part.training = False
+    try:
+        yield
+    finally:
+        for part, mode in modes:
+            part.training = mode

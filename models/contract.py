@@ -1,0 +1,89 @@
+"""What a model, a guide, a likelihood and a network owe to each other and to a recipe.
+
+Models and guides are plain ``nn.Module``s. Nothing here must be inherited: the protocols say what
+is called, and :class:`Sizes` is for those that a recipe or the command line shall build.
+"""
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal, Protocol, runtime_checkable
+
+from pyro.distributions import TorchDistribution
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Input and output width of a network that a model or guide takes as an argument.
+
+    Args:
+        inputs, outputs: values in a row that the network reads and returns.
+        given: number K of clusters that the network is conditioned on; None for none. Such a
+            network is called with the cluster as its second argument.
+        role: whether the recipe's ``encoder`` or its ``decoder`` is built in these sizes.
+    """
+
+    inputs: int
+    outputs: int
+    given: int | None = None
+    role: Literal["encoder", "decoder"] = "encoder"
+
+
+def decoder_sizes(code: int, outputs: int, given: int | None = None) -> Sizes:
+    """Sizes of a network from latent codes to the parameters of the likelihood."""
+    return Sizes(code, outputs, given, "decoder")
+
+
+class Program(Protocol):
+    """A model or a guide.
+
+    Both open :func:`data_plate` and sample their sites. A model is also called with ``x=None`` and
+    a ``size``, to draw from its prior; it names the site of the data ``x``. What else belongs to a
+    row (an exposure, covariates) comes as a keyword that the program names in its signature.
+    """
+
+    def __call__(self, x: Tensor, size: int | None = None) -> Tensor | None: ...
+
+
+@runtime_checkable
+class DeclaresNetworks(Protocol):
+    """A class whose network arguments a recipe can build.
+
+    The parameters of ``networks`` name what it needs to know: ``rows``, the number of values in a
+    row of data; ``outputs``, the number of parameters of the likelihood for a row; and constructor
+    arguments of the model, or of the guide itself. It returns the sizes of each network by the name
+    of the constructor's argument. Where model and guide name the same one, they share the network.
+    """
+
+    @staticmethod
+    def networks(**sizes: object) -> Mapping[str, Sizes]: ...
+
+
+class Likelihood(Protocol):
+    """From the decoder's output to p(x | z); ``width`` numbers are needed for each value of x."""
+
+    width: int
+
+    def __call__(self, output: Tensor) -> TorchDistribution: ...
+
+
+def accepted(program: Callable[..., object], context: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What of the context a program names in its signature; all if it takes ``**context``."""
+    if not context:
+        return {}
+    parameters = _parameters(program)
+    if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        return dict(context)
+    return {name: value for name, value in context.items() if name in parameters}
+
+
+def needs_context(*programs: Callable[..., object]) -> bool:
+    """Whether one of the programs cannot be called without more than ``x`` and ``size``."""
+    parameters = [p for program in programs for p in _parameters(program).values()]
+    return any(p.default is p.empty and p.kind is p.KEYWORD_ONLY for p in parameters)
+
+
+def _parameters(program: Callable[..., object]) -> Mapping[str, inspect.Parameter]:
+    inner = inspect.unwrap(program)
+    return inspect.signature(inner.forward if isinstance(inner, nn.Module) else inner).parameters
