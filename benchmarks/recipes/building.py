@@ -100,8 +100,9 @@ def filled(kind: type, model: type | None = None) -> set[str]:
     if model is not None:
         names |= set(inspect.signature(model).parameters) & _required(kind)
     if isinstance(kind, DeclaresNetworks):
-        ones = dict.fromkeys(inspect.signature(kind.networks).parameters, 1)
-        names |= set(kind.networks(**ones | _defaults(kind, ones)))
+        wanted = inspect.signature(kind.networks).parameters
+        known = dict.fromkeys(wanted, 1) | _defaults(model or kind, wanted)
+        names |= set(kind.networks(**known | _defaults(kind, wanted)))
     return names & set(inspect.signature(kind).parameters)
 
 

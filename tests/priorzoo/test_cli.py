@@ -264,7 +264,10 @@ def test_the_command_line_leaves_the_random_state_alone(tmp_path):
         ("train digits-vae --steps 3 --epochs 2", "Expected --steps or --epochs but got both"),
         ("train digits-vae --device tpu", "Expected a device among auto, cpu and cuda"),
         ("train digits-gmvae --guide Code", "Code does not fit GMVAE: the guide lacks"),
-        ("train digits-vae --guide ClusterThenCode", "cannot be built"),
+        (
+            "train digits-vae --guide ClusterThenCode",
+            "clusters for the networks of ClusterThenCode",
+        ),
         ("train digits-vae --train 9000", "9000"),
         (
             "train digits-vae --likelihood Bernoulli --data pinwheel --train 9 --validation 0",
@@ -275,7 +278,10 @@ def test_the_command_line_leaves_the_random_state_alone(tmp_path):
             "(H, W)",
         ),
         ("train digits-vae --optimiser LBFGS", "LBFGS needs closure"),
-        ("train digits-vae --schedule ReduceLROnPlateau", "ReduceLROnPlateau needs metrics"),
+        (
+            "train digits-vae --validation 0 --schedule ReduceLROnPlateau",
+            "validation rows with ReduceLROnPlateau",
+        ),
         ("train digits-vae --optimiser.foreach true", "Adam cannot be built"),
         ("train digits-vae --encoder.hidden [-3]", "encoder.hidden of at least 1 but got [-3]"),
         ("train digits-vae --decoder.hidden [8,0]", "decoder.hidden of at least 1 but got [8, 0]"),
