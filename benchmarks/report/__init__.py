@@ -1,1 +1,1 @@
-"""From result rows to tables, and to one page beside the published figures."""
+"""From result rows to tables, and to one page with the published values beside ours."""

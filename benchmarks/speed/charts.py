@@ -2,13 +2,17 @@
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from statistics import median
 
 from matplotlib.axes import Axes
 from matplotlib.ticker import NullLocator
 
-from priorzoo.benchmarks.charts.axes import HUES, new_axes, save
+from priorzoo.benchmarks.charts.axes import HUES, legend_beside, new_axes, save
 from priorzoo.benchmarks.rows.files import Row
 
+ARMS = ("hand-written", "hand-written, compiled", "eager", "compiled", "pyro", "pythae")
+ARMS += ("plain", "plain-compiled", "cudagraph")
+COLOURS = dict(zip(ARMS, HUES, strict=False))  # the same in all charts
 ABREAST = 3  # recipes in one chart of ratios
 SIZES = {"batch": "batch size B", "clusters": "clusters K", "code": "code size D"}
 
@@ -16,20 +20,24 @@ SIZES = {"batch": "batch size B", "clusters": "clusters K", "code": "code size D
 def draw_growth(rows: Sequence[Row], size: str, ax: Axes | None = None) -> Axes:
     """Microseconds a step against a size that was swept, a line for each arm.
 
+    Of several measurements at one size the median is drawn.
+
     Args:
         rows: of one recipe and device.
         size: ``batch``, ``clusters`` or ``code``; the others are those of most rows.
     """
-    ax = new_axes(4.5, 3.5) if ax is None else ax
+    ax = new_axes(6, 3.5) if ax is None else ax
     fixed = [name for name in SIZES if name != size]
     kept = [row for row in rows if row[size] is not None]
     groups: dict[tuple[str | int, ...], list[Row]] = {}
     for row in kept:
         groups.setdefault((str(row["hidden"]), *(row[name] for name in fixed)), []).append(row)
     widest = max(groups.values(), key=lambda group: len({row[size] for row in group}))
-    for arm, colour in zip(dict.fromkeys(row["arm"] for row in widest), HUES, strict=False):
-        points = sorted((row[size], row["microseconds"]) for row in widest if row["arm"] == arm)
-        ax.plot(*zip(*points, strict=True), marker="o", color=colour, label=arm)
+    for arm in dict.fromkeys(row["arm"] for row in widest):
+        mine = [row for row in widest if row["arm"] == arm]
+        sizes = sorted({row[size] for row in mine})
+        times = [median(r["microseconds"] for r in mine if r[size] == value) for value in sizes]
+        ax.plot(sizes, times, marker="o", color=COLOURS.get(arm), label=arm)
     first = widest[0]
     ax.set(xscale="log", yscale="log", xlabel=SIZES[size], ylabel="microseconds a step")
     sizes = sorted({row[size] for row in widest})
@@ -39,26 +47,26 @@ def draw_growth(rows: Sequence[Row], size: str, ax: Axes | None = None) -> Axes:
         f"{first['recipe']}, {', '.join(f'{name} {first[name]}' for name in fixed)}",
         parse_math=False,
     )
-    ax.legend(frameon=False)
+    legend_beside(ax)
     return ax
 
 
 def draw_ratios(rows: Sequence[Row], ax: Axes | None = None) -> Axes:
-    """Time of each arm by that of the yardstick, a group of bars for each case, with quartiles."""
+    """Time of each arm divided by that of the baseline, with quartiles: bars for each case."""
     cases = list(dict.fromkeys(map(case, rows)))
     arms = list(dict.fromkeys(row["arm"] for row in rows))
     ax = new_axes(max(5.5, 2 + 1.6 * len(cases)), 4) if ax is None else ax
     width = 0.8 / len(arms)
-    for place, (arm, colour) in enumerate(zip(arms, HUES, strict=False)):
+    for place, arm in enumerate(arms):
         mine = [row for row in rows if row["arm"] == arm]
         across = [cases.index(case(row)) + (place + 0.5) * width - 0.4 for row in mine]
         heights = [row["ratio"] for row in mine]
         low = [row["ratio"] - row["ratio_quartiles"][0] for row in mine]
         high = [row["ratio_quartiles"][1] - row["ratio"] for row in mine]
-        ax.bar(across, heights, width, yerr=[low, high], color=colour, label=arm)
+        ax.bar(across, heights, width, yerr=[low, high], color=COLOURS.get(arm), label=arm)
     ax.axhline(1, color="black", linewidth=0.8)
     ax.set_xticks(range(len(cases)), cases, fontsize="small", parse_math=False)
-    ax.set_ylabel("time of a step, yardstick = 1")
+    ax.set_ylabel("time of a step, baseline = 1")
     ax.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
     return ax
 
