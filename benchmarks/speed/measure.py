@@ -19,14 +19,14 @@ from torch.autograd.profiler_util import FunctionEvent
 from priorzoo.benchmarks.data.sets import nearest
 from priorzoo.benchmarks.papers import RECIPES
 from priorzoo.benchmarks.recipes.building import build_pair, build_training
-from priorzoo.benchmarks.recipes.recipe import Recipe, part
+from priorzoo.benchmarks.recipes.recipe import Part, Recipe, part
 from priorzoo.benchmarks.speed.by_hand import HandGMVAE, HandVAE, PythaeVAE
-from priorzoo.guides import Code
-from priorzoo.inference import ELBO, Stream, draw, enumerates
+from priorzoo.guides import ClusterThenCode, Code
+from priorzoo.inference import ELBO, ConjugateELBO, Stream, draw, enumerates
 from priorzoo.inference.saving import versions
 from priorzoo.inference.training.execution import Execution
 from priorzoo.inference.training.step import Precision
-from priorzoo.models import VAE
+from priorzoo.models import GMVAE, VAE, Bernoulli
 
 Arm = Callable[[int], None]  # takes so many steps
 SHAPE = (28, 28)
@@ -195,7 +195,7 @@ def build_arms(recipe: Recipe, device: torch.device) -> dict[str, Callable[[], A
     ``eager``, ``compiled`` and, on a GPU, ``cudagraph``, the ways to run our step; ``pyro``, stock
     SVI with Pyro's own bound and optimiser; ``pythae``, that library's VAE, where it is installed.
     """
-    mixture = _kind(recipe) == "FactorialMixture"
+    mixture = _is(recipe.objective, ConjugateELBO)
     plain = without_mixture(recipe) if mixture else recipe
     model, _ = build_pair(plain, SHAPE)  # a vague prior on precisions draws codes without bound
     data = draw(model, ROWS, means=False).to(device)
@@ -220,7 +220,7 @@ def build_arms(recipe: Recipe, device: torch.device) -> dict[str, Callable[[], A
     if device.type == "cuda":
         found["cudagraph"] = lambda: _ours(recipe, data, "cudagraph")
     found["pyro"] = lambda: _stock(recipe, data)
-    if _kind(recipe) == "VAE" and importlib.util.find_spec("pythae") is not None:
+    if _is(recipe.model, VAE) and importlib.util.find_spec("pythae") is not None:
         sizes = _sizes(recipe)
         found["pythae"] = lambda: _loop(PythaeVAE(*sizes).to(device), data, recipe, False)
     return found
@@ -306,8 +306,8 @@ def _stock(recipe: Recipe, data: Tensor) -> Arm:
     model, guide = build_pair(recipe, SHAPE)
     model.to(data.device)
     guide.to(data.device)
-    site = "r_1" if _kind(recipe) == "FactorialMixture" else "y"
-    bound = TraceEnum_ELBO if enumerates(model, guide, data[:2], site) else Trace_ELBO
+    discrete = any(enumerates(model, guide, data[:2], site) for site in ("y", "r_1"))
+    bound = TraceEnum_ELBO if discrete else Trace_ELBO
     transform = _transform(recipe) or (lambda x: x)
     pyro.clear_param_store()
 
@@ -344,8 +344,8 @@ def _transform(recipe: Recipe) -> Callable[[Tensor], Tensor] | None:
     return torch.bernoulli if recipe.binarise == "dynamic" else None
 
 
-def _kind(recipe: Recipe) -> str:
-    return recipe.model.class_path.rpartition(".")[2]
+def _is(chosen: Part, kind: type) -> bool:
+    return chosen.class_path == part(kind).class_path
 
 
 def _sizes(recipe: Recipe) -> tuple[int, int, Sequence[int]]:
@@ -355,15 +355,13 @@ def _sizes(recipe: Recipe) -> tuple[int, int, Sequence[int]]:
 
 def _yardstick(recipe: Recipe) -> nn.Module | None:
     """The hand-written loss of the recipe's pair, where it has one."""
-    guide = recipe.guide.class_path.rpartition(".")[2]
-    alike = recipe.encoder == recipe.decoder and recipe.likelihood.class_path.endswith("Bernoulli")
-    if not alike:
+    if recipe.encoder != recipe.decoder or not _is(recipe.likelihood, Bernoulli):
         return None
-    pixels, code, *rest = _sizes(recipe)
-    if (_kind(recipe), guide) == ("VAE", "Code"):
-        return HandVAE(pixels, code, *rest)
-    if (_kind(recipe), guide) == ("GMVAE", "ClusterThenCode"):
-        return HandGMVAE(pixels, code, recipe.model.init_args["clusters"], *rest)
+    pixels, code, hidden = _sizes(recipe)
+    if _is(recipe.model, VAE) and _is(recipe.guide, Code):
+        return HandVAE(pixels, code, hidden)
+    if _is(recipe.model, GMVAE) and _is(recipe.guide, ClusterThenCode):
+        return HandGMVAE(pixels, code, recipe.model.init_args["clusters"], hidden)
     return None
 
 
