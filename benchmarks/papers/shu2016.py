@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 from priorzoo.benchmarks.papers.paper import ENTROPY, MAJORITY, NEGATIVE, Line, Paper, lengths
 from priorzoo.benchmarks.recipes.common import DIGITS, REFERENCE
@@ -41,24 +40,18 @@ RECIPES = {
     "digits-vae": replace(
         DIGITS, summary="a small VAE on the embedded digits", model=part(VAE, code=8)
     ),
-    "digits-m2": replace(
+} | {
+    f"digits-{name}": replace(
         DIGITS,
-        summary="a small M2 on the embedded digits",
-        model=part(M2, code=8, clusters=10),
+        summary=f"a small {title} on the embedded digits",
+        model=part(kind, code=8, clusters=10),
         guide=part(ClusterThenCode),
-    ),
-    "digits-modified-m2": replace(
-        DIGITS,
-        summary="a small modified M2 on the embedded digits",
-        model=part(ModifiedM2, code=8, clusters=10),
-        guide=part(ClusterThenCode),
-    ),
-    "digits-gmvae": replace(
-        DIGITS,
-        summary="a small Gaussian-mixture VAE on the embedded digits",
-        model=part(GMVAE, code=8, clusters=10),
-        guide=part(ClusterThenCode),
-    ),
+    )
+    for name, title, kind in (
+        ("m2", "M2", M2),
+        ("modified-m2", "modified M2", ModifiedM2),
+        ("gmvae", "Gaussian-mixture VAE", GMVAE),
+    )
 }
 
 # Means over the runs of Shu's logs, at 500 steps an epoch.
@@ -93,7 +86,9 @@ def _logged(title: str, recipe: str, steps: int) -> Line:
     return Line(title, recipe, lengths(100, 10_000, steps), {}, measures)
 
 
-def _changed(title: str, recipe: str, changes: Mapping[str, Any], standard: int = 10_000) -> Line:
+def _changed(
+    title: str, recipe: str, changes: Mapping[str, object], standard: int = 10_000
+) -> Line:
     """A line of settings that Shu did not try."""
     lasts = lengths(standard / 100, standard, 250_000)
     return Line(title, recipe, lasts, changes, (NEGATIVE, ENTROPY, MAJORITY))

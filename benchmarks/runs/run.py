@@ -98,10 +98,7 @@ def train(
         shutil.rmtree(folder)
     folder.mkdir(parents=True, exist_ok=resume)
     course.run(folder, settings, progress, judge=judge, watch=watch)
-    save(folder, course.model, course.guide)
-    result |= {"steps": course.step, "seconds": round(course.seconds, 1)}
-    _finish(now(), dataset, course)
-    return now(), dataset
+    return _finish(now(), dataset, course), dataset
 
 
 def _check_folder(folder: Path, overwrite: bool, resume: bool) -> None:
@@ -128,10 +125,11 @@ def _machine(where: torch.device) -> Result:
     }
 
 
-def _finish(run: Run, dataset: data.Dataset, course: Course) -> None:
-    """Complete the result of a run, and write it to its folder."""
+def _finish(run: Run, dataset: data.Dataset, course: Course) -> Run:
+    """Save the pair, complete the result of its run, and write that beside it."""
+    save(run.folder, run.model, run.guide)
     result = run.result
-    result |= score(run, dataset)
+    result |= {"steps": course.step, "seconds": round(course.seconds, 1)} | score(run, dataset)
     more = dict(registry.finish(run.model, run, dataset, course.labels))
     result["metrics"] |= more.pop("metrics", {})
     result |= more
@@ -140,6 +138,7 @@ def _finish(run: Run, dataset: data.Dataset, course: Course) -> None:
         result["stages"] = {row["stage"]: row for row in staged}
     text = json.dumps(result, indent=2) + "\n"
     replace_file(run.folder / "result.json", lambda file: file.write_text(text))
+    return run
 
 
 def score(run: Run, dataset: data.Dataset, importance_samples: int = 0) -> Result:
