@@ -9,7 +9,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from priorzoo.benchmarks.papers.paper import BUDGETS, Paper
 from priorzoo.benchmarks.report.sections import Section, count_verdicts, of_measurements, of_papers
 from priorzoo.benchmarks.report.table import escaped, to_csv, to_markdown
-from priorzoo.benchmarks.rows.files import Found, read_folder
+from priorzoo.benchmarks.rows.files import Row, read_folder
 
 
 def write_report(folder: Path, out: Path, papers: Sequence[Paper] = ()) -> Path:
@@ -25,9 +25,10 @@ def write_report(folder: Path, out: Path, papers: Sequence[Paper] = ()) -> Path:
     Raises:
         ValueError: for rows that cannot be read, see :func:`read_folder`; nothing is written.
     """
-    found = read_folder(folder)
-    sections = [*of_papers(papers, found.results), *of_measurements(found)]
-    files = {"index.html": _page(sections, found), "tables.md": _markdown(sections)}
+    rows = read_folder(folder)
+    results = [row for row in rows if "metrics" in row]
+    sections = [*of_papers(papers, results), *of_measurements(rows)]
+    files = {"index.html": _page(sections, rows), "tables.md": _markdown(sections)}
     for section in sections:
         for place, table in enumerate(section.tables, 1):
             files[f"{section.key}{f'-{place}' if place > 1 else ''}.csv"] = to_csv(table)
@@ -37,7 +38,7 @@ def write_report(folder: Path, out: Path, papers: Sequence[Paper] = ()) -> Path:
     return out / "index.html"
 
 
-def _page(sections: Sequence[Section], found: Found) -> str:
+def _page(sections: Sequence[Section], rows: Sequence[Row]) -> str:
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -45,17 +46,18 @@ def _page(sections: Sequence[Section], found: Found) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    facts = _facts(found) | {"against the published values": count_verdicts(sections)}
+    facts = _facts(rows) | {"against the published values": count_verdicts(sections)}
     known = {name: text for name, text in facts.items() if text}
-    return environment.get_template("report.html").render(sections=sections, facts=known)
+    return environment.get_template("report.html").render(
+        sections=sections, facts=known, count_verdicts=count_verdicts
+    )
 
 
-def _facts(found: Found) -> dict[str, str]:
-    rows = [*found.results, *found.speed, *found.gradients]
-    counts = Counter(row["budget"] for row in found.results)
+def _facts(rows: Sequence[Row]) -> dict[str, str]:
+    counts = Counter(row["budget"] for row in rows if "metrics" in row)
     versions = {f"{name} {text}" for row in rows for name, text in row.get("versions", {}).items()}
     return {
-        "runs": f"{len(found.results):,}",
+        "runs": f"{counts.total():,}",
         "budgets": ", ".join(f"{name} ({counts[name]} runs)" for name in BUDGETS if counts[name]),
         "devices": ", ".join(sorted({str(row["device"]) for row in rows if row.get("device")})),
         "versions": ", ".join(sorted(versions)),

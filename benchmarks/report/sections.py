@@ -20,7 +20,7 @@ from priorzoo.benchmarks.report import measured
 from priorzoo.benchmarks.report.groups import Group, group_rows
 from priorzoo.benchmarks.report.paper_tables import paper_tables
 from priorzoo.benchmarks.report.table import Table
-from priorzoo.benchmarks.rows.files import Found, Row
+from priorzoo.benchmarks.rows.files import Row
 from priorzoo.benchmarks.speed.charts import speed_charts
 
 VERDICTS = ("met", "within the spread", "short", "not comparable")
@@ -62,11 +62,6 @@ class Section:
         """The commands that make the rows of its tables, each with the first row that it makes."""
         firsts = [row[0] for table in self.tables for row in reversed(table.rows)]
         return {command: cell.name for cell in firsts for command in cell.commands}
-
-    @property
-    def verdicts(self) -> str:
-        """How many there are of each kind, in words."""
-        return count_verdicts([self])
 
 
 def count_verdicts(sections: Iterable[Section]) -> str:
@@ -133,23 +128,19 @@ def _thumbnails(group: Group) -> list[Image]:
     return [Image(_uri(path), f"{title}: {path.stem.split(seed)[-1]}") for path in row["figures"]]
 
 
-def of_measurements(found: Found) -> Iterator[Section]:
+def of_measurements(rows: Sequence[Row]) -> Iterator[Section]:
     """Sections of speed, of gradient variance and of runs that failed."""
-    if found.speed:
-        yield _speed(found.speed)
-    if found.gradients:
-        estimators = dict.fromkeys(row["estimator"] for row in found.gradients)
+    if speed := [row for row in rows if "kind" in row]:
+        yield _speed(speed)
+    if gradients := [row for row in rows if "estimator" in row]:
+        estimators = dict.fromkeys(row["estimator"] for row in gradients)
         hues = dict(zip(estimators, cycle(draw.HUES), strict=False))
         words = f"variance of {', '.join(estimators)}"
-        chart = Image(_drawn(draw.draw_gradients(found.gradients, hues)), words, hues)
-        yield Section(
-            "gradients",
-            "Gradient estimators",
-            tables=[measured.gradient_table(found.gradients)],
-            charts=[chart],
-        )
-    if found.failures:
-        tables = [measured.failure_table(found.failures)]
+        chart = Image(_drawn(draw.draw_gradients(gradients, hues)), words, hues)
+        tables = [measured.gradient_table(gradients)]
+        yield Section("gradients", "Gradient estimators", tables=tables, charts=[chart])
+    if failures := [row for row in rows if "error" in row]:
+        tables = [measured.failure_table(failures)]
         yield Section("failures", "Runs that failed", tables=tables)
 
 

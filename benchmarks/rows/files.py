@@ -7,7 +7,6 @@ holds what differs from the recipe: options and their values, as JSON has them.
 import json
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,23 +16,6 @@ FORMAT = 2  # of a row; 1 had the values of the changes as text
 FAILURES = "failures.jsonl"
 RESULTS = Path(__file__).parents[1] / "results"  # the project's own rows
 NEEDED = ("command", "seed", "steps", "terms", "metrics")  # in the row of a run
-
-
-@dataclass(frozen=True)
-class Found:
-    """The rows of a folder, in the order of its files.
-
-    Args:
-        results: of runs; ``history`` is the list of its rows, ``figures`` are paths of files.
-        speed: of ``bench speed``, and of whole trainings against the clock.
-        gradients: of gradient estimators.
-        failures: recipe, changes, seed and error of runs that gave no result.
-    """
-
-    results: list[Row]
-    speed: list[Row]
-    gradients: list[Row]
-    failures: list[Row]
 
 
 def append_row(row: Row, path: Path) -> None:
@@ -63,29 +45,29 @@ def read_rows(path: Path, *, torn: bool = False) -> list[Row]:
     return [_checked(row, place) for file in files for place, row in read_lines(file, torn=torn)]
 
 
-def read_folder(folder: Path) -> Found:
-    """All rows in a folder and its sub-folders, with the histories that they name.
+def read_folder(folder: Path) -> list[Row]:
+    """All rows in a folder and its sub-folders, in the order of the files.
+
+    Rows of speed have a ``kind``, those of gradients an ``estimator`` and those of failed runs an
+    ``error``. All others are results of runs: their ``history`` is the list of its rows, and
+    ``figures`` are paths of files.
 
     Raises:
         ValueError: for no folder, for a line that is not a row of this format, for a result that
-            lacks an entry, and for a missing history or figure; with the file and the line.
+            lacks an entry, and for a missing history or picture; with the file and the line.
     """
     if not folder.is_dir():
         raise ValueError(f"Expected a folder of .jsonl files but got {folder}; name one.")
     files = {path: list(read_lines(path)) for path in sorted(folder.rglob("*.jsonl"))}
-    failures = [_checked(row, place) for place, row in files.pop(folder / FAILURES, [])]
     named = (row.get("history") for lines in files.values() for _, row in lines)
     histories = {folder / name for name in named if isinstance(name, str)}
-    found = Found([], [], [], failures)
+    found = []
     for path, lines in files.items():
         for place, row in lines if path not in histories else []:
-            if "split" in row:  # a line of the history of a run without a result
-                continue
-            _checked(row, place)
-            if "kind" in row or "estimator" in row:
-                (found.speed if "kind" in row else found.gradients).append(row)
-            else:
-                found.results.append(_complete(row, folder, place))
+            if "split" not in row:  # else of the history of a run without a result
+                _checked(row, place)
+                other = row.keys() & {"kind", "estimator", "error"}
+                found.append(row if other else _complete(row, folder, place))
     return found
 
 
@@ -114,7 +96,7 @@ def _checked(row: Row, place: str) -> Row:
 
 
 def _complete(row: dict[str, Any], folder: Path, place: str) -> Row:
-    """With the history read, the paths of figures resolved, and defaults for rows of no recipe."""
+    """With the history read, the paths of pictures resolved, and defaults for rows of no recipe."""
     missing = [name for name in NEEDED if name not in row]
     if missing:
         raise ValueError(

@@ -10,8 +10,8 @@ from matplotlib.ticker import NullLocator
 from priorzoo.benchmarks.charts.axes import HUES, legend_beside, new_axes, save
 from priorzoo.benchmarks.rows.files import Row
 
-ARMS = ("hand-written", "hand-written, compiled", "eager", "compiled", "pyro", "pythae")
-ARMS += ("plain", "plain-compiled", "cudagraph")
+ARMS = ["hand-written", "hand-written, compiled", "eager", "compiled", "pyro", "pythae"]
+ARMS += ["plain", "plain-compiled", "cudagraph"]
 COLOURS = dict(zip(ARMS, HUES, strict=False))  # the same in all charts
 ABREAST = 3  # recipes in one chart of ratios
 SIZES = {"batch": "batch size B", "clusters": "clusters K", "code": "code size D"}

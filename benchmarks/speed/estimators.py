@@ -1,15 +1,12 @@
-"""How much gradients vary: ``python -m priorzoo.benchmarks.speed.estimators [--rows FILE]``."""
+"""How much the gradients of several estimators vary: ``priorzoo bench estimators``."""
 
-import sys
-from argparse import ArgumentParser
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Iterator
 
 import pyro.distributions as dist
 import torch
 from torch import Tensor
 
-from priorzoo.benchmarks.rows.files import Row, append_row
+from priorzoo.benchmarks.rows.files import Row
 from priorzoo.inference import Stream
 from priorzoo.inference.saving import versions
 from priorzoo.models.distributions.estimators import Gradient, estimated
@@ -25,7 +22,6 @@ CHOICES: tuple[tuple[Gradient, int], ...] = (
     ("score", 0),
 )
 PARTICLES = 10
-HEAD = ("expectation", "estimator", "gradient", "estimate", "variance")
 
 
 def gamma_rows(draws: int) -> Iterator[Row]:
@@ -83,24 +79,10 @@ def _row(expectation: str, name: str, exact: float, found: Tensor, particles: in
     }
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Print the table, and append its rows to a file if one is named."""
-    parser = ArgumentParser(description="Variance of gradient estimators.")
-    parser.add_argument("--draws", type=int, default=100_000)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--rows", type=Path)
-    settings = parser.parse_args(arguments)
-    command = f"python -m priorzoo.benchmarks.speed.estimators --draws {settings.draws}"
-    with Stream(settings.seed):
-        rows = [*gamma_rows(settings.draws), *law_rows(settings.draws)]
-    print(f"{HEAD[0]:42}{HEAD[1]:32}" + "".join(f"{name:>12}" for name in HEAD[2:]))
-    for row in rows:
-        numbers = "".join(f"{row[name]:12.4f}" for name in HEAD[2:])
-        print(f"{row['expectation']:42}{row['estimator']:32}{numbers}")
-        if settings.rows is not None:
-            origin = {"command": command, "seed": settings.seed, "versions": versions()}
-            append_row({**row, **origin}, settings.rows)
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])
+def measure(draws: int, seed: int = 0) -> list[Row]:
+    """A row for each expectation and estimator, under ``draws`` draws."""
+    with Stream(seed):
+        rows = [*gamma_rows(draws), *law_rows(draws)]
+    command = f"priorzoo bench estimators --draws {draws}"
+    origin = {"command": command, "seed": seed, "versions": versions()}
+    return [{**row, **origin} for row in rows]

@@ -53,13 +53,12 @@ def bench_command(words: Sequence[str]) -> None:
 
 def measurements() -> Mapping[str, Callable[[Sequence[str]], None]]:
     """What ``bench`` measures besides grids, by name: of speed, and what papers add."""
-    from priorzoo.benchmarks.speed import estimators
     from priorzoo.benchmarks.speed import runs as whole
 
     own: dict[str, Callable[[Sequence[str]], None]] = {
         "speed": _speed,
         "speed-runs": whole.main,
-        "estimators": estimators.main,
+        "estimators": _estimators,
     }
     return own | {name: command for paper in PAPERS for name, command in paper.commands.items()}
 
@@ -106,6 +105,24 @@ def _speed(words: Sequence[str]) -> None:
     if settings.figures is not None:
         for path in charts.draw_speed(rows, Path(settings.figures)):
             print(path)
+
+
+def _estimators(words: Sequence[str]) -> None:
+    """Print the variance of gradient estimators."""
+    from priorzoo.benchmarks.report.measured import gradient_table
+    from priorzoo.benchmarks.report.table import to_markdown
+    from priorzoo.benchmarks.rows.files import append_row
+    from priorzoo.benchmarks.speed import estimators
+
+    parser = Parser("bench estimators", "Measure the variance of gradient estimators.")
+    parser.add_argument("--draws", type=int, default=100_000, metavar="N", help="of each estimator")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the draws")
+    parser.add_argument("--rows", metavar="FILE", help="file of rows to append to")
+    settings = parser.parse(words)
+    rows = estimators.measure(settings.draws, settings.seed)
+    print(to_markdown(gradient_table(rows)), end="")
+    for row in rows if settings.rows else ():
+        append_row(row, Path(settings.rows))
 
 
 def _speed_parser(sizes: Mapping[str, object]) -> Parser:

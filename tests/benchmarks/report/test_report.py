@@ -254,9 +254,9 @@ def test_histories_are_no_results_and_need_not_belong_to_one(tmp_path):
     write(tmp_path, history(1, 2), "runs/of-a-failure.jsonl")
     failure = {"format": FORMAT, "recipe": "vade", "seed": 1, "error": "NaN"}
     write(tmp_path, [failure], "failures.jsonl")
-    found = read_folder(tmp_path)
-    assert found.results[0]["history"] == [{"step": 1, "elbo": -3.0}]
-    assert [len(part) for part in (found.results, found.speed, found.failures)] == [1, 0, 1]
+    failed, result = read_folder(tmp_path)
+    assert failed["error"] == "NaN"
+    assert result["history"] == [{"step": 1, "elbo": -3.0}]
 
 
 def test_curves_are_of_test_rows_if_there_are_any():

@@ -3,14 +3,14 @@ import math
 import pytest
 
 from priorzoo.benchmarks.rows.files import RESULTS, read_rows
-from priorzoo.benchmarks.speed import estimators
+from priorzoo.cli import main as cli
 
 
 def test_the_table_is_printed_and_its_rows_are_kept(tmp_path, capsys):
     rows = tmp_path / "rows" / "gradients.jsonl"
-    estimators.main(["--draws", "2000", "--rows", str(rows)])
+    assert cli.main(["bench", "estimators", "--draws", "2000", "--rows", str(rows)]) == 0
     kept = read_rows(rows.parent)
-    assert len(capsys.readouterr().out.splitlines()) == len(kept) + 1
+    assert len(capsys.readouterr().out.splitlines()) == len(kept) + 2
     for row in kept:
         error = math.sqrt(row["variance"] / row["draws"])
         assert row["estimate"] == pytest.approx(row["gradient"], abs=5 * error)
