@@ -42,7 +42,16 @@ class Dataset:
     @property
     def transform(self) -> Callable[[Tensor], Tensor] | None:
         """What to do to every batch as it is drawn: a fresh Bernoulli sample if ``dynamic``."""
-        return torch.bernoulli if self.binarise == "dynamic" else None
+        return transform_of(self.binarise)
+
+    def drawn(self, x: Tensor) -> Tensor:
+        """Rows as a batch of them is drawn, with random numbers of the caller's stream."""
+        return x if self.transform is None else self.transform(x)
+
+
+def transform_of(binarise: Binarise) -> Callable[[Tensor], Tensor] | None:
+    """What to do to every batch of rows as it is drawn: a Bernoulli sample if ``dynamic``."""
+    return torch.bernoulli if binarise == "dynamic" else None
 
 
 @dataclass(frozen=True)

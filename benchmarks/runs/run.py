@@ -79,7 +79,7 @@ def train(
     dataset = read_data(settings, data_root, seed=seed, download=download)
     course = Course(recipe, dataset, where, seed)
     result: Result = {"recipe": name, "command": command, "settings": settings}
-    result |= {"shape": list(dataset.shape), "seed": seed, **_machine(where)}
+    result |= {"shape": list(dataset.shape), "seed": seed, **machine(where)}
 
     def now() -> Run:
         return Run(folder, course.model, course.guide, result, course.history)
@@ -117,7 +117,8 @@ def _check_folder(folder: Path, overwrite: bool, resume: bool) -> None:
         )
 
 
-def _machine(where: torch.device) -> Result:
+def machine(where: torch.device) -> Result:
+    """The machine and the versions that a row of results was made with."""
     return {
         "device": torch.cuda.get_device_name(where) if where.type == "cuda" else "cpu",
         "threads": torch.get_num_threads(),

@@ -1,13 +1,56 @@
-"""What the zoo's speed is measured against: the same mathematics by hand, without Pyro."""
+"""What the zoo's speed is measured against: the same mathematics without Pyro.
+
+A hand-written loss, or that of another library, is registered for the class of a model::
+
+    @by_hand.register
+    def _(model: MyModel, guide: nn.Module, hidden: Sequence[int]) -> Losses:
+        return {HAND: lambda: HandMine(...)} if type(guide) is MyGuide else {}
+"""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial, singledispatch
+from importlib.util import find_spec
+from math import prod
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from priorzoo.guides import ClusterThenCode, Code
+from priorzoo.models import GMVAE, VAE
 from priorzoo.models.distributions.gaussian import deviation
+
+HAND = "hand-written"
+SHAPE = (28, 28)  # of the pictures
+Losses = Mapping[str, Callable[[], nn.Module]]  # by name, each to be built
+
+
+@singledispatch
+def by_hand(model: nn.Module, guide: nn.Module, hidden: Sequence[int]) -> Losses:
+    """Losses of the same pair with binary pixels, each mapping rows to nats per datum.
+
+    Args:
+        model, guide: the pair; only its classes and sizes matter.
+        hidden: sizes of the hidden layers of encoder and decoder.
+    """
+    return {}
+
+
+@by_hand.register
+def _(model: VAE, guide: nn.Module, hidden: Sequence[int]) -> Losses:
+    if type(guide) is not Code:
+        return {}
+    kinds = {HAND: HandVAE} | ({"pythae": PythaeVAE} if find_spec("pythae") else {})
+    return {name: partial(kind, prod(SHAPE), model.code, hidden) for name, kind in kinds.items()}
+
+
+@by_hand.register
+def _(model: GMVAE, guide: nn.Module, hidden: Sequence[int]) -> Losses:
+    if type(guide) is not ClusterThenCode:
+        return {}
+    clusters, code = model.loc.shape
+    return {HAND: partial(HandGMVAE, prod(SHAPE), code, clusters, hidden)}
 
 
 class HandVAE(nn.Module):

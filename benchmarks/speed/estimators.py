@@ -13,14 +13,9 @@ from priorzoo.models.distributions.estimators import Gradient, estimated
 from priorzoo.models.nggp.log_u import LogU
 
 SHAPES = (0.1, 0.4, 1.0, 1.7, 20.0)
-CHOICES: tuple[tuple[Gradient, int], ...] = (
-    ("rsvi", 0),
-    ("rsvi", 1),
-    ("rsvi", 5),
-    ("rsvi", 10),
-    ("pathwise", 0),
-    ("score", 0),
-)
+BOOSTS = (0, 1, 5, 10)  # B of RSVI
+CHOICES: list[tuple[Gradient, int]] = [("rsvi", b) for b in BOOSTS]
+CHOICES += [("pathwise", 0), ("score", 0)]
 PARTICLES = 10
 
 
@@ -59,11 +54,9 @@ def law_rows(draws: int) -> Iterator[Row]:
     cost = torch.nn.functional.softplus(v)
     others = (cost.sum(-1, keepdim=True) - cost) / (PARTICLES - 1)
     mean = q.expect(torch.nn.functional.softplus).detach()
-    for name, taken in (
-        ("score", torch.zeros_like(cost)),
-        ("score less the cost's mean", mean),
-        (f"score less the others of {PARTICLES}", others),
-    ):
+    less = {"score": torch.zeros_like(cost), "score less the cost's mean": mean}
+    less[f"score less the others of {PARTICLES}"] = others
+    for name, taken in less.items():
         found = ((cost - taken) * slope).mean(-1)
         yield _row("log(1 + u) under q(v), for sigma", name, exact, found, PARTICLES)
 

@@ -1,14 +1,13 @@
 """How fast a step is, beside the same mathematics by hand and beside stock Pyro."""
 
 import gc
-import importlib.util
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
-from statistics import median, quantiles
 from typing import Any
 
+import numpy as np
 import pyro
 import torch
 from pyro.infer import SVI, Trace_ELBO, TraceEnum_ELBO
@@ -16,20 +15,24 @@ from pyro.optim import PyroOptim
 from torch import Tensor, nn
 from torch.autograd.profiler_util import FunctionEvent
 
-from priorzoo.benchmarks.data.sets import nearest
+from priorzoo.benchmarks.data.sets import nearest, transform_of
 from priorzoo.benchmarks.papers import RECIPES
 from priorzoo.benchmarks.recipes.building import build_pair, build_training
-from priorzoo.benchmarks.recipes.recipe import Part, Recipe, part
-from priorzoo.benchmarks.speed.by_hand import HandGMVAE, HandVAE, PythaeVAE
-from priorzoo.guides import ClusterThenCode, Code
-from priorzoo.inference import ELBO, ConjugateELBO, Stream, draw, enumerates
-from priorzoo.inference.saving import versions
+from priorzoo.benchmarks.recipes.changes import apply
+from priorzoo.benchmarks.recipes.recipe import BINARY, BOUND, Recipe, part
+from priorzoo.benchmarks.runs.run import machine
+from priorzoo.benchmarks.speed.by_hand import HAND, SHAPE, by_hand
+from priorzoo.guides import Code
+from priorzoo.inference import Stream, draw
+from priorzoo.inference.batch import Batch
+from priorzoo.inference.pairs import run_pair
+from priorzoo.inference.sites import is_enumerated, latent_sites
 from priorzoo.inference.training.execution import Execution
 from priorzoo.inference.training.step import Precision
-from priorzoo.models import GMVAE, VAE, Bernoulli
+from priorzoo.models import VAE
+from priorzoo.models.distributions.exponential import Natural
 
-Arm = Callable[[int], None]  # takes so many steps
-SHAPE = (28, 28)
+Arm = Callable[[int], object]  # takes so many steps
 ROWS = 2_000
 SIZES: Mapping[str, Mapping[str, Any]] = {
     "reference": {},
@@ -40,8 +43,6 @@ SWEEP: Mapping[str, Sequence[int]] = {
     "batch": (20, 50, 100, 200, 400),
     "code": (8, 16, 32, 64, 128),
 }
-HAND = "hand-written"
-PLAIN = "plain"
 
 
 @dataclass(frozen=True)
@@ -65,20 +66,11 @@ class Case:
 
     def settings(self) -> Recipe:
         """The recipe with these sizes."""
-        recipe = RECIPES[self.recipe]
-        model = dict(recipe.model.init_args)
-        chosen = {"code": self.code, "clusters": self.clusters}
-        model |= {name: size for name, size in chosen.items() if size is not None}
-        networks = {}
-        if self.hidden is not None:
-            for name in ("encoder", "decoder"):
-                part = getattr(recipe, name)
-                hidden = {"hidden": list(self.hidden)}
-                networks[name] = replace(part, init_args={**part.init_args, **hidden})
-        changed = replace(recipe.model, init_args=model)
-        return replace(
-            recipe, model=changed, batch_size=self.batch, precision=self.precision, **networks
-        )
+        sizes = {"model.code": self.code, "model.clusters": self.clusters}
+        sizes |= {f"{network}.hidden": self.hidden for network in ("encoder", "decoder")}
+        changes = {name: size for name, size in sizes.items() if size is not None}
+        always = {"batch_size": self.batch, "precision": self.precision}
+        return apply(RECIPES[self.recipe], changes | always)
 
 
 def cases(
@@ -125,63 +117,48 @@ def measure(
         device: where.
         rounds, steps: how often, and how many steps at a time.
         arms: names of :func:`build_arms`; all by default.
+
+    Raises:
+        ValueError: for no arm of these names.
     """
     recipe = case.settings()
+    sizes = {name: recipe.model.init_args.get(name) for name in ("code", "clusters")}
+    built: dict[str, Arm] = {}
+    first: dict[str, float] = {}
     with Stream(0, device):
-        built, first = _built(build_arms(recipe, device), arms, device)
-        seconds: dict[str, list[float]] = {name: [] for name in built}
-        for _ in range(rounds):
-            for name, arm in built.items():
-                seconds[name].append(_timed(partial(arm, steps), device) / steps)
+        known = build_arms(recipe, device)
+        for name in known if arms is None else [name for name in known if name in arms]:
+            begun = time.perf_counter()
+            built[name] = known[name]()
+            _timed(built[name], 5, device)
+            first[name] = time.perf_counter() - begun
+        if not built:
+            raise ValueError(f"Expected arms among {list(known)} but got {arms}.")
+        turns = [[_timed(arm, steps, device) for arm in built.values()] for _ in range(rounds)]
+        seconds = dict(zip(built, np.array(turns).T / steps, strict=True))
         base = HAND if HAND in built else next(iter(built))
         for name, arm in built.items():
-            ratios = [a / b for a, b in zip(seconds[name], seconds[base], strict=True)]
-            yield {
-                "kind": "speed",
-                "recipe": case.recipe,
-                "hidden": None if case.hidden is None else list(case.hidden),
-                "batch": case.batch,
-                "code": recipe.model.init_args.get("code"),
-                "clusters": recipe.model.init_args.get("clusters"),
-                "precision": recipe.precision,
-                "arm": name,
-                "base": base,
-                "microseconds": round(1e6 * median(seconds[name]), 1),
-                "steps_per_second": round(1 / median(seconds[name]), 2),
-                "ratio": round(median(ratios), 4),
-                "ratio_quartiles": [round(q, 4) for q in _quartiles(ratios)],
+            quartiles = np.quantile(seconds[name] / seconds[base], [0.25, 0.5, 0.75])
+            low, ratio, high = quartiles.round(4).tolist()
+            typical = float(np.median(seconds[name]))
+            row = {"kind": "speed"} | asdict(case) | sizes | {"arm": name, "base": base}
+            row |= {
+                "microseconds": round(1e6 * typical, 1),
+                "steps_per_second": round(1 / typical, 2),
+                "ratio": ratio,
+                "ratio_quartiles": [low, high],
                 "rounds": rounds,
                 "steps": steps,
                 "seconds_to_begin": round(first[name], 2),
-                **cost(arm, device),
-                "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
-                "threads": torch.get_num_threads(),
-                "versions": versions(),
             }
+            yield row | cost(arm, device) | machine(device)
     pyro.clear_param_store()
 
 
-def _built(
-    known: Mapping[str, Callable[[], Arm]], names: Sequence[str] | None, device: torch.device
-) -> tuple[dict[str, Arm], dict[str, float]]:
-    """The arms that are asked for, and the seconds until each has taken its first five steps."""
-    built: dict[str, Arm] = {}
-    first: dict[str, float] = {}
-    for name, make in known.items():
-        if names is None or name in names:
-            begun = time.perf_counter()
-            built[name] = make()
-            _timed(partial(built[name], 5), device)
-            first[name] = time.perf_counter() - begun
-    if not built:
-        raise ValueError(f"Expected arms among {list(known)} but got {names}.")
-    return built, first
-
-
-def _timed(run: Callable[[], None], device: torch.device) -> float:
-    """Seconds until the device has done it."""
+def _timed(arm: Arm, steps: int, device: torch.device) -> float:
+    """Seconds until the device has done so many steps."""
     begun = time.perf_counter()
-    run()
+    arm(steps)
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter() - begun
@@ -190,40 +167,31 @@ def _timed(run: Callable[[], None], device: torch.device) -> float:
 def build_arms(recipe: Recipe, device: torch.device) -> dict[str, Callable[[], Arm]]:
     """What can be measured for a recipe, by name, each still to be built.
 
-    ``hand-written`` and ``hand-written, compiled`` where there is such a yardstick; for a factorial
-    mixture ``plain`` and ``plain-compiled``, the VAE of its networks, code and likelihood;
-    ``eager``, ``compiled`` and, on a GPU, ``cudagraph``, the ways to run our step; ``pyro``, stock
-    SVI with Pyro's own bound and optimiser; ``pythae``, that library's VAE, where it is installed.
+    ``hand-written`` and ``hand-written, compiled`` where there is such a yardstick; for a guide
+    with natural parameters ``plain`` and ``plain-compiled``, the VAE of its networks, code and
+    likelihood; ``eager``, ``compiled`` and, on a GPU, ``cudagraph``, the ways to run our step;
+    ``pyro``, stock SVI with Pyro's own bound and optimiser; ``pythae``, that library's VAE, where
+    it is installed.
     """
-    mixture = _is(recipe.objective, ConjugateELBO)
+    model, guide = build_pair(recipe, SHAPE)
+    mixture = any(isinstance(parameter, Natural) for parameter in guide.parameters())
     plain = without_mixture(recipe) if mixture else recipe
-    model, _ = build_pair(plain, SHAPE)  # a vague prior on precisions draws codes without bound
-    data = draw(model, ROWS, means=False).to(device)
-
-    def by_hand(compiled: bool) -> Arm:
-        yardstick = _yardstick(recipe)
-        assert yardstick is not None
-        return _loop(yardstick.to(device), data, recipe, compiled)
-
+    story, _ = build_pair(plain, SHAPE)  # a vague prior on precisions draws codes without bound
+    data = draw(story, ROWS, means=False).to(device)
+    alike = recipe.encoder == recipe.decoder and recipe.likelihood == BINARY
+    losses = by_hand(model, guide, recipe.encoder.init_args["hidden"]) if alike else {}
     found: dict[str, Callable[[], Arm]] = {}
-    if _yardstick(recipe) is not None:
-        found |= {HAND: lambda: by_hand(False), f"{HAND}, compiled": lambda: by_hand(True)}
+    for name, make in losses.items():
+        found[name] = partial(_loop, make, data, recipe)
+    if HAND in losses:
+        found[f"{HAND}, compiled"] = partial(_loop, losses[HAND], data, recipe, compiled=True)
     if mixture:
-        found |= {
-            PLAIN: lambda: _ours(plain, data, "eager"),
-            f"{PLAIN}-compiled": lambda: _ours(plain, data, "compiled"),
-        }
-    found |= {
-        "eager": lambda: _ours(recipe, data, "eager"),
-        "compiled": lambda: _ours(recipe, data, "compiled"),
-    }
-    if device.type == "cuda":
-        found["cudagraph"] = lambda: _ours(recipe, data, "cudagraph")
-    found["pyro"] = lambda: _stock(recipe, data)
-    if _is(recipe.model, VAE) and importlib.util.find_spec("pythae") is not None:
-        sizes = _sizes(recipe)
-        found["pythae"] = lambda: _loop(PythaeVAE(*sizes).to(device), data, recipe, False)
-    return found
+        found["plain"] = partial(_ours, plain, data, "eager")
+        found["plain-compiled"] = partial(_ours, plain, data, "compiled")
+    ways: tuple[Execution, ...] = ("eager", "compiled", "cudagraph")
+    for step in ways if device.type == "cuda" else ways[:2]:
+        found[step] = partial(_ours, recipe, data, step)
+    return found | {"pyro": partial(_stock, recipe, data)}
 
 
 def without_mixture(recipe: Recipe) -> Recipe:
@@ -234,7 +202,7 @@ def without_mixture(recipe: Recipe) -> Recipe:
         recipe,
         model=part(VAE, code=recipe.model.init_args["code"]),
         guide=part(Code),
-        objective=part(ELBO),
+        objective=BOUND,
         optimiser=part(torch.optim.Adam, **adam),
         kl={},
         penalties={},
@@ -253,12 +221,12 @@ def cost(arm: Arm, device: torch.device) -> dict[str, Any]:
         activities.append(torch.profiler.ProfilerActivity.CUDA)
     gc.collect()
     with torch.profiler.profile(activities=activities, profile_memory=True) as profile:
-        _timed(partial(arm, 1), device)
+        _timed(arm, 1, device)
     events = profile.events() or []
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         before = torch.cuda.memory_allocated(device)
-        _timed(partial(arm, 1), device)
+        _timed(arm, 1, device)
         kernels = sum(e.device_type.name == "CUDA" and "Mem" not in e.name for e in events)
         peak = torch.cuda.max_memory_allocated(device) - before
         return {"kernels": kernels, "peak_mib": round(peak / 2**20, 2)}
@@ -267,48 +235,36 @@ def cost(arm: Arm, device: torch.device) -> dict[str, Any]:
 
 
 def _ours(recipe: Recipe, data: Tensor, step: Execution) -> Arm:
-    model, guide = build_pair(recipe, SHAPE)
-    training = build_training(
-        recipe,
-        model.to(data.device),
-        guide.to(data.device),
-        data,
-        transform=_transform(recipe),
-        step=step,
-        every=10**9,
-    )
-
-    def run(steps: int) -> None:
-        training.run(steps=steps)
-
-    return run
+    pair = (part.to(data.device) for part in build_pair(recipe, SHAPE))
+    shaped = {"transform": transform_of(recipe.binarise), "step": step, "every": 10**9}
+    training = build_training(recipe, *pair, data, **shaped)
+    return lambda steps: training.run(steps=steps)
 
 
-def _loop(program: nn.Module, data: Tensor, recipe: Recipe, compiled: bool) -> Arm:
+def _loop(
+    make: Callable[[], nn.Module], data: Tensor, recipe: Recipe, compiled: bool = False
+) -> Arm:
+    program = make().to(data.device)
     optimiser = torch.optim.Adam(program.parameters(), lr=1e-3, fused=True)
     run: Callable[[Tensor], Tensor] = torch.compile(program) if compiled else program
-    transform = _transform(recipe) or (lambda x: x)
     half = recipe.precision == "bf16"
 
-    def step() -> None:
-        index = torch.randint(len(data), (recipe.batch_size,), device=data.device)
-        x = transform(data[index])
+    def step(x: Tensor) -> None:
         optimiser.zero_grad()
         with torch.autocast(data.device.type, torch.bfloat16, enabled=half):
             loss = run(x)
         loss.backward()
         optimiser.step()
 
-    return _repeated(step)
+    return _repeated(step, data, recipe)
 
 
 def _stock(recipe: Recipe, data: Tensor) -> Arm:
-    model, guide = build_pair(recipe, SHAPE)
-    model.to(data.device)
-    guide.to(data.device)
-    discrete = any(enumerates(model, guide, data[:2], site) for site in ("y", "r_1"))
-    bound = TraceEnum_ELBO if discrete else Trace_ELBO
-    transform = _transform(recipe) or (lambda x: x)
+    model, guide = (part.to(data.device) for part in build_pair(recipe, SHAPE))
+    with torch.no_grad():
+        drawn, _ = run_pair(model, guide, Batch(data[:2]))
+    enumerated = any(is_enumerated(site) for site in latent_sites(drawn).values())
+    bound = (TraceEnum_ELBO if enumerated else Trace_ELBO)(max_plate_nesting=1)
     pyro.clear_param_store()
 
     def registered(name: str, program: nn.Module) -> Callable[[Tensor], object]:
@@ -318,51 +274,21 @@ def _stock(recipe: Recipe, data: Tensor) -> Arm:
 
         return run
 
-    svi = SVI(
-        registered("model", model),
-        registered("guide", guide),
-        PyroOptim(torch.optim.Adam, {"lr": 1e-3}),
-        bound(max_plate_nesting=1),
-    )
-
-    def step() -> None:
-        index = torch.randint(len(data), (recipe.batch_size,), device=data.device)
-        svi.step(transform(data[index]))
-
-    return _repeated(step)
+    adam = PyroOptim(torch.optim.Adam, {"lr": 1e-3})
+    svi = SVI(registered("model", model), registered("guide", guide), adam, bound)
+    return _repeated(svi.step, data, recipe)
 
 
-def _repeated(step: Callable[[], None]) -> Arm:
+def _repeated(step: Callable[[Tensor], object], data: Tensor, recipe: Recipe) -> Arm:
+    """Steps on batches that are gathered and binarised in each."""
+    transform = transform_of(recipe.binarise)
+
     def run(steps: int) -> None:
         for _ in range(steps):
-            step()
+            x = data[torch.randint(len(data), (recipe.batch_size,), device=data.device)]
+            step(x if transform is None else transform(x))
 
     return run
-
-
-def _transform(recipe: Recipe) -> Callable[[Tensor], Tensor] | None:
-    return torch.bernoulli if recipe.binarise == "dynamic" else None
-
-
-def _is(chosen: Part, kind: type) -> bool:
-    return chosen.class_path == part(kind).class_path
-
-
-def _sizes(recipe: Recipe) -> tuple[int, int, Sequence[int]]:
-    pixels = SHAPE[0] * SHAPE[1]
-    return pixels, recipe.model.init_args["code"], recipe.encoder.init_args["hidden"]
-
-
-def _yardstick(recipe: Recipe) -> nn.Module | None:
-    """The hand-written loss of the recipe's pair, where it has one."""
-    if recipe.encoder != recipe.decoder or not _is(recipe.likelihood, Bernoulli):
-        return None
-    pixels, code, hidden = _sizes(recipe)
-    if _is(recipe.model, VAE) and _is(recipe.guide, Code):
-        return HandVAE(pixels, code, hidden)
-    if _is(recipe.model, GMVAE) and _is(recipe.guide, ClusterThenCode):
-        return HandGMVAE(pixels, code, recipe.model.init_args["clusters"], hidden)
-    return None
 
 
 def _within_aten(event: FunctionEvent) -> bool:
@@ -384,10 +310,3 @@ def _peak(profile: torch.profiler.profile) -> int:
             held += event.nbytes()  # type: ignore[attr-defined]  # not in torch's stubs
             peak = max(peak, held)
     return peak
-
-
-def _quartiles(values: Sequence[float]) -> tuple[float, float]:
-    if len(values) < 2:
-        return values[0], values[0]
-    low, _, high = quantiles(values, n=4, method="inclusive")
-    return low, high
