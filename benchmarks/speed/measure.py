@@ -66,11 +66,16 @@ class Case:
 
     def settings(self) -> Recipe:
         """The recipe with these sizes."""
-        sizes = {"model.code": self.code, "model.clusters": self.clusters}
-        sizes |= {f"{network}.hidden": self.hidden for network in ("encoder", "decoder")}
-        changes = {name: size for name, size in sizes.items() if size is not None}
-        always = {"batch_size": self.batch, "precision": self.precision}
-        return apply(RECIPES[self.recipe], changes | always)
+        changes = {
+            "batch_size": self.batch,
+            "precision": self.precision,
+            "model.code": self.code,
+            "model.clusters": self.clusters,
+            "encoder.hidden": self.hidden,
+            "decoder.hidden": self.hidden,
+        }
+        given = {name: value for name, value in changes.items() if value is not None}
+        return apply(RECIPES[self.recipe], given)
 
 
 def cases(
@@ -235,9 +240,11 @@ def cost(arm: Arm, device: torch.device) -> dict[str, Any]:
 
 
 def _ours(recipe: Recipe, data: Tensor, step: Execution) -> Arm:
-    pair = (part.to(data.device) for part in build_pair(recipe, SHAPE))
-    shaped = {"transform": transform_of(recipe.binarise), "step": step, "every": 10**9}
-    training = build_training(recipe, *pair, data, **shaped)
+    model, guide = (part.to(data.device) for part in build_pair(recipe, SHAPE))
+    transform = transform_of(recipe.binarise)
+    training = build_training(
+        recipe, model, guide, data, transform=transform, step=step, every=10**9
+    )
     return lambda steps: training.run(steps=steps)
 
 

@@ -43,8 +43,10 @@ def long_runs(device: torch.device) -> Iterator[Measured]:
         with Stream(0, device):
             model, guide = (part.to(device) for part in build_pair(recipe, SHAPE))
             data = draw(model, 50_000, means=False)
-        drawn = {"transform": transform_of(recipe.binarise), "step": step, "every": PORTION}
-        training = build_training(recipe, model, guide, data, **drawn)
+        transform = transform_of(recipe.binarise)
+        training = build_training(
+            recipe, model, guide, data, transform=transform, step=step, every=PORTION
+        )
         training.run(steps=10)
         yield {"recipe": name, **changes, "arm": step, "replicas": 1}, steps, training.run
 
@@ -52,14 +54,13 @@ def long_runs(device: torch.device) -> Iterator[Measured]:
 def replicas(device: torch.device) -> Iterator[Measured]:
     """One and several trainings of the small GMVAE at once."""
     recipe = Case("gmvae", **SIZES["small"]).settings()
-    transform = transform_of(recipe.binarise)
+    rows, transform = recipe.batch_size, transform_of(recipe.binarise)
     for count in REPLICAS:
         with Stream(0, device):
             pairs = [build_pair(recipe, SHAPE) for _ in range(count)]
             data = draw(pairs[0][0], ROWS, means=False).to(device)
         losses = [build_objective(recipe, *pair).to(device) for pair in pairs]
-        batch = {"batch_size": recipe.batch_size, "transform": transform}
-        together = Replicas(losses, data, step="compiled", **batch)
+        together = Replicas(losses, data, batch_size=rows, transform=transform, step="compiled")
         together.run(5)
         yield {"recipe": "gmvae, small", "arm": "compiled", "replicas": count}, 10_000, together.run
 
