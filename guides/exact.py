@@ -11,14 +11,17 @@ from pyro import poutine
 from pyro.distributions import TorchDistribution
 from torch import Tensor, nn
 
-from priorzoo.models.contract import Sizes, accepted
+from priorzoo.models.contract import Sizes, accepted, encodes
 from priorzoo.models.distributions.gaussian import diagonal_normal
 from priorzoo.models.plates import data_plate
-from priorzoo.models.pyro_internals import Message, Messenger, site_is_subsample
+from priorzoo.models.pyro_internals import AnyMessage, Messenger, site_is_subsample
 
 
 def cluster_posterior(
-    model: nn.Module, codes: Mapping[str, Tensor], site: str = "y", **context: Tensor
+    model: nn.Module,
+    codes: Mapping[str, Tensor],
+    site: str = "y",
+    context: Mapping[str, Tensor] | None = None,
 ) -> dist.Categorical:
     r""":math:`p(y \mid \mathrm{codes}) \propto p(y)\, p(\mathrm{codes} \mid y)` under the prior.
 
@@ -39,7 +42,7 @@ def cluster_posterior(
     held = _Held(codes, site)
     rows = next(iter(codes.values())).shape[-2]
     with poutine.block(), suppress(_Complete), held:  # what happens inside is no part of the guide
-        model(None, rows, **accepted(model, context))
+        model(None, rows, **accepted(model, context or {}))
     if held.left:
         raise ValueError(
             f"Expected {type(model).__name__} to sample {sorted(held.left)} but it does not; use a "
@@ -62,7 +65,7 @@ class _Held(Messenger):
         self.left = {cluster, *codes}
         self.log_probs = dict.fromkeys([cluster, *codes], torch.zeros(()))
 
-    def _pyro_sample(self, msg: Message) -> None:
+    def _pyro_sample(self, msg: AnyMessage) -> None:
         name, fn = str(msg["name"]), cast(TorchDistribution, msg["fn"])
         if msg["is_observed"] or site_is_subsample(msg):
             return
@@ -80,11 +83,13 @@ class _Held(Messenger):
             )
         msg["done"] = True
 
-    def _pyro_post_sample(self, msg: Message) -> None:
+    def _pyro_post_sample(self, msg: AnyMessage) -> None:
         name = str(msg["name"])
         if name in self.left:
             self.left.remove(name)
-            self.log_probs[name] = cast(TorchDistribution, msg["fn"]).log_prob(msg["value"])
+            self.log_probs[name] = cast(TorchDistribution, msg["fn"]).log_prob(
+                cast(Tensor, msg["value"])
+            )
             if not self.left:
                 raise _Complete
 
@@ -117,19 +122,17 @@ class CodeThenCluster(ModelReader):
         model: whose prior is read, see :func:`cluster_posterior`.
     """
 
+    networks = staticmethod(encodes)
+
     def __init__(self, encoder: nn.Module, model: nn.Module) -> None:
         super().__init__(model)
         self.encoder = encoder
-
-    @staticmethod
-    def networks(rows: int, code: int) -> dict[str, Sizes]:
-        return {"encoder": Sizes(rows, 2 * code)}
 
     def forward(self, x: Tensor, size: int | None = None, **context: Tensor) -> None:
         plate = data_plate(x, size)
         with plate:
             z = pyro.sample("z", diagonal_normal(self.encoder(x)))
-        q_y = cluster_posterior(self.model, {"z": z}, **context)
+        q_y = cluster_posterior(self.model, {"z": z}, context=context)
         with plate:
             pyro.sample("y", q_y, infer={"enumerate": "parallel"})
 
@@ -158,6 +161,6 @@ class CodesThenCluster(ModelReader):
             parameters, width = self.joint_encoder(x), 2 * cast(int, self.model.code)
             z = pyro.sample("z", diagonal_normal(parameters[..., :width]))
             w = pyro.sample("w", diagonal_normal(parameters[..., width:]))
-        q_y = cluster_posterior(self.model, {"z": z, "w": w}, **context)
+        q_y = cluster_posterior(self.model, {"z": z, "w": w}, context=context)
         with plate:
             pyro.sample("y", q_y, infer={"enumerate": "parallel"})

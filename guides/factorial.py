@@ -7,7 +7,7 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
-from priorzoo.models.contract import Sizes
+from priorzoo.models.contract import encodes
 from priorzoo.models.distributions.expected import Component
 from priorzoo.models.distributions.exponential import Dirichlet, Natural, NormalGamma, conjugate
 from priorzoo.models.distributions.gaussian import diagonal_normal
@@ -31,6 +31,7 @@ class FactorialCode(nn.Module):
     """
 
     unit: Tensor
+    networks = staticmethod(encodes)
 
     def __init__(
         self,
@@ -51,10 +52,6 @@ class FactorialCode(nn.Module):
         self.weights = nn.ParameterList(weights)
         self.components = nn.ParameterList(components)
         self.register_buffer("unit", torch.ones(()), persistent=False)
-
-    @staticmethod
-    def networks(rows: int, code: int) -> dict[str, Sizes]:
-        return {"encoder": Sizes(rows, 2 * code)}
 
     def forward(self, x: Tensor, size: int | None = None) -> None:
         for i, (weights, components) in enumerate(self.globals(), 1):

@@ -9,7 +9,8 @@ import torch
 from pyro.distributions import constraints
 from torch import Tensor, nn
 
-from priorzoo.models.contract import Sizes
+from priorzoo.guides.gaussian import ClusterThenCode
+from priorzoo.models.contract import encodes
 from priorzoo.models.distributions.gaussian import diagonal_normal
 from priorzoo.models.plates import data_plate
 
@@ -117,6 +118,8 @@ class FlowCode(nn.Module):
         code, transforms, hidden: see :class:`Flow`.
     """
 
+    networks = staticmethod(encodes)
+
     def __init__(
         self, encoder: nn.Module, code: int, transforms: int = 2, hidden: Sequence[int] = (128,)
     ) -> None:
@@ -124,10 +127,6 @@ class FlowCode(nn.Module):
         self.encoder = encoder
         self.code, self.transforms, self.hidden = code, transforms, hidden
         self.flow = Flow(code, transforms, hidden)
-
-    @staticmethod
-    def networks(rows: int, code: int) -> dict[str, Sizes]:
-        return {"encoder": Sizes(rows, 2 * code)}
 
     def forward(self, x: Tensor, size: int | None = None) -> None:
         with data_plate(x, size):
@@ -145,6 +144,8 @@ class ClusterThenFlow(nn.Module):
         code, transforms, hidden: see :class:`Flow`.
     """
 
+    networks = staticmethod(ClusterThenCode.networks)
+
     def __init__(
         self,
         classifier: nn.Module,
@@ -157,13 +158,6 @@ class ClusterThenFlow(nn.Module):
         self.classifier, self.conditional_encoder = classifier, conditional_encoder
         self.code, self.transforms, self.hidden = code, transforms, hidden
         self.flow = Flow(code, transforms, hidden)
-
-    @staticmethod
-    def networks(rows: int, code: int, clusters: int) -> dict[str, Sizes]:
-        return {
-            "classifier": Sizes(rows, clusters),
-            "conditional_encoder": Sizes(rows, 2 * code, given=clusters),
-        }
 
     def forward(self, x: Tensor, size: int | None = None) -> None:
         with data_plate(x, size):

@@ -4,7 +4,7 @@ import pyro
 import pyro.distributions as dist
 from torch import Tensor, nn
 
-from priorzoo.models.contract import Sizes
+from priorzoo.models.contract import Sizes, encodes
 from priorzoo.models.distributions.gaussian import diagonal_normal
 from priorzoo.models.plates import data_plate
 
@@ -16,13 +16,11 @@ class Code(nn.Module):
         encoder: maps rows ``(B, P)`` to locations and raw variances ``(B, 2 D)``.
     """
 
+    networks = staticmethod(encodes)
+
     def __init__(self, encoder: nn.Module) -> None:
         super().__init__()
         self.encoder = encoder
-
-    @staticmethod
-    def networks(rows: int, code: int) -> dict[str, Sizes]:
-        return {"encoder": Sizes(rows, 2 * code)}
 
     def forward(self, x: Tensor, size: int | None = None) -> None:
         with data_plate(x, size):

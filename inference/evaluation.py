@@ -57,8 +57,8 @@ def evaluate(
                     *pair, batch.x, importance_samples, context=batch.context
                 )
             for name, term in terms.items():
-                share = len(batch.x) / len(x)
-                totals[name] = totals.get(name, 0.0) + float(term.mean()) * share
+                part = float(term.mean()) * len(batch.x) / len(x)
+                totals[name] = totals.get(name, 0.0) + part
     return totals
 
 

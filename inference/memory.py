@@ -56,6 +56,7 @@ class Memory:
         # Filled in place: parts kept between large arrays that go would scatter over the heap.
         found = self.codes.new_empty(len(u), self.codes.shape[1])
         with torch.no_grad():
+            assert self._coupling is not None
             for at, part in zip(u.split(chunk), found.split(chunk), strict=True):
                 part.copy_(self._coupling.predict(at, self.places, self._targets))
         return found

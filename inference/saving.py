@@ -197,7 +197,7 @@ def locate_function(path: str) -> Callable[..., Any]:
     return function
 
 
-def _imported(path: str, what: str) -> Any:
+def _imported(path: str, what: str) -> object:
     home, _, name = path.rpartition(".")
     try:
         return getattr(importlib.import_module(home), name)
@@ -218,7 +218,7 @@ def versions() -> dict[str, str]:
     }
 
 
-def replace_file(path: Path, write: Callable[[Path], Any]) -> None:
+def replace_file(path: Path, write: Callable[[Path], object]) -> None:
     """Write beside the file and then rename, so that it is never there by half."""
     part = path.with_name(path.name + ".part")
     try:
@@ -228,7 +228,7 @@ def replace_file(path: Path, write: Callable[[Path], Any]) -> None:
         part.unlink(missing_ok=True)
 
 
-def _plain(value: Any, place: str, seen: dict[int, str]) -> Any:
+def _plain(value: object, place: str, seen: dict[int, str]) -> object:
     if isinstance(value, nn.Module):
         return describe(value, place, seen)
     if isinstance(value, Sequence) and not isinstance(value, str):
@@ -241,7 +241,7 @@ def _plain(value: Any, place: str, seen: dict[int, str]) -> Any:
     )
 
 
-def _revive(value: Any, place: str, seen: dict[str, nn.Module]) -> Any:
+def _revive(value: object, place: str, seen: dict[str, nn.Module]) -> object:
     if isinstance(value, dict):
         return build(value, place, seen)
     if isinstance(value, list):

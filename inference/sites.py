@@ -11,7 +11,7 @@ from pyro import poutine
 from torch import Tensor, nn
 
 from priorzoo.inference.batch import Labels
-from priorzoo.models.pyro_internals import Message, Messenger, site_is_subsample
+from priorzoo.models.pyro_internals import AnyMessage, Messenger, site_is_subsample
 
 Site = dict[str, Any]  # one of Pyro's messages; the fields depend on its type
 
@@ -19,7 +19,7 @@ Site = dict[str, Any]  # one of Pyro's messages; the fields depend on its type
 class Means(Messenger):
     """Puts every latent site that is neither enumerated nor discrete at its mean."""
 
-    def _pyro_sample(self, msg: Message) -> None:
+    def _pyro_sample(self, msg: AnyMessage) -> None:
         site = cast(Site, msg)
         if site["done"] or site["is_observed"] or site_is_subsample(msg):
             return
@@ -39,7 +39,7 @@ class Clamp(Messenger):
         super().__init__()
         self.labels = labels
 
-    def _pyro_sample(self, msg: Message) -> None:
+    def _pyro_sample(self, msg: AnyMessage) -> None:
         site = cast(Site, msg)
         if site["name"] not in self.labels or site["done"] or site["is_observed"]:
             return

@@ -30,9 +30,14 @@ class Sizes:
     role: Literal["encoder", "decoder"] = "encoder"
 
 
-def decoder_sizes(code: int, outputs: int, given: int | None = None) -> Sizes:
-    """Sizes of a network from latent codes to the parameters of the likelihood."""
-    return Sizes(code, outputs, given, "decoder")
+def decodes(outputs: int, code: int) -> dict[str, Sizes]:
+    """The networks of a model that takes one ``decoder``, from codes ``(..., code)``."""
+    return {"decoder": Sizes(code, outputs, role="decoder")}
+
+
+def encodes(rows: int, code: int) -> dict[str, Sizes]:
+    """The networks of a guide that takes one ``encoder``, to a Gaussian code."""
+    return {"encoder": Sizes(rows, 2 * code)}
 
 
 class Program(Protocol):

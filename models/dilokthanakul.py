@@ -8,7 +8,7 @@ import torch
 from pyro.ops.indexing import Vindex
 from torch import Tensor, nn
 
-from priorzoo.models.contract import Sizes, decoder_sizes
+from priorzoo.models.contract import decodes
 from priorzoo.models.distributions.gaussian import diagonal_normal, standard_normal
 from priorzoo.models.likelihoods import Bernoulli
 from priorzoo.models.networks import MLP
@@ -43,6 +43,7 @@ class DilokthanakulGMVAE(nn.Module):
 
     origin: Tensor
     logits: Tensor
+    networks = staticmethod(decodes)
 
     def __init__(
         self,
@@ -66,10 +67,6 @@ class DilokthanakulGMVAE(nn.Module):
             self.logits = nn.Parameter(torch.zeros(clusters))
         else:
             self.register_buffer("logits", torch.zeros(clusters), persistent=False)
-
-    @staticmethod
-    def networks(outputs: int, code: int) -> dict[str, Sizes]:
-        return {"decoder": decoder_sizes(code, outputs)}
 
     def forward(self, x: Tensor | None = None, size: int | None = None) -> Tensor:
         with data_plate(x, size):

@@ -8,7 +8,7 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
-from priorzoo.models.contract import Sizes, decoder_sizes
+from priorzoo.models.contract import decodes
 from priorzoo.models.distributions.expected import Choice, Component, DiagonalComponent
 from priorzoo.models.distributions.exponential import Dirichlet, NormalGamma, conjugate
 from priorzoo.models.likelihoods import Bernoulli
@@ -44,6 +44,7 @@ class FactorialMixture(nn.Module):
     """
 
     unit: Tensor
+    networks = staticmethod(decodes)
 
     def __init__(
         self,
@@ -65,10 +66,6 @@ class FactorialMixture(nn.Module):
         self.shape, self.rate = shape, rate
         factors(code, clusters)
         self.register_buffer("unit", torch.ones(()), persistent=False)
-
-    @staticmethod
-    def networks(outputs: int, code: int) -> dict[str, Sizes]:
-        return {"decoder": decoder_sizes(code, outputs)}
 
     def forward(self, x: Tensor | None = None, size: int | None = None) -> Tensor:
         mixtures = [self._mixture(i, k, d) for i, k, d in factors(self.code, self.clusters)]

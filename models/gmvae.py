@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from priorzoo.models.components import Components
-from priorzoo.models.contract import Sizes, decoder_sizes
+from priorzoo.models.contract import decodes
 from priorzoo.models.likelihoods import Bernoulli
 from priorzoo.models.plates import data_plate
 
@@ -30,6 +30,7 @@ class GMVAE(Components):
     """
 
     logits: Tensor
+    networks = staticmethod(decodes)
 
     def __init__(
         self,
@@ -48,10 +49,6 @@ class GMVAE(Components):
             self.logits = nn.Parameter(torch.zeros(clusters))
         else:
             self.register_buffer("logits", torch.zeros(clusters))
-
-    @staticmethod
-    def networks(outputs: int, code: int) -> dict[str, Sizes]:
-        return {"decoder": decoder_sizes(code, outputs)}
 
     def forward(self, x: Tensor | None = None, size: int | None = None) -> Tensor:
         loc, scale = self.components()

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from priorzoo.models.components import Components
-from priorzoo.models.contract import Sizes, decoder_sizes
+from priorzoo.models.contract import Sizes, decodes
 from priorzoo.models.distributions.gaussian import standard_normal
 from priorzoo.models.likelihoods import Bernoulli
 from priorzoo.models.plates import data_plate
@@ -51,7 +51,7 @@ class M2(nn.Module):
 
     @staticmethod
     def networks(outputs: int, code: int, clusters: int) -> dict[str, Sizes]:
-        return {"conditional_decoder": decoder_sizes(code, outputs, given=clusters)}
+        return {"conditional_decoder": Sizes(code, outputs, clusters, "decoder")}
 
     def forward(self, x: Tensor | None = None, size: int | None = None) -> Tensor:
         with data_plate(x, size):
@@ -79,6 +79,7 @@ class ModifiedM2(Components):
 
     origin: Tensor
     uniform: Tensor
+    networks = staticmethod(decodes)
 
     def __init__(
         self,
@@ -98,10 +99,6 @@ class ModifiedM2(Components):
         self.layer = nn.Linear(code, code) if link == "layer" else nn.Identity()
         self.register_buffer("origin", torch.zeros(code), persistent=False)
         self.register_buffer("uniform", torch.zeros(clusters), persistent=False)
-
-    @staticmethod
-    def networks(outputs: int, code: int) -> dict[str, Sizes]:
-        return {"decoder": decoder_sizes(code, outputs)}
 
     def forward(self, x: Tensor | None = None, size: int | None = None) -> Tensor:
         loc, scale = self.components()

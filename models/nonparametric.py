@@ -7,7 +7,7 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
-from priorzoo.models.contract import Sizes, decoder_sizes
+from priorzoo.models.contract import decodes
 from priorzoo.models.distributions.gaussian import standard_normal
 from priorzoo.models.likelihoods import Bernoulli
 from priorzoo.models.plates import data_plate
@@ -165,6 +165,7 @@ class NonparametricVAE(nn.Module):
 
     origin: Tensor
     centre: Tensor
+    networks = staticmethod(decodes)
 
     def __init__(
         self,
@@ -185,10 +186,6 @@ class NonparametricVAE(nn.Module):
         self.weight, self.unit_plane, self.stop_gradient = weight, unit_plane, stop_gradient
         self.register_buffer("origin", torch.zeros(code), persistent=False)
         self.register_buffer("centre", torch.zeros(plane), persistent=False)
-
-    @staticmethod
-    def networks(outputs: int, code: int) -> dict[str, Sizes]:
-        return {"decoder": decoder_sizes(code, outputs)}
 
     def forward(self, x: Tensor | None = None, size: int | None = None) -> Tensor:
         flat = dist.Normal(self.origin, torch.ones_like(self.origin)).expand([2, self.code])

@@ -5,7 +5,7 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
-from priorzoo.models.contract import Sizes, decoder_sizes
+from priorzoo.models.contract import decodes
 from priorzoo.models.distributions.sticks import log_stick_weights
 from priorzoo.models.likelihoods import Bernoulli
 from priorzoo.models.plates import data_plate
@@ -29,6 +29,7 @@ class StickBreakingVAE(nn.Module):
     """
 
     shape: Tensor
+    networks = staticmethod(decodes)
 
     def __init__(
         self,
@@ -47,10 +48,6 @@ class StickBreakingVAE(nn.Module):
         self.likelihood = Bernoulli() if likelihood is None else likelihood
         self.code, self.concentration = code, concentration
         self.register_buffer("shape", torch.full((code - 1,), concentration), persistent=False)
-
-    @staticmethod
-    def networks(outputs: int, code: int) -> dict[str, Sizes]:
-        return {"decoder": decoder_sizes(code, outputs)}
 
     def forward(self, x: Tensor | None = None, size: int | None = None) -> Tensor:
         with data_plate(x, size):

@@ -4,7 +4,7 @@ import pyro
 import torch
 from torch import Tensor, nn
 
-from priorzoo.models.contract import Sizes, decoder_sizes
+from priorzoo.models.contract import decodes
 from priorzoo.models.distributions.gaussian import standard_normal
 from priorzoo.models.likelihoods import Bernoulli
 from priorzoo.models.plates import data_plate
@@ -24,6 +24,7 @@ class VAE(nn.Module):
     """
 
     origin: Tensor
+    networks = staticmethod(decodes)
 
     def __init__(
         self, decoder: nn.Module, likelihood: nn.Module | None = None, code: int = 64
@@ -33,10 +34,6 @@ class VAE(nn.Module):
         self.likelihood = Bernoulli() if likelihood is None else likelihood
         self.code = code
         self.register_buffer("origin", torch.zeros(code), persistent=False)
-
-    @staticmethod
-    def networks(outputs: int, code: int) -> dict[str, Sizes]:
-        return {"decoder": decoder_sizes(code, outputs)}
 
     def forward(self, x: Tensor | None = None, size: int | None = None) -> Tensor:
         with data_plate(x, size):

@@ -232,8 +232,9 @@ class Course:
                 continue
             with Learning(stage, self.model, self.guide):
                 seed = derive(self.seed, 1 + index) if stage.name else self.seed
-                found.append(self._training(stage, seed=seed))
-            found[-1].length(stage.steps, stage.epochs)
+                training = self._training(stage, seed=seed)
+            training.length(stage.steps, stage.epochs)
+            found.append(training)
         return found
 
     def _training(self, stage: Stage, **settings: object) -> Training:

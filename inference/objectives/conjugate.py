@@ -27,7 +27,7 @@ from priorzoo.inference.sites import (
     site_of,
 )
 from priorzoo.models.distributions.exponential import ExponentialFamily, Natural
-from priorzoo.models.pyro_internals import Message, Messenger
+from priorzoo.models.pyro_internals import AnyMessage, Messenger
 
 
 class Expectations(Messenger):
@@ -44,7 +44,7 @@ class Expectations(Messenger):
         self.p: dict[str, Tensor] = {}
         self.expected: dict[str, Tensor] = {}
 
-    def _pyro_conjugate(self, msg: Message) -> None:
+    def _pyro_conjugate(self, msg: AnyMessage) -> None:
         names, family, natural, _ = msg["args"]
         label = ",".join(names)
         if label in self.q:
@@ -71,7 +71,7 @@ class _Leaves(Messenger):
         super().__init__()
         self.last = last
 
-    def _pyro_post_sample(self, msg: Message) -> None:
+    def _pyro_post_sample(self, msg: AnyMessage) -> None:
         if msg["name"] == self.last:
             raise _Left
 
@@ -176,7 +176,7 @@ class ConjugateELBO(Averaged):
         """
         model = self.model if self.until is None else until(self.model, self.until)
         guide = torch.no_grad()(self.guide)
-        local = Averaged(cast(nn.Module, model), cast(nn.Module, guide), particles=self.particles)
+        local = Averaged(cast(nn.Module, model), guide, particles=self.particles)
         with pyro.validation_enabled(False), torch.enable_grad(), Expectations() as found:
             joint = local.terms_of(local.draw(batch))["elbo"].mean() * batch.data
             leaves = list(found.expected.values())

@@ -22,7 +22,7 @@ class ConsistencyViolation(Penalty):
             for name, site in latent_sites(draws.drawn).items()
             if not is_enumerated(site)
         }
-        log_p = cluster_posterior(draws.model, codes, **draws.batch.context).logits
+        log_p = cluster_posterior(draws.model, codes, context=draws.batch.context).logits
         entropy = -(log_p.exp() * log_p).sum(-1)  # entr has no gradient where p underflows to 0
         return draws.weights.expect(entropy, draws.particles)
 

@@ -14,7 +14,7 @@ from priorzoo.inference.saving import replace_file
 FORMAT = 1
 
 
-def save_state(file: str | os.PathLike[str], state: Any) -> None:
+def save_state(file: str | os.PathLike[str], state: object) -> None:
     """Write nested mappings, sequences, tensors and plain values as one safetensors file.
 
     Written beside the file and then renamed, so that it is never there by half.
@@ -51,7 +51,7 @@ def load_state(file: str | os.PathLike[str]) -> Any:
     return _unpack(written["state"], tensors)
 
 
-def _pack(value: Any, place: str, tensors: dict[str, Tensor]) -> Any:
+def _pack(value: object, place: str, tensors: dict[str, Tensor]) -> object:
     """As JSON can write it, tensors laid aside; keys of mappings need not be strings."""
     if isinstance(value, Tensor):
         tensors[place] = value.detach().to("cpu", copy=True).contiguous()
@@ -66,7 +66,7 @@ def _pack(value: Any, place: str, tensors: dict[str, Tensor]) -> Any:
     raise ValueError(f"Expected plain values and tensors to save but got {value!r} at {place}.")
 
 
-def _unpack(value: Any, tensors: dict[str, Tensor]) -> Any:
+def _unpack(value: object, tensors: dict[str, Tensor]) -> object:
     if isinstance(value, list):
         return [_unpack(part, tensors) for part in value]
     if not isinstance(value, dict):

@@ -4,7 +4,7 @@ import inspect
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Literal, TypedDict, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +13,7 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from tqdm import tqdm
 
 from priorzoo.inference.batch import Batch, Context, Labels
-from priorzoo.inference.data.batches import Iterables, Order, Place
+from priorzoo.inference.data.batches import Iterables, Order
 from priorzoo.inference.data.checks import Transform, check_data, check_labels, in_precision
 from priorzoo.inference.evaluation import evaluate
 from priorzoo.inference.objectives.contract import Objective, Terms
@@ -30,22 +30,7 @@ from priorzoo.models.contract import accepted, needs_context
 Row = dict[str, Any]
 Unit = Literal["epoch", "step"]
 State = Mapping[str, Tensor]
-
-
-class TrainingState(TypedDict):
-    """All that a training of the same settings needs to go on, but the history."""
-
-    objective: State
-    optimiser: dict[str, Any]
-    schedule: dict[str, Any] | None
-    batches: Place
-    random: list[Tensor]
-    clock: Tensor
-    step: int
-    seconds: float
-    stopped: bool
-    best: tuple[float, int, State]
-    latest: State
+TrainingState = dict[str, Any]
 
 
 def fit(

@@ -45,7 +45,7 @@ class RobbinsMonro(Optimizer):
         super().__init__(params, settings)
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:
+    def step(self, closure: Callable[[], float] | None = None) -> Any:
         """Step once; a closure, if any, is called first, as torch's optimisers do."""
         result = None if closure is None else closure()
         for group in self.param_groups:
@@ -76,7 +76,7 @@ class Together(Optimizer):
         super().__init__([group for part in parts for group in part.param_groups], {})
         self._share()
 
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:
+    def step(self, closure: Callable[[], float] | None = None) -> Any:
         """Step all; a closure, if any, is called first, as torch's optimisers do."""
         result = None if closure is None else closure()
         for part in self.parts:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -14,8 +15,10 @@ from torch.fx import GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from priorzoo.inference.batch import Batch
-from priorzoo.inference.objectives.contract import Loss, Objective
+from priorzoo.inference.objectives.contract import Objective
 from priorzoo.inference.training.step import Precision, gradients_of, laid_out
+
+Found = TypeVar("Found")
 
 
 class UntraceableError(ValueError):
@@ -49,25 +52,24 @@ class Traced:
 class _Part(nn.Module):
     """A method of an objective as what a module is called for."""
 
-    def __init__(self, objective: Objective) -> None:
+    def __init__(self, objective: Objective, method: Callable[[Batch], Found]) -> None:
         super().__init__()
-        self.objective = objective
+        self.objective, self.method = objective, method
 
-    def call(self, numbers: Mapping[str, Tensor], batch: Batch) -> Loss | Mapping[str, Tensor]:
-        """The method with other parameters and buffers."""
-        named = {f"objective.{name}": number for name, number in numbers.items()}
-        found: Loss | Mapping[str, Tensor] = torch.func.functional_call(self, named, (batch,))
-        return found
+    def forward(self, batch: Batch) -> object:
+        return self.method(batch)
 
 
-class _Loss(_Part):
-    def forward(self, batch: Batch) -> Loss:
-        return self.objective.loss(batch)
-
-
-class _Natural(_Part):
-    def forward(self, batch: Batch) -> Mapping[str, Tensor]:
-        return self.objective.natural_gradients(batch)
+def _called(
+    objective: Objective,
+    method: Callable[[Batch], Found],
+    numbers: Mapping[str, Tensor],
+    batch: Batch,
+) -> Found:
+    """A method of an objective with other parameters and buffers."""
+    named = {f"objective.{name}": number for name, number in numbers.items()}
+    found: Found = torch.func.functional_call(_Part(objective, method), named, (batch,))
+    return found
 
 
 def trace(objective: Objective, batch: Batch, precision: Precision = "float32") -> Traced:
@@ -95,7 +97,7 @@ def trace(objective: Objective, batch: Batch, precision: Precision = "float32") 
             torch.enable_grad(),
             torch.autocast(kind, torch.bfloat16, enabled=precision == "bf16"),
         ):
-            value, found, carry = _Loss(objective).call(numbers | leaves, own)
+            value, found, carry = _called(objective, objective.loss, numbers | leaves, own)
         gradients = dict(zip(wanted, gradients_of(value, list(leaves.values())), strict=True))
         given = {n: laid_out(g, leaves[n]) for n, g in gradients.items() if g is not None}
         terms[:], carried[:], learnt[:] = found, carry, given
@@ -104,8 +106,7 @@ def trace(objective: Objective, batch: Batch, precision: Precision = "float32") 
 
     def again(*inputs: Tensor) -> tuple[Tensor, ...]:
         numbers, own = _divided(inputs, state, batch)
-        found = _Natural(objective).call(numbers, own)
-        assert isinstance(found, Mapping)
+        found = _called(objective, objective.natural_gradients, numbers, own)
         natural[:] = found
         return tuple(found.values())
 

@@ -155,7 +155,7 @@ class DiagonalComponent(dist.Independent):
     """:class:`Component` with its last dimension an event, ``DiagonalComponent(component, 1)``."""
 
 
-def _kl_diagonal(q: Any, p: DiagonalComponent) -> Tensor:
+def _kl_diagonal(q: dist.Independent, p: DiagonalComponent) -> Tensor:
     normal = q.base_dist
     if not isinstance(normal, torch.distributions.Normal):
         raise NotImplementedError

@@ -8,7 +8,7 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
-from priorzoo.models.contract import Sizes, decoder_sizes
+from priorzoo.models.contract import decodes
 from priorzoo.models.likelihoods import Bernoulli
 from priorzoo.models.nggp.code_families import FAMILIES, FamilyName
 from priorzoo.models.nggp.law import NGGP
@@ -56,6 +56,7 @@ class NGGPMixture(nn.Module):
     active: Tensor
     counted: Tensor
     law_numbers: Tensor
+    networks = staticmethod(decodes)
 
     def __init__(
         self,
@@ -145,10 +146,6 @@ class NGGPMixture(nn.Module):
         loc, scale = self.kind.components(self.loc, self.raw)
         middle, wide = self.kind.base(loc, scale, self.breadth)
         return torch.cat([loc, middle]), torch.cat([scale, wide])
-
-    @staticmethod
-    def networks(outputs: int, code: int) -> dict[str, Sizes]:
-        return {"decoder": decoder_sizes(code, outputs)}
 
     def forward(self, x: Tensor | None = None, size: int | None = None) -> Tensor:
         data = size if size is not None else len(x if x is not None else ())
