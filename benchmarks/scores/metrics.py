@@ -109,7 +109,16 @@ def mean_entropy(probabilities: Tensor) -> float:
 
 
 def score(probabilities: Tensor, labels: Tensor | None = None) -> dict[str, float]:
-    """Every figure of this file, each row assigned to its most probable cluster.
+    """All metrics of a clustering, each row assigned to its most probable cluster.
+
+    - ``clusters``: K; ``used_clusters``: how many have a row; ``effective_clusters``: the
+      exponential of the mutual information of row and cluster, K if q tells K equal clusters apart;
+    - ``entropy``: mean of that of q(y | x), in nats; ``tail_occupancy``: the share of rows in the
+      half of the clusters that hold fewest;
+    - ``accuracy_majority``, ``accuracy_best_example`` and ``accuracy_hungarian``: the share of rows
+      of the class that their cluster stands for, by three rules, each a function of this file;
+    - ``nmi`` and ``ari``: normalised mutual information of clusters and classes, and the adjusted
+      Rand index, as in scikit-learn.
 
     Args:
         probabilities: ``q(y | x)``, ``(N, K)``.
@@ -117,7 +126,7 @@ def score(probabilities: Tensor, labels: Tensor | None = None) -> dict[str, floa
     """
     probabilities = _simplex(probabilities)
     assignments, clusters = probabilities.argmax(-1), probabilities.shape[-1]
-    figures = {
+    found = {
         "clusters": float(clusters),
         "used_clusters": float(used_clusters(assignments)),
         "effective_clusters": occupancy(probabilities)["effective_clusters"],
@@ -125,8 +134,8 @@ def score(probabilities: Tensor, labels: Tensor | None = None) -> dict[str, floa
         "tail_occupancy": tail_occupancy(assignments, clusters),
     }
     if labels is None:
-        return figures
-    return figures | {
+        return found
+    return found | {
         "accuracy_majority": majority_accuracy(assignments, labels),
         "accuracy_best_example": best_example_accuracy(probabilities, labels),
         "accuracy_hungarian": hungarian_accuracy(assignments, labels),
