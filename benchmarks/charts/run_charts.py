@@ -44,8 +44,7 @@ def draw_run(run: Run, dataset: Dataset) -> list[Path]:
     from priorzoo.benchmarks.charts.planes import POINTS
 
     with Stream(0, run.device):
-        x = dataset.x_test[:POINTS].to(run.device)
-        x = x if dataset.transform is None else dataset.transform(x)
+        x = dataset.drawn(dataset.x_test[:POINTS].to(run.device))
         y = None if dataset.y_test is None else dataset.y_test[:POINTS]
         drawn = dict(charts(run.model, run, dataset, x, y))
     paths, title = [], f"{run.result['recipe']}, seed {run.seed}"

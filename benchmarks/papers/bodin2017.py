@@ -101,9 +101,8 @@ def _(model: NonparametricVAE, run: Run, dataset: Dataset) -> None:
 @finish.register(NonparametricVAE)
 def _(model: NonparametricVAE, run: Run, dataset: Dataset, labels: Labels) -> Result:
     """Remembers training rows, in a file beside the model."""
-    x = dataset.x_train.to(run.device)
     with Stream(run.seed, run.device):
-        x = x if dataset.transform is None else dataset.transform(x)
+        x = dataset.drawn(dataset.x_train.to(run.device))
     memory = remember(model, run.guide, x, run.settings["memory"], seed=run.seed)
     memory.save(run.folder)
     return {}
@@ -119,8 +118,7 @@ def _(
 
     yield from default_charts(model, run, dataset, x, y)
     memory = Memory.load(run.folder, model)
-    known = dataset.x_train[:POINTS].to(run.device)
-    known = known if dataset.transform is None else dataset.transform(known)
+    known = dataset.drawn(dataset.x_train[:POINTS].to(run.device))
     u, u_test = (codes(model, run.guide, rows, site="u") for rows in (known, x))
     y_train = None if dataset.y_train is None else dataset.y_train[:POINTS]
     panels = {"training data": (u.cpu(), y_train), "test data": (u_test.cpu(), y)}

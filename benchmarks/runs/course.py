@@ -3,7 +3,8 @@
 import inspect
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -99,69 +100,56 @@ class Course:
             judge: called after each stage but the last, for a row of its own.
             watch: the same at every row of the history, with the recipe's ``curve``.
         """
-
-        def record(row: Row) -> None:
-            self.history.append(row)
-            with (folder / "history.jsonl").open("a") as file:
-                file.write(json.dumps(row) + "\n")
-
+        self._folder = folder
+        self._settings = json.dumps({"seed": self.seed, **settings})
         begun = self._begun
+        first = 0 if begun is None else begun["stage"]
         if begun is None and self.recipe.n_init > 1:
-            self._choose(record, progress)
-        for index, stage in enumerate(self.stages):
-            taken_up = begun is not None and begun["stage"] == index
-            if begun is not None and index < begun["stage"]:
-                continue
-            if stage.begin is not None and not taken_up:
-                done = self._begin(stage.begin, index) or {}
-                record({"step": self.step, "split": "begin", "stage": stage.name} | done)
-            if not trains(stage):
-                self._judge(judge, stage, record)
-                continue
-
-            def keep(training: Training, index: int = index) -> None:
-                state = {
-                    "settings": json.dumps({"seed": self.seed, **settings}),
-                    "stage": index,
-                    "rows": len(self.history),
-                    "before": self.step,
-                    "spent": self.seconds,
-                    "training": training.state(),
-                }
-                save_state(folder / "checkpoint.safetensors", state)
-
-            with Learning(stage, self.model, self.guide):
-                taken = begun if taken_up else None
-                self._train(index, record, keep, progress, taken, watch)
-            self._judge(judge, stage, record)
+            self._choose(progress)
+        for index, stage in enumerate(self.stages[first:], first):
+            state = begun if index == first else None
+            if stage.begin is not None and state is None:
+                done = self._call(stage.begin, derive(self.seed, 1 + index))
+                self._record({"step": self.step, "split": "begin", "stage": stage.name} | done)
+            training = self.trainings[index]
+            if training is not None:
+                with learning(stage, self.model, self.guide):
+                    self._train(index, training, state, progress, watch)
+            if judge is not None and stage.name:
+                self._record({"step": self.step, "split": "test", "stage": stage.name} | judge())
         (folder / "checkpoint.safetensors").unlink(missing_ok=True)
+
+    def _record(self, row: Row) -> None:
+        self.history.append(row)
+        with (self._folder / "history.jsonl").open("a") as file:
+            file.write(json.dumps(row) + "\n")
 
     def _train(
         self,
         index: int,
-        record: Callable[[Row], None],
-        keep: Callable[[Training], None],
-        progress: bool,
+        training: Training,
         state: Mapping[str, Any] | None,
+        progress: bool,
         watch: Callable[[], Row] | None,
     ) -> None:
-        stage, training = self.stages[index], self.trainings[index]
-        assert training is not None
+        stage = self.stages[index]
         marks = {"stage": stage.name} if stage.name else {}
+        total = training.length(stage.steps, stage.epochs)
 
         def mark(row: Row) -> None:
-            record(row | {"step": self.step + row["step"]} | marks)
+            self._record(row | {"step": self.step + row["step"]} | marks)
 
         def checkpoint() -> None:
             if self.recipe.curve and watch is not None:
                 mark({"step": training.step, "split": "test"} | watch())
-            if own and training.step < total and not training.stopped:
+            if not stage.name and training.step < total and not training.stopped:
                 self._move(training.step, mark)
-            keep(training)
+            reached = {"stage": index, "rows": len(self.history), "before": self.step}
+            reached |= {"settings": self._settings, "spent": self.seconds}
+            reached["training"] = training.state()
+            save_state(self._folder / "checkpoint.safetensors", reached)
 
-        own = not stage.name
         training.record, training.checkpoint = mark, checkpoint
-        total = training.length(stage.steps, stage.epochs)
         if state is not None:
             training.restore(state["training"])
         if training.step < total:
@@ -172,51 +160,41 @@ class Course:
     def _move(self, step: int, record: Callable[[Row], None]) -> None:
         """What the recipe does to model and guide between two steps, and rows of what it did."""
         for name, chosen in self.recipe.moves.items():
-            seed, move = derive(self.seed, MOVES + step), locate_function(chosen.class_path)
-            settings = {"seed": seed, "transform": self.rows.transform, **chosen.init_args}
             begun = time.perf_counter()
-            with Stream(seed, self.where):
-                done = move(self.model, self.guide, self.x, **settings)
+            done = self._call(chosen, derive(self.seed, MOVES + step))
             self.seconds += time.perf_counter() - begun
             record({"step": step, "split": "moves", "moves": name, **done})
 
-    def _judge(
-        self, judge: Callable[[], Row] | None, stage: Stage, record: Callable[[Row], None]
-    ) -> None:
-        if judge is not None and stage.name:
-            record({"step": self.step, "split": "test", "stage": stage.name} | judge())
+    def _call(self, chosen: Part, seed: int) -> Row:
+        """Call a function of the recipe on model, guide and rows; returns what it did."""
+        function = locate_function(chosen.class_path)
+        labels = {site: label.to(self.where) for site, label in self.labels.items()}
+        offered = {"labels": labels, "transform": self.rows.transform}
+        named = inspect.signature(function).parameters
+        given = {name: offered[name] for name in offered if name in named}
+        with Stream(seed, self.where):
+            done: Row | None = function(self.model, self.guide, self.x, seed=seed, **{**given, **chosen.init_args})
+        return done or {}
 
-    def _choose(self, record: Callable[[Row], None], progress: bool) -> None:
+    def _choose(self, progress: bool) -> None:
         """Short runs from several starts, of which the one with the best bound goes on."""
         best = -float("inf")
-        chosen: dict[str, Any] = {}
+        chosen = self.model, self.guide
         held = self.held if len(self.held) else self.x[:JUDGED]
+        drawn = self.rows.transform
         for start in range(self.recipe.n_init):
             seed = self.seed if start == 0 else derive(self.seed, -start)
             self.model, self.guide = self._pair(seed)
             training = self._training(self.stages[-1], seed=seed, patience=None)
             training.run(self.recipe.init_steps, progress=progress)
-            terms = evaluate(
-                self.model, self.guide, held, transform=self.rows.transform, seed=self.seed
-            )
-            record({"step": self.recipe.init_steps, "split": "init", "start": start, **terms})
+            terms = evaluate(self.model, self.guide, held, transform=drawn, seed=self.seed)
+            steps = self.recipe.init_steps
+            self._record({"step": steps, "split": "init", "start": start, **terms})
             self.seconds += training.seconds
             if terms["elbo"] > best:
-                best, chosen = terms["elbo"], {"model": self.model, "guide": self.guide}
-        self.model, self.guide = chosen["model"], chosen["guide"]
+                best, chosen = terms["elbo"], (self.model, self.guide)
+        self.model, self.guide = chosen
         self.trainings = self._trainings()
-
-    def _begin(self, chosen: Part, index: int) -> Row | None:
-        seed, begin = derive(self.seed, 1 + index), locate_function(chosen.class_path)
-        settings = dict(chosen.init_args)
-        named = inspect.signature(begin).parameters
-        if "labels" in named:
-            settings["labels"] = {site: label.to(self.where) for site, label in self.labels.items()}
-        if "transform" in named:
-            settings["transform"] = self.rows.transform
-        with Stream(seed, self.where):
-            done: Row | None = begin(self.model, self.guide, self.x, seed=seed, **settings)
-            return done
 
     def _pair(self, seed: int) -> tuple[nn.Module, nn.Module]:
         with Stream(seed):
@@ -227,13 +205,12 @@ class Course:
         """That of each stage; None for one that takes no step. A bad length is found here."""
         found: list[Training | None] = []
         for index, stage in enumerate(self.stages):
-            if not trains(stage):
-                found.append(None)
-                continue
-            with Learning(stage, self.model, self.guide):
-                seed = derive(self.seed, 1 + index) if stage.name else self.seed
-                training = self._training(stage, seed=seed)
-            training.length(stage.steps, stage.epochs)
+            training = None
+            if stage.begin is None or stage.steps is not None or stage.epochs is not None:
+                with learning(stage, self.model, self.guide):
+                    seed = derive(self.seed, 1 + index) if stage.name else self.seed
+                    training = self._training(stage, seed=seed)
+                training.length(stage.steps, stage.epochs)
             found.append(training)
         return found
 
@@ -253,34 +230,36 @@ class Course:
         )
 
 
-class Learning:
-    """Inside ``with``, only the parameters that a stage names learn."""
+@contextmanager
+def learning(stage: Stage, model: nn.Module, guide: nn.Module) -> Iterator[None]:
+    """Inside ``with``, only the parameters that a stage names learn.
 
-    def __init__(self, stage: Stage, model: nn.Module, guide: nn.Module) -> None:
-        self.stage = stage
-        self.parameters = dict(nn.ModuleDict({"model": model, "guide": guide}).named_parameters())
-
-    def __enter__(self) -> None:
-        self.before = {name: p.requires_grad for name, p in self.parameters.items()}
-        if not self.stage.learn:
-            return
-        for prefix in self.stage.learn:
-            if not any(name.startswith(prefix) for name in self.parameters):
-                raise ValueError(
-                    f"Expected stage {self.stage.name!r} to name parameters to learn but none "
-                    f"begins with {prefix!r}; there are {', '.join(self.parameters)}."
-                )
-        for name, parameter in self.parameters.items():
-            parameter.requires_grad_(self.before[name] and name.startswith(tuple(self.stage.learn)))
-
-    def __exit__(self, *_: object) -> None:
-        for name, parameter in self.parameters.items():
-            parameter.requires_grad_(self.before[name])
-
-
-def trains(stage: Stage) -> bool:
-    """Whether a stage takes steps, or only begins."""
-    return not (stage.begin is not None and stage.steps is None and stage.epochs is None)
+    Raises:
+        ValueError: for a name that no parameter begins with.
+    """
+    parameters = dict(nn.ModuleDict({"model": model, "guide": guide}).named_parameters())
+    for prefix in stage.learn:
+        if not any(name.startswith(prefix) for name in parameters):
+            raise ValueError(
+                f"Expected stage {stage.name!r} to name parameters to learn but none "
+                f"begins with {prefix!r}; there are {', '.join(parameters)}."
+            )
+    others = (
+        ()
+        if not stage.learn
+        else [
+            p
+            for n, p in parameters.items()
+            if p.requires_grad and not n.startswith(tuple(stage.learn))
+        ]
+    )
+    for parameter in others:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in others:
+            parameter.requires_grad_(True)
 
 
 def derive(seed: int, index: int) -> int:

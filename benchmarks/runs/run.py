@@ -153,9 +153,8 @@ def score(run: Run, dataset: data.Dataset, importance_samples: int = 0) -> Resul
     """
     model, x = run.model, dataset.x_test.to(run.device)
     check_data(model, x, "x_test")
-    if dataset.transform is not None:
-        with Stream(run.seed, x.device):
-            x = dataset.transform(x)
+    with Stream(run.seed, x.device):
+        x = dataset.drawn(x)
     terms = evaluate(model, run.guide, x, importance_samples=importance_samples, seed=run.seed)
     found: Result = {"terms": terms, "metrics": registry.scores(model, run, dataset, x)}
     q = registry.probabilities(model, run, dataset, x)
