@@ -169,11 +169,12 @@ class Course:
         """Call a function of the recipe on model, guide and rows; returns what it did."""
         function = locate_function(chosen.class_path)
         labels = {site: label.to(self.where) for site, label in self.labels.items()}
-        offered = {"labels": labels, "transform": self.rows.transform}
+        offered: dict[str, object] = {"labels": labels, "transform": self.rows.transform}
         named = inspect.signature(function).parameters
-        given = {name: offered[name] for name in offered if name in named}
+        settings = {name: offered[name] for name in offered if name in named}
+        settings |= {"seed": seed, **chosen.init_args}
         with Stream(seed, self.where):
-            done: Row | None = function(self.model, self.guide, self.x, seed=seed, **{**given, **chosen.init_args})
+            done: Row | None = function(self.model, self.guide, self.x, **settings)
         return done or {}
 
     def _choose(self, progress: bool) -> None:

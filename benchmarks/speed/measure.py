@@ -34,6 +34,7 @@ from priorzoo.models.distributions.exponential import Natural
 
 Arm = Callable[[int], object]  # takes so many steps
 ROWS = 2_000
+QUARTILES = (0.25, 0.5, 0.75)
 SIZES: Mapping[str, Mapping[str, Any]] = {
     "reference": {},
     "small": {"hidden": [64, 64], "batch": 20},
@@ -143,15 +144,14 @@ def measure(
         seconds = dict(zip(built, np.array(turns).T / steps, strict=True))
         base = HAND if HAND in built else next(iter(built))
         for name, arm in built.items():
-            quartiles = np.quantile(seconds[name] / seconds[base], [0.25, 0.5, 0.75])
-            low, ratio, high = quartiles.round(4).tolist()
+            low, ratio, high = np.quantile(seconds[name] / seconds[base], QUARTILES).tolist()
             typical = float(np.median(seconds[name]))
             row = {"kind": "speed"} | asdict(case) | sizes | {"arm": name, "base": base}
             row |= {
                 "microseconds": round(1e6 * typical, 1),
                 "steps_per_second": round(1 / typical, 2),
-                "ratio": ratio,
-                "ratio_quartiles": [low, high],
+                "ratio": round(ratio, 4),
+                "ratio_quartiles": [round(low, 4), round(high, 4)],
                 "rounds": rounds,
                 "steps": steps,
                 "seconds_to_begin": round(first[name], 2),
