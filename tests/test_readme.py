@@ -123,12 +123,11 @@ def test_links_and_pictures_are_there():
             assert (document.parent / place).is_file(), place
 
 
-def test_the_catalogue_has_every_model_and_guide():
+def test_the_catalogue_names_what_there_is():
+    """`priorzoo list` is complete by itself; the page in words may not name what is gone."""
     from priorzoo import guides, models
-    from priorzoo.benchmarks.recipes.recipe import Recipe
 
     text = (ROOT / "docs" / "catalogue.md").read_text("utf-8")
-    paths = [recipe.model.class_path for recipe in RECIPES.values() if isinstance(recipe, Recipe)]
-    named = {path.rpartition(".")[2] for path in paths} & set(models.__all__)
-    named |= {name for name in guides.__all__ if isinstance(getattr(guides, name), type)}
-    assert {name for name in named if f"`{name}`" not in text} == set()
+    named = {name for name in re.findall(r"`([A-Z]\w+)`", text) if name != "RESULTS"}
+    assert len(named) > 20
+    assert named <= {*models.__all__, *guides.__all__}
