@@ -20,6 +20,7 @@ from priorzoo.models.nonparametric import KernelMean, LeaveOneOutGP, Nonparametr
 from priorzoo.models.plates import data_plate
 from priorzoo.models.stick_breaking import StickBreakingVAE
 from priorzoo.models.vae import VAE
+from priorzoo.models.vamp_prior import VampPrior
 
 __all__ = [
     "GMVAE",
@@ -45,6 +46,7 @@ __all__ = [
     "NormalGamma",
     "NormalWishart",
     "StickBreakingVAE",
+    "VampPrior",
     "conjugate",
     "data_plate",
 ]

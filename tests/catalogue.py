@@ -42,6 +42,7 @@ from priorzoo.models import (
     NGGPMixture,
     NonparametricVAE,
     StickBreakingVAE,
+    VampPrior,
 )
 from priorzoo.models.distributions.estimators import Gradient
 from priorzoo.models.nggp.code_families import FamilyName
@@ -124,6 +125,14 @@ def stick_breaking() -> StickBreakingVAE:
     return StickBreakingVAE(MLP(K, P, (8,)), code=K)
 
 
+def vamp_prior() -> VampPrior:
+    return VampPrior(decoder(), MLP(P, 2 * D, (5,)), P, **SIZES)
+
+
+def shared_encoder(model: VampPrior) -> CodeThenCluster:
+    return CodeThenCluster(model.encoder, model)
+
+
 def convolutions(_: nn.Module) -> ClusterThenCode:
     picture = {"shape": SHAPE, "channels": (2, 3), "hidden": (4,)}
     return ClusterThenCode(
@@ -199,6 +208,7 @@ CATALOGUE = {
         binary,
     ),
     "vade": Entry(lambda: gmvae(learn_weights=True), code_then_cluster, binary),
+    "vamp-prior": Entry(vamp_prior, shared_encoder, binary),
     "gmvae-mean-field": Entry(gmvae, mean_field, binary),
     "gmvae-flow": Entry(gmvae, cluster_then_flow, binary),
     "m2-mean-field": Entry(m2, mean_field, binary),
