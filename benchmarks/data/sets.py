@@ -12,7 +12,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from priorzoo.benchmarks.data import sources
+from priorzoo.benchmarks.data.sources import CATALOGUE, Request, Source, archive
 
 Binarise = Literal["none", "static", "dynamic"]
 
@@ -54,53 +54,6 @@ def transform_of(binarise: Binarise) -> Callable[[Tensor], Tensor] | None:
     return torch.bernoulli if binarise == "dynamic" else None
 
 
-@dataclass(frozen=True)
-class Source:
-    """An entry of the catalogue.
-
-    ``labels`` are asked for as ``name:labels``, or else the first; where there is a ``number`` of
-    clusters, it is asked for as ``name:number``, or else this one.
-    """
-
-    summary: str
-    read: Callable[[sources.Request], sources.Parts]
-    labels: tuple[str, ...] = ()
-    number: str = ""
-
-
-CATALOGUE: Mapping[str, Source] = {
-    "digits": Source("1,797 digits, 8 x 8, of scikit-learn; needs no file", sources.digits),
-    "pinwheel": Source("12,000 points of five arcs in the plane; needs no file", sources.pinwheel),
-    "mnist": Source("70,000 digits, 28 x 28; can be downloaded", partial(sources.idx, "MNIST")),
-    "fashion_mnist": Source(
-        "70,000 articles of clothing, 28 x 28; can be downloaded",
-        partial(sources.idx, "FashionMNIST"),
-    ),
-    "omniglot28": Source(
-        "32,460 drawings of 1,623 characters, 28 x 28",
-        sources.omniglot28,
-        ("character", "alphabet"),
-    ),
-    "cmu_faces": Source(
-        "624 faces, 60 x 64, of four factors",
-        sources.cmu_faces,
-        ("person", "pose", "expression", "eyes"),
-    ),
-    "celeba": Source(
-        "182,732 faces, 64 x 64 x 3, of three attributes; from torchvision's files",
-        sources.celeba,
-        tuple(sources.CELEBA),
-    ),
-    "freyfaces": Source("1,965 frames of one face, 28 x 20, unlabelled", sources.freyfaces),
-    "bbc_news": Source("2,225 articles as counts of 2,949 words, five topics", sources.bbc_news),
-    "blobs": Source(
-        "3,000 points of separated clusters, blobs:K for K of them; needs no file",
-        sources.blobs,
-        number="8",
-    ),
-}
-
-
 def load(
     name: str,
     root: str | Path | None = None,
@@ -134,23 +87,14 @@ def load(
     if binarise not in (known := get_args(Binarise)):
         raise ValueError(f"Expected binarise to be one of {known} but got {binarise!r}.")
     source, labels = _find(name)
-    parts = source.read(sources.Request(data_root(root), labels, seed, download))
+    parts = source.read(Request(data_root(root), labels, seed, download))
     fit, held = _split(len(parts.x_train), train, validation)
     rows = parts.x_train.flatten(1), parts.x_test.flatten(1)
     x, x_test = _binarised(name, binarise, seed, *rows)
-    y = parts.y_train
-    return Dataset(
-        name=name,
-        x_train=x[fit],
-        y_train=None if y is None else y[fit],
-        x_valid=x[held],
-        y_valid=None if y is None else y[held],
-        x_test=x_test,
-        y_test=parts.y_test,
-        shape=tuple(parts.x_train.shape[1:]),
-        binarise=binarise,
-        vocabulary=parts.vocabulary,
-    )
+    shape, words = tuple(parts.x_train.shape[1:]), parts.vocabulary
+    y, held_y = (None if parts.y_train is None else parts.y_train[rows] for rows in (fit, held))
+    test = x_test, parts.y_test
+    return Dataset(name, x[fit], y, x[held], held_y, *test, shape, binarise, words)
 
 
 def keep_rows(labels: Mapping[str, Tensor], count: int, seed: int) -> dict[str, Tensor]:
@@ -254,7 +198,7 @@ def data_root(root: str | Path | None = None) -> Path:
 
 def _find(name: str) -> tuple[Source, str]:
     if name.endswith(".npz"):
-        return Source("a file of yours", partial(sources.archive, Path(name).expanduser())), ""
+        return Source("a file of yours", partial(archive, Path(name).expanduser())), ""
     stem, colon, labels = name.partition(":")
     if stem not in CATALOGUE:
         hint = nearest(stem, CATALOGUE)

@@ -3,7 +3,7 @@
 import math
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 Array = NDArray[Any]
+Half = tuple[Array, Array | None]  # rows, and their labels if there are any
 CELEBA = {"gender": "Male", "glasses": "Eyeglasses", "smiling": "Smiling"}
 
 
@@ -39,6 +40,37 @@ class Request:
     download: bool = False
 
 
+Reader = Callable[[Request], Parts]
+
+
+@dataclass(frozen=True)
+class Source:
+    """An entry of the catalogue.
+
+    ``labels`` are asked for as ``name:labels``, or else the first; where there is a ``number`` of
+    clusters, it is asked for as ``name:number``, or else this one.
+    """
+
+    summary: str
+    read: Reader
+    labels: tuple[str, ...] = ()
+    number: str = ""
+
+
+CATALOGUE: dict[str, Source] = {}
+
+
+def listed(summary: str, *labels: str, number: str = "") -> Callable[[Reader], Reader]:
+    """Enters a reader in the catalogue, under its own name."""
+
+    def enter(read: Reader) -> Reader:
+        CATALOGUE[read.__name__] = Source(summary, read, labels, number)
+        return read
+
+    return enter
+
+
+@listed("1,797 digits, 8 x 8, of scikit-learn; needs no file")
 def digits(request: Request) -> Parts:
     """Optical digits of Alpaydin and Kaynak, 1998, with scikit-learn; our split is fixed."""
     from sklearn.datasets import load_digits
@@ -48,6 +80,7 @@ def digits(request: Request) -> Parts:
     return _select("digits", x.reshape(-1, 8, 8), y, order[:1400], order[1400:], scale=16)
 
 
+@listed("12,000 points of five arcs in the plane; needs no file")
 def pinwheel(request: Request) -> Parts:
     r"""Five arcs in the plane: 10,000 points to train on and 2,000 to test with, label = arc.
 
@@ -66,19 +99,19 @@ def pinwheel(request: Request) -> Parts:
     return _select("pinwheel", x.numpy(), y.numpy(), slice(10_000), slice(10_000, count))
 
 
-def blobs(request: Request) -> Parts:
-    """2,000 rows to train on and 1,000 to test with, of Gaussian clusters of deviation .35.
-
-    Their number is the choice of labels. Centres are normal of deviation 1.25 in 16 dimensions.
-    """
-    clusters, generator = int(request.labels), torch.Generator().manual_seed(request.seed)
-    centres = 1.25 * torch.randn(clusters, 16, generator=generator)
-    y = torch.randperm(3_000, generator=generator) % clusters
-    x = centres[y] + 0.35 * torch.randn(3_000, 16, generator=generator)
-    return _select("blobs", x.numpy(), y.numpy(), slice(2_000), slice(2_000, 3_000))
+@listed("70,000 digits, 28 x 28; can be downloaded")
+def mnist(request: Request) -> Parts:
+    """The digits of LeCun et al., 1998."""
+    return _idx("MNIST", request)
 
 
-def idx(kind: str, request: Request) -> Parts:
+@listed("70,000 articles of clothing, 28 x 28; can be downloaded")
+def fashion_mnist(request: Request) -> Parts:
+    """The articles of Xiao et al., 2017."""
+    return _idx("FashionMNIST", request)
+
+
+def _idx(kind: str, request: Request) -> Parts:
     """``MNIST`` or ``FashionMNIST`` as torchvision lays them out below the root, in [0, 1]."""
     from torchvision import datasets
 
@@ -97,11 +130,11 @@ def idx(kind: str, request: Request) -> Parts:
             f"No readable {kind} in {folder} ({reason}); name the folder that holds {kind} by "
             "PRIORZOO_DATA or --data-root, or fetch it with --download (download=True)."
         ) from error
-    arrays = {"x_train": train.data.numpy(), "x_test": test.data.numpy()}
-    arrays |= {"y_train": train.targets.numpy(), "y_test": test.targets.numpy()}
-    return _parts(folder, arrays, scale=255)
+    first, last = ((part.data.numpy(), part.targets.numpy()) for part in (train, test))
+    return _parts(folder, first, last, scale=255)
 
 
+@listed("32,460 drawings of 1,623 characters, 28 x 28", "character", "alphabet")
 def omniglot28(request: Request) -> Parts:
     """``omniglot28.npz``: ``x``, ``y`` (character) and ``alphabet``, each ``_train`` and ``_test``.
 
@@ -112,11 +145,11 @@ def omniglot28(request: Request) -> Parts:
     y = "y" if request.labels == "character" else request.labels
     arrays = _read(path, "x_train", "x_test", f"{y}_train", f"{y}_test")
     order = _order(len(arrays["x_train"]))
-    parts = {"x_train": arrays["x_train"][order], "y_train": arrays[f"{y}_train"][order]}
-    parts |= {"x_test": arrays["x_test"], "y_test": arrays[f"{y}_test"]}
-    return _parts(path, parts, scale=255)
+    train = arrays["x_train"][order], arrays[f"{y}_train"][order]
+    return _parts(path, train, (arrays["x_test"], arrays[f"{y}_test"]), scale=255)
 
 
+@listed("624 faces, 60 x 64, of four factors", "person", "pose", "expression", "eyes")
 def cmu_faces(request: Request) -> Parts:
     """``cmu_faces.npz``: ``x`` (624, 60, 64), ``is_test``, and a factor of variation as labels.
 
@@ -129,18 +162,18 @@ def cmu_faces(request: Request) -> Parts:
     return _select(path, arrays["x"], arrays[request.labels], train, test, scale=255)
 
 
+@listed("182,732 faces, 64 x 64 x 3, of three attributes; from torchvision's files", *CELEBA)
 def celeba(request: Request) -> Parts:
     """CelebA of Liu et al., 2015, as torchvision lays it out below the root; read, not fetched.
 
     The central 178 x 178 of each picture at 64 x 64, in [0, 1] (Paquet, Ghaisas and Tieleman, 2018,
     have [-1, 1]), some 10 GB, and one attribute as labels.
     """
-    arrays: dict[str, Array] = {}
+    halves = []
     for split in ("train", "test"):
         pictures, attributes, names = _celeba(request.root, split)
-        arrays[f"x_{split}"] = pictures
-        arrays[f"y_{split}"] = attributes[:, names.index(CELEBA[request.labels])]
-    return _parts(request.root / "celeba", arrays, scale=255)
+        halves.append((pictures, attributes[:, names.index(CELEBA[request.labels])]))
+    return _parts(request.root / "celeba", halves[0], halves[1], scale=255)
 
 
 @lru_cache(maxsize=2)
@@ -160,6 +193,7 @@ def _celeba(root: Path, split: str) -> tuple[Array, Array, tuple[str, ...]]:
     return np.stack(pictures), source.attr.numpy(), tuple(source.attr_names)
 
 
+@listed("1,965 frames of one face, 28 x 20, unlabelled")
 def freyfaces(request: Request) -> Parts:
     """``freyfaces.npz``: ``x`` (1965, 28, 20) and ``split_train``, ``split_valid``, ``split_test``.
 
@@ -172,6 +206,7 @@ def freyfaces(request: Request) -> Parts:
     return _select(path, arrays["x"], None, train, arrays["split_test"], scale=255)
 
 
+@listed("2,225 articles as counts of 2,949 words, five topics")
 def bbc_news(request: Request) -> Parts:
     """``bbc_news_bow.npz``: counts ``x``, topics ``y``, ``vocab``, and ``part`` (train, val, test).
 
@@ -185,11 +220,26 @@ def bbc_news(request: Request) -> Parts:
     return _select(path, arrays["x"], arrays["y"], rows, test, vocabulary=vocabulary)
 
 
+@listed("3,000 points of separated clusters, blobs:K for K of them; needs no file", number="8")
+def blobs(request: Request) -> Parts:
+    """2,000 rows to train on and 1,000 to test with, of Gaussian clusters of deviation .35.
+
+    Their number is the choice of labels. Centres are normal of deviation 1.25 in 16 dimensions.
+    """
+    clusters, generator = int(request.labels), torch.Generator().manual_seed(request.seed)
+    centres = 1.25 * torch.randn(clusters, 16, generator=generator)
+    y = torch.randperm(3_000, generator=generator) % clusters
+    x = centres[y] + 0.35 * torch.randn(3_000, 16, generator=generator)
+    return _select("blobs", x.numpy(), y.numpy(), slice(2_000), slice(2_000, 3_000))
+
+
 def archive(path: Path, request: Request) -> Parts:
     """A user's ``.npz``: ``x_train``, ``x_test`` and perhaps ``y_train``, ``y_test``; unscaled."""
     if not path.is_file():
         raise FileNotFoundError(f"No file {path.absolute()}; give the path of a .npz file.")
-    return _parts(path, _read(path, "x_train", "x_test", optional=("y_train", "y_test")))
+    arrays = _read(path, "x_train", "x_test", optional=("y_train", "y_test"))
+    train, test = ((arrays[f"x_{part}"], arrays.get(f"y_{part}")) for part in ("train", "test"))
+    return _parts(path, train, test)
 
 
 def _local(request: Request, stem: str) -> Path:
@@ -244,27 +294,23 @@ def _select(
     scale: float = 1,
     vocabulary: tuple[str, ...] = (),
 ) -> Parts:
-    arrays = {"x_train": x[train], "x_test": x[test]}
-    if y is not None:
-        arrays |= {"y_train": y[train], "y_test": y[test]}
-    return _parts(where, arrays, scale, vocabulary)
+    first, last = ((x[rows], None if y is None else y[rows]) for rows in (train, test))
+    return _parts(where, first, last, scale, vocabulary)
 
 
 def _parts(
-    where: object, arrays: Mapping[str, Array], scale: float = 1, vocabulary: tuple[str, ...] = ()
+    where: object, train: Half, test: Half, scale: float = 1, vocabulary: tuple[str, ...] = ()
 ) -> Parts:
     """Checks the arrays and makes tensors of them, the rows divided by ``scale``."""
-    x_train, x_test = (
-        _rows(arrays[key], f"{key} of {where}").div_(scale) for key in ("x_train", "x_test")
-    )
+    named = (("train", *train), ("test", *test))
+    x_train, x_test = (_rows(x, f"x_{part} of {where}").div_(scale) for part, x, _ in named)
     if x_test.shape[1:] != x_train.shape[1:]:
         raise ValueError(
             f"Expected rows of shape {tuple(x_train.shape[1:])} in x_test of {where}, as in "
             f"x_train, but got {tuple(x_test.shape[1:])}; give both one shape."
         )
     y_train, y_test = (
-        _labels(arrays[key], len(x), f"{key} of {where}") if key in arrays else None
-        for key, x in (("y_train", x_train), ("y_test", x_test))
+        None if y is None else _labels(y, len(x), f"y_{part} of {where}") for part, x, y in named
     )
     return Parts(x_train, x_test, y_train, y_test, vocabulary)
 

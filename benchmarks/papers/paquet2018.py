@@ -36,6 +36,7 @@ from priorzoo.inference import (
     Stream,
     cluster_probabilities,
     draw,
+    predictive,
     seed_components,
 )
 from priorzoo.inference.batch import Labels
@@ -200,7 +201,7 @@ def score_factors(
     guide = run.guide
     if not isinstance(guide, FactorialCode):
         return cluster_scores(model, run, dataset, x)
-    story, _ = guide.predictive(model)
+    story, _ = predictive(model, guide)
     sites = [f"r_{i}" for i, *_ in factors(model.code, model.clusters)]
     alone = len(sites) == 1 and not dataset.named
     found: dict[str, float] = {}
@@ -330,7 +331,7 @@ def factor_charts(
 
 def weights(model: FactorialMixture, guide: FactorialCode, i: int) -> tuple[Tensor, Tensor]:
     """Posterior mean weights ``(K_i,)`` of a factor, and which components are not pruned."""
-    story, _ = guide.predictive(model)
+    story, _ = predictive(model, guide)
     (counts,) = Dirichlet.usual(guide.weights[i - 1].detach())
     return (counts / counts.sum()).float().cpu(), story.used(i).cpu()
 

@@ -128,7 +128,7 @@ class Course:
         self,
         index: int,
         training: Training,
-        state: Mapping[str, Any] | None,
+        begun: Mapping[str, Any] | None,
         progress: bool,
         watch: Callable[[], Row] | None,
     ) -> None:
@@ -144,14 +144,13 @@ class Course:
                 mark({"step": training.step, "split": "test"} | watch())
             if not stage.name and training.step < total and not training.stopped:
                 self._move(training.step, mark)
-            reached = {"stage": index, "rows": len(self.history), "before": self.step}
-            reached |= {"settings": self._settings, "spent": self.seconds}
-            reached["training"] = training.state()
-            save_state(self._folder / "checkpoint.safetensors", reached)
+            state: Row = {"settings": self._settings, "stage": index, "rows": len(self.history)}
+            state |= {"before": self.step, "spent": self.seconds, "training": training.state()}
+            save_state(self._folder / "checkpoint.safetensors", state)
 
         training.record, training.checkpoint = mark, checkpoint
-        if state is not None:
-            training.restore(state["training"])
+        if begun is not None:
+            training.restore(begun["training"])
         if training.step < total:
             training.run(total - training.step, progress=progress)
         self.step += training.step

@@ -8,7 +8,7 @@ from types import ModuleType
 from torch import nn
 
 from priorzoo import guides, models
-from priorzoo.benchmarks.data import sets
+from priorzoo.benchmarks.data.sources import CATALOGUE
 from priorzoo.benchmarks.papers import RECIPES
 from priorzoo.benchmarks.recipes.building import fits
 from priorzoo.benchmarks.recipes.changes import apply
@@ -29,9 +29,7 @@ def list_command(words: Sequence[str]) -> None:
         "models": lambda: _modules(models),
         "guides": lambda: _guides(settings.model),
         "recipes": lambda: {name: recipe.summary for name, recipe in RECIPES.items()},
-        "data": lambda: (
-            {name: one.summary for name, one in sets.CATALOGUE.items()} | {FILE: FORMAT}
-        ),
+        "data": lambda: {name: one.summary for name, one in CATALOGUE.items()} | {FILE: FORMAT},
     }
     parser = Parser("list", "List models, guides, recipes and data sets.")
     parser.add_argument("what", nargs="?", help=", ".join(shelves))
