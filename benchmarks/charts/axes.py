@@ -59,13 +59,19 @@ def _entitle(figure: Figure, title: str) -> None:
     figure.suptitle(words, x=0.01, ha="left", fontsize="medium", weight="bold")
 
 
+def figure_of(drawn: Axes | Figure) -> Figure:
+    """The whole figure that something is part of."""
+    figure = drawn.get_figure(root=True)
+    assert figure is not None
+    return figure
+
+
 def save(drawn: Axes | Figure, path: str | Path, dpi: int = 150, run: str = "") -> None:
     """Writes the whole figure, cut to what is drawn, as a PNG that depends on nothing else.
 
     A ``run``, such as "gmvae, seed 0", is added to the title.
     """
-    figure = drawn.get_figure(root=True)
-    assert figure is not None
+    figure = figure_of(drawn)
     if run:
         _entitle(figure, ": ".join(filter(None, [figure.get_suptitle(), run])))
     Path(path).parent.mkdir(parents=True, exist_ok=True)
@@ -85,9 +91,8 @@ def divide(ax: Axes, rows: int, columns: int = 1, heights: Sequence[float] = ())
         raise ValueError("Expected axes made by subplots; these have no place that can be split.")
     inside = place.subgridspec(rows, columns, height_ratios=heights or None)
     ax.set_subplotspec(inside[0])
-    figure = ax.get_figure()
-    assert figure is not None
-    return [ax, *(figure.add_subplot(inside[i], sharex=ax) for i in range(1, rows * columns))]
+    more = (figure_of(ax).add_subplot(inside[i], sharex=ax) for i in range(1, rows * columns))
+    return [ax, *more]
 
 
 def legend_beside(ax: Axes, handles: Handles | None = None, title: str | None = None) -> Legend:

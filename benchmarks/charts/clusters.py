@@ -6,7 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import PercentFormatter
 from torch import Tensor
 
-from priorzoo.benchmarks.charts.axes import HUES, LEGIBLE, legend_beside, new_axes
+from priorzoo.benchmarks.charts.axes import HUES, LEGIBLE, figure_of, legend_beside, new_axes
 from priorzoo.benchmarks.scores.metrics import contingency, hungarian_order
 
 CONSIDERED = "A dot far above its bar: data points consider the cluster but rarely choose it."
@@ -28,14 +28,12 @@ def draw_usage(probabilities: Tensor, ax: Axes | None = None) -> Axes:
     """
     order, share = hard_shares(probabilities)
     clusters = len(order)
-    if ax is None:
-        title, width = "Share of the data in each cluster", min(8.0, 4 + 0.15 * clusters)
-        ax = new_axes(width, 3, title, CONSIDERED)
-    ranks = range(clusters)
-    soft = probabilities.mean(0)[order].tolist()
-    bars = ax.bar(ranks, share[order].tolist(), color=HUES[3], label="hard share")
-    dots = ax.plot(ranks, soft, "o", color=HUES[0], markersize=3.5, label="soft share, mean $q(y)$")
-    even = ax.axhline(1 / clusters, color=HUES[5], linestyle="--", linewidth=1, label="$1/K$")
+    width, title = min(8.0, 4 + 0.15 * clusters), "Share of the data in each cluster"
+    ax = new_axes(width, 3, title, CONSIDERED) if ax is None else ax
+    ranks, soft = range(clusters), probabilities.mean(0)[order].tolist()
+    ax.bar(ranks, share[order].tolist(), color=HUES[3], label="hard share")
+    ax.plot(ranks, soft, "o", color=HUES[0], markersize=3.5, label="soft share, mean $q(y)$")
+    ax.axhline(1 / clusters, color=HUES[5], linestyle="--", linewidth=1, label="$1/K$")
     few = clusters <= 2 * LEGIBLE
     ax.set_xticks(ranks if few else [], order.tolist() if few else [], fontsize="small")
     ax.tick_params("x", rotation=90 * (clusters > LEGIBLE))
@@ -44,7 +42,7 @@ def draw_usage(probabilities: Tensor, ax: Axes | None = None) -> Axes:
     ax.yaxis.set_major_formatter(lambda share, _: f"{100 * share:g}%")
     ax.margins(x=0.02)
     ax.spines[["top", "right"]].set_visible(False)
-    legend_beside(ax, [bars, *dots, even])
+    legend_beside(ax)
     return ax
 
 
@@ -84,16 +82,9 @@ def draw_confusion(
     ax.set_xticks(range(len(order)) if few else [], order.tolist() if few else [])
     empty = "" if len(order) == clusters else f"; of {clusters}, the others are empty"
     ax.set(xlabel=f"{'cluster' if few else f'{len(order)} clusters'}{empty}", ylabel="class")
-    if few:
-        _print_counts(ax, counts, shares)
-    figure = ax.get_figure()
-    assert figure is not None
-    figure.colorbar(image, ax=ax, format=PercentFormatter(1), label="share of the class")
-    return ax
-
-
-def _print_counts(ax: Axes, counts: Tensor, shares: Tensor) -> None:
-    for row, column in counts.nonzero().tolist():
+    for row, column in counts.nonzero().tolist() if few else ():
         colour = "white" if shares[row, column] > 0.6 else "black"
         text = str(int(counts[row, column]))
         ax.text(column, row, text, color=colour, ha="center", va="center", fontsize=7)
+    figure_of(ax).colorbar(image, ax=ax, format=PercentFormatter(1), label="share of the class")
+    return ax

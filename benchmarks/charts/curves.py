@@ -73,12 +73,18 @@ def _ends(history: History) -> dict[int, str]:
 def _curves(ax: Axes, history: History, names: Mapping[str, str], hues: Sequence[str]) -> None:
     """A line for each term and split: of a divergence as it is, of the others the negative."""
     for (term, name), hue in zip(names.items(), cycle(hues), strict=False):
-        sign = 1 if term.startswith("kl[") else -1
         for split, dashes in DASHES.items():
-            rows = [row for row in history if row["split"] == split and term in row]
-            steps, values = [row["step"] for row in rows], [sign * row[term] for row in rows]
-            label, dot = name if split == "train" else None, "." if len(rows) == 1 else ""
-            ax.plot(steps, values, dashes, color=hue, label=label, linewidth=1.2, marker=dot)
+            label = name if split == "train" else None
+            draw_term(ax, history, split, term, linestyle=dashes, color=hue, label=label)
+
+
+def draw_term(ax: Axes, history: History, split: str, term: str, **style: str | None) -> None:
+    """A line of a term of the bound; a point if there is but one row."""
+    sign = 1 if term.startswith("kl[") else -1
+    rows = [row for row in history if row["split"] == split and term in row]
+    steps, values = [row["step"] for row in rows], [sign * row[term] for row in rows]
+    look: dict[str, Any] = {"marker": "." if len(rows) == 1 else "", **style}
+    ax.plot(steps, values, linewidth=1.2, **look)
 
 
 def crop(ax: Axes) -> None:
@@ -94,15 +100,9 @@ def crop(ax: Axes) -> None:
         return
     margin = 0.05 * np.ptp(kept) or 0.05
     low, high = ax.set_ylim(kept.min() - margin, kept.max() + margin)
-    (at_top, top), (at_bottom, bottom) = (
-        points[points[:, 1].argmax()],
-        points[points[:, 1].argmin()],
-    )
-    if top > high:
-        _note(ax, f"$\\uparrow$ {top:,.4g} at step {at_top:.0f}", 0.97)
-    if bottom < low:
-        _note(ax, f"$\\downarrow$ {bottom:,.4g} at step {at_bottom:.0f}", 0.06)
-
-
-def _note(ax: Axes, words: str, height: float) -> None:
-    ax.text(0.98, height, words, transform=ax.transAxes, ha="right", va="top", fontsize="small")
+    by_value = points[points[:, 1].argsort(kind="stable")]
+    for (step, value), arrow, height in ((by_value[-1], "up", 0.97), (by_value[0], "down", 0.06)):
+        if not low <= value <= high:
+            words = f"$\\{arrow}arrow$ {value:,.4g} at step {step:.0f}"
+            place = {"transform": ax.transAxes, "ha": "right", "va": "top"}
+            ax.text(0.98, height, words, fontsize="small", **place)

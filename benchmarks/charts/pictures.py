@@ -154,9 +154,7 @@ def draw_reconstructions(
     return ax
 
 
-def draw_ways(
-    ways: Tensor, shape: Sequence[int], names: Sequence[str] | None = None, ax: Axes | None = None
-) -> Axes:
+def draw_ways(ways: Tensor, shape: Sequence[int], names: Sequence[str] | None = None) -> Axes:
     """Interpolations ``(W, S, P)``, each in a row with its name, or letter, from end to end.
 
     Every picture on the way being one that the data could hold is what to look for.
@@ -164,7 +162,7 @@ def draw_ways(
     caption = "Each row goes from one data point to another. Good: every picture looks like data."
     named = names or ascii_uppercase[: len(ways)]
     flat, steps = ways.flatten(0, 1), ways.shape[1]
-    return draw_grid(flat, shape, steps, ax, named, (), "Interpolations", caption)
+    return draw_grid(flat, shape, steps, None, named, (), "Interpolations", caption)
 
 
 def _pictures(images: Tensor, shape: Sequence[int]) -> NDArray[np.float32]:

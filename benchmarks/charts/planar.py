@@ -23,7 +23,7 @@ from priorzoo.benchmarks.charts.axes import (
     new_figure,
     new_row,
 )
-from priorzoo.benchmarks.charts.curves import READING, draw_terms
+from priorzoo.benchmarks.charts.curves import READING, History, draw_term, draw_terms
 from priorzoo.inference import cluster_probabilities, codes
 from priorzoo.inference.sites import evaluating, site_of
 
@@ -35,8 +35,6 @@ SIDE = 120  # of the grid of regions
 DRAWN = 300  # of each component
 SHOWN = 2_000  # data
 EMPTY = 0.005  # share of the data below which a cluster's component is not drawn
-
-History = Sequence[Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -95,62 +93,44 @@ def look(model: nn.Module, guide: nn.Module, x: Tensor, name: str = "") -> View:
     return View(name, *(part.cpu() for part in parts))
 
 
-def draw_regions(views: Sequence[View], axes: Sequence[Axes] | None = None) -> list[Axes]:
-    """A column for each view: the plane of x above that of z.
+def draw_regions(views: Sequence[View]) -> list[Axes]:
+    """A column for each view: the plane of x above that of z; axes of the upper row come first.
 
     Above, the colour of a place is the cluster that it would be put into, the paler the less sure;
     grey points are data, and coloured ones draws from the components. Below are the codes of the
     data in the colour of their cluster, with the ellipse of two standard deviations of each
     component. Components without data are left out.
-
-    Args:
-        views: what is drawn.
-        axes: two for each view, the upper row first.
     """
-    if axes is None:
-        figure = new_figure(2.6 * len(views), 5.4, "Clusters in the plane", REGIONS)
-        axes = list(figure.subplots(2, len(views), squeeze=False).flat)
+    figure = new_figure(2.6 * len(views), 5.4, "Clusters in the plane", REGIONS)
+    axes: list[Axes] = list(figure.subplots(2, len(views), squeeze=False).flat)
     for view, above, below in zip(views, axes, axes[len(views) :], strict=False):
-        _draw_data(above, view)
-        _draw_codes(below, view)
-    return list(axes)
+        held = view.clusters.bincount(minlength=len(view.share)) / len(view.clusters)
+        hues = dict(zip(range(len(held)), cycle(HUES), strict=False))
+        _draw_ground(above, view, hues)
+        for k in (held > EMPTY).nonzero().squeeze(1).tolist():
+            _dot(above, view.drawn[k], 3, hues[k], str(k))
+            own = view.z[:SHOWN][view.clusters[:SHOWN] == k]
+            _dot(below, own, 2, hues[k], str(k))
+            below.add_patch(_ellipse(view.drawn_codes[k], hues[k]))
+            across, up = own.mean(0).tolist()
+            below.annotate(str(k), (across, up), **NUMBER)
+        below.autoscale_view()
+        below.set(xticks=[], yticks=[])
+    return axes
 
 
-def _hue(cluster: int) -> str:
-    return HUES[cluster % len(HUES)]
-
-
-def _used(view: View) -> list[int]:
-    held = view.clusters.bincount(minlength=len(view.share)) / len(view.clusters)
-    return (held > EMPTY).nonzero().squeeze(1).tolist()
-
-
-def _draw_data(ax: Axes, view: View) -> None:
-    colours = torch.tensor([to_rgb(_hue(k)) for k in range(len(view.share))])
-    strength = 0.45 * view.certainty.unsqueeze(-1)
+def _draw_ground(ax: Axes, view: View, hues: Mapping[int, str]) -> None:
+    """The data, and the cluster of each place."""
+    colours = torch.tensor([to_rgb(hue) for hue in hues.values()])
+    picture = 1 - 0.45 * view.certainty.unsqueeze(-1) * (1 - colours[view.regions])
     low, high = view.ticks[0].item(), view.ticks[-1].item()
-    picture = 1 - strength * (1 - colours[view.regions])
     ax.imshow(picture.numpy(), extent=(low, high, low, high), origin="lower", zorder=0)
     _dot(ax, view.x[:SHOWN], 1, "grey", "data")
-    for k in _used(view):
-        _dot(ax, view.drawn[k], 3, _hue(k), str(k))
     ax.set(title=view.name, xlim=(low, high), ylim=(low, high), xticks=[], yticks=[])
 
 
-def _draw_codes(ax: Axes, view: View) -> None:
-    for k in _used(view):
-        own = view.z[:SHOWN][view.clusters[:SHOWN] == k]
-        _dot(ax, own, 2, _hue(k), str(k))
-        ax.add_patch(_ellipse(view.drawn_codes[k], _hue(k)))
-        across, up = own.mean(0).tolist()
-        ax.annotate(str(k), (across, up), **NUMBER)
-    ax.autoscale_view()
-    ax.set(xticks=[], yticks=[])
-
-
 def _dot(ax: Axes, points: Tensor, area: float, colour: str, label: str) -> None:
-    across, up = points.T.numpy()
-    ax.scatter(across, up, s=area, color=colour, linewidths=0, label=label)
+    ax.scatter(*points.T.numpy(), s=area, color=colour, linewidths=0, label=label)
 
 
 def _ellipse(points: Tensor, colour: str) -> Ellipse:
@@ -162,19 +142,16 @@ def _ellipse(points: Tensor, colour: str) -> Ellipse:
     return Ellipse((x, y), width, height, angle=angle, fill=False, edgecolor=colour, linewidth=1.5)
 
 
-def draw_floor(histories: Mapping[str, History], floor: float, ax: Axes | None = None) -> Axes:
+def draw_floor(histories: Mapping[str, History], floor: float) -> Axes:
     """KL[y] of the training rows over the steps, a line for each run, and the floor.
 
     Below the floor the objective does not feel KL[y]; a curve that falls onto it from above is a
     merging of clusters, one at 0 a degenerate clustering.
     """
     caption = "A curve that falls to the floor: clusters merge. At 0: y says nothing of the data."
-    ax = new_axes(5, 3, "KL[y] and its floor over training", caption) if ax is None else ax
+    ax = new_axes(5, 3, "KL[y] and its floor over training", caption)
     for (name, history), hue in zip(histories.items(), cycle(HUES), strict=False):
-        rows = [row for row in history if row["split"] == "train" and "kl[y]" in row]
-        steps, divergences = [row["step"] for row in rows], [row["kl[y]"] for row in rows]
-        dot = "." if len(rows) == 1 else ""
-        ax.plot(steps, divergences, color=hue, label=name, linewidth=1.2, marker=dot)
+        draw_term(ax, history, "train", "kl[y]", color=hue, label=name)
     ax.axhline(floor, color="grey", linestyle="--", linewidth=1, label=f"floor, {floor:.3g}")
     ax.set(xlabel="step", ylabel="KL[y], nats per datum")
     ax.set_ylim(bottom=min(0.0, ax.get_ylim()[0]))
@@ -182,23 +159,18 @@ def draw_floor(histories: Mapping[str, History], floor: float, ax: Axes | None =
     return ax
 
 
-def draw_guides(histories: Mapping[str, History], axes: Sequence[Axes] | None = None) -> list[Axes]:
+def draw_guides(histories: Mapping[str, History]) -> list[Axes]:
     """:func:`draw_terms` of each run in its own column, all with the same ordinates."""
-    title = "Terms of the ELBO over training"
-    axes = new_row(len(histories), title, READING) if axes is None else list(axes)
+    axes = new_row(len(histories), "Terms of the ELBO over training", READING)
     for ax, (name, history) in zip(axes, histories.items(), strict=True):
         draw_terms(history, ax)
         ax.set_title(name)
-    _level(axes)
-    _level([twin for ax in axes for twin in ax.get_shared_x_axes().get_siblings(ax) if twin != ax])
+    below = [twin for ax in axes for twin in ax.get_shared_x_axes().get_siblings(ax) if twin != ax]
+    for level in (axes, below):
+        limits = [limit for ax in level for limit in ax.get_ylim()]
+        for ax in level:
+            ax.set_ylim(min(limits), max(limits))
     return axes
-
-
-def _level(axes: Sequence[Axes]) -> None:
-    """Gives all the same limits of the ordinate."""
-    limits = [limit for ax in axes for limit in ax.get_ylim()]
-    for ax in axes:
-        ax.set_ylim(min(limits), max(limits))
 
 
 def floor_of(settings: Mapping[str, Any]) -> float:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 
-from priorzoo.benchmarks.charts.axes import HUES, divide, new_axes
+from priorzoo.benchmarks.charts.axes import HUES, divide, figure_of, new_axes
 
 PARTS = {  # of the bound, and how the names of their terms begin
     "ELBO": "elbo",
@@ -38,27 +38,20 @@ def draw_sweep(rows: Sequence[Mapping[str, Any]], ax: Axes | None = None) -> Axe
     caption = "Means over seeds, and bands of one standard deviation to each side."
     panels = divide(new_axes(7, 5, caption=caption) if ax is None else ax, 2, 2)
     for panel, hue, (name, start) in zip(panels, HUES, PARTS.items(), strict=False):
-        parts = {k: [_part(terms, start) for terms in found] for k, found in groups.items()}
-        _draw_part(panel, parts, hue)
+        found = [[_part(terms, start) for terms in group] for group in groups.values()]
+        middle = np.array([mean(values) for values in found])
+        spread = np.array([stdev(values) if len(values) > 1 else 0.0 for values in found])
+        panel.plot([*groups], middle, "o-", color=hue, markersize=3.5, linewidth=1.2)
+        band = middle - spread, middle + spread
+        panel.fill_between([*groups], *band, color=hue, alpha=0.25, linewidth=0)
+        panel.set_xscale("log", base=2)
+        panel.set_xticks([*groups], [str(k) for k in groups])
         panel.set(xlabel="components K", ylabel=f"{name}, nats")
-    seeds = sorted({len(found) for found in groups.values()})
-    runs = " to ".join(str(count) for count in (seeds[0], seeds[-1])[: len(seeds)])
-    figure = panels[0].get_figure()
-    assert figure is not None
+    seeds = sorted({len(group) for group in groups.values()})
+    runs = " to ".join(dict.fromkeys(map(str, (seeds[0], seeds[-1]))))
     over = f"mean and deviation of {runs} seeds" if seeds[-1] > 1 else "1 seed"
-    figure.suptitle(f"{protocol}; {over} for each K")
+    figure_of(panels[0]).suptitle(f"{protocol}; {over} for each K")
     return panels[0]
-
-
-def _draw_part(ax: Axes, values: Mapping[int, Sequence[float]], hue: str) -> None:
-    """Mean and standard deviation of the values of each K."""
-    middle = np.array([mean(found) for found in values.values()])
-    spread = np.array([stdev(found) if len(found) > 1 else 0.0 for found in values.values()])
-    counts = list(values)
-    ax.plot(counts, middle, "o-", color=hue, markersize=3.5, linewidth=1.2)
-    ax.fill_between(counts, middle - spread, middle + spread, color=hue, alpha=0.25, linewidth=0)
-    ax.set_xscale("log", base=2)
-    ax.set_xticks(counts, [str(k) for k in counts])
 
 
 def _protocol(rows: Sequence[Mapping[str, Any]]) -> str:
