@@ -36,7 +36,6 @@ from priorzoo.inference import (
     Stream,
     cluster_probabilities,
     draw,
-    predictive,
     seed_components,
 )
 from priorzoo.inference.batch import Labels
@@ -49,7 +48,7 @@ from priorzoo.models import (
     FactorialMixture,
     Gaussian,
 )
-from priorzoo.models.factorial import factors
+from priorzoo.models.factorial import FactorialPredictive, factors
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -201,7 +200,7 @@ def score_factors(
     guide = run.guide
     if not isinstance(guide, FactorialCode):
         return cluster_scores(model, run, dataset, x)
-    story, _ = predictive(model, guide)
+    story = FactorialPredictive(model, guide)
     sites = [f"r_{i}" for i, *_ in factors(model.code, model.clusters)]
     alone = len(sites) == 1 and not dataset.named
     found: dict[str, float] = {}
@@ -331,7 +330,7 @@ def factor_charts(
 
 def weights(model: FactorialMixture, guide: FactorialCode, i: int) -> tuple[Tensor, Tensor]:
     """Posterior mean weights ``(K_i,)`` of a factor, and which components are not pruned."""
-    story, _ = predictive(model, guide)
+    story = FactorialPredictive(model, guide)
     (counts,) = Dirichlet.usual(guide.weights[i - 1].detach())
     return (counts / counts.sum()).float().cpu(), story.used(i).cpu()
 
