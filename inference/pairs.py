@@ -21,7 +21,7 @@ from priorzoo.inference.sites import (
     sample_sites,
     site_of,
 )
-from priorzoo.models.contract import accepted
+from priorzoo.models.contract import accepted, check_context
 
 Result = TypeVar("Result")
 
@@ -44,6 +44,7 @@ def run_pair(
         particles: number S of draws; above 1 they lie along dim -2.
         means: put reparameterised sites at their means instead of drawing them.
     """
+    check_context(batch.context, len(batch.x), model, guide)
     vectorised = particles > 1
     with pyro.validation_enabled(False), poutine.enum(first_available_dim=-2 - vectorised):
 
@@ -71,15 +72,10 @@ def check_pair(
         ValueError: for sites that only one of them has, or whose shapes or supports differ, or that
             are neither enumerated nor reparameterised, and for networks that do not fit.
     """
+    check_context(context or {}, None if x is None else len(x), model, guide)
     beside = {name: value[:2] for name, value in (context or {}).items()}
     with trying(model, guide):
         of_model, of_guide = accepted(model, beside), accepted(guide, beside)
-        unnamed = sorted(beside.keys() - of_model.keys() - of_guide.keys())
-        if unnamed:
-            raise ValueError(
-                f"Expected context that model or guide name in their signature but neither names "
-                f"{', '.join(unnamed)}; add the keyword to forward, or leave it out."
-            )
         told = _attempt(model, "size=2", lambda: poutine.trace(model).get_trace(size=2, **of_model))
         rows: Tensor = site_of(told, "x")["value"] if x is None else x[:2]
         where = f"rows {tuple(rows.shape[1:])}, which {type(model).__name__} draws"

@@ -24,7 +24,7 @@ from priorzoo.inference.sites import (
     latent_sites,
     site_of,
 )
-from priorzoo.models.contract import accepted
+from priorzoo.models.contract import accepted, check_context
 
 
 def cluster_probabilities(
@@ -131,6 +131,7 @@ def draw(
     Raises:
         ValueError: for a site that the model lacks, or a cluster that it does not have.
     """
+    check_context(context or {}, size, model)
     beside = accepted(model, context or {})
     with torch.no_grad(), evaluating(model):
         sites = {}

@@ -74,19 +74,57 @@ class Likelihood(Protocol):
 
 
 def accepted(program: Callable[..., object], context: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """What of the context a program names in its signature; all if it takes ``**context``."""
-    if not context:
-        return {}
+    """What of the context a program names in its signature; all if it takes ``**context``.
+
+    Raises:
+        ValueError: for a program that cannot be called without what the context lacks.
+    """
+    missing = needed(program) - context.keys()
+    if missing:
+        inner = inspect.unwrap(program)
+        name = getattr(inner, "__name__", type(inner).__name__)
+        raise ValueError(
+            f"Expected {name} to be given {', '.join(sorted(missing))} but got {list(context)}; "
+            "give context={name: a value for each row}."
+        )
     parameters = _parameters(program)
     if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
         return dict(context)
     return {name: value for name, value in context.items() if name in parameters}
 
 
-def needs_context(*programs: Callable[..., object]) -> bool:
-    """Whether one of the programs cannot be called without more than ``x`` and ``size``."""
-    parameters = [p for program in programs for p in _parameters(program).values()]
-    return any(p.default is p.empty and p.kind is p.KEYWORD_ONLY for p in parameters)
+def check_context(
+    context: Mapping[str, Tensor], rows: int | None, *programs: Callable[..., object]
+) -> None:
+    """Refuse context that none of the programs names, or without a value for each of the rows.
+
+    Args:
+        rows: how many there are; None if nobody knows.
+        programs: model and guide; none to check the rows alone.
+
+    Raises:
+        ValueError: which names it, and for a program that lacks context.
+    """
+    unnamed = context.keys() - {name for each in programs for name in accepted(each, context)}
+    if programs and unnamed:
+        raise ValueError(
+            f"Expected context that model or guide name in their signature but neither names "
+            f"{', '.join(sorted(unnamed))}; add the keyword to forward, or leave it out."
+        )
+    for name, value in context.items():
+        if rows is not None and len(value) != rows:
+            raise ValueError(
+                f"Expected context {name!r} with a value for each of {rows} rows but got "
+                f"{len(value)}."
+            )
+
+
+def needed(program: Callable[..., object]) -> set[str]:
+    """What a program cannot be called without, beside ``x`` and ``size``."""
+    named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    parameters = _parameters(program).items()
+    required = {name for name, p in parameters if p.default is p.empty and p.kind in named}
+    return required - {"x", "size"}
 
 
 def _parameters(program: Callable[..., object]) -> Mapping[str, inspect.Parameter]:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from priorzoo.inference.batch import Batch, Context
 from priorzoo.inference.pairs import trying
 from priorzoo.inference.sites import site_of
-from priorzoo.models.contract import accepted
+from priorzoo.models.contract import accepted, check_context
 
 Transform = Callable[[Tensor], Tensor]
 
@@ -51,7 +51,7 @@ def check_data(
         ValueError: for no rows, a wrong shape or type, NaN or infinity, or values outside the
             support of the likelihood.
     """
-    _check_context(context or {}, len(x))
+    check_context(context or {}, len(x))
     one = {key: value[:1] for key, value in (context or {}).items()}
     with trying(model):
         if transform is not None and transform is not torch.bernoulli:
@@ -81,15 +81,6 @@ def check_data(
             f"Expected {name} within {fn.support} for {likelihood} but got values from "
             f"{x.min():g} to {x.max():g}; rescale the data or choose another likelihood."
         )
-
-
-def _check_context(context: Context, rows: int) -> None:
-    for name, value in context.items():
-        if len(value) != rows:
-            raise ValueError(
-                f"Expected context {name!r} with a value for each of {rows} rows but got "
-                f"{len(value)}."
-            )
 
 
 def check_labels(label: Tensor, name: str, choices: int, data: object) -> None:

@@ -25,7 +25,7 @@ from priorzoo.inference.sites import evaluating, is_enumerated, latent_sites
 from priorzoo.inference.training.compiled import Compiled
 from priorzoo.inference.training.execution import Captured, Execution, Steps, choose, prepare
 from priorzoo.inference.training.step import Precision, check_step, take_step
-from priorzoo.models.contract import accepted, needs_context
+from priorzoo.models.contract import accepted, check_context, needed
 
 Row = dict[str, Any]
 Unit = Literal["epoch", "step"]
@@ -332,12 +332,13 @@ class Training:
     def _check(self) -> None:
         if self.objective.model is not self.model or self.objective.guide is not self.guide:
             raise ValueError("Expected an objective of the same model and guide but got another.")
-        if isinstance(self.data, Tensor) or not needs_context(self.model, self.guide):
+        if isinstance(self.data, Tensor) or not (needed(self.model) | needed(self.guide)):
             check_pair(self.model, self.guide, context=self.context)
         if isinstance(self.data, Tensor):
             check_data(self.model, self.data, "x", self.transform, self.context)
         if self.validation is not None:
             held, beside = self.validation.x, self.validation.context
+            check_context(beside, len(held), self.model, self.guide)
             check_data(self.model, held, "validation", self.transform, beside)
         elif self.patience is not None:
             raise ValueError("Expected validation rows with patience but got none; give them.")
