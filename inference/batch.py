@@ -1,13 +1,14 @@
 """A mini-batch: rows, the number of data that they stand for, and what is known beside them."""
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 Labels = Mapping[str, Tensor]
 Context = Mapping[str, Tensor]
+Transform = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,3 +58,19 @@ class Batch:
         names = list(zip(*(tensor.split(rows) for tensor in self.tensors), strict=True))
         for parts in names:
             yield self.holding(list(parts))
+
+
+def in_precision(model: nn.Module, batch: Batch, transform: Transform | None = None) -> Batch:
+    """Rows and context in the precision of the model's parameters, where they are real numbers.
+
+    With a transform of one's own (``torch.bernoulli`` apart) the rows stay as they are: what it
+    makes of them is what the model sees.
+    """
+    numbers = [p for p in model.parameters() if p.is_floating_point()]
+    own = transform is not None and transform is not torch.bernoulli
+
+    def converted(value: Tensor) -> Tensor:
+        return value.to(numbers[0].dtype) if numbers and value.is_floating_point() else value
+
+    context = {name: converted(value) for name, value in batch.context.items()}
+    return replace(batch, x=batch.x if own else converted(batch.x), context=context)

@@ -8,8 +8,8 @@ import pyro
 import torch
 from torch import Tensor, nn
 
-from priorzoo.inference.batch import Batch, Context
-from priorzoo.inference.data.checks import Transform, check_data, in_precision
+from priorzoo.inference.batch import Batch, Context, Transform, in_precision
+from priorzoo.inference.data.checks import check_data
 from priorzoo.inference.objectives.conjugate import bound, predictive
 from priorzoo.inference.objectives.elbo import draw_pair
 from priorzoo.inference.randomness import Stream
@@ -91,8 +91,8 @@ def importance_bound(
     """
     if samples < 1:
         raise ValueError(f"Expected at least one sample but got samples={samples}.")
-    batch = Batch(x, context=context or {})
-    total = torch.full((len(x),), -math.inf, dtype=x.dtype, device=x.device)
+    batch = in_precision(model, Batch(x, context=context or {}))
+    total = torch.full((len(x),), -math.inf, dtype=batch.x.dtype, device=x.device)
     chunk = max(1, held // x.numel())
     for start in range(0, samples, chunk):
         draws = draw_pair(model, guide, batch, min(chunk, samples - start))

@@ -9,7 +9,7 @@ import torch
 from pyro import poutine
 from torch import Tensor, nn
 
-from priorzoo.inference.batch import Batch, Context
+from priorzoo.inference.batch import Batch, Context, in_precision
 from priorzoo.inference.randomness import Stream
 from priorzoo.inference.sites import (
     Clamp,
@@ -73,11 +73,12 @@ def check_pair(
             are neither enumerated nor reparameterised, and for networks that do not fit.
     """
     check_context(context or {}, None if x is None else len(x), model, guide)
-    beside = {name: value[:2] for name, value in (context or {}).items()}
+    few = {name: value[:2] for name, value in (context or {}).items()}
+    batch = in_precision(model, Batch(torch.empty(0) if x is None else x[:2], context=few))
     with trying(model, guide):
-        of_model, of_guide = accepted(model, beside), accepted(guide, beside)
+        of_model, of_guide = accepted(model, batch.context), accepted(guide, batch.context)
         told = _attempt(model, "size=2", lambda: poutine.trace(model).get_trace(size=2, **of_model))
-        rows: Tensor = site_of(told, "x")["value"] if x is None else x[:2]
+        rows: Tensor = site_of(told, "x")["value"] if x is None else batch.x
         where = f"rows {tuple(rows.shape[1:])}, which {type(model).__name__} draws"
         drawn = _attempt(guide, where, lambda: poutine.trace(guide).get_trace(rows, **of_guide))
         stories = {name: site for name, site in sample_sites(told) if name != "x"}

@@ -11,8 +11,7 @@ import torch
 from pyro import poutine
 from torch import Tensor, nn
 
-from priorzoo.inference.batch import Batch, Context
-from priorzoo.inference.data.checks import in_precision
+from priorzoo.inference.batch import Batch, Context, in_precision
 from priorzoo.inference.objectives.elbo import Weights
 from priorzoo.inference.pairs import run_pair
 from priorzoo.inference.randomness import Stream
@@ -71,7 +70,7 @@ def enumerates(
     context: Context | None = None,
 ) -> bool:
     """Whether the guide has a discrete site of that name, so that it has cluster probabilities."""
-    first = next(Batch(x, context=context or {}).split(1))
+    first = next(in_precision(model, Batch(x, context=context or {})).split(1))
     with torch.no_grad(), evaluating(model, guide), Stream(0, x.device):
         found = latent_sites(run_pair(model, guide, first)[0]).get(site)
     return found is not None and is_enumerated(found)

@@ -8,8 +8,7 @@ from typing import TypedDict
 import torch
 from torch import Tensor
 
-from priorzoo.inference.batch import Batch, Context, Labels
-from priorzoo.inference.data.checks import Transform
+from priorzoo.inference.batch import Batch, Context, Labels, Transform
 
 Rows = Tensor | tuple[Tensor] | list[Tensor] | Mapping[str, Tensor]
 Iterables = Iterable[Rows]

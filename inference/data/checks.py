@@ -1,34 +1,13 @@
 """The checks that every row of data and every label go through."""
 
-from collections.abc import Callable
-from dataclasses import replace
-
 import torch
 from pyro import poutine
 from torch import Tensor, nn
 
-from priorzoo.inference.batch import Batch, Context
+from priorzoo.inference.batch import Context, Transform
 from priorzoo.inference.pairs import trying
 from priorzoo.inference.sites import site_of
 from priorzoo.models.contract import accepted, check_context
-
-Transform = Callable[[Tensor], Tensor]
-
-
-def in_precision(model: nn.Module, batch: Batch, transform: Transform | None = None) -> Batch:
-    """Rows and context in the precision of the model's parameters, where they are real numbers.
-
-    With a transform of one's own (``torch.bernoulli`` apart) the rows stay as they are: what it
-    makes of them is what the model sees.
-    """
-    numbers = [p for p in model.parameters() if p.is_floating_point()]
-    own = transform is not None and transform is not torch.bernoulli
-
-    def converted(value: Tensor) -> Tensor:
-        return value.to(numbers[0].dtype) if numbers and value.is_floating_point() else value
-
-    context = {name: converted(value) for name, value in batch.context.items()}
-    return replace(batch, x=batch.x if own else converted(batch.x), context=context)
 
 
 def check_data(

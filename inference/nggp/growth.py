@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from priorzoo.guides.nggp import CollapsedCode
-from priorzoo.inference.data.checks import Transform
+from priorzoo.inference.batch import Transform
 from priorzoo.inference.nggp.judge import Codes, Judge, Mixture
 from priorzoo.inference.sites import evaluating
 from priorzoo.models.nggp.mixture import NGGPMixture

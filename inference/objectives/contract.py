@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from priorzoo.inference.batch import Batch
+from priorzoo.inference.batch import Batch, in_precision
 from priorzoo.inference.objectives.schedules import Clock
 from priorzoo.inference.sites import Site
 
@@ -53,7 +53,7 @@ class Objective(nn.Module, ABC):
         self, x: Tensor, size: int | None = None, labels: Mapping[str, Tensor] | None = None
     ) -> tuple[Tensor, Terms]:
         """Value and terms of :meth:`loss` of rows ``(B, P)`` that stand for ``size`` data."""
-        found = self.loss(Batch(x, size, labels or {}))
+        found = self.loss(in_precision(self.model, Batch(x, size, labels or {})))
         return found.value, found.terms
 
     def natural_gradients(self, batch: Batch) -> Mapping[str, Tensor]:

@@ -9,7 +9,7 @@ from pyro import poutine
 from torch import Tensor, nn
 from torch.distributions import kl_divergence
 
-from priorzoo.inference.batch import Batch, Labels
+from priorzoo.inference.batch import Batch, Labels, in_precision
 from priorzoo.inference.objectives.contract import Loss, Objective, Terms
 from priorzoo.inference.objectives.schedules import Linear
 from priorzoo.inference.pairs import run_pair
@@ -170,7 +170,7 @@ class ELBO(Objective):
 
     def terms(self, x: Tensor, size: int | None = None) -> Terms:
         """The named terms and their sum, ``elbo``, without weights, floors and penalties."""
-        batch = Batch(x, size)
+        batch = in_precision(self.model, Batch(x, size))
         with pyro.validation_enabled(False):
             return self.terms_of(self.draw(batch))
 

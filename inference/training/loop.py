@@ -12,9 +12,9 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from tqdm import tqdm
 
-from priorzoo.inference.batch import Batch, Context, Labels
+from priorzoo.inference.batch import Batch, Context, Labels, Transform, in_precision
 from priorzoo.inference.data.batches import Iterables, Order
-from priorzoo.inference.data.checks import Transform, check_data, check_labels, in_precision
+from priorzoo.inference.data.checks import check_data, check_labels
 from priorzoo.inference.evaluation import evaluate
 from priorzoo.inference.objectives.contract import Objective, Terms
 from priorzoo.inference.objectives.elbo import ELBO

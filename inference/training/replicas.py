@@ -8,14 +8,13 @@ from torch import Tensor, nn
 from torch.fx import GraphModule
 from torch.optim import Optimizer
 
-from priorzoo.inference.batch import Batch
-from priorzoo.inference.data.checks import Transform
+from priorzoo.inference.batch import Batch, Transform
 from priorzoo.inference.objectives.contract import Objective
 from priorzoo.inference.randomness import Stream
 from priorzoo.inference.training.compiled import Run, lower
 from priorzoo.inference.training.execution import prepare
 from priorzoo.inference.training.step import Precision, apply_gradients
-from priorzoo.inference.training.tracing import Traced, record, trace
+from priorzoo.inference.training.tracing import Traced, record, state_of, trace
 
 aten = torch.ops.aten
 
@@ -146,17 +145,13 @@ class Replicas:
     @torch.no_grad()
     def _unstack(self) -> None:
         for index, objective in enumerate(self.objectives):
-            for name, number in _numbers(objective).items():
+            for name, number in state_of(objective).items():
                 number.copy_(self.state[name][index])
-
-
-def _numbers(objective: Objective) -> dict[str, Tensor]:
-    return dict(objective.named_parameters()) | dict(objective.named_buffers())
 
 
 def _stack(objectives: Sequence[Objective]) -> dict[str, Tensor]:
     """Parameters and buffers of all, each with R as its first dimension."""
-    each = [_numbers(objective) for objective in objectives]
+    each = [state_of(objective) for objective in objectives]
     shapes = [{name: number.shape for name, number in numbers.items()} for numbers in each]
     if any(other != shapes[0] for other in shapes):
         raise ValueError(

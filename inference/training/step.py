@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from priorzoo.inference.batch import Batch, Context, Labels
+from priorzoo.inference.batch import Batch, Context, Labels, in_precision
 from priorzoo.inference.objectives.contract import Objective, Terms
 
 Precision = Literal["float32", "bf16"]
@@ -41,7 +41,7 @@ def descend(
         The terms before the step, in nats per datum, each its batch mean, on the device.
     """
     check_step(clip, precision)
-    batch = Batch(x, size, labels or {}, context or {})
+    batch = in_precision(objective.model, Batch(x, size, labels or {}, context or {}))
     return take_step(objective, optimiser, batch, clip=clip, precision=precision)
 
 

@@ -49,6 +49,12 @@ class Traced:
         return [number.detach() for number in self.state.values()]
 
 
+def state_of(module: nn.Module, recurse: bool = True) -> dict[str, Tensor]:
+    """Parameters and buffers by name, those that do not persist among them."""
+    buffers = dict(module.named_buffers(recurse=recurse))
+    return dict(module.named_parameters(recurse=recurse)) | buffers
+
+
 class _Part(nn.Module):
     """A method of an objective as what a module is called for."""
 
@@ -66,9 +72,19 @@ def _called(
     numbers: Mapping[str, Tensor],
     batch: Batch,
 ) -> Found:
-    """A method of an objective with other parameters and buffers."""
-    named = {f"objective.{name}": number for name, number in numbers.items()}
-    found: Found = torch.func.functional_call(_Part(objective, method), named, (batch,))
+    """A method of an objective with other parameters and buffers.
+
+    Each is put in every place that holds it, once. Torch's own way with ties counts the places in a
+    module that model and guide share twice, and puts back the wrong tensor.
+    """
+    others = {id(own): numbers[name] for name, own in state_of(objective).items()}
+    part = _Part(objective, method)
+    places = {
+        f"{home}.{name}".lstrip("."): others[id(own)]
+        for home, module in part.named_modules()
+        for name, own in state_of(module, recurse=False).items()
+    }
+    found: Found = torch.func.functional_call(part, places, (batch,), tie_weights=False)
     return found
 
 
@@ -82,7 +98,7 @@ def trace(objective: Objective, batch: Batch, precision: Precision = "float32") 
     Raises:
         UntraceableError: where shapes or decisions depend on the values of tensors.
     """
-    state: dict[str, Tensor] = dict(objective.named_parameters()) | dict(objective.named_buffers())
+    state = state_of(objective)
     wanted = [name for name, number in state.items() if number.requires_grad]
     terms: list[str] = []
     carried: list[str] = []

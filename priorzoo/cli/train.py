@@ -115,7 +115,8 @@ def run_folder(
 def _in_a_name(value: object) -> str:
     if isinstance(value, Mapping) and "class_path" in value:
         value = value["class_path"].rpartition(".")[2]
-    text = Path(value).stem if isinstance(value, str) else str(value)
+    named = re.fullmatch(r"[\w.]+\.([A-Z]\w*)", str(value))  # a class by its import path
+    text = named[1] if named else Path(value).stem if isinstance(value, str) else str(value)
     return re.sub(r"[^\w.]+", "-", text).strip("-")
 
 
