@@ -104,5 +104,5 @@ def crop(ax: Axes) -> None:
     for (step, value), arrow, height in ((by_value[-1], "up", 0.97), (by_value[0], "down", 0.06)):
         if not low <= value <= high:
             words = f"$\\{arrow}arrow$ {value:,.4g} at step {step:.0f}"
-            place = {"transform": ax.transAxes, "ha": "right", "va": "top"}
+            place: dict[str, Any] = {"transform": ax.transAxes, "ha": "right", "va": "top"}
             ax.text(0.98, height, words, fontsize="small", **place)

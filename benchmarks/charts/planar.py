@@ -130,7 +130,8 @@ def _draw_ground(ax: Axes, view: View, hues: Mapping[int, str]) -> None:
 
 
 def _dot(ax: Axes, points: Tensor, area: float, colour: str, label: str) -> None:
-    ax.scatter(*points.T.numpy(), s=area, color=colour, linewidths=0, label=label)
+    across, up = points.T.numpy()
+    ax.scatter(across, up, s=area, color=colour, linewidths=0, label=label)
 
 
 def _ellipse(points: Tensor, colour: str) -> Ellipse:

@@ -2,12 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from statistics import mean, stdev
-from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 
 from priorzoo.benchmarks.charts.axes import HUES, divide, figure_of, new_axes
+from priorzoo.benchmarks.rows.files import Row, grouped
 
 PARTS = {  # of the bound, and how the names of their terms begin
     "ELBO": "elbo",
@@ -17,7 +17,7 @@ PARTS = {  # of the bound, and how the names of their terms begin
 }
 
 
-def draw_sweep(rows: Sequence[Mapping[str, Any]], ax: Axes | None = None) -> Axes:
+def draw_sweep(rows: Sequence[Row], ax: Axes | None = None) -> Axes:
     """The parts of the bound of test rows against the number of components, in nats per datum.
 
     Figure 3 of Paquet, Ghaisas and Tieleman, 2018: ELBO, reconstruction, KL[z] and KL[r], in four
@@ -32,13 +32,11 @@ def draw_sweep(rows: Sequence[Mapping[str, Any]], ax: Axes | None = None) -> Axe
             factors.
     """
     protocol = _protocol(rows)
-    groups: dict[int, list[Mapping[str, float]]] = {}
-    for row in sorted(rows, key=_components):
-        groups.setdefault(_components(row), []).append(row["terms"])
+    groups = grouped(sorted(rows, key=_components), _components)
     caption = "Means over seeds, and bands of one standard deviation to each side."
     panels = divide(new_axes(7, 5, caption=caption) if ax is None else ax, 2, 2)
     for panel, hue, (name, start) in zip(panels, HUES, PARTS.items(), strict=False):
-        found = [[_part(terms, start) for terms in group] for group in groups.values()]
+        found = [[_part(row["terms"], start) for row in group] for group in groups.values()]
         middle = np.array([mean(values) for values in found])
         spread = np.array([stdev(values) if len(values) > 1 else 0.0 for values in found])
         panel.plot([*groups], middle, "o-", color=hue, markersize=3.5, linewidth=1.2)
@@ -54,7 +52,7 @@ def draw_sweep(rows: Sequence[Mapping[str, Any]], ax: Axes | None = None) -> Axe
     return panels[0]
 
 
-def _protocol(rows: Sequence[Mapping[str, Any]]) -> str:
+def _protocol(rows: Sequence[Row]) -> str:
     """Recipe, data set and steps, the same for all rows."""
     found = {f"{r['recipe']} on {r['settings']['data']}, {r['steps']:,} steps" for r in rows}
     if len(found) != 1:
@@ -65,7 +63,7 @@ def _protocol(rows: Sequence[Mapping[str, Any]]) -> str:
     return found.pop()
 
 
-def _components(row: Mapping[str, Any]) -> int:
+def _components(row: Row) -> int:
     clusters = row["settings"]["model"]["init_args"]["clusters"]
     if not isinstance(clusters, int):
         raise ValueError(f"Expected rows of one factor but got clusters={clusters}.")

@@ -6,11 +6,12 @@ holds what differs from the recipe: options and their values, as JSON has them.
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 Row = Mapping[str, Any]
+Key = TypeVar("Key")
 
 FORMAT = 2  # of a row; 1 had the values of the changes as text
 FAILURES = "failures.jsonl"
@@ -68,6 +69,14 @@ def read_folder(folder: Path) -> list[Row]:
                 _checked(row, place)
                 other = row.keys() & {"kind", "estimator", "error"}
                 found.append(row if other else _complete(row, folder, place))
+    return found
+
+
+def grouped(rows: Iterable[Row], key: Callable[[Row], Key]) -> dict[Key, list[Row]]:
+    """The rows by a key, in the order in which keys are met."""
+    found: dict[Key, list[Row]] = {}
+    for row in rows:
+        found.setdefault(key(row), []).append(row)
     return found
 
 

@@ -1,14 +1,16 @@
 """Charts of the rows of :mod:`priorzoo.benchmarks.speed.measure`."""
 
 from collections.abc import Iterator, Sequence
+from operator import itemgetter
 from pathlib import Path
 from statistics import median
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import NullLocator
 
 from priorzoo.benchmarks.charts.axes import HUES, legend_beside, new_axes, save
-from priorzoo.benchmarks.rows.files import Row
+from priorzoo.benchmarks.rows.files import Row, grouped
 
 ARMS = ["hand-written", "hand-written, compiled", "eager", "compiled", "pyro", "pythae"]
 ARMS += ["plain", "plain-compiled", "cudagraph"]
@@ -17,7 +19,7 @@ ABREAST = 3  # recipes in one chart of ratios
 SIZES = {"batch": "batch size B", "clusters": "clusters K", "code": "code size D"}
 
 
-def draw_growth(rows: Sequence[Row], size: str, ax: Axes | None = None) -> Axes:
+def draw_growth(rows: Sequence[Row], size: str) -> Axes:
     """Microseconds a step against a size that was swept, a line for each arm.
 
     Of several measurements at one size the median is drawn.
@@ -26,44 +28,38 @@ def draw_growth(rows: Sequence[Row], size: str, ax: Axes | None = None) -> Axes:
         rows: of one recipe and device.
         size: ``batch``, ``clusters`` or ``code``; the others are those of most rows.
     """
-    ax = new_axes(6, 3.5) if ax is None else ax
+    ax = new_axes(6, 3.5)
     fixed = [name for name in SIZES if name != size]
     kept = [row for row in rows if row[size] is not None]
-    groups: dict[tuple[str | int, ...], list[Row]] = {}
-    for row in kept:
-        groups.setdefault((str(row["hidden"]), *(row[name] for name in fixed)), []).append(row)
+    groups = grouped(kept, lambda row: (str(row["hidden"]), *(row[name] for name in fixed)))
     widest = max(groups.values(), key=lambda group: len({row[size] for row in group}))
-    for arm in dict.fromkeys(row["arm"] for row in widest):
-        mine = [row for row in widest if row["arm"] == arm]
-        sizes = sorted({row[size] for row in mine})
-        times = [median(r["microseconds"] for r in mine if r[size] == value) for value in sizes]
+    for arm, mine in grouped(widest, itemgetter("arm")).items():
+        timed = sorted(grouped(mine, itemgetter(size)).items())
+        times = [median(row["microseconds"] for row in group) for _, group in timed]
+        sizes = [value for value, _ in timed]
         ax.plot(sizes, times, marker="o", color=COLOURS.get(arm), label=arm)
-    first = widest[0]
     ax.set(xscale="log", yscale="log", xlabel=SIZES[size], ylabel="microseconds a step")
     sizes = sorted({row[size] for row in widest})
     ax.set_xticks(sizes, [str(value) for value in sizes])
     ax.xaxis.set_minor_locator(NullLocator())
-    ax.set_title(
-        f"{first['recipe']}, {', '.join(f'{name} {first[name]}' for name in fixed)}",
-        parse_math=False,
-    )
+    others = ", ".join(f"{name} {widest[0][name]}" for name in fixed)
+    ax.set_title(f"{widest[0]['recipe']}, {others}", parse_math=False)
     legend_beside(ax)
     return ax
 
 
-def draw_ratios(rows: Sequence[Row], ax: Axes | None = None) -> Axes:
+def draw_ratios(rows: Sequence[Row]) -> Axes:
     """Time of each arm divided by that of the baseline, with quartiles: bars for each case."""
     cases = list(dict.fromkeys(map(case, rows)))
-    arms = list(dict.fromkeys(row["arm"] for row in rows))
-    ax = new_axes(max(5.5, 2 + 1.6 * len(cases)), 4) if ax is None else ax
+    arms = grouped(rows, itemgetter("arm"))
+    ax = new_axes(max(5.5, 2 + 1.6 * len(cases)), 4)
     width = 0.8 / len(arms)
-    for place, arm in enumerate(arms):
-        mine = [row for row in rows if row["arm"] == arm]
+    for place, (arm, mine) in enumerate(arms.items()):
         across = [cases.index(case(row)) + (place + 0.5) * width - 0.4 for row in mine]
-        heights = [row["ratio"] for row in mine]
-        low = [row["ratio"] - row["ratio_quartiles"][0] for row in mine]
-        high = [row["ratio_quartiles"][1] - row["ratio"] for row in mine]
-        ax.bar(across, heights, width, yerr=[low, high], color=COLOURS.get(arm), label=arm)
+        heights = np.array([row["ratio"] for row in mine])
+        low, high = np.array([row["ratio_quartiles"] for row in mine]).T
+        errors = [heights - low, high - heights]
+        ax.bar(across, heights, width, yerr=errors, color=COLOURS.get(arm), label=arm)
     ax.axhline(1, color="black", linewidth=0.8)
     ax.set_xticks(range(len(cases)), cases, fontsize="small", parse_math=False)
     ax.set_ylabel("time of a step, baseline = 1")
@@ -85,17 +81,12 @@ def speed_charts(rows: Sequence[Row]) -> Iterator[tuple[str, Axes]]:
 
     Each chart comes after its words: ``ratios: gmvae, cpu, float32``.
     """
-    machines: dict[tuple[str, str], list[Row]] = {}
-    for row in rows:
-        machines.setdefault((row["device"], str(row.get("precision"))), []).append(row)
+    machines = grouped(rows, lambda row: (row["device"], str(row.get("precision"))))
     for machine, mine in machines.items():
-        recipes = list(dict.fromkeys(row["recipe"] for row in mine))
-        parts = {name: [row for row in mine if row["recipe"] == name] for name in recipes}
-        swept = {
-            name: [s for s in SIZES if len({r[s] for r in parts[name]}) > 2] for name in recipes
-        }
-        for first in range(0, len(recipes), ABREAST):
-            shown = recipes[first : first + ABREAST]
+        parts = grouped(mine, itemgetter("recipe"))
+        swept = {n: [s for s in SIZES if len({r[s] for r in parts[n]}) > 2] for n in parts}
+        for first in range(0, len(parts), ABREAST):
+            shown = list(parts)[first : first + ABREAST]
             plain = [r for n in shown for r in parts[n] if not (swept[n] and r["hidden"])]
             if plain:
                 yield f"ratios: {', '.join((*shown, *machine))}", draw_ratios(plain)

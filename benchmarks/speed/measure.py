@@ -136,11 +136,11 @@ def measure(
         for name in known if arms is None else [name for name in known if name in arms]:
             begun = time.perf_counter()
             built[name] = known[name]()
-            _timed(built[name], 5, device)
+            seconds_of(built[name], 5, device)
             first[name] = time.perf_counter() - begun
         if not built:
             raise ValueError(f"Expected arms among {list(known)} but got {arms}.")
-        turns = [[_timed(arm, steps, device) for arm in built.values()] for _ in range(rounds)]
+        turns = [[seconds_of(arm, steps, device) for arm in built.values()] for _ in range(rounds)]
         seconds = dict(zip(built, np.array(turns).T / steps, strict=True))
         base = HAND if HAND in built else next(iter(built))
         for name, arm in built.items():
@@ -160,7 +160,7 @@ def measure(
     pyro.clear_param_store()
 
 
-def _timed(arm: Arm, steps: int, device: torch.device) -> float:
+def seconds_of(arm: Arm, steps: int, device: torch.device) -> float:
     """Seconds until the device has done so many steps."""
     begun = time.perf_counter()
     arm(steps)
@@ -181,8 +181,7 @@ def build_arms(recipe: Recipe, device: torch.device) -> dict[str, Callable[[], A
     model, guide = build_pair(recipe, SHAPE)
     mixture = any(isinstance(parameter, Natural) for parameter in guide.parameters())
     plain = without_mixture(recipe) if mixture else recipe
-    story, _ = build_pair(plain, SHAPE)  # a vague prior on precisions draws codes without bound
-    data = draw(story, ROWS, means=False).to(device)
+    data = draw_data(plain, ROWS, device)  # a vague prior on precisions draws unbounded codes
     alike = recipe.encoder == recipe.decoder and recipe.likelihood == BINARY
     losses = by_hand(model, guide, recipe.encoder.init_args["hidden"]) if alike else {}
     found: dict[str, Callable[[], Arm]] = {}
@@ -191,11 +190,11 @@ def build_arms(recipe: Recipe, device: torch.device) -> dict[str, Callable[[], A
     if HAND in losses:
         found[f"{HAND}, compiled"] = partial(_loop, losses[HAND], data, recipe, compiled=True)
     if mixture:
-        found["plain"] = partial(_ours, plain, data, "eager")
-        found["plain-compiled"] = partial(_ours, plain, data, "compiled")
+        found["plain"] = partial(train_arm, plain, data, "eager")
+        found["plain-compiled"] = partial(train_arm, plain, data, "compiled")
     ways: tuple[Execution, ...] = ("eager", "compiled", "cudagraph")
     for step in ways if device.type == "cuda" else ways[:2]:
-        found[step] = partial(_ours, recipe, data, step)
+        found[step] = partial(train_arm, recipe, data, step)
     return found | {"pyro": partial(_stock, recipe, data)}
 
 
@@ -226,12 +225,12 @@ def cost(arm: Arm, device: torch.device) -> dict[str, Any]:
         activities.append(torch.profiler.ProfilerActivity.CUDA)
     gc.collect()
     with torch.profiler.profile(activities=activities, profile_memory=True) as profile:
-        _timed(arm, 1, device)
+        seconds_of(arm, 1, device)
     events = profile.events() or []
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         before = torch.cuda.memory_allocated(device)
-        _timed(arm, 1, device)
+        seconds_of(arm, 1, device)
         kernels = sum(e.device_type.name == "CUDA" and "Mem" not in e.name for e in events)
         peak = torch.cuda.max_memory_allocated(device) - before
         return {"kernels": kernels, "peak_mib": round(peak / 2**20, 2)}
@@ -239,13 +238,17 @@ def cost(arm: Arm, device: torch.device) -> dict[str, Any]:
     return {"operations": outer, "peak_mib": round(_peak(profile) / 2**20, 2)}
 
 
-def _ours(recipe: Recipe, data: Tensor, step: Execution) -> Arm:
+def draw_data(recipe: Recipe, rows: int, device: torch.device) -> Tensor:
+    """Synthetic pictures ``(rows, 784)``: pixels of draws from the recipe's model."""
+    model, _ = build_pair(recipe, SHAPE)
+    return draw(model, rows, means=False).to(device)
+
+
+def train_arm(recipe: Recipe, data: Tensor, step: Execution) -> Arm:
+    """Steps of the recipe's own training, all of a call in one row of its history."""
     model, guide = (part.to(data.device) for part in build_pair(recipe, SHAPE))
-    transform = transform_of(recipe.binarise)
-    training = build_training(
-        recipe, model, guide, data, transform=transform, step=step, every=10**9
-    )
-    return lambda steps: training.run(steps=steps)
+    chosen = {"transform": transform_of(recipe.binarise), "step": step, "every": 10**9}
+    return build_training(recipe, model, guide, data, None, **chosen).run
 
 
 def _loop(
