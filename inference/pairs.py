@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 import pyro
+import pyro.distributions as dist
 import torch
 from pyro import poutine
 from torch import Tensor, nn
@@ -135,7 +136,10 @@ def _differences(name: str, told: Site, guessed: Site) -> Iterator[str]:
     supports = [_support(site) for site in (told, guessed)]
     if shapes[0] != shapes[1]:
         yield f"site {name!r} of 2 rows is {shapes[0]} in the model, {shapes[1]} in the guide"
-    if supports[0] != supports[1]:
+    elif isinstance(guessed["fn"], dist.Delta):  # a point, of a discrete site too
+        if not told["fn"].support.check(guessed["value"]).all():
+            yield f"site {name!r} is a point outside its support, {supports[0]}, in the guide"
+    elif supports[0] != supports[1]:
         yield f"site {name!r} has support {supports[0]} in the model, {supports[1]} in the guide"
     enumerated = guessed["infer"].get("enumerate") == "parallel"
     if not enumerated and not guessed["fn"].has_rsample and not is_scored(guessed):

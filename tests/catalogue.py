@@ -25,6 +25,7 @@ from priorzoo.guides import (
     Sticks,
 )
 from priorzoo.guides.nggp import QV
+from priorzoo.inference import Penalty
 from priorzoo.models import (
     GMVAE,
     M2,
@@ -55,7 +56,8 @@ SIZES = {"code": D, "clusters": K}
 class Entry(NamedTuple):
     """``batchwise`` names the factors over a batch as a whole, which no partition adds up.
 
-    ``importance`` samples bound log p(x), none where a site is global.
+    ``importance`` samples bound log p(x), none where a site is global. ``penalties`` are minimised
+    beside the bound where parameters have no gradient from it alone.
     """
 
     model: Callable[[], nn.Module]
@@ -63,6 +65,7 @@ class Entry(NamedTuple):
     rows: Callable[[int], Tensor]
     batchwise: tuple[str, ...] = ()
     importance: int = 2
+    penalties: Callable[[], dict[str, Penalty]] = dict
 
     def pair(self) -> tuple[nn.Module, nn.Module]:
         model = self.model()

@@ -69,7 +69,7 @@ def test_log_probabilities_have_one_value_a_row(entry):
 
 def test_every_parameter_gets_a_gradient(entry):
     model, guide = entry.pair()
-    objective = ELBO(model, guide)
+    objective = ELBO(model, guide, penalties=entry.penalties())
     objective(entry.rows(50))[0].backward()
     learnt = {name: p.grad for name, p in objective.named_parameters() if p.requires_grad}
     assert learnt

@@ -165,3 +165,23 @@ def test_a_pair_that_does_not_fit_is_refused(pair, message):
         assert "\n" not in str(error.value)
     with pytest.raises(ValueError, match=message):
         fit(*pair(), torch.zeros(3, P), steps=1)
+
+
+class Point(torch.nn.Module):
+    """The cluster as a point, not a distribution."""
+
+    def __init__(self, cluster):
+        super().__init__()
+        self.encoder, self.cluster = MLP(P, 2 * D), cluster
+
+    def forward(self, x, size=None):
+        with data_plate(x, size):
+            pyro.sample("y", dist.Delta(torch.full((len(x),), self.cluster)))
+            loc, raw = self.encoder(x).chunk(2, -1)
+            pyro.sample("z", dist.Normal(loc, raw.exp()).to_event(1))
+
+
+def test_a_discrete_site_may_be_a_point_within_its_support():
+    check_pair(gmvae(), Point(K - 1))
+    with pytest.raises(ValueError, match=f"'y' is a point outside its support, {K} values"):
+        check_pair(gmvae(), Point(K))
