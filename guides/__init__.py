@@ -6,6 +6,7 @@ from priorzoo.guides.flows import ClusterThenFlow, FlowCode
 from priorzoo.guides.gaussian import ClusterThenCode, Code, MeanField, MeanFieldCodes
 from priorzoo.guides.nggp import CollapsedCode
 from priorzoo.guides.nonparametric import CodeAndPlace
+from priorzoo.guides.quantised import Quantised
 from priorzoo.guides.sticks import Sticks
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "FlowCode",
     "MeanField",
     "MeanFieldCodes",
+    "Quantised",
     "Sticks",
     "cluster_posterior",
 ]

@@ -13,7 +13,11 @@ from priorzoo.inference.objectives.conjugate import ConjugateELBO, Pretraining, 
 from priorzoo.inference.objectives.contract import Loss, Objective
 from priorzoo.inference.objectives.control_variates import Baselined
 from priorzoo.inference.objectives.elbo import ELBO, KL, Autoencoder, Draws, Penalty, draw_pair
-from priorzoo.inference.objectives.penalties import Classification, ConsistencyViolation
+from priorzoo.inference.objectives.penalties import (
+    Classification,
+    ConsistencyViolation,
+    Quantisation,
+)
 from priorzoo.inference.objectives.schedules import Linear
 from priorzoo.inference.pairs import check_pair
 from priorzoo.inference.prediction import (
@@ -50,6 +54,7 @@ __all__ = [
     "Penalty",
     "Pixels",
     "Pretraining",
+    "Quantisation",
     "Replicas",
     "RobbinsMonro",
     "Stream",

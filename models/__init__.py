@@ -21,12 +21,14 @@ from priorzoo.models.plates import data_plate
 from priorzoo.models.stick_breaking import StickBreakingVAE
 from priorzoo.models.vae import VAE
 from priorzoo.models.vamp_prior import VampPrior
+from priorzoo.models.vq_vae import VQVAE
 
 __all__ = [
     "GMVAE",
     "M2",
     "MLP",
     "VAE",
+    "VQVAE",
     "Bernoulli",
     "Components",
     "ConvDecoder",

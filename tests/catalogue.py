@@ -22,15 +22,17 @@ from priorzoo.guides import (
     FlowCode,
     MeanField,
     MeanFieldCodes,
+    Quantised,
     Sticks,
 )
 from priorzoo.guides.nggp import QV
-from priorzoo.inference import Penalty
+from priorzoo.inference import Penalty, Quantisation
 from priorzoo.models import (
     GMVAE,
     M2,
     MLP,
     VAE,
+    VQVAE,
     ConvDecoder,
     ConvEncoder,
     DilokthanakulGMVAE,
@@ -212,6 +214,12 @@ CATALOGUE = {
     ),
     "vade": Entry(lambda: gmvae(learn_weights=True), code_then_cluster, binary),
     "vamp-prior": Entry(vamp_prior, shared_encoder, binary),
+    "vq-vae": Entry(
+        lambda: VQVAE(decoder(code=2 * D), code=D, clusters=K, positions=2),
+        lambda model: Quantised(MLP(P, 2 * D, (5,)), model),
+        binary,
+        penalties=lambda: {"quantisation": Quantisation()},
+    ),
     "gmvae-mean-field": Entry(gmvae, mean_field, binary),
     "gmvae-flow": Entry(gmvae, cluster_then_flow, binary),
     "m2-mean-field": Entry(m2, mean_field, binary),

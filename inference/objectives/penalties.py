@@ -1,12 +1,15 @@
 """What may be minimised beside the bound, each a quantity per datum."""
 
+from typing import cast
+
 import torch
 from torch import Tensor
 
 from priorzoo.guides import cluster_posterior
 from priorzoo.inference.objectives.elbo import Draws, Penalty
 from priorzoo.inference.objectives.schedules import Linear
-from priorzoo.inference.sites import is_enumerated, latent_sites
+from priorzoo.inference.sites import is_enumerated, latent_sites, site_of
+from priorzoo.models.vq_vae import VQVAE
 
 
 class ConsistencyViolation(Penalty):
@@ -54,3 +57,29 @@ class Classification(Penalty):
         known = label.clamp(min=0).expand(log_q.shape[:-1]).unsqueeze(-1)
         score = torch.where(label < 0, 0.0, -log_q.gather(-1, known).squeeze(-1))
         return draws.weights.expect(score, draws.particles)
+
+
+class Quantisation(Penalty):
+    r"""Squared distances of the encoder's output from the codebook, for :class:`VQVAE`.
+
+    .. math:: \textstyle\sum_m \|\mathrm{sg}(h_m) - e_{y_m}\|^2 +
+        \beta \|h_m - \mathrm{sg}(e_{y_m})\|^2
+
+    van den Oord et al., "Neural Discrete Representation Learning", 2017, eq. (3): the first term
+    trains the codebook, the second holds the encoder near it; sg stops the gradient.
+
+    Args:
+        weight: of both terms, a number or a schedule.
+        commitment: beta.
+    """
+
+    def __init__(self, weight: float | Linear = 1.0, commitment: float = 0.25) -> None:
+        super().__init__(weight)
+        self.commitment = commitment
+
+    def forward(self, draws: Draws) -> Tensor:
+        h = site_of(draws.drawn, "z")["infer"]["encoded"]
+        e = cast(VQVAE, draws.model).codebook[site_of(draws.drawn, "y")["value"]]
+        of_codebook = (h.detach() - e).square().sum((-2, -1))
+        of_encoder = (h - e.detach()).square().sum((-2, -1))
+        return draws.weights.expect(of_codebook + self.commitment * of_encoder, draws.particles)
