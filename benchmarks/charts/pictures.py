@@ -46,9 +46,9 @@ def draw_clusters(
     step, down = _width(shape) + GAP, 1 + GAP
     start = members * step + 0.5
     end = start - 0.5 if drawn is None else start + drawn.shape[1] * step
-    order, share = hard_shares(probabilities)
+    share = hard_shares(probabilities)[1]
     used = int((share > 0).sum())
-    shown = _fullest(order, share)[:LEGIBLE]
+    shown = _fullest(share)[:LEGIBLE]
     reading = f"Percentages: {SHARE}. Good: members look alike, and samples like members."
     ax = _canvas(ax, (end, len(shown) * down), "Members and samples of each cluster", reading)
     for top, cluster in enumerate(shown):
@@ -62,17 +62,16 @@ def draw_clusters(
     heads = {members * step / 2: "most confident members"}
     heads |= {} if drawn is None else {(start + end) / 2: "samples"}
     ax.set_xticks(list(heads), list(heads.values()), fontsize="small")
-    if len(order) > LEGIBLE:
+    if len(share) > LEGIBLE:
         fullest = f"{LEGIBLE} fullest of " if used > LEGIBLE else ""
-        ax.set_title(f"{fullest}{used} clusters in use, room for {len(order)}", fontsize="small")
+        ax.set_title(f"{fullest}{used} clusters in use, room for {len(share)}", fontsize="small")
     return ax
 
 
-def _fullest(order: Tensor, share: Tensor) -> list[int]:
+def _fullest(share: Tensor) -> list[int]:
     """Clusters in the order of their shares; where there is room for many, no empty ones."""
-    kept = len(order) if len(order) <= LEGIBLE else int((share > 0).sum())
-    found: list[int] = order[:kept].tolist()
-    return found
+    order: list[int] = share.argsort(descending=True, stable=True).tolist()
+    return order if len(order) <= LEGIBLE else [k for k in order if share[k] > 0]
 
 
 def draw_components(
@@ -84,7 +83,7 @@ def draw_components(
     largest of all. An empty cluster has no picture; of more than 20, empty ones are left out.
     """
     pictures, width = _pictures(means, shape), _width(shape)
-    shown = _fullest(shares.argsort(descending=True, stable=True), shares)
+    shown = _fullest(shares)
     columns = min(len(shown), ceil(sqrt(2.5 * len(shown))))
     across, down = max(width, 0.8) + 2 * GAP, 1.5
     size = columns * across, ceil(len(shown) / columns) * down

@@ -83,12 +83,9 @@ def hungarian_order(assignments: Tensor, labels: Tensor, clusters: int) -> Tenso
     """
     table = contingency(assignments, labels, clusters)
     matched = list(hungarian_match(assignments, labels, clusters))
-    rest = sorted(set(range(clusters)) - set(matched), key=lambda k: _rank(table[k]))
+    rank = [(not row.any(), int(row.argmax())) for row in table]
+    rest = sorted(set(range(clusters)) - set(matched), key=rank.__getitem__)
     return torch.tensor(matched + rest)
-
-
-def _rank(row: Tensor) -> tuple[bool, int]:
-    return not row.any(), int(row.argmax())
 
 
 def used_clusters(assignments: Tensor) -> int:

@@ -303,11 +303,7 @@ def _repeated(step: Callable[[Tensor], object], data: Tensor, recipe: Recipe) ->
 
 def _within_aten(event: FunctionEvent) -> bool:
     parent = event.cpu_parent
-    while parent is not None:
-        if parent.name.startswith("aten::"):
-            return True
-        parent = parent.cpu_parent
-    return False
+    return parent is not None and (parent.name.startswith("aten::") or _within_aten(parent))
 
 
 def _peak(profile: torch.profiler.profile) -> int:
