@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import resource
 import shlex
 import sys
@@ -9,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -19,34 +20,19 @@ from priorzoo.benchmarks.grid import clusterings
 from priorzoo.benchmarks.grid.clusterings import CLUSTERINGS, Clustering
 from priorzoo.benchmarks.papers import RECIPES
 from priorzoo.benchmarks.papers.paper import Budget, Extra
-from priorzoo.benchmarks.recipes.changes import (
-    PROSE,
-    Changes,
-    apply,
-    change,
-    differences,
-    read_value,
-    resolved,
-)
+from priorzoo.benchmarks.recipes import changes as settings
+from priorzoo.benchmarks.recipes.changes import PROSE, Changes, apply, change, read_value
 from priorzoo.benchmarks.recipes.recipe import Recipe, Stage
 from priorzoo.benchmarks.rows.files import FORMAT
 from priorzoo.benchmarks.runs import run as runs
 from priorzoo.benchmarks.scores.run import Run
 
-SHOWN = (
-    "clusters",
-    "components",
-    "embedding",
-    "grid",
-    "interpolations",
-    "attributes",
-    "samples",
-    "words",
-)
+SHOWN = re.compile("clusters|components|embedding|grid|interpolations|attributes|samples|words")
 LENGTHS = {"steps", "epochs", "init_steps", "stages", "every", "curve"}  # hashed as resolved
 WIDEST = 640  # pixels of a chart that goes with a row
 
 Row = dict[str, Any]
+Timed = TypeVar("Timed", Recipe, Stage)
 
 
 @dataclass(frozen=True)
@@ -101,12 +87,13 @@ class Cell:
 
     def origin(self) -> Row:
         """What a row says of its cell."""
-        return {
-            "format": FORMAT,
-            "cell": self.key,
-            "budget": self.budget,
-            "changes": dict(self.changes),
-        }
+        said = {"cell": self.key, "budget": self.budget, "changes": dict(self.changes)}
+        return {"format": FORMAT, **said}
+
+    def failure(self, error: str) -> Row:
+        """The row of a cell that could not be made."""
+        said = {"recipe": self.recipe, "seed": self.seed, "command": self.command}
+        return {**self.origin(), **said, "error": error}
 
     def resolved(self) -> Recipe:
         """The recipe with the changes, as long as it shall be, all its arguments written out.
@@ -116,7 +103,9 @@ class Cell:
         """
         recipe = apply(RECIPES[self.recipe], self.changes)
         own = self.changes.keys() & {"steps", "epochs"}
-        return resolved(recipe if own or self.length is None else lengthened(recipe, self.length))
+        return settings.resolved(
+            recipe if own or self.length is None else lengthened(recipe, self.length)
+        )
 
     def needed(self) -> dict[str, object]:
         """The changes that make a difference: what a recipe says itself is none.
@@ -128,7 +117,7 @@ class Cell:
             own = asdict(change(Clustering(), self.changes))
             return {k: own[k] for k in self.changes if own[k] != getattr(Clustering, k)}
         base = RECIPES[self.recipe]
-        found = differences(base, apply(base, self.changes))
+        found = settings.differences(base, apply(base, self.changes))
         if self.length is not None:  # a length that is asked for stands in place of the budget's
             found |= {k: v for k, v in self.changes.items() if k in ("steps", "epochs")}
         return found
@@ -150,21 +139,15 @@ def lengthened(recipe: Recipe, length: float) -> Recipe:
     every = recipe.every
     if recipe.steps is not None and every is not None:
         every = min(every, max(1, round(length / 10)))
-    return replace(
-        recipe,
-        steps=None if recipe.steps is None else max(1, round(length)),
-        epochs=None if recipe.epochs is None else length,
-        every=every,
-        init_steps=max(1, round(recipe.init_steps * min(1.0, share))),
-        stages=tuple(_shorter(stage, share) for stage in recipe.stages),
-    )
+    stages = tuple(_scaled(stage, share) for stage in recipe.stages)
+    init_steps = max(1, round(recipe.init_steps * min(1.0, share)))
+    return replace(_scaled(recipe, share), every=every, init_steps=init_steps, stages=stages)
 
 
-def _shorter(stage: Stage, share: float) -> Stage:
+def _scaled(timed: Timed, share: float) -> Timed:
+    steps = None if timed.steps is None else max(1, round(timed.steps * share))
     return replace(
-        stage,
-        steps=None if stage.steps is None else max(1, round(stage.steps * share)),
-        epochs=None if stage.epochs is None else stage.epochs * share,
+        timed, steps=steps, epochs=None if timed.epochs is None else timed.epochs * share
     )
 
 
@@ -182,34 +165,23 @@ def work(cell: Cell, out: Path, root: str | None, device: str) -> Row:
 
     A run that was interrupted goes on from its checkpoint.
     """
-    origin = cell.origin() | {"command": cell.command}
+    row: Row = {"history": None, "figures": []}
     if cell.recipe in CLUSTERINGS:
-        row = clusterings.run(cell.recipe, cell.clustering(), cell.seed, root)
-        return {**row, **origin, "peak_mib": _peak("cpu"), "history": None, "figures": []}
+        row |= clusterings.run(cell.recipe, cell.clustering(), cell.seed, root)
+        return row | cell.origin() | {"command": cell.command, "peak_mib": _peak("cpu")}
     folder = out / "runs" / cell.name
     resume = (folder / "checkpoint.safetensors").is_file()
-    recipe = cell.resolved()
-    run, dataset = runs.train(
-        cell.recipe,
-        recipe,
-        folder,
-        seed=cell.seed,
-        device=device,
-        data_root=root,
-        resume=resume,
-        overwrite=not resume and (folder / "history.jsonl").is_file(),
-        command=cell.command,
-    )
-    row = run.result | origin | {"peak_mib": _peak(run.device.type)}
-    row |= {
-        key: measure(run, dataset, cell.budget == "quick") for key, measure in cell.extra.items()
-    }
+    how: dict[str, Any] = {"seed": cell.seed, "device": device, "data_root": root}
+    how |= {"resume": resume, "overwrite": not resume and (folder / "history.jsonl").is_file()}
+    run, dataset = runs.train(cell.recipe, cell.resolved(), folder, command=cell.command, **how)
+    row |= run.result | cell.origin() | {"peak_mib": _peak(run.device.type)}
+    quick = cell.budget == "quick"
+    row |= {key: measure(run, dataset, quick) for key, measure in cell.extra.items()}
     if cell.importance:
         row["importance"] = runs.score(run, dataset, cell.importance)["terms"]
-    history = out / "history" / f"{cell.name}.jsonl"
-    history.parent.mkdir(exist_ok=True)
-    history.write_bytes((folder / "history.jsonl").read_bytes())
-    row["history"] = history.relative_to(out).as_posix()
+    row["history"] = f"history/{cell.name}.jsonl"
+    (out / "history").mkdir(exist_ok=True)
+    (out / row["history"]).write_bytes((folder / "history.jsonl").read_bytes())
     row["figures"] = _charts(cell, run, dataset, out)
     return row
 
@@ -220,13 +192,12 @@ def _charts(cell: Cell, run: Run, dataset: Dataset, out: Path) -> list[str]:
 
     kept: list[str] = []
     for path in charts.draw_run(run, dataset) if cell.seed == 0 else []:
-        if path.stem.startswith(SHOWN):
-            copy = out / "figures" / f"{cell.name}-{path.stem}.png"
-            copy.parent.mkdir(exist_ok=True)
+        if SHOWN.match(path.name):
+            kept.append(f"figures/{cell.name}-{path.stem}.png")
+            (out / "figures").mkdir(exist_ok=True)
             with Image.open(path) as picture:
                 picture.thumbnail((WIDEST, 2 * WIDEST))
-                picture.convert("RGB").quantize(64).save(copy, optimize=True)
-            kept.append(copy.relative_to(out).as_posix())
+                picture.convert("RGB").quantize(64).save(out / kept[-1], optimize=True)
     return kept
 
 

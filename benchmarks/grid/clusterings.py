@@ -7,13 +7,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from priorzoo.benchmarks.data import sets as data
+from priorzoo.benchmarks.runs.run import machine
 from priorzoo.benchmarks.scores import metrics
 from priorzoo.guides import Code
 from priorzoo.inference import Autoencoder, Stream, codes, fit
-from priorzoo.inference.saving import versions
 from priorzoo.models import MLP, VAE, Bernoulli
 
 Array = np.ndarray[Any, np.dtype[np.float32]]
@@ -73,15 +72,8 @@ def autoencoder(settings: Clustering, x: Array, asked: Array, seed: int) -> Arra
         model = VAE(MLP(10, size, hidden[::-1]), Bernoulli(), 10)
         guide = Code(MLP(size, 20, hidden))
     rows, others = torch.from_numpy(x), torch.from_numpy(asked)
-    fit(
-        model,
-        guide,
-        rows,
-        objective=Autoencoder(model, guide),
-        epochs=settings.epochs,
-        batch_size=100,
-        seed=seed,
-    )
+    how = Autoencoder(model, guide)
+    fit(model, guide, rows, objective=how, epochs=settings.epochs, batch_size=100, seed=seed)
     known, wanted = (codes(model, guide, part).numpy() for part in (rows, others))
     return _nearest(settings, known, wanted, seed)
 
@@ -122,19 +114,11 @@ def run(name: str, settings: Clustering, seed: int, root: str | None = None) -> 
     begun = time.perf_counter()
     x = dataset.x_train[: settings.rows].numpy()
     found = torch.from_numpy(CLUSTERINGS[name](settings, x, dataset.x_test.numpy(), seed))
-    return {
-        "recipe": name,
-        "settings": asdict(settings),
-        "shape": list(dataset.shape),
-        "seed": seed,
-        "device": "cpu",
-        "threads": torch.get_num_threads(),
-        "versions": versions(),
-        "steps": 0,
-        "seconds": round(time.perf_counter() - begun, 1),
-        "terms": {},
-        "metrics": metrics.score(_rounded(found), dataset.y_test),
-    }
+    seconds = round(time.perf_counter() - begun, 1)
+    what = {"recipe": name, "settings": asdict(settings), "shape": list(dataset.shape)}
+    scores = metrics.score(found / found.sum(-1, keepdim=True), dataset.y_test)
+    result = {"steps": 0, "seconds": seconds, "terms": {}, "metrics": scores}
+    return {**what, "seed": seed, **machine(torch.device("cpu")), **result}
 
 
 def _principal(settings: Clustering, x: Array, asked: Array, seed: int) -> tuple[Array, Array]:
@@ -150,7 +134,3 @@ def _nearest(settings: Clustering, x: Array, asked: Array, seed: int) -> Array:
 
     made = KMeans(settings.clusters, n_init=settings.n_init, random_state=seed).fit(x)
     return np.eye(settings.clusters)[made.predict(asked)]
-
-
-def _rounded(probabilities: Tensor) -> Tensor:
-    return probabilities / probabilities.sum(-1, keepdim=True)

@@ -5,12 +5,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import product
 
-from priorzoo.benchmarks.data.sets import nearest
 from priorzoo.benchmarks.grid.cells import Cell
 from priorzoo.benchmarks.grid.clusterings import CLUSTERINGS
 from priorzoo.benchmarks.papers import PAPERS, RECIPES
 from priorzoo.benchmarks.papers.paper import BUDGETS, Budget, Line, Paper
 from priorzoo.benchmarks.recipes.changes import read_value
+from priorzoo.benchmarks.recipes.parts import unknown_name
 
 
 def plan(
@@ -40,39 +40,33 @@ def plan(
     for line in _lines(names, budget, papers):
         for values in product(*sets.values()):
             changes = {**line.changes, **dict(zip(sets, values, strict=True))}
-            length = None if not line.lengths else line.lengths[budget]
+            length = line.lengths.get(budget)
             cell = Cell(line.recipe, 0, budget, length, changes, line.extra, line.importance)
             cell = replace(cell, changes=cell.needed())
-            for seed in seeds:
-                one = replace(cell, seed=seed)
-                found[one.key, seed] = one
+            found |= {(cell.key, seed): replace(cell, seed=seed) for seed in seeds}
     if not found:
-        raise ValueError(
-            f"Expected lines of {', '.join(names)} with budget {budget} but there are none; "
-            f"choose another of {', '.join(BUDGETS)}."
-        )
+        said = f"Expected lines of {', '.join(names)} with budget {budget} but there are none"
+        raise ValueError(f"{said}; choose another of {', '.join(BUDGETS)}.")
     return list(found.values())
 
 
 def _lines(names: Sequence[str], budget: Budget, papers: Sequence[Paper]) -> Iterator[Line]:
     known = {**RECIPES, **CLUSTERINGS}
-    here = [
-        (paper.name, line)
+    here = {
+        paper.name: [one for one in paper.lines if one.recipe in known and budget in one.lengths]
         for paper in papers
-        for line in paper.lines
-        if line.recipe in known and budget in line.lengths
-    ]
+    }
+    every = [line for lines in here.values() for line in lines]
     for name in names:
         if name in known:
-            alike = [line for _, line in here if line.recipe == name]
+            alike = [line for line in every if line.recipe == name]
             yield replace(alike[0], changes={}) if alike else Line(name, name, {})
         elif name == "all":
-            yield from (line for _, line in here if not line.optional)
-        elif name in [paper.name for paper in papers]:
-            yield from (line for owner, line in here if owner == name)
+            yield from (line for line in every if not line.optional)
+        elif name in here:
+            yield from here[name]
         else:
-            choices = [*known, *(paper.name for paper in papers), "all"]
-            raise ValueError(f"Unknown recipe or paper {name!r}; {nearest(name, choices)}")
+            raise ValueError(unknown_name("recipe or paper", name, [*known, *here, "all"]))
 
 
 def read_sets(words: Sequence[str]) -> dict[str, list[object]]:
@@ -103,14 +97,10 @@ def read_seeds(text: str) -> list[int]:
     Raises:
         ValueError: for anything else, and for a range without seeds.
     """
-    try:
-        if ":" in text:
-            first, last = (int(word) for word in text.split(":"))
-            seeds = list(range(first, last))
-        else:
-            seeds = [int(word) for word in text.split(",")]
-    except ValueError:
-        raise ValueError(f"Expected --seeds such as 0:5 or 0,1,4 but got {text!r}.") from None
+    if not re.fullmatch(r"\d+:\d+|\d+(,\d+)*", text):
+        raise ValueError(f"Expected --seeds such as 0:5 or 0,1,4 but got {text!r}.")
+    numbers = [int(word) for word in re.split("[:,]", text)]
+    seeds = list(range(*numbers)) if ":" in text else numbers
     if not seeds:
         raise ValueError(f"Expected a range with at least one seed but got {text!r}.")
     return seeds

@@ -9,7 +9,6 @@ from contextlib import suppress
 from multiprocessing import connection, get_context, parent_process
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
-from typing import Any
 
 import torch
 from tqdm import tqdm
@@ -57,13 +56,11 @@ def run_grid(
     left = [cell for cell in cells if (cell.key, cell.seed) not in done]
     failed = 0
     with tqdm(total=len(cells), initial=len(cells) - len(left), disable=not progress) as bar:
-        for cell, row, error in _finished(left, out, jobs, root, device):
-            if row is None:
+        for cell, row in _finished(left, out, jobs, root, device):
+            if "error" in row:
                 failed += 1
-                append_row(_failure(cell, error), out / FAILURES)
-                bar.write(f"{cell.name}: {error.splitlines()[-1]}")
-            else:
-                append_row(row, out / ROWS)
+                bar.write(f"{cell.name}: {row['error'].splitlines()[-1]}")
+            append_row(row, out / (FAILURES if "error" in row else ROWS))
             bar.set_postfix_str(cell.name)
             bar.update()
     return len(left), failed
@@ -76,18 +73,15 @@ def check_folder(cells: Sequence[Cell], out: Path) -> None:
         ValueError: naming what differs.
     """
     if out.is_file() or (out.is_dir() and any(out.iterdir()) and not (out / ROWS).is_file()):
-        raise ValueError(
-            f"Expected a new folder or one of a grid but {out} holds something else; choose "
-            "another --out."
-        )
+        raise ValueError(f"Expected a new folder or one of a grid but {out} holds something else.")
     for row in rows_of(out):
         alike = (cell for cell in cells if cell.recipe == row["recipe"])
         keys = {cell.key for cell in alike if cell.origin()["changes"] == row["changes"]}
         if row["budget"] != cells[0].budget or (keys and row["cell"] not in keys):
+            other = f"{row['recipe']} with budget {row['budget']}, {row['steps']} steps"
             raise ValueError(
-                f"Expected rows of the same settings but {out / ROWS} has {row['recipe']} with "
-                f"budget {row['budget']}, {row['steps']} steps and other settings; choose another "
-                "--out."
+                f"Expected rows of the same settings but {out / ROWS} has {other} and other "
+                "settings; choose another --out."
             )
 
 
@@ -103,34 +97,18 @@ def rows_of(out: Path) -> list[Row]:
 
 def mend(path: Path) -> None:
     """Cut off a last line that was torn, so that the next begins on its own."""
-    if path.is_file():
-        lines = _lines(path)
-        replace_file(path, lambda file: file.write_bytes(b"".join(lines)))
-    else:
-        path.touch()
-
-
-def _lines(path: Path) -> list[bytes]:
-    return [line for line in path.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")]
-
-
-def _failure(cell: Cell, error: str) -> Row:
-    return {
-        **cell.origin(),
-        "recipe": cell.recipe,
-        "seed": cell.seed,
-        "command": cell.command,
-        "error": error,
-    }
+    lines = path.read_bytes().splitlines(keepends=True) if path.is_file() else []
+    whole = b"".join(line for line in lines if line.endswith(b"\n"))
+    replace_file(path, lambda file: file.write_bytes(whole))
 
 
 def _finished(
     cells: Sequence[Cell], out: Path, jobs: int, root: str | None, device: str
-) -> Iterator[tuple[Cell, Row | None, str]]:
-    """Each cell as its process ends, with its row or its error."""
+) -> Iterator[tuple[Cell, Row]]:
+    """Each cell as its process ends, with its row, which holds the ``error`` if it failed."""
     context = get_context("spawn")
     waiting = list(cells)
-    running: dict[Any, tuple[Cell, SpawnProcess]] = {}
+    running: dict[object, tuple[Cell, SpawnProcess]] = {}
     threads = max(1, torch.get_num_threads() // jobs)
     try:
         while waiting or running:
@@ -140,10 +118,11 @@ def _finished(
                 process = context.Process(target=_work, args=given, name=cell.name)
                 process.start()
                 running[process.sentinel] = cell, process
-            for sentinel in connection.wait(list(running)):
+            for sentinel in connection.wait([process.sentinel for _, process in running.values()]):
                 cell, process = running.pop(sentinel)
                 process.join()
-                yield cell, *_outcome(out, cell, process.exitcode)
+                killed = cell.failure(f"the process ended with status {process.exitcode}")
+                yield cell, _made(out, cell) or killed
     finally:
         for _, process in running.values():
             process.terminate()
@@ -151,29 +130,20 @@ def _finished(
             process.join()
 
 
-def _outcome(out: Path, cell: Cell, code: int | None) -> tuple[Row | None, str]:
-    kept, error = _row_file(out, cell), _error_file(out, cell)
-    if kept.is_file():
-        return json.loads(kept.read_text()), ""
-    text = error.read_text() if error.is_file() else f"the process ended with status {code}"
-    return None, text
-
-
 def _work(cell: Cell, out: Path, root: str | None, device: str, threads: int) -> None:
-    """In a process of its own, which ends with its parent."""
+    """Leave a cell's row in a file, from a process of its own that ends with its parent."""
     threading.Thread(target=_follow, daemon=True).start()
     torch.set_num_threads(threads)
-    kept, error = _row_file(out, cell), _error_file(out, cell)
-    kept.parent.mkdir(parents=True, exist_ok=True)
-    if kept.is_file():  # it had finished, and its row was not written yet
-        return
-    error.unlink(missing_ok=True)
+    if "error" not in (_made(out, cell) or {"error": ""}):
+        return  # it had finished, and its row was not written yet
+    path = _file(out, cell)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.unlink(missing_ok=True)
     try:
         row = work(cell, out, root, device)
-        replace_file(kept, lambda file: file.write_text(json.dumps(row)))
     except BaseException:
-        error.write_text(traceback.format_exc())
-        raise SystemExit(1) from None
+        row = cell.failure(traceback.format_exc())
+    replace_file(path, lambda file: file.write_text(json.dumps(row)))
 
 
 def _follow() -> None:
@@ -184,9 +154,10 @@ def _follow() -> None:
         os._exit(1)
 
 
-def _row_file(out: Path, cell: Cell) -> Path:
+def _file(out: Path, cell: Cell) -> Path:
     return out / "runs" / f"{cell.name}.json"
 
 
-def _error_file(out: Path, cell: Cell) -> Path:
-    return out / "runs" / f"{cell.name}.error"
+def _made(out: Path, cell: Cell) -> Row | None:
+    path = _file(out, cell)
+    return json.loads(path.read_text()) if path.is_file() else None

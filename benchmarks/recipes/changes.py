@@ -3,7 +3,7 @@
 import inspect
 import json
 from argparse import ArgumentError
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, fields, is_dataclass, replace
 from types import NoneType, UnionType
@@ -54,11 +54,11 @@ def apply(recipe: Recipe, changes: Changes) -> Recipe:
     if len(asked) == 2:
         given = f"{changes['steps']} and {changes['epochs']}"
         raise ValueError(f"Expected --steps or --epochs but got both, {given}.")
-    if asked:
-        made = change(made, {"epochs" if asked == ["steps"] else "steps": None})
+    more: dict[str, object] = {"epochs" if unit == "steps" else "steps": None for unit in asked}
     if made.data != recipe.data:
         free = {"train": None, "validation": 0}
-        made = change(made, {k: v for k, v in free.items() if k not in changes})
+        more |= {name: value for name, value in free.items() if name not in changes}
+    made = change(made, more)
     for place, chosen in _parts(made).items():
         for name in filled(made, place) & chosen.init_args.keys():
             raise ValueError(f"Expected no --{place}.{name}, which is filled in; leave it out.")
@@ -71,19 +71,36 @@ def differences(base: Recipe, recipe: Recipe) -> dict[str, object]:
     An argument that is left out counts as the default of its class.
     """
     before, after = _changeable(base), _changeable(recipe)
-    old = dict(pair for name, value in before.items() for pair in _flat(name, value))
     found: dict[str, object] = {}
     for name, value in after.items():
-        if _lacks_keys(value, before[name]):
-            found[name] = value
-        else:
-            found |= {k: v for k, v in _flat(name, value) if k not in old or old[k] != v}
+        found |= _differing(name, value, before[name])
     if "data" in found:  # which resets these two
         found |= {"train": recipe.train, "validation": recipe.validation}
     for name in list(found):
         fewer = {key: value for key, value in found.items() if key != name}
         with suppress(ValueError):  # an argument that only the new class has
             found = fewer if _changeable(apply(base, fewer)) == after else found
+    return found
+
+
+def _differing(name: str, new: object, old: object) -> dict[str, object]:
+    """The changes between two values of an option, each as JSON has it."""
+    if new == old:
+        return {}
+    inner, before = new, old if isinstance(old, dict) else {}
+    found: dict[str, object] = {}
+    if isinstance(new, dict) and "class_path" in new:
+        path = new["class_path"]
+        if path != before.get("class_path"):
+            found[name] = {"class_path": path} if "." in name else _short(path, name)
+        inner, before = new["init_args"], before.get("init_args", {})
+    elif name.count(".") > name.startswith("kl.") or not isinstance(new, dict):
+        return {name: _without_none(new)}
+    elif before.keys() - new.keys():
+        return {name: new}
+    assert isinstance(inner, dict)
+    for key, value in inner.items():
+        found |= _differing(f"{name}.{key}", value, before.get(key, ...))
     return found
 
 
@@ -107,18 +124,17 @@ def _parts(recipe: Recipe) -> dict[str, Part]:
     return {name: value for name, value in found.items() if isinstance(value, Part)}
 
 
-def change(settings: Settings, changes: Changes, within: str = "") -> Settings:
-    """Any dataclass with changes, see :func:`apply`; ``within`` is the option that it stands at."""
-    hints = get_type_hints(type(settings))
+def change(settings: Settings, changes: Changes) -> Settings:
+    """Any dataclass with changes, see :func:`apply`."""
+    hints = {k: v for k, v in get_type_hints(type(settings)).items() if k not in PROSE}
     made: dict[str, object] = {}
     for name, value in changes.items():
-        head, *rest = name.removesuffix(".class_path").replace(".init_args.", ".").split(".")
-        if head not in hints or head in PROSE:
-            known = [f"--{within}{known}" for known in hints if known not in PROSE]
-            raise ValueError(unknown_name("option", f"--{within}{name}", known))
-        old = made.get(head, getattr(settings, head))
-        made[head] = _changed(rest, value, hints[head], old, within + head)
-    return replace(settings, **made)  # type: ignore[type-var]
+        head, *path = name.removesuffix(".class_path").replace(".init_args.", ".").split(".")
+        if head not in hints:
+            raise ValueError(unknown_name("option", f"--{name}", [f"--{known}" for known in hints]))
+        made[head] = _put(made.get(head, getattr(settings, head)), path, value, head)
+    read = {name: _read(value, hints[name], name) for name, value in made.items()}
+    return replace(settings, **read)  # type: ignore[type-var]
 
 
 def read_value(text: str) -> object:
@@ -134,82 +150,72 @@ def read_value(text: str) -> object:
     return text
 
 
-def _changed(path: Sequence[str], value: object, hint: object, old: object, place: str) -> object:
-    """What stands at an option, with a value set at a path within it."""
+def _put(old: object, path: Sequence[str], value: object, place: str) -> object:
+    """What stands at an option, as plain values, once a value is set there or within it."""
+    plain = asdict(old) if is_dataclass(old) and not isinstance(old, type) else old
+    if isinstance(plain, str) and path:  # a class that was named before
+        plain = {"class_path": plain}
+    if isinstance(plain, Mapping) and "class_path" in plain:
+        args: Changes = plain.get("init_args") or {}
+        if path:
+            return {**plain, "init_args": _put(args, path, value, place)}
+        if isinstance(value, (str, Mapping)):
+            given = _opened(value)
+            name = given.pop("class_path", plain["class_path"])
+            known = parameters(find(str(name), place))
+            kept = {key: one for key, one in args.items() if key in known}
+            return {"class_path": name, "init_args": {**kept, **given}}
     if not path:
-        return _read(value, hint, old, place)
+        return value
     head, *rest = path
-    if isinstance(old, Mapping) and "class_path" in old:
-        old = Part(old["class_path"], old.get("init_args") or {})
-    if isinstance(old, Part):
-        return _with_argument(old, head, rest, value, place)
-    for kind in _alternatives(hint):
-        if _is_settings(kind) and isinstance(old, (kind, NoneType)):
-            start: object = kind() if old is None else old
-            return change(start, {".".join(path): value}, f"{place}.")
-        if is_kind(get_origin(kind), Mapping):
-            entries = dict(old) if isinstance(old, Mapping) else {}
-            inner, within = get_args(kind)[1], f"{place}.{head}"
-            return {**entries, head: _changed(rest, value, inner, entries.get(head), within)}
-    raise ValueError(
-        f"Expected no --{place}.{'.'.join(path)}, as --{place} is {old!r}; give --{place} first."
-    )
+    before = plain if isinstance(plain, Mapping) else {}
+    return {**before, head: _put(before.get(head), rest, value, f"{place}.{head}")}
 
 
-def _with_argument(old: Part, name: str, path: Sequence[str], value: object, place: str) -> Part:
-    known = parameters(find(old.class_path, place))
-    if name not in known:
-        kind = old.class_path.rpartition(".")[2]
-        raise ValueError(unknown_name(f"argument of {kind}", name, known))
-    hint, default = known[name].annotation, known[name].default
-    before = old.init_args.get(name, None if default is inspect.Parameter.empty else default)
-    made = _changed(path, value, hint, before, f"{place}.{name}")
-    return replace(old, init_args={**old.init_args, name: made})
+def _opened(value: str | Changes) -> dict[str, object]:
+    """The class of a part with its arguments beside it."""
+    given: dict[str, object] = {"class_path": value} if isinstance(value, str) else dict(value)
+    inner = given.pop("init_args", None)
+    return {**given, **inner} if isinstance(inner, Mapping) else given
 
 
-def _read(value: object, hint: object, old: object, place: str) -> object:
+def _read(value: object, hint: object, place: str) -> object:
     """A value as its type has it: parts, policies and stages from mappings, the rest checked."""
-    kinds = _alternatives(hint)
-    if value is None and NoneType in kinds:
-        return None
+    kinds = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+    if isinstance(value, tuple(k for k in kinds if k is NoneType or _is_data(k))):
+        return value
     if isinstance(value, Mapping) and "class_path" in value:
-        return _part(value, old, place)
+        return _part(_opened(value), place)
     for kind in kinds:
-        if isinstance(kind, type) and is_dataclass(kind) and isinstance(value, kind):
-            return value
-        if (kind is Part or is_kind(kind, nn.Module)) and isinstance(value, (str, Mapping)):
-            return _part(value, old, place)
-        if _is_settings(kind) and isinstance(value, Mapping):
-            return _built(kind, value, place)
         origin, inner = get_origin(kind), get_args(kind)
+        if (kind is Part or is_kind(kind, nn.Module)) and isinstance(value, (str, Mapping)):
+            return _part(_opened(value), place)
+        if _is_data(kind) and isinstance(value, Mapping):
+            return _built(kind, value, place)
         if is_kind(origin, Mapping) and isinstance(value, Mapping):
-            return {str(k): _read(v, inner[1], None, f"{place}.{k}") for k, v in value.items()}
-        if origin is tuple and _is_settings(inner[0]) and isinstance(value, (list, tuple)):
-            return tuple(_read(v, inner[0], None, f"{place}.{i}") for i, v in enumerate(value))
+            return {key: _read(one, inner[1], f"{place}.{key}") for key, one in value.items()}
+        if origin is tuple and _is_data(inner[0]) and isinstance(value, (list, tuple)):
+            return tuple(_read(one, inner[0], f"{place}.{i}") for i, one in enumerate(value))
     return _checked(value, hint, place)
 
 
-def _part(value: str | Mapping[str, object], old: object, place: str) -> Part:
-    """A part by the name of its class, or by a mapping of its class and its arguments."""
-    given = {"class_path": value} if isinstance(value, str) else dict(value)
-    name = given.pop("class_path", old.class_path if isinstance(old, Part) else "")
-    kind = find(str(name), place)
-    made = part(kind)
-    if isinstance(old, Part):
-        known = parameters(kind)
-        made = replace(made, init_args={k: v for k, v in old.init_args.items() if k in known})
-    inner = given.pop("init_args", None)
-    for key, one in {**given, **(inner if isinstance(inner, Mapping) else {})}.items():
-        made = _with_argument(made, str(key), [], one, place)
-    return made
+def _part(given: dict[str, object], place: str) -> Part:
+    if "class_path" not in given:
+        raise ValueError(f"Expected a class for --{place} but got {given}; give --{place} first.")
+    kind = find(str(given.pop("class_path")), place)
+    known = parameters(kind)
+    for name in given.keys() - known.keys():
+        raise ValueError(unknown_name(f"argument of {kind.__name__}", name, known))
+    read = {k: _read(one, known[k].annotation, f"{place}.{k}") for k, one in given.items()}
+    return part(kind, **read)
 
 
-def _built(kind: type, value: Mapping[str, object], place: str) -> object:
+def _built(kind: type, given: Changes, place: str) -> object:
     hints = get_type_hints(kind)
-    for name in value:
-        if name not in hints:
-            raise ValueError(unknown_name(f"field of {kind.__name__}", name, list(hints)))
-    made = {k: _read(v, hints[k], None, f"{place}.{k}") for k, v in value.items()}
+    for name in given.keys() - hints.keys():
+        known = [f"--{place}.{one}" for one in hints]
+        raise ValueError(unknown_name("option", f"--{place}.{name}", known))
+    made = {name: _read(one, hints[name], f"{place}.{name}") for name, one in given.items()}
     try:
         return kind(**made)
     except TypeError as error:
@@ -227,27 +233,6 @@ def _checked(value: object, hint: object, place: str) -> object:
     except ArgumentError as error:
         raise ValueError(f"Expected {named(hint)} for --{place} but got {value!r}.") from error
     return found
-
-
-def _flat(name: str, value: object) -> Iterator[tuple[str, object]]:
-    """What stands at an option as dotted options and plain values."""
-    inner = value.get("init_args") if isinstance(value, dict) else None
-    if isinstance(value, dict) and isinstance(inner, dict):
-        path = value["class_path"]
-        yield name, {"class_path": path} if "." in name else _short(path, name)
-    elif "." not in name or (name.startswith("kl.") and name.count(".") == 1):
-        inner = value
-    if not isinstance(inner, dict):
-        yield name, _without_none(value)
-        return
-    for key, one in inner.items():
-        yield from _flat(f"{name}.{key}", one)
-
-
-def _lacks_keys(new: object, old: object) -> bool:
-    if not (isinstance(new, dict) and isinstance(old, dict)) or "class_path" in new:
-        return False
-    return bool(old.keys() - new.keys())
 
 
 def _complete(recipe: Recipe, place: str) -> Part:
@@ -271,9 +256,5 @@ def _short(class_path: str, place: str) -> str:
     return name if public(place).get(name) is find(class_path, place) else class_path
 
 
-def _alternatives(hint: object) -> tuple[object, ...]:
-    return get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
-
-
-def _is_settings(kind: object) -> TypeGuard[type]:
-    return isinstance(kind, type) and is_dataclass(kind) and kind is not Part
+def _is_data(kind: object) -> TypeGuard[type]:
+    return isinstance(kind, type) and is_dataclass(kind)

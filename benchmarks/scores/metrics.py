@@ -120,6 +120,20 @@ def score(probabilities: Tensor, labels: Tensor | None = None) -> dict[str, floa
     Args:
         probabilities: ``q(y | x)``, ``(N, K)``.
         labels: ``(N,)``, integers; without them the accuracies, ``nmi`` and ``ari`` are left out.
+
+    Returns:
+        clusters: number of clusters
+        used_clusters: clusters that hold at least one row
+        effective_clusters: 1 if q(y given x) says nothing of x, K if it separates K equal clusters
+        active_clusters: components of the mixture that exist; of a nonparametric mixture alone
+        entropy: mean entropy of q(y given x), nats; 0 if each row has one certain cluster
+        tail_occupancy: share of the rows in the less used half of the clusters
+        accuracy: share of the rows whose cluster is their label; of training with labels alone
+        accuracy_majority: each cluster takes its most frequent label
+        accuracy_best_example: each cluster takes the label of its most certain row
+        accuracy_hungarian: clusters and classes matched one to one
+        nmi: normalised mutual information of clusters and labels
+        ari: adjusted Rand index of clusters and labels; 0 is chance
     """
     probabilities = _simplex(probabilities)
     assignments, clusters = probabilities.argmax(-1), probabilities.shape[-1]

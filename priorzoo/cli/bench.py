@@ -36,14 +36,9 @@ def bench_command(words: Sequence[str]) -> None:
     cells = planning.plan(settings.names, seeds, planning.read_sets(settings.set), budget)
     pick_device(settings.device)
     out = Path(settings.out or f"runs/bench-{budget}")
-    taken, failed = runner.run_grid(
-        cells,
-        out,
-        jobs=settings.jobs,
-        root=settings.data_root,
-        device=settings.device,
-        progress=sys.stderr.isatty(),
-    )
+    where = {"root": settings.data_root, "device": settings.device}
+    shown = sys.stderr.isatty()
+    taken, failed = runner.run_grid(cells, out, jobs=settings.jobs, progress=shown, **where)
     done = len(cells) - failed
     print(f"{done} of {len(cells)} cells have a row in {out / runner.ROWS}, {taken} were run")
     if failed:
@@ -69,15 +64,15 @@ def report_command(words: Sequence[str]) -> None:
     from priorzoo.benchmarks.report.result_tables import update_tables
 
     parser = Parser("report", "Make a page, Markdown and CSV of rows beside what is published.")
-    parser.add_argument("folder", help="of rows, such as --out of bench")
-    parser.add_argument("--out", default="site", metavar="DIR", help="folder of the page")
-    parser.add_argument("--update", metavar="FILE", help="rewrite the tables of a Markdown file")
+    parser.add_argument("folder", type=Path, help="of rows, such as --out of bench")
+    parser.add_argument("--out", type=Path, default="site", metavar="DIR", help="of the page")
+    parser.add_argument("--update", type=Path, metavar="FILE", help="Markdown with tables to renew")
     settings = parser.parse(words)
-    if settings.update is not None:
-        update_tables(Path(settings.update), Path(settings.folder), PAPERS)
+    if settings.update is None:
+        print(write_report(settings.folder, settings.out, PAPERS))
+    else:
+        update_tables(settings.update, settings.folder, PAPERS)
         print(settings.update)
-        return
-    print(write_report(Path(settings.folder), Path(settings.out), PAPERS))
 
 
 def _speed(words: Sequence[str]) -> None:

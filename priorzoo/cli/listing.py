@@ -13,14 +13,12 @@ from priorzoo.benchmarks.papers import RECIPES
 from priorzoo.benchmarks.recipes.building import fits
 from priorzoo.benchmarks.recipes.changes import apply
 from priorzoo.benchmarks.recipes.parts import unknown_name
-from priorzoo.benchmarks.recipes.recipe import Recipe
 from priorzoo.cli.options import Parser, print_next, print_table
 
-FILE = "FILE.npz"  # the format of data of one's own
-FORMAT = (
-    "your own: x_train (N, ...) and x_test (M, ...), numbers; y_train (N,) and y_test (M,), "
-    "integers, if there are labels; written by numpy.savez"
-)
+OWN = {  # data of one's own
+    "FILE.npz": "your own: x_train (N, ...) and x_test (M, ...), numbers; y_train (N,) and "
+    "y_test (M,), integers, if there are labels; written by numpy.savez"
+}
 
 
 def list_command(words: Sequence[str]) -> None:
@@ -29,20 +27,20 @@ def list_command(words: Sequence[str]) -> None:
         "models": lambda: _modules(models),
         "guides": lambda: _guides(settings.model),
         "recipes": lambda: {name: recipe.summary for name, recipe in RECIPES.items()},
-        "data": lambda: {name: one.summary for name, one in CATALOGUE.items()} | {FILE: FORMAT},
+        "data": lambda: {name: one.summary for name, one in CATALOGUE.items()} | OWN,
     }
     parser = Parser("list", "List models, guides, recipes and data sets.")
     parser.add_argument("what", nargs="?", help=", ".join(shelves))
-    parser.add_argument(
-        "--model", metavar="RECIPE", help="only guides that fit a recipe's model or a class by path"
-    )
+    parser.add_argument("--model", metavar="RECIPE|CLASS", help="only guides that fit this model")
     settings = parser.parse(words)
     what = settings.what
     if what is not None and what not in shelves:
         raise ValueError(unknown_name("list", what, shelves))
-    for name in shelves if what is None else [what]:
-        print(name if what is None else "", end="\n" if what is None else "")
-        print_table(shelves[name](), indent=2 if what is None else 0)
+    for name in shelves if what is None else []:
+        print(name)
+        print_table(shelves[name](), indent=2)
+    if what is not None:
+        print_table(shelves[what]())
     print_next("priorzoo train digits-gmvae")
 
 
@@ -51,16 +49,10 @@ def _guides(model: str | None) -> Mapping[str, str]:
     lines = _modules(guides)
     if model is None:
         return lines
-    recipe = _recipe(model)
+    if model not in RECIPES and "." not in model:
+        raise ValueError(unknown_name("recipe", model, RECIPES))
+    recipe = RECIPES.get(model) or apply(RECIPES["digits-gmvae"], {"model": model})
     return {name: line for name, line in lines.items() if fits(recipe, getattr(guides, name))}
-
-
-def _recipe(name: str) -> Recipe:
-    if name in RECIPES:
-        return RECIPES[name]
-    if "." not in name:
-        raise ValueError(unknown_name("recipe", name, RECIPES))
-    return apply(RECIPES["digits-gmvae"], {"model": name})
 
 
 def _modules(floor: ModuleType) -> dict[str, str]:

@@ -1,11 +1,4 @@
-"""The command ``priorzoo``. What a command needs is imported when it is called, and not before."""
-
-import os
-import sys
-from collections.abc import Callable, Mapping, Sequence
-from importlib import import_module
-
-USAGE = """priorzoo: variational autoencoders with structured priors
+"""priorzoo: variational autoencoders with structured priors
 
   priorzoo list [models|guides|recipes|data] [--model RECIPE|CLASS]
   priorzoo train RECIPE [--data NAME|FILE.npz] [--steps N] [--seed N] [--out DIR] ...
@@ -22,15 +15,14 @@ USAGE = """priorzoo: variational autoencoders with structured priors
 
 priorzoo COMMAND --help shows its options; priorzoo train RECIPE --help those of a recipe."""
 
-COMMANDS: Mapping[str, str] = {  # the module of each
-    "list": "listing",
-    "train": "train",
-    "evaluate": "runs",
-    "plot": "runs",
-    "sample": "runs",
-    "bench": "bench",
-    "report": "bench",
-}
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+# The module of each command. What a command needs is imported when it is called, and not before.
+COMMANDS = {"list": "listing", "train": "train", "bench": "bench", "report": "bench"}
+COMMANDS |= dict.fromkeys(("evaluate", "plot", "sample"), "runs")
 EXTRAS = {"zuko": "flows"} | dict.fromkeys(
     ("PIL", "jinja2", "matplotlib", "scipy", "sklearn", "torchvision"), "benchmarks"
 )
@@ -42,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command. Returns 0 if all went well, 1 for a failure, 2 for bad input."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     if not words or words[0] in ("-h", "--help"):
-        print(USAGE)
+        print(__doc__)
         return 0
     if words[0] == "--version":
         from importlib.metadata import version
@@ -54,7 +46,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if words[:2] == ["bench", "speed"]:
         os.environ.update(QUIET | dict(os.environ))
     try:
-        _command(words[0])(words[1:])
+        if words[0] not in COMMANDS:
+            from priorzoo.benchmarks.recipes.parts import unknown_name
+
+            raise ValueError(unknown_name("command", words[0], COMMANDS))
+        module = import_module(f"priorzoo.cli.{COMMANDS[words[0]]}")
+        getattr(module, f"{words[0]}_command")(words[1:])
     except (ValueError, OSError, ModuleNotFoundError) as error:
         print(f"priorzoo {words[0]}: error: {_in_one_line(error)}", file=sys.stderr)
         return 2
@@ -62,16 +59,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"priorzoo {words[0]}: failed: {error}", file=sys.stderr)
         return 1
     return 0
-
-
-def _command(name: str) -> Callable[[Sequence[str]], None]:
-    if name not in COMMANDS:
-        from priorzoo.benchmarks.data.sets import nearest
-
-        raise ValueError(f"Unknown command {name!r}; {nearest(name, COMMANDS)}")
-    module = import_module(f"priorzoo.cli.{COMMANDS[name]}")
-    command: Callable[[Sequence[str]], None] = getattr(module, f"{name}_command")
-    return command
 
 
 def _in_one_line(error: Exception) -> str:
@@ -85,5 +72,4 @@ def _in_one_line(error: Exception) -> str:
     missing = (error.name or "").partition(".")[0]
     if missing not in EXTRAS:
         raise error
-    extra = EXTRAS[missing]
-    return f"{missing} is not installed; run: pip install 'priorzoo[{extra}]'"
+    return f"{missing} is not installed; run: pip install 'priorzoo[{EXTRAS[missing]}]'"

@@ -16,9 +16,8 @@ class Parser(argparse.ArgumentParser):
     """The parser of one command, whose errors are ``ValueError`` in one line."""
 
     def __init__(self, command: str, description: str, add_help: bool = True) -> None:
-        super().__init__(
-            f"priorzoo {command}", description=description, add_help=add_help, allow_abbrev=False
-        )
+        told = {"description": description, "add_help": add_help}
+        super().__init__(f"priorzoo {command}", allow_abbrev=False, **told)
 
     def error(self, message: str) -> NoReturn:
         """Raise the message in place of leaving the program."""

@@ -18,9 +18,8 @@ from priorzoo.inference import Stream, draw
 def evaluate_command(words: Sequence[str]) -> None:
     """Score a run on the test rows of its own data set or of another."""
     parser = _run_parser("evaluate", "Score a run on test data.")
-    parser.add_argument(
-        "--importance-samples", type=int, default=0, metavar="S", help="of the bound on log p(x)"
-    )
+    how = {"type": int, "default": 0, "metavar": "S", "help": "of a bound on log p(x)"}
+    parser.add_argument("--importance-samples", **how)
     parser.add_argument("--json", action="store_true", help="print one line of JSON")
     settings = parser.parse(words)
     run, dataset = _open(settings)
@@ -46,7 +45,7 @@ def sample_command(words: Sequence[str]) -> None:
     parser = Parser("sample", "Draw rows from the prior.")
     parser.add_argument("run", help="run folder")
     parser.add_argument(
-        "--cluster", type=int, metavar="K", help="draw from one cluster; from all if left out"
+        "--cluster", type=int, metavar="K", help="one to draw from, in place of all"
     )
     parser.add_argument("--given", metavar="SITES", help='values of sites: {"r_1": 0, "r_2": 3}')
     parser.add_argument("--n", type=int, default=100, metavar="N", help="number of rows")
@@ -84,7 +83,5 @@ def _open(settings: argparse.Namespace) -> tuple[Run, Dataset]:
     chosen = dict(run.settings)
     if settings.data is not None:
         chosen |= {"data": settings.data, "train": None, "validation": 0}
-    dataset = runs.read_data(
-        chosen, settings.data_root, seed=run.result["seed"], download=settings.download
-    )
-    return run, dataset
+    where = {"root": settings.data_root, "download": settings.download}
+    return run, runs.read_data(chosen, seed=run.seed, **where)

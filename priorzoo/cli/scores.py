@@ -3,25 +3,15 @@
 import sys
 from collections.abc import Mapping
 
+from priorzoo.benchmarks.scores import metrics
 from priorzoo.cli.options import print_table
+from priorzoo.cli.settings import described
 
-MEANING = {
+MEANING = described(metrics.score, "Returns") | {
     "elbo": "bound on log p(x)",
     "objective": "what is maximised",
     "reconstruction": "expected log p(x given the latent variables)",
     "log p(x)": "importance-weighted bound on log p(x), at least the ELBO",
-    "clusters": "number of clusters",
-    "used_clusters": "clusters that hold at least one row",
-    "effective_clusters": "1 if q(y given x) says nothing of x, K if it separates K equal clusters",
-    "active_clusters": "components of the mixture that exist",
-    "entropy": "mean entropy of q(y given x), nats; 0 if each row has one certain cluster",
-    "tail_occupancy": "share of the rows in the less used half of the clusters",
-    "accuracy": "share of the rows whose cluster is their label",
-    "accuracy_majority": "each cluster takes its most frequent label",
-    "accuracy_best_example": "each cluster takes the label of its most certain row",
-    "accuracy_hungarian": "clusters and classes matched one to one",
-    "nmi": "normalised mutual information of clusters and labels",
-    "ari": "adjusted Rand index of clusters and labels; 0 is chance",
 }
 
 

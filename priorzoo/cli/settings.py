@@ -3,10 +3,10 @@
 import inspect
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import Literal, get_origin, get_type_hints
+from typing import get_type_hints
 
 import yaml
 
@@ -52,9 +52,8 @@ def read_file(path: str) -> dict[str, object]:
     try:
         found = yaml.safe_load(Path(path).read_text("utf-8"))
     except yaml.YAMLError as error:
-        raise ValueError(
-            f"Expected YAML in {path} but got {' '.join(str(error).split())}"
-        ) from error
+        said = " ".join(str(error).split())
+        raise ValueError(f"Expected YAML in {path} but got {said}") from error
     if not isinstance(found, dict):
         raise ValueError(f"Expected options and values in {path} but got {found!r:.40}.")
     return found
@@ -71,60 +70,52 @@ def settings_help(recipe: Recipe, everything: bool) -> str:
 
     Without, settings are left out that are empty, and arguments at the defaults of their class.
     """
-    told, hints = described(Recipe), get_type_hints(Recipe)
     lines: list[str] = []
+    for option, value, kind, told, chosen in _settings(recipe):
+        said = f"--{option} {_shown(value)}"
+        if everything:
+            lines += [
+                f"  {said}  ({kind})" if kind else f"  {said}",
+                *([f"      {told}"] * bool(told)),
+            ]
+        elif chosen:
+            choices = f"{kind}; " if kind.startswith("one of") else ""
+            line = f"  {said:<38} {choices}{told if kind else ''}".rstrip()
+            lines.append(line if len(line) <= WIDTH else f"{line[: WIDTH - 4]} ...")
+    return "\n".join(lines)
+
+
+def _settings(recipe: Recipe) -> Iterator[tuple[str, object, str, str, bool]]:
+    """Each option with its value, its type, its meaning, and whether the recipe chooses it."""
+    told, hints = described(Recipe), get_type_hints(Recipe)
     for name in FIELDS:
         value = getattr(recipe, name)
-        if isinstance(value, Part):
-            lines += _part_help(recipe, name, everything)
-        elif everything:
-            lines += [
-                f"  --{name} {_shown(value)}  ({named(hints[name])})",
-                f"      {told.get(name, '')}",
-            ]
-        elif value or name == "epochs":
-            choices = f"{named(hints[name])}; " if get_origin(hints[name]) is Literal else ""
-            lines.append(f"  {f'--{name} {_shown(value)}':<38} {choices}{told.get(name, '')}")
-    return "\n".join(line if everything else _cut(line) for line in lines)
+        if not isinstance(value, Part):
+            chosen = bool(value) or name == "epochs"
+            yield name, value, named(hints[name]), told.get(name, ""), chosen
+            continue
+        of_class = described(find(value.class_path, name))
+        known = f"one of {', '.join(sorted(public(name)))}, or an import path"
+        yield name, value.class_path.rpartition(".")[2], "", known, True
+        for key, one in arguments(recipe, name).items():
+            kind = "any value" if one.annotation is one.empty else named(one.annotation)
+            default = "" if one.default is one.empty else one.default
+            chosen = key in value.init_args
+            given = value.init_args.get(key, default)
+            yield f"{name}.{key}", given, kind, of_class.get(key, ""), chosen
 
 
-def described(kind: Callable[..., object]) -> dict[str, str]:
-    """What the docstring of a class says of each argument."""
-    text = (inspect.getdoc(kind) or "").partition("Args:\n")[2].partition("\n\n")[0]
+def described(kind: Callable[..., object], section: str = "Args") -> dict[str, str]:
+    """What a section of a docstring says of each name, such as each argument of a class."""
+    text = (inspect.getdoc(kind) or "").partition(f"{section}:\n")[2].partition("\n\n")[0]
     found: dict[str, str] = {}
     for names, words in re.findall(r"^    ([\w, ]+): (.*(?:\n {6,}.*)*)", text, re.M):
-        found |= dict.fromkeys(
-            names.split(", "), re.sub(r"\s+", " ", re.sub(r":\w+:`|`", "", words))
-        )
+        plain = re.sub(r"\s+", " ", re.sub(r":\w+:`|`", "", words))
+        found |= dict.fromkeys(names.split(", "), plain)
     return found
-
-
-def _part_help(recipe: Recipe, name: str, everything: bool) -> list[str]:
-    chosen: Part = getattr(recipe, name)
-    kind = find(chosen.class_path, name)
-    lines = [f"  --{name} {chosen.class_path.rpartition('.')[2]}"]
-    if everything:
-        lines.append(f"      one of {', '.join(sorted(public(name)))}, or an import path")
-    told = described(kind)
-    for key, parameter in arguments(recipe, name).items():
-        value = chosen.init_args.get(key, parameter.default)
-        shown = "" if value is inspect.Parameter.empty else _shown(value)
-        if everything:
-            untyped = parameter.annotation is inspect.Parameter.empty
-            of = "any value" if untyped else named(parameter.annotation)
-            lines += [f"  --{name}.{key} {shown}  ({of})"]
-            lines += [f"      {told[key]}"] if key in told else []
-        elif key in chosen.init_args:
-            lines.append(f"  {f'--{name}.{key} {shown}':<38} {told.get(key, '')}")
-    return lines
 
 
 def _shown(value: object) -> str:
     if isinstance(value, (Mapping, tuple)):
         return json.dumps(value, default=lambda one: getattr(one, "__dict__", str(one)))
     return "null" if value is None else str(value)
-
-
-def _cut(line: str) -> str:
-    line = line.rstrip()
-    return line if len(line) <= WIDTH else f"{line[: WIDTH - 4]} ..."

@@ -16,6 +16,7 @@ from priorzoo.cli.scores import print_scores, print_warning
 from priorzoo.cli.settings import as_yaml, read_file, read_words, settings_help
 
 USAGE = "usage: priorzoo train RECIPE [--OPTION VALUE ...]"
+HOW = ("seed", "device", "data_root", "download", "overwrite", "resume")
 LONGEST = 60  # characters of a run folder's name that say what differs from the recipe
 
 
@@ -62,20 +63,12 @@ def _train(name: str, recipe: Recipe, settings: argparse.Namespace, command: str
     from priorzoo.benchmarks.runs import run as runs
 
     changes = differences(RECIPES[name], recipe)
-    again = settings.resume, settings.overwrite
-    folder = Path(settings.out or run_folder(name, changes, settings.seed, *again))
+    how = {key: getattr(settings, key) for key in HOW}
+    places = how["resume"], how["overwrite"]
+    folder = Path(settings.out or run_folder(name, changes, settings.seed, *places))
+    shown = sys.stderr.isatty()
     run, dataset = runs.train(
-        name,
-        resolved(recipe),
-        folder,
-        seed=settings.seed,
-        device=settings.device,
-        data_root=settings.data_root,
-        download=settings.download,
-        overwrite=settings.overwrite,
-        resume=settings.resume,
-        progress=sys.stderr.isatty(),
-        command=command,
+        name, resolved(recipe), folder, progress=shown, command=command, **how
     )
     if settings.rows is not None:
         from priorzoo.benchmarks.grid.cells import Cell
