@@ -1,8 +1,8 @@
 """Bodin et al., "Nonparametric Inference for Auto-Encoding Variational Bayes", 2017."""
 
-import argparse
 import resource
-from collections.abc import Iterator, Sequence
+from argparse import Namespace
+from collections.abc import Iterator
 from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
@@ -327,24 +327,24 @@ def draw_runs(named: dict[str, Run], dataset: Dataset, folder: Path, shown: int 
     return list(drawn)
 
 
-def embedding(words: Sequence[str]) -> None:
+def embedding(settings: Namespace) -> None:
     """Score the planes of run folders, append their rows to a file, and draw all of them.
 
+    usage: priorzoo bench embedding RUN ... [--OPTION VALUE ...]
+
+      RUNS ...               run folders of one data set
+      --rows FILE            file of rows to append to
+      --figures FOLDER       folder for charts over all the runs
+      --pixels pca|umap ...  planes of the pixels beside
+      --peak                 measure the memory of a full plane
+      --data-root DIR        folder of the data sets
+
     Raises:
-        ValueError: for runs of different data.
+        ValueError: for no runs, and for runs of different data.
         FileNotFoundError: for a folder that holds no run.
     """
-    parser = argparse.ArgumentParser(
-        prog="priorzoo bench embedding",
-        description="Score the planes of nonparametric VAEs, and the codes of plain ones.",
-    )
-    parser.add_argument("runs", nargs="+", type=Path, help="run folders of one data set")
-    parser.add_argument("--rows", type=Path, help="file of rows to append to")
-    parser.add_argument("--figures", type=Path, help="folder for charts over all the runs")
-    parser.add_argument("--pixels", nargs="*", default=[], choices=PIXELS, help="planes beside")
-    parser.add_argument("--peak", action="store_true", help="measure the memory of a full plane")
-    parser.add_argument("--data-root", help="folder of the data sets")
-    settings = parser.parse_args(words)
+    if not settings.runs:
+        raise ValueError("Expected run folders but got none; name those of one data set.")
     opened = {folder.name: runs.open_run(folder, "cpu") for folder in settings.runs}
     first, *others = opened.values()
     if any(run.settings[k] != first.settings[k] for run in others for k in SHARED):

@@ -2,7 +2,7 @@
 
 import math
 import tempfile
-from argparse import ArgumentParser
+from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -94,22 +94,21 @@ RECIPES = {
 }
 
 
-def planar(words: Sequence[str]) -> None:
-    """Draw runs on points in the plane side by side, or one recipe over its training."""
+def planar(settings: Namespace) -> None:
+    """Draw runs on points in the plane side by side, or one recipe over its training.
+
+    usage: priorzoo bench planar [RUN ...] [--OPTION VALUE ...]
+
+      RUNS ...                         folders of runs on points in the plane
+      --watch pinwheel|pinwheel-plain  train this recipe, and draw its training
+      --seed N                         of the training that is watched [0]
+      --every N                        steps between two drawings [2000]
+      --step NAME                      how a step is run [eager]
+      --out FOLDER                     folder of the charts [.]
+    """
     from priorzoo.benchmarks.charts.axes import save
     from priorzoo.benchmarks.charts.planar import draw_regions
 
-    parser = ArgumentParser(
-        prog="priorzoo bench planar", description="Draw what mixtures make of points in the plane."
-    )
-    parser.add_argument("runs", type=Path, nargs="*", metavar="RUN")
-    toys = [name for name, recipe in RECIPES.items() if recipe.data == "pinwheel"]
-    parser.add_argument("--watch", choices=toys, help="train this recipe, and draw its training")
-    parser.add_argument("--seed", type=int, default=0, help="of the training that is watched")
-    parser.add_argument("--every", type=int, default=2_000, help="steps between two drawings")
-    parser.add_argument("--step", default="eager", help="how a step is run")
-    parser.add_argument("--out", type=Path, default=Path("."), help="folder of the charts")
-    settings = parser.parse_args(words)
     if settings.watch is not None:
         recipe = replace(RECIPES[settings.watch], every=settings.every, step=settings.step)
         views = watch(recipe, settings.seed)

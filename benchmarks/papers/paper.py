@@ -1,6 +1,7 @@
 """What the file of a paper declares: its recipes, and the lines of its table with their values."""
 
-from collections.abc import Callable, Mapping, Sequence
+from argparse import Namespace
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 
@@ -101,8 +102,8 @@ class Paper:
             author's own runs, which are drawn beside the curves.
         sweep: recipe whose number of clusters varies over the lines, for a chart of the bound.
         recipes: by name, for ``priorzoo train``.
-        commands: measurements of its own, which ``priorzoo bench NAME`` runs with the words that
-            follow.
+        commands: measurements of its own for ``priorzoo bench NAME``, whose docstrings list their
+            options.
     """
 
     name: str
@@ -114,7 +115,7 @@ class Paper:
     sweep: str = ""
     logs: Mapping[str, str] = field(default_factory=dict)
     recipes: Mapping[str, Recipe] = field(default_factory=dict)
-    commands: Mapping[str, Callable[[Sequence[str]], None]] = field(default_factory=dict)
+    commands: Mapping[str, Callable[[Namespace], None]] = field(default_factory=dict)
 
 
 def lengths(quick: float, standard: float | None, paper: float) -> Mapping[Budget, float]:

@@ -4,10 +4,9 @@ On a GPU it takes at most ten minutes. Each row says how many steps were taken i
 the full length did not fit into its share of the time, ``extrapolated_seconds`` is for all of it.
 """
 
-from argparse import ArgumentParser
-from collections.abc import Iterator, Mapping, Sequence
+from argparse import Namespace
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -74,17 +73,18 @@ def timed(measured: Measured, share: float, device: torch.device) -> Row:
     return {"kind": "speed-run"} | names | found | machine(device)
 
 
-def main(words: Sequence[str]) -> None:
-    """Time everything, and append the rows to a file."""
-    parser = ArgumentParser("priorzoo bench speed-runs", description="Time whole trainings.")
-    parser.add_argument("--rows", type=Path, default=RESULTS / "speed.jsonl")
-    parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
-    parser.add_argument("--minutes", type=float, default=5.0, help="for all, compilation aside")
-    settings = parser.parse_args(words)
+def measure(settings: Namespace) -> None:
+    """Time whole trainings, and append the rows to a file.
+
+    usage: priorzoo bench speed-runs [--OPTION VALUE ...]
+
+      --rows FILE    file of rows to append to; the project's own if left out
+      --device NAME  auto, cpu or cuda [auto]
+      --minutes M    for all, compilation aside [5]
+    """
     device = pick_device(settings.device)
     share = 60 * settings.minutes / (len(LONG) + len(REPLICAS))
-    command = f"priorzoo bench speed-runs --minutes {settings.minutes:g}"
     for measured in long_runs(device):
-        row = timed(measured, share, device) | {"command": command}
-        append_row(row, settings.rows)
+        row = timed(measured, share, device) | {"command": settings.command}
+        append_row(row, settings.rows or RESULTS / "speed.jsonl")
         print(row, flush=True)

@@ -22,25 +22,27 @@ OWN = {  # data of one's own
 
 
 def list_command(words: Sequence[str]) -> None:
-    """List models, guides, recipes or data sets, one line each."""
+    """List models, guides, recipes and data sets, a line each.
+
+    usage: priorzoo list [models|guides|recipes|data] [--model RECIPE|CLASS]
+
+      WHAT ...      one of the four; all if left out
+      --model NAME  only guides that fit the model of a recipe, or a class by its import path
+    """
     shelves: Mapping[str, Callable[[], Mapping[str, str]]] = {
         "models": lambda: _modules(models),
         "guides": lambda: _guides(settings.model),
         "recipes": lambda: {name: recipe.summary for name, recipe in RECIPES.items()},
         "data": lambda: {name: one.summary for name, one in CATALOGUE.items()} | OWN,
     }
-    parser = Parser("list", "List models, guides, recipes and data sets.")
-    parser.add_argument("what", nargs="?", help=", ".join(shelves))
-    parser.add_argument("--model", metavar="RECIPE|CLASS", help="only guides that fit this model")
-    settings = parser.parse(words)
-    what = settings.what
-    if what is not None and what not in shelves:
-        raise ValueError(unknown_name("list", what, shelves))
-    for name in shelves if what is None else []:
+    settings = Parser("list", list_command).parse(words)
+    for name in settings.what:
+        if name not in shelves:
+            raise ValueError(unknown_name("list", name, shelves))
+        print_table(shelves[name]())
+    for name in () if settings.what else shelves:
         print(name)
         print_table(shelves[name](), indent=2)
-    if what is not None:
-        print_table(shelves[what]())
     print_next("priorzoo train digits-gmvae")
 
 

@@ -1,10 +1,13 @@
 """What all commands share: parsers that raise, and options that many commands have."""
 
 import argparse
+import inspect
+import re
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
+from pathlib import Path
 from typing import NoReturn
 
 from priorzoo.benchmarks.recipes.parts import unknown_name
@@ -12,12 +15,46 @@ from priorzoo.benchmarks.recipes.parts import unknown_name
 PLACES = ("--seed", "--out", "--rows", "--figures", "--data-root", "--device")
 
 
-class Parser(argparse.ArgumentParser):
-    """The parser of one command, whose errors are ``ValueError`` in one line."""
+OPTION = re.compile(
+    r"^  (-h, --help|--[\w-]+|[A-Z]+)(?: ([\w|,=-]+))?( \.\.\.)?(?:  +.*?(?:\[(\S+)\])?)?$", re.M
+)
 
-    def __init__(self, command: str, description: str, add_help: bool = True) -> None:
-        told = {"description": description, "add_help": add_help}
-        super().__init__(f"priorzoo {command}", allow_abbrev=False, **told)
+
+def names(text: str) -> list[str]:
+    """``a,b`` or ``[a,b]`` as a list."""
+    return [word.strip(" '\"") for word in text.strip("[]").split(",")]
+
+
+TYPES: dict[str, Callable[[str], object]] = {"A,B": names, "N": int, "K": int, "M": float}
+TYPES |= dict.fromkeys(("FILE", "RUN", "RUNS", "FOLDER"), Path)
+
+
+class Parser(argparse.ArgumentParser):
+    """The parser of one command, whose errors are ``ValueError`` in one line.
+
+    The command's docstring is its help. Each indented line of it declares an option or, in
+    capitals, a word: the name, what it takes (``a|b`` are choices, nothing a switch, and ``...``
+    any number), what it means, and its default in brackets.
+    """
+
+    def __init__(self, name: str, command: Callable[..., object]) -> None:
+        self.text = inspect.getdoc(command) or ""
+        own = "--help" in self.text
+        super().__init__(f"priorzoo {name}", add_help=not own, allow_abbrev=False)
+        for option, takes, many, default in OPTION.findall(self.text):
+            if option.startswith("-") and not takes:
+                self.add_argument(*option.split(", "), action="store_true")
+                continue
+            self.add_argument(
+                option if option.startswith("-") else option.lower(),
+                type=TYPES.get(takes or option, str),
+                choices=takes.split("|") if "|" in takes else None,
+                nargs="*" if many else None,
+                default=default or None,
+            )
+
+    def format_help(self) -> str:
+        return f"{self.text}\n"
 
     def error(self, message: str) -> NoReturn:
         """Raise the message in place of leaving the program."""
@@ -41,16 +78,6 @@ class Parser(argparse.ArgumentParser):
     def options(self) -> list[str]:
         """All option strings."""
         return list(self._option_string_actions)
-
-    def add_places(self) -> None:
-        """Add where data are and where to compute."""
-        self.add_argument("--data-root", metavar="DIR", help="folder of the data sets")
-        self.add_argument("--download", action="store_true", help="fetch missing data")
-        self.add_device()
-
-    def add_device(self) -> None:
-        """Add where to compute."""
-        self.add_argument("--device", default="auto", metavar="NAME", help="auto, cpu or cuda")
 
 
 def require(*names: str) -> None:

@@ -16,12 +16,19 @@ from priorzoo.inference import Stream, draw
 
 
 def evaluate_command(words: Sequence[str]) -> None:
-    """Score a run on the test rows of its own data set or of another."""
-    parser = _run_parser("evaluate", "Score a run on test data.")
-    how = {"type": int, "default": 0, "metavar": "S", "help": "of a bound on log p(x)"}
-    parser.add_argument("--importance-samples", **how)
-    parser.add_argument("--json", action="store_true", help="print one line of JSON")
-    settings = parser.parse(words)
+    """Score a run on the test rows of its own data set or of another.
+
+    usage: priorzoo evaluate RUN [--OPTION VALUE ...]
+
+      RUN                     run folder
+      --data NAME             another data set than the run's own
+      --importance-samples N  of the bound on log p(x); without, there is none [0]
+      --json                  print one line of JSON
+      --data-root DIR         folder of the data sets
+      --download              fetch missing data
+      --device NAME           auto, cpu or cuda [auto]
+    """
+    settings = Parser("evaluate", evaluate_command).parse(words)
     run, dataset = _open(settings)
     result = runs.score(run, dataset, settings.importance_samples)
     if settings.json:
@@ -33,29 +40,39 @@ def evaluate_command(words: Sequence[str]) -> None:
 
 
 def plot_command(words: Sequence[str]) -> None:
-    """Draw every chart that fits the model."""
-    settings = _run_parser("plot", "Draw every chart that fits the model, as PNG.").parse(words)
+    """Draw every chart that fits the model, as PNG.
+
+    usage: priorzoo plot RUN [--OPTION VALUE ...]
+
+      RUN              run folder
+      --data NAME      another data set than the run's own
+      --data-root DIR  folder of the data sets
+      --download       fetch missing data
+      --device NAME    auto, cpu or cuda [auto]
+    """
+    settings = Parser("plot", plot_command).parse(words)
     for path in charts.draw_run(*_open(settings)):
         print(path)
     print_next(f"priorzoo sample {settings.run}")
 
 
 def sample_command(words: Sequence[str]) -> None:
-    """Draw rows from the prior, all or of one cluster, as a picture or as an array."""
-    parser = Parser("sample", "Draw rows from the prior.")
-    parser.add_argument("run", help="run folder")
-    parser.add_argument(
-        "--cluster", type=int, metavar="K", help="one to draw from, in place of all"
-    )
-    parser.add_argument("--given", metavar="SITES", help='values of sites: {"r_1": 0, "r_2": 3}')
-    parser.add_argument("--n", type=int, default=100, metavar="N", help="number of rows")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the draws")
-    parser.add_argument("--out", metavar="FILE", help=".png, or .npz for numbers; RUN/samples.png")
-    parser.add_device()
-    settings = parser.parse(words)
+    """Draw rows from the prior, all or of one cluster, as a picture or as an array.
+
+    usage: priorzoo sample RUN [--OPTION VALUE ...]
+
+      RUN            run folder
+      --cluster K    draw from one cluster; from all if left out
+      --given SITES  values of sites: {"r_1": 0, "r_2": 3}
+      --n N          number of rows [100]
+      --seed N       seed of the draws [0]
+      --out FILE     .png, or .npz for numbers; RUN/samples.png if left out
+      --device NAME  auto, cpu or cuda [auto]
+    """
+    settings = Parser("sample", sample_command).parse(words)
     if settings.n < 1:
         raise ValueError(f"Expected --n of at least 1 but got {settings.n}.")
-    run = runs.open_run(Path(settings.run), settings.device)
+    run = runs.open_run(settings.run, settings.device)
     given = {} if settings.cluster is None else {run.site: settings.cluster}
     if settings.given is not None:
         sites = read_value(settings.given)
@@ -64,22 +81,14 @@ def sample_command(words: Sequence[str]) -> None:
         given |= sites
     with Stream(settings.seed, run.device):
         rows = draw(run.story, settings.n, given=given).cpu()
-    out = Path(settings.out or run.folder / "samples.png")
+    out: Path = settings.out or run.folder / "samples.png"
     out.parent.mkdir(parents=True, exist_ok=True)
     print(charts.write_rows(rows, run.shape, out))
     print_next(f"priorzoo report {run.folder.parent}")
 
 
-def _run_parser(command: str, description: str) -> Parser:
-    parser = Parser(command, description)
-    parser.add_argument("run", help="run folder")
-    parser.add_argument("--data", metavar="NAME", help="another data set than the run's own")
-    parser.add_places()
-    return parser
-
-
 def _open(settings: argparse.Namespace) -> tuple[Run, Dataset]:
-    run = runs.open_run(Path(settings.run), settings.device)
+    run = runs.open_run(settings.run, settings.device)
     chosen = dict(run.settings)
     if settings.data is not None:
         chosen |= {"data": settings.data, "train": None, "validation": 0}

@@ -15,25 +15,42 @@ from priorzoo.cli.options import Parser, print_next, repeatable, require
 from priorzoo.cli.scores import print_scores, print_warning
 from priorzoo.cli.settings import as_yaml, read_file, read_words, settings_help
 
-USAGE = "usage: priorzoo train RECIPE [--OPTION VALUE ...]"
 HOW = ("seed", "device", "data_root", "download", "overwrite", "resume")
 LONGEST = 60  # characters of a run folder's name that say what differs from the recipe
 
 
 def train_command(words: Sequence[str]) -> None:
-    """Train a recipe, and write its run folder and charts."""
+    """Train a recipe, and write its run folder and charts.
+
+    usage: priorzoo train RECIPE [--OPTION VALUE ...]
+
+      -h, --help        show the options people use
+      --help-all        show all settings, with types
+      --config FILE     settings from a YAML file
+      --print_config    print the settings as YAML
+      --seed N          of all random numbers [0]
+      --out DIR         run folder; runs/RECIPE-...-seedN if left out
+      --overwrite       replace a run in that folder
+      --resume          continue an interrupted run
+      --rows FILE       rows to append the result to
+      --data-root DIR   folder of the data sets
+      --download        fetch missing data
+      --device NAME     auto, cpu or cuda [auto]
+
+    priorzoo list recipes shows the recipes, and priorzoo train RECIPE --help the settings of one.
+    """
+    parser = Parser("train", train_command)
     if words and words[0] in ("-h", "--help", "--help-all"):
-        print(f"{USAGE}\n\npriorzoo list recipes shows the recipes, --help of one its options.")
+        parser.print_help()
         return
     if not words or words[0].startswith("-"):
         raise ValueError("Expected a recipe first; priorzoo list recipes names them.")
     name = words[0]
     if name not in RECIPES:
         raise ValueError(unknown_name("recipe", name, RECIPES))
-    parser = _parser(RECIPES[name].summary)
     settings, recipe = _read(parser, RECIPES[name], words[1:])
     if settings.help or settings.help_all:
-        print(f"{parser.format_help()}\nsettings of {name}")
+        print(f"{parser.text}\n\nsettings of {name}: {recipe.summary:.70}")
         print(settings_help(recipe, settings.help_all))
         print("" if settings.help_all else "\n--help-all shows all settings, with types.")
     elif settings.print_config:
@@ -111,21 +128,3 @@ def _in_a_name(value: object) -> str:
     named = re.fullmatch(r"[\w.]+\.([A-Z]\w*)", str(value))  # a class by its import path
     text = named[1] if named else Path(value).stem if isinstance(value, str) else str(value)
     return re.sub(r"[^\w.]+", "-", text).strip("-")
-
-
-def _parser(summary: str) -> Parser:
-    parser = Parser("train", summary, add_help=False)
-    parser.usage = USAGE.removeprefix("usage: ")
-    parser.add_argument("-h", "--help", action="store_true", help="show the options people use")
-    parser.add_argument("--help-all", action="store_true", help="show all settings, with types")
-    parser.add_argument("--config", metavar="FILE", help="settings from a YAML file")
-    parser.add_argument("--print_config", action="store_true", help="print the settings as YAML")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of all random numbers")
-    parser.add_argument(
-        "--out", metavar="DIR", help="run folder; runs/RECIPE-...-seedN if left out"
-    )
-    parser.add_argument("--overwrite", action="store_true", help="replace a run in that folder")
-    parser.add_argument("--resume", action="store_true", help="continue an interrupted run")
-    parser.add_argument("--rows", type=Path, metavar="FILE", help="rows to append the result to")
-    parser.add_places()
-    return parser
