@@ -20,8 +20,14 @@ from priorzoo.benchmarks.grid import clusterings
 from priorzoo.benchmarks.grid.clusterings import CLUSTERINGS, Clustering
 from priorzoo.benchmarks.papers import RECIPES
 from priorzoo.benchmarks.papers.paper import Budget, Extra
-from priorzoo.benchmarks.recipes import changes as settings
-from priorzoo.benchmarks.recipes.changes import PROSE, Changes, apply, change, read_value
+from priorzoo.benchmarks.recipes.changes import (
+    PROSE,
+    Changes,
+    apply,
+    change,
+    differences,
+    read_value,
+)
 from priorzoo.benchmarks.recipes.recipe import Recipe, Stage
 from priorzoo.benchmarks.rows.files import FORMAT
 from priorzoo.benchmarks.runs import run as runs
@@ -96,16 +102,14 @@ class Cell:
         return {**self.origin(), **said, "error": error}
 
     def resolved(self) -> Recipe:
-        """The recipe with the changes, as long as it shall be, all its arguments written out.
+        """The recipe with the changes, as long as it shall be.
 
         Raises:
             ValueError: for changes that the recipe does not know.
         """
         recipe = apply(RECIPES[self.recipe], self.changes)
         own = self.changes.keys() & {"steps", "epochs"}
-        return settings.resolved(
-            recipe if own or self.length is None else lengthened(recipe, self.length)
-        )
+        return recipe if own or self.length is None else lengthened(recipe, self.length)
 
     def needed(self) -> dict[str, object]:
         """The changes that make a difference: what a recipe says itself is none.
@@ -117,7 +121,7 @@ class Cell:
             own = asdict(change(Clustering(), self.changes))
             return {k: own[k] for k in self.changes if own[k] != getattr(Clustering, k)}
         base = RECIPES[self.recipe]
-        found = settings.differences(base, apply(base, self.changes))
+        found = differences(base, apply(base, self.changes))
         if self.length is not None:  # a length that is asked for stands in place of the budget's
             found |= {k: v for k, v in self.changes.items() if k in ("steps", "epochs")}
         return found

@@ -106,7 +106,12 @@ def _differing(name: str, new: object, old: object) -> dict[str, object]:
 
 def resolved(recipe: Recipe) -> Recipe:
     """The recipe with the arguments that its parts leave out at the defaults of their classes."""
-    return change(recipe, {name: _complete(recipe, name) for name in _parts(recipe)})
+    plain, made = (bool, int, float, str, list, tuple, NoneType), dict[str, object]()
+    for name, chosen in _parts(recipe).items():
+        known = {key: one.default for key, one in arguments(recipe, name).items()}
+        defaults = {key: value for key, value in known.items() if isinstance(value, plain)}
+        made[name] = replace(chosen, init_args={**defaults, **chosen.init_args})
+    return change(recipe, made)
 
 
 def written(recipe: Recipe) -> dict[str, object]:
@@ -152,31 +157,23 @@ def read_value(text: str) -> object:
 
 def _put(old: object, path: Sequence[str], value: object, place: str) -> object:
     """What stands at an option, as plain values, once a value is set there or within it."""
-    plain = asdict(old) if is_dataclass(old) and not isinstance(old, type) else old
-    if isinstance(plain, str) and path:  # a class that was named before
-        plain = {"class_path": plain}
-    if isinstance(plain, Mapping) and "class_path" in plain:
-        args: Changes = plain.get("init_args") or {}
-        if path:
-            return {**plain, "init_args": _put(args, path, value, place)}
-        if isinstance(value, (str, Mapping)):
-            given = _opened(value)
-            name = given.pop("class_path", plain["class_path"])
-            known = parameters(find(str(name), place))
-            kept = {key: one for key, one in args.items() if key in known}
-            return {"class_path": name, "init_args": {**kept, **given}}
-    if not path:
+    before = _plain({"class_path": old} if path and isinstance(old, str) else old)
+    if path:
+        head, *rest = path
+        return {**before, head: _put(before.get(head), rest, value, f"{place}.{head}")}
+    if "class_path" not in before or not isinstance(value, (str, Mapping)):
         return value
-    head, *rest = path
-    before = plain if isinstance(plain, Mapping) else {}
-    return {**before, head: _put(before.get(head), rest, value, f"{place}.{head}")}
+    new = {"class_path": value} if isinstance(value, str) else _plain(value)
+    known = parameters(find(str(new.get("class_path", before["class_path"])), place))
+    kept = {"class_path", *known, *new}  # of another class, only the arguments that both take
+    return {name: one for name, one in (before | new).items() if name in kept}
 
 
-def _opened(value: str | Changes) -> dict[str, object]:
-    """The class of a part with its arguments beside it."""
-    given: dict[str, object] = {"class_path": value} if isinstance(value, str) else dict(value)
-    inner = given.pop("init_args", None)
-    return {**given, **inner} if isinstance(inner, Mapping) else given
+def _plain(value: object) -> dict[str, object]:
+    """What a mapping or dataclass holds; of a part, its class and beside it its arguments."""
+    held = vars(value) if is_dataclass(value) else value
+    found = dict(held) if isinstance(held, Mapping) else {}
+    return found | (found.pop("init_args", None) or {}) if "class_path" in found else found
 
 
 def _read(value: object, hint: object, place: str) -> object:
@@ -184,29 +181,30 @@ def _read(value: object, hint: object, place: str) -> object:
     kinds = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
     if isinstance(value, tuple(k for k in kinds if k is NoneType or _is_data(k))):
         return value
-    if isinstance(value, Mapping) and "class_path" in value:
-        return _part(_opened(value), place)
     for kind in kinds:
         origin, inner = get_origin(kind), get_args(kind)
-        if (kind is Part or is_kind(kind, nn.Module)) and isinstance(value, (str, Mapping)):
-            return _part(_opened(value), place)
-        if _is_data(kind) and isinstance(value, Mapping):
+        of_class = kind is Part or is_kind(kind, nn.Module)
+        if (of_class and isinstance(value, str)) or "class_path" in _plain(value):
+            return _part({"class_path": value} if isinstance(value, str) else _plain(value), place)
+        if isinstance(value, Mapping) and of_class:
+            raise ValueError(f"Expected a class for --{place}; give --{place} first.")
+        if isinstance(value, Mapping) and _is_data(kind):
             return _built(kind, value, place)
-        if is_kind(origin, Mapping) and isinstance(value, Mapping):
+        if isinstance(value, Mapping) and is_kind(origin, Mapping):
             return {key: _read(one, inner[1], f"{place}.{key}") for key, one in value.items()}
         if origin is tuple and _is_data(inner[0]) and isinstance(value, (list, tuple)):
             return tuple(_read(one, inner[0], f"{place}.{i}") for i, one in enumerate(value))
     return _checked(value, hint, place)
 
 
-def _part(given: dict[str, object], place: str) -> Part:
-    if "class_path" not in given:
-        raise ValueError(f"Expected a class for --{place} but got {given}; give --{place} first.")
-    kind = find(str(given.pop("class_path")), place)
-    known = parameters(kind)
-    for name in given.keys() - known.keys():
-        raise ValueError(unknown_name(f"argument of {kind.__name__}", name, known))
-    read = {k: _read(one, known[k].annotation, f"{place}.{k}") for k, one in given.items()}
+def _part(given: Changes, place: str) -> Part:
+    kind = find(str(given["class_path"]), place)
+    known, read = parameters(kind), dict[str, object]()
+    for name, one in given.items():
+        if name not in {"class_path", *known}:
+            raise ValueError(unknown_name(f"argument of {kind.__name__}", name, known))
+        if name != "class_path":
+            read[name] = _read(one, known[name].annotation, f"{place}.{name}")
     return part(kind, **read)
 
 
@@ -233,14 +231,6 @@ def _checked(value: object, hint: object, place: str) -> object:
     except ArgumentError as error:
         raise ValueError(f"Expected {named(hint)} for --{place} but got {value!r}.") from error
     return found
-
-
-def _complete(recipe: Recipe, place: str) -> Part:
-    chosen: Part = getattr(recipe, place)
-    known = {name: one.default for name, one in arguments(recipe, place).items()}
-    plain = (bool, int, float, str, list, tuple, NoneType)
-    defaults = {name: value for name, value in known.items() if isinstance(value, plain)}
-    return replace(chosen, init_args={**defaults, **chosen.init_args})
 
 
 def _without_none(value: object) -> object:

@@ -1,10 +1,11 @@
 """The classes and functions that a recipe names: where they are found, and what they take."""
 
 import inspect
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
-from types import ModuleType, NoneType, UnionType
-from typing import Literal, Union, get_args, get_origin
+from types import ModuleType
+from typing import get_args
 
 import torch
 from torch import nn
@@ -107,15 +108,12 @@ def named(hint: object) -> str:
     >>> named(int | None), named(Literal["a", "b"])
     ('int or None', "one of 'a', 'b'")
     """
-    if get_origin(hint) in (Union, UnionType):
-        return " or ".join(map(named, get_args(hint)))
-    if get_origin(hint) is Literal:
-        return f"one of {', '.join(map(repr, get_args(hint)))}"
-    if hint in (NoneType, None):
-        return "None"
-    if isinstance(hint, type) and not get_args(hint):
-        return hint.__name__
-    return str(hint).replace("collections.abc.", "").replace("typing.", "")
+    simple = isinstance(hint, type) and not get_args(hint)
+    text = re.sub(r"\b(?:[A-Za-z_]\w*\.)+", "", hint.__name__ if simple else str(hint))
+    text = re.sub(
+        r"Optional\[(.*)\]", r"\1 | None", re.sub(r"Literal\[(.*?)\]", r"one of \1", text)
+    )
+    return text.replace(" | ", " or ")
 
 
 def is_kind(kind: object, family: type) -> bool:

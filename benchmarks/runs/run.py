@@ -3,13 +3,13 @@
 import json
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from priorzoo.benchmarks.data import sets as data
+from priorzoo.benchmarks.recipes.changes import written
 from priorzoo.benchmarks.recipes.recipe import Recipe
 from priorzoo.benchmarks.runs.course import Course
 from priorzoo.benchmarks.scores import registry
@@ -75,7 +75,7 @@ def train(
         ValueError: for settings that do not fit together.
     """
     _check_folder(folder, overwrite, resume)
-    where, settings = pick_device(device), plain(asdict(recipe))
+    where, settings = pick_device(device), written(recipe)
     dataset = read_data(settings, data_root, seed=seed, download=download)
     course = Course(recipe, dataset, where, seed)
     result: Result = {"recipe": name, "command": command, "settings": settings}

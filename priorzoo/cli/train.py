@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from priorzoo.benchmarks.papers import RECIPES
-from priorzoo.benchmarks.recipes.changes import apply, differences, resolved
+from priorzoo.benchmarks.recipes.changes import apply, differences
 from priorzoo.benchmarks.recipes.parts import unknown_name
 from priorzoo.benchmarks.recipes.recipe import Recipe
 from priorzoo.benchmarks.rows.files import append_row
 from priorzoo.cli.options import Parser, print_next, repeatable, require
 from priorzoo.cli.scores import print_scores, print_warning
-from priorzoo.cli.settings import as_yaml, read_file, read_words, settings_help
+from priorzoo.cli.settings import WIDTH, as_yaml, read_file, read_words, settings_help
 
 HOW = ("seed", "device", "data_root", "download", "overwrite", "resume")
 LONGEST = 60  # characters of a run folder's name that say what differs from the recipe
@@ -43,14 +43,14 @@ def train_command(words: Sequence[str]) -> None:
     if words and words[0] in ("-h", "--help", "--help-all"):
         parser.print_help()
         return
-    if not words or words[0].startswith("-"):
+    name = words[0] if words else "-"
+    if name.startswith("-"):
         raise ValueError("Expected a recipe first; priorzoo list recipes names them.")
-    name = words[0]
     if name not in RECIPES:
         raise ValueError(unknown_name("recipe", name, RECIPES))
     settings, recipe = _read(parser, RECIPES[name], words[1:])
     if settings.help or settings.help_all:
-        print(f"{parser.text}\n\nsettings of {name}: {recipe.summary:.70}")
+        print(parser.text, f"\n{name}: {recipe.summary}"[:WIDTH], f"\nsettings of {name}", sep="\n")
         print(settings_help(recipe, settings.help_all))
         print("" if settings.help_all else "\n--help-all shows all settings, with types.")
     elif settings.print_config:
@@ -84,9 +84,7 @@ def _train(name: str, recipe: Recipe, settings: argparse.Namespace, command: str
     places = how["resume"], how["overwrite"]
     folder = Path(settings.out or run_folder(name, changes, settings.seed, *places))
     shown = sys.stderr.isatty()
-    run, dataset = runs.train(
-        name, resolved(recipe), folder, progress=shown, command=command, **how
-    )
+    run, dataset = runs.train(name, recipe, folder, progress=shown, command=command, **how)
     if settings.rows is not None:
         from priorzoo.benchmarks.grid.cells import Cell
 
