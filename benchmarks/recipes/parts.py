@@ -108,11 +108,11 @@ def named(hint: object) -> str:
     >>> named(int | None), named(Literal["a", "b"])
     ('int or None', "one of 'a', 'b'")
     """
-    simple = isinstance(hint, type) and not get_args(hint)
-    text = re.sub(r"\b(?:[A-Za-z_]\w*\.)+", "", hint.__name__ if simple else str(hint))
-    text = re.sub(
-        r"Optional\[(.*)\]", r"\1 | None", re.sub(r"Literal\[(.*?)\]", r"one of \1", text)
-    )
+    if isinstance(hint, type) and not get_args(hint):
+        return hint.__name__
+    text = re.sub(r"\b(?:[A-Za-z_]\w*\.)+", "", str(hint))
+    text = re.sub(r"Literal\[(.*?)\]", r"one of \1", text)
+    text = re.sub(r"Optional\[(.*)\]", r"\1 | None", text)
     return text.replace(" | ", " or ")
 
 
