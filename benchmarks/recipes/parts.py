@@ -105,6 +105,7 @@ def unknown_name(what: str, name: str, known: Sequence[str] | Mapping[str, objec
 def named(hint: object) -> str:
     """A type as a message says it.
 
+    >>> from typing import Literal
     >>> named(int | None), named(Literal["a", "b"])
     ('int or None', "one of 'a', 'b'")
     """
