@@ -1,6 +1,7 @@
 """Generative stories, one file a paper; networks, likelihoods, and distributions Pyro lacks."""
 
 from priorzoo.models.components import Components
+from priorzoo.models.contract import Sizes
 from priorzoo.models.dilokthanakul import DilokthanakulGMVAE
 from priorzoo.models.distributions.exponential import (
     Dirichlet,
@@ -47,6 +48,7 @@ __all__ = [
     "NonparametricVAE",
     "NormalGamma",
     "NormalWishart",
+    "Sizes",
     "StickBreakingVAE",
     "VampPrior",
     "conjugate",

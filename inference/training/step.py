@@ -55,12 +55,22 @@ def take_step(
 ) -> Terms:
     """:func:`descend` on a :class:`Batch`."""
     objective.clock.to(batch.x.device)  # made before the networks moved, perhaps
-    with torch.autocast(batch.x.device.type, torch.bfloat16, enabled=precision == "bf16"):
+    with autocast(batch.x.device, precision):
         value, terms, carry = objective.loss(batch)
     learnt = [parameter for parameter in objective.parameters() if parameter.requires_grad]
     apply_gradients(optimiser, zip(learnt, gradients_of(value, learnt), strict=True), clip)
     finish_step(objective, optimiser, objective.natural_gradients(batch), carry)
     return {name: term.detach().mean() for name, term in terms.items()}
+
+
+def autocast(device: torch.device, precision: Precision) -> torch.autocast:
+    """Linear maps and convolutions in half precision, if that was chosen.
+
+    Weights are cast where they are used, as in a recorded graph: torch would keep the cast one, and
+    so add the gradients of a network that model and guide share in half precision.
+    """
+    enabled = precision == "bf16"
+    return torch.autocast(device.type, torch.bfloat16, enabled=enabled, cache_enabled=False)
 
 
 def gradients_of(value: Tensor, learnt: list[Tensor] | list[nn.Parameter]) -> list[Tensor | None]:

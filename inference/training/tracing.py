@@ -16,7 +16,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from priorzoo.inference.batch import Batch
 from priorzoo.inference.objectives.contract import Objective
-from priorzoo.inference.training.step import Precision, gradients_of, laid_out
+from priorzoo.inference.training.step import Precision, autocast, gradients_of, laid_out
 
 Found = TypeVar("Found")
 
@@ -108,11 +108,7 @@ def trace(objective: Objective, batch: Batch, precision: Precision = "float32") 
     def step(*inputs: Tensor) -> tuple[Tensor, ...]:
         numbers, own = _divided(inputs, state, batch)
         leaves = {name: numbers[name].detach().requires_grad_() for name in wanted}
-        kind = batch.x.device.type
-        with (
-            torch.enable_grad(),
-            torch.autocast(kind, torch.bfloat16, enabled=precision == "bf16"),
-        ):
+        with torch.enable_grad(), autocast(batch.x.device, precision):
             value, found, carry = _called(objective, objective.loss, numbers | leaves, own)
         gradients = dict(zip(wanted, gradients_of(value, list(leaves.values())), strict=True))
         given = {n: laid_out(g, leaves[n]) for n, g in gradients.items() if g is not None}

@@ -18,8 +18,7 @@ import pyro
 import pyro.distributions as dist
 import torch
 from torch import nn
-from priorzoo.models import Bernoulli, data_plate
-from priorzoo.models.contract import Sizes, decoder_sizes
+from priorzoo.models import Bernoulli, Sizes, data_plate
 
 
 class FullCovariance(nn.Module):
@@ -56,7 +55,8 @@ class Pseudo(nn.Module):
 
     @staticmethod
     def networks(rows, outputs, code):
-        return {"encoder": Sizes(rows, 2 * code), "decoder": decoder_sizes(code, outputs)}
+        decoder = Sizes(code, outputs, role="decoder")
+        return {"encoder": Sizes(rows, 2 * code), "decoder": decoder}
 
     def forward(self, x=None, size=None):
         loc, log_scale = self.encoder(self.pseudo).chunk(2, -1)
