@@ -1,6 +1,7 @@
 """Guides of one's own whose networks are built from what they declare, alone or shared."""
 
 import json
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -84,15 +85,12 @@ P = 6
 
 @pytest.fixture
 def mine(tmp_path, monkeypatch):
-    """The file ``mine.py`` beside the user, who stands in that folder."""
-    (tmp_path / "mine.py").write_text(MINE)
+    """The file ``own_networks.py`` in the folder where the user stands."""
+    (tmp_path / "own_networks.py").write_text(MINE)
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.delitem(__import__("sys").modules, "mine", raising=False)
     monkeypatch.setattr("priorzoo.benchmarks.charts.run_charts.draw_run", lambda *_: [])
-    import mine
-
-    return mine
+    return import_module("own_networks")
 
 
 def train(*words):
@@ -103,7 +101,7 @@ def train(*words):
 def test_a_full_covariance_encoder_is_built_as_the_guide_declares(mine, capsys):
     """D + D (D + 1) / 2 outputs, for the D that the recipe says."""
     words = ["--model", "priorzoo.models.VAE", "--model.code", "3", "--out", "run"]
-    assert train(*words, "--guide", "mine.FullCovariance") == 0, capsys.readouterr().err
+    assert train(*words, "--guide", "own_networks.FullCovariance") == 0, capsys.readouterr().err
     _, guide = load("run")
     assert type(guide).__name__ == "FullCovariance"
     assert (guide.encoder.inputs, guide.encoder.outputs) == (64, 3 + 6)
@@ -112,7 +110,7 @@ def test_a_full_covariance_encoder_is_built_as_the_guide_declares(mine, capsys):
 
 
 def test_a_second_run_of_a_recipe_gets_a_folder_of_its_own(mine, capsys):
-    words = ["--model", "priorzoo.models.VAE", "--guide", "mine.FullCovariance"]
+    words = ["--model", "priorzoo.models.VAE", "--guide", "own_networks.FullCovariance"]
     for _ in range(2):
         assert train(*words) == 0, capsys.readouterr().err
     names = sorted(path.name for path in Path("runs").iterdir())
@@ -151,9 +149,10 @@ def test_full_covariance_comes_to_the_exact_posterior(mine, trained_both_ways):
 
 def test_an_argument_that_both_name_is_one_network(mine, capsys):
     """Built once, saved once, shared again once loaded, by the command line too."""
-    assert train("--model", "mine.Pseudo", "--guide", "mine.Shares", "--out", "run") == 0, (
-        capsys.readouterr().err
-    )
+    assert (
+        train("--model", "own_networks.Pseudo", "--guide", "own_networks.Shares", "--out", "run")
+        == 0
+    ), capsys.readouterr().err
     model, guide = load("run")
     assert model.encoder is guide.encoder
     config = json.loads(Path("run/config.json").read_text())
