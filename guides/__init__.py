@@ -1,4 +1,4 @@
-"""Amortised inference programs, one file a family."""
+"""Guides: amortised variational posteriors, one file for each family."""
 
 from priorzoo.guides.exact import CodesThenCluster, CodeThenCluster, cluster_posterior
 from priorzoo.guides.factorial import FactorialCode

@@ -1,4 +1,4 @@
-"""Guides whose cluster is not guessed by a network but follows from the codes by Bayes' rule."""
+"""Guides whose cluster posterior is computed from the codes by Bayes' rule, without a network."""
 
 from collections.abc import Mapping
 from contextlib import suppress
@@ -26,43 +26,43 @@ def cluster_posterior(
     r""":math:`p(y \mid \mathrm{codes}) \propto p(y)\, p(\mathrm{codes} \mid y)` under the prior.
 
     Exact, and differentiable in the codes and in the prior's parameters. The model is run with its
-    codes held at their values, the cluster at each of its K values, and is left before it decodes,
-    so that any story serves that samples its cluster and its codes before x. As the model opens its
-    own data plate, call this outside that of the guide.
+    codes fixed at these values and the cluster at each of its K values, and is stopped before it
+    decodes. This works for any model that samples its cluster and its codes before x. The model
+    opens its own data plate, so call this function outside the guide's data plate.
 
     Args:
-        model: samples the cluster and the codes, and nothing else before them.
-        codes: values ``(..., B, D)`` of every latent code of the model, by site.
-        site: of the cluster.
-        context: what the model is told beside x, each ``(B, ...)``.
+        model: samples the cluster and the codes, and no other latent sites before x.
+        codes: values ``(..., B, D)`` of every latent code of the model, by site name.
+        site: name of the cluster's site.
+        context: further inputs of the model beside x, each ``(B, ...)``.
 
     Raises:
-        ValueError: for a model that lacks one of these sites, or has other latent ones.
+        ValueError: for a model that lacks one of these sites, or has other latent sites.
     """
-    held = _Held(codes, site)
+    condition = _ConditionOnCodes(codes, site)
     rows = next(iter(codes.values())).shape[-2]
-    with poutine.block(), suppress(_Complete), held:  # what happens inside is no part of the guide
+    with poutine.block(), suppress(_AllSampled), condition:  # the guide's trace must not see this
         model(None, rows, **accepted(model, context or {}))
-    if held.left:
+    if condition.remaining:
         raise ValueError(
-            f"Expected {type(model).__name__} to sample {sorted(held.left)} but it does not; use a "
-            "guide of its own sites."
+            f"Expected {type(model).__name__} to sample {sorted(condition.remaining)} but it does "
+            "not; use a guide that samples the sites of this model."
         )
-    joint = torch.stack(torch.broadcast_tensors(*held.log_probs.values()))
+    joint = torch.stack(torch.broadcast_tensors(*condition.log_probs.values()))
     return dist.Categorical(logits=joint.sum(0).movedim(0, -1))
 
 
-class _Complete(Exception):
-    """The model has sampled all that comes before x."""
+class _AllSampled(Exception):
+    """Raised to stop the model once it has sampled the cluster and the codes."""
 
 
-class _Held(Messenger):
-    """Holds the codes, enumerates the cluster, and keeps their log probabilities."""
+class _ConditionOnCodes(Messenger):
+    """Fixes the codes, enumerates the cluster, and records their log probabilities."""
 
     def __init__(self, codes: Mapping[str, Tensor], cluster: str) -> None:
         super().__init__()
         self.codes, self.cluster = codes, cluster
-        self.left = {cluster, *codes}
+        self.remaining = {cluster, *codes}
         self.log_probs = dict.fromkeys([cluster, *codes], torch.zeros(()))
 
     def _pyro_sample(self, msg: AnyMessage) -> None:
@@ -70,35 +70,36 @@ class _Held(Messenger):
         if msg["is_observed"] or site_is_subsample(msg):
             return
         if name == "x":
-            raise _Complete
+            raise _AllSampled
         if name == self.cluster:
-            beside = [1] * (next(iter(self.codes.values())).dim() - 1)
-            msg["value"] = fn.enumerate_support(expand=False).reshape(-1, *beside)
+            plates = [1] * (next(iter(self.codes.values())).dim() - 1)
+            msg["value"] = fn.enumerate_support(expand=False).reshape(-1, *plates)
         elif name in self.codes:
             msg["value"] = self.codes[name]
         else:
             raise ValueError(
-                f"Expected no latent sites but {sorted(self.log_probs)} but the model samples "
-                f"{name!r} too; use a guide of its own sites."
+                f"Expected a model with the latent sites {sorted(self.log_probs)} only but it also "
+                f"samples {name!r}; use a guide that samples the sites of this model."
             )
         msg["done"] = True
 
     def _pyro_post_sample(self, msg: AnyMessage) -> None:
         name = str(msg["name"])
-        if name in self.left:
-            self.left.remove(name)
+        if name in self.remaining:
+            self.remaining.remove(name)
             self.log_probs[name] = cast(TorchDistribution, msg["fn"]).log_prob(
                 cast(Tensor, msg["value"])
             )
-            if not self.left:
-                raise _Complete
+            if not self.remaining:
+                raise _AllSampled
 
 
 class ModelReader(nn.Module):
-    """A guide that reads its model; to inherit from.
+    """Base class of guides that use their model's parameters.
 
     Args:
-        model: what is read. It is no submodule: its parameters stay its own.
+        model: the model to read. It does not become a submodule of the guide, so that its
+            parameters are not listed twice.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -107,19 +108,20 @@ class ModelReader(nn.Module):
 
     @property
     def model(self) -> nn.Module:
-        """The model that the guide reads."""
+        """The model whose parameters the guide uses."""
         return self._read[0]
 
 
 class CodeThenCluster(ModelReader):
-    r""":math:`q(z \mid x)\, p(y \mid z)`: the cluster's posterior given the code is the exact one.
+    r""":math:`q(z \mid x)\, p(y \mid z)`, with the exact posterior of the cluster given the code.
 
-    With a :class:`GMVAE` of learnt weights this is VaDE (Jiang et al., "Variational Deep
-    Embedding", 2017): its eq. (16) is the posterior here. The model is decoded once, not K times.
+    With a :class:`GMVAE` whose mixture weights are learnt this is VaDE (Jiang et al., "Variational
+    Deep Embedding", 2017), whose eq. (16) is this posterior. The decoder runs once for each row,
+    not K times.
 
     Args:
         encoder: maps rows ``(B, P)`` to locations and raw variances ``(B, 2 D)``.
-        model: whose prior is read, see :func:`cluster_posterior`.
+        model: gives the prior of cluster and code, see :func:`cluster_posterior`.
     """
 
     networks = staticmethod(encodes)
@@ -140,11 +142,12 @@ class CodeThenCluster(ModelReader):
 class CodesThenCluster(ModelReader):
     r""":math:`q(z \mid x)\, q(w \mid x)\, p(y \mid z, w)`, for :class:`DilokthanakulGMVAE`.
 
-    The second version of Dilokthanakul et al., 2016. One network serves both codes.
+    The second version of Dilokthanakul et al., 2016. One network encodes both codes.
 
     Args:
         joint_encoder: maps rows ``(B, P)`` to locations and raw variances of z, then those of w.
-        model: whose prior is read, see :func:`cluster_posterior`; its ``code`` is the size of z.
+        model: gives the prior of the cluster and both codes, see :func:`cluster_posterior`; its
+            attribute ``code`` is the size of z.
     """
 
     def __init__(self, joint_encoder: nn.Module, model: nn.Module) -> None:

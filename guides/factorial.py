@@ -1,4 +1,4 @@
-"""The guide of the factorial mixture prior: encoder, responsibilities, conjugate globals."""
+"""The guide of the factorial mixture: encoder, responsibilities, conjugate global variables."""
 
 from collections.abc import Sequence
 
@@ -18,16 +18,17 @@ from priorzoo.models.plates import data_plate
 class FactorialCode(nn.Module):
     r""":math:`q(z \mid x) \prod_i q(r_i)\, q(\pi_i) \prod_{kd} q(\mu_{ikd}, \alpha_{ikd})`.
 
-    The code is Gaussian, the globals are of their priors' families, and the responsibilities are
-    the optimum given both, eq. (5) of Paquet, Ghaisas and Tieleman, 2018:
+    The code is Gaussian. The posteriors of the global variables are in the same families as their
+    priors. The responsibilities are optimal given both, eq. (5) of Paquet, Ghaisas and Tieleman,
+    2018:
 
     .. math:: \gamma_{ik} \propto \exp\bigl(\mathbb E \log \pi_{ik} +
         \mathbb E_{q(z)} \mathbb E \log \mathcal N(z_i; \mu_{ik}, 1 / \alpha_{ik})\bigr)
 
     Args:
         encoder: maps rows ``(B, P)`` to locations and raw variances ``(B, 2 code)``.
-        code, clusters: as those of the model.
-        pseudo: number of data that each component is worth at the start, around a random mean.
+        code, clusters: the same values as the model's.
+        pseudo: pseudo-count of each component at initialisation, where its mean is random.
     """
 
     unit: Tensor
@@ -60,7 +61,7 @@ class FactorialCode(nn.Module):
         self.local(x, size)
 
     def local(self, x: Tensor, size: int | None = None) -> None:
-        """The sites that belong to a row alone."""
+        """Sample the local sites, ``r_i`` and ``z_i`` of each row."""
         with data_plate(x, size):
             codes = self.split(diagonal_normal(self.encoder(x)))
             for i, q in enumerate(codes, 1):
@@ -69,13 +70,13 @@ class FactorialCode(nn.Module):
                 pyro.sample(f"z_{i}", q)
 
     def split(self, code: dist.Independent) -> list[dist.Independent]:
-        """q(z_1 | x), ..., q(z_I | x) from q(z | x)."""
+        """Split q(z | x) into q(z_1 | x), ..., q(z_I | x)."""
         normal, count = code.base_dist, len(self.weights)
         parts = zip(normal.loc.chunk(count, -1), normal.scale.chunk(count, -1), strict=True)
         return [dist.Normal(loc, scale).to_event(1) for loc, scale in parts]
 
     def logits(self, i: int, code: dist.Independent) -> Tensor:
-        """Logits ``(B, K_i)`` of the responsibilities, the globals held fixed."""
+        """Logits ``(B, K_i)`` of the responsibilities; no gradient flows to global variables."""
         weights, components = self.globals()[i - 1]
         log_pi = Dirichlet.expected_statistics(weights.detach())
         t = NormalGamma.expected_statistics(components.detach())
@@ -89,10 +90,10 @@ class FactorialCode(nn.Module):
 
 
 class FactorialLocal(nn.Module):
-    """The sites of a :class:`FactorialCode` that belong to a row, without the globals'.
+    """The local sites of a :class:`FactorialCode`, without its global variables.
 
     Args:
-        guide: whose sites.
+        guide: the whole guide.
     """
 
     def __init__(self, guide: FactorialCode) -> None:

@@ -19,10 +19,10 @@ class Flow(nn.Module):
     r"""Inverse autoregressive flow: a diagonal Gaussian, then affine maps that depend on a context.
 
     :math:`z_0 \sim \mathcal N(m, s^2)`, then :math:`z_{t,i} = e^{a(z_{t-1,<i}, c)} z_{t-1,i} +
-    b(z_{t-1,<i}, c)` with the order reversed from one map to the next. Drawing takes one pass a
-    map; scoring a value that was not drawn takes D. Kingma et al., "Improved Variational Inference
-    with Inverse Autoregressive Flow", 2016. The maps begin near the identity, and so near the
-    Gaussian.
+    b(z_{t-1,<i}, c)`, where each map reverses the order of the dimensions. A draw and its log
+    density take one pass through each map's network; the log density of any other value takes D
+    passes. Kingma et al., "Improved Variational Inference with Inverse Autoregressive Flow", 2016.
+    The maps are initialised near the identity, so that q starts near the Gaussian.
 
     Args:
         code: D.
@@ -30,7 +30,7 @@ class Flow(nn.Module):
         hidden: sizes of the hidden layers of each map's network.
 
     Raises:
-        ImportError: without zuko.
+        ImportError: if zuko is not installed.
     """
 
     def __init__(self, code: int, transforms: int = 2, hidden: Sequence[int] = (128,)) -> None:
@@ -39,7 +39,8 @@ class Flow(nn.Module):
             from zuko.flows import MaskedAutoregressiveTransform
         except ImportError as error:
             raise ImportError(
-                "Expected zuko for a guide with a flow; pip install 'priorzoo[flows]'."
+                "Expected zuko for a guide with a flow but it is not installed; pip install "
+                "'priorzoo[flows]'."
             ) from error
         self.code, self.transforms, self.hidden = code, transforms, hidden
         order = torch.arange(code)
@@ -61,9 +62,9 @@ class Flow(nn.Module):
 
 
 class Flowing(dist.TorchDistribution):
-    """The image of a diagonal Gaussian under the maps of a :class:`Flow`, given its context.
+    """A diagonal Gaussian transformed by the maps of a :class:`Flow`, given their context.
 
-    ``mean`` is the image of the Gaussian's mean, since the flow's own has no closed form.
+    ``mean`` is the transformed mean of the Gaussian, since the mean of a flow has no closed form.
     """
 
     arg_constraints: dict[str, Any] = {}
@@ -110,11 +111,11 @@ class Flowing(dist.TorchDistribution):
 
 
 class FlowCode(nn.Module):
-    r""":math:`q(z \mid x)` by a flow, for models whose one local site is ``z``.
+    r""":math:`q(z \mid x)` by a flow, for models whose only local site is ``z``.
 
     Args:
-        encoder: maps rows ``(B, P)`` to locations and raw variances ``(B, 2 D)`` of the Gaussian
-            that the flow begins with, which are also its context.
+        encoder: maps rows ``(B, P)`` to locations and raw variances ``(B, 2 D)`` of the base
+            Gaussian, which are also the context of the flow's maps.
         code, transforms, hidden: see :class:`Flow`.
     """
 
@@ -134,13 +135,13 @@ class FlowCode(nn.Module):
 
 
 class ClusterThenFlow(nn.Module):
-    r""":math:`q(y \mid x)\, q(z \mid x, y)`, the second by a flow.
+    r""":math:`q(y \mid x)\, q(z \mid x, y)`, where a flow gives q(z | x, y).
 
     Args:
         classifier: maps rows ``(B, P)`` to logits ``(B, K)``.
         conditional_encoder: maps rows ``(B, P)`` and clusters ``(...)`` to locations and raw
-            variances ``(..., B, 2 D)`` of the Gaussian that the flow begins with, which are also
-            its context.
+            variances ``(..., B, 2 D)`` of the base Gaussian, which are also the context of the
+            flow's maps.
         code, transforms, hidden: see :class:`Flow`.
     """
 

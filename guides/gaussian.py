@@ -1,4 +1,4 @@
-"""Guides with a Gaussian code, alone or below a cluster."""
+"""Guides with a Gaussian code, with or without a cluster."""
 
 import pyro
 import pyro.distributions as dist
@@ -10,7 +10,7 @@ from priorzoo.models.plates import data_plate
 
 
 class Code(nn.Module):
-    r""":math:`q(z \mid x) = \mathcal N(m(x), s^2(x))`, for models whose one local site is ``z``.
+    r""":math:`q(z \mid x) = \mathcal N(m(x), s^2(x))`, for models whose only local site is ``z``.
 
     Args:
         encoder: maps rows ``(B, P)`` to locations and raw variances ``(B, 2 D)``.
@@ -30,8 +30,8 @@ class Code(nn.Module):
 class ClusterThenCode(nn.Module):
     r""":math:`q(y \mid x)\, q(z \mid x, y)`, for models with a cluster ``y`` and a code ``z``.
 
-    The clusters are enumerated, so that the code is drawn once for each of them. Separate networks,
-    as in Shu, "Gaussian Mixture VAE: Lessons in Variational Inference", 2016.
+    The clusters are enumerated, so that one code is drawn for each of them. The two networks are
+    separate, as in Shu, "Gaussian Mixture VAE: Lessons in Variational Inference", 2016.
 
     Args:
         classifier: maps rows ``(B, P)`` to logits ``(B, K)``.
@@ -59,10 +59,10 @@ class ClusterThenCode(nn.Module):
 
 
 class MeanField(nn.Module):
-    r""":math:`q(y \mid x)\, q(z \mid x)`: cluster and code know nothing of each other given x.
+    r""":math:`q(y \mid x)\, q(z \mid x)`: cluster and code are independent given x.
 
-    The cheapest guide of a mixture: one code, decoded once. What it gives up is a code whose
-    posterior differs by cluster.
+    The cheapest guide of a mixture: one code is drawn and decoded for each row. It cannot
+    represent a posterior of the code that depends on the cluster.
 
     Args:
         classifier: maps rows ``(B, P)`` to logits ``(B, K)``.
@@ -87,7 +87,8 @@ class MeanField(nn.Module):
 class MeanFieldCodes(nn.Module):
     r""":math:`q(y \mid x)\, q(z \mid x)\, q(w \mid x)`, for :class:`DilokthanakulGMVAE`.
 
-    The first version of Dilokthanakul et al., 2016, whose cluster a network guesses.
+    The first version of Dilokthanakul et al., 2016, in which a network gives the cluster's
+    probabilities.
 
     Args:
         classifier: maps rows ``(B, P)`` to logits ``(B, K)``.

@@ -1,4 +1,4 @@
-"""The guide of mixtures whose weights are integrated out."""
+"""The guide of the NGGP mixture, whose mixture weights are integrated out."""
 
 from typing import Literal, cast, get_args
 
@@ -19,21 +19,23 @@ QV = Literal["log-concave", "normal"]
 
 
 class CollapsedCode(ModelReader):
-    r""":math:`q(v)\, q(z \mid x)\, q(y_n)`, the last in closed form, for :class:`NGGPMixture`.
+    r""":math:`q(v)\, q(z \mid x)\, q(y_n)` for :class:`NGGPMixture`, with q(y_n) in closed form.
 
     .. math:: q(y_n = k) \propto \exp\left(E_{q(z_n)} \log p(z_n \mid k)
         + E \log p(y_n = k \mid \text{others}, u)\right)
 
-    the coordinate ascent of the collapsed bound, over the clusters there are and a new one. Mehta &
-    Lu, 2018, eqs. (7) and (8), corrected: see :func:`log_prior` and :class:`LogU`.
+    which is the coordinate ascent update of the collapsed bound, over the existing clusters and a
+    new one. Mehta & Lu, 2018, eqs. (7) and (8), corrected: see :func:`log_prior` and
+    :class:`LogU`.
 
     Args:
         encoder: maps rows ``(B, P)`` to locations and raw variances ``(B, 2 D)`` of Gaussian codes,
             or to raw concentrations ``(B, D)`` of codes on the simplex.
-        model: an :class:`NGGPMixture`, whose components and sizes are read.
-        law: ``log-concave``, q(v) = p(v | z) at the expected number of clusters, which is the best
-            there is, by the score function; or ``normal``, learnt and reparameterised.
-        gradient: of the draw of z, see :func:`estimated`; the paper's for Dirichlet is ``rsvi``.
+        model: an :class:`NGGPMixture`; the guide uses its components and cluster sizes.
+        law: family of q(v). ``log-concave`` is p(v | z) at the expected number of clusters, the
+            optimal q(v), with score-function gradients; ``normal`` is learnt and reparameterised.
+        gradient: gradient estimator of z, see :func:`estimated`; the paper's for Dirichlet codes
+            is ``rsvi``.
     """
 
     def __init__(
@@ -45,7 +47,7 @@ class CollapsedCode(ModelReader):
     ) -> None:
         super().__init__(model)
         if law not in get_args(QV):
-            raise ValueError(f"Expected law among {get_args(QV)} but got {law!r}.")
+            raise ValueError(f"Expected law among {get_args(QV)} but got {law!r}; choose one.")
         if gradient not in get_args(Gradient):
             raise ValueError(f"Expected gradient among {get_args(Gradient)} but got {gradient!r}.")
         self.encoder, self.law, self.gradient = encoder, law, gradient
@@ -55,7 +57,7 @@ class CollapsedCode(ModelReader):
 
     @property
     def model(self) -> NGGPMixture:
-        """The mixture whose components and sizes are read."""
+        """The mixture whose components and cluster sizes the guide uses."""
         return cast(NGGPMixture, super().model)
 
     @staticmethod
@@ -64,16 +66,16 @@ class CollapsedCode(ModelReader):
 
     def forward(self, x: Tensor, size: int | None = None) -> None:
         data = len(x) if size is None else size
-        v = pyro.sample("v", self.guess_v(data))
+        v = pyro.sample("v", self.q_v(data))
         with data_plate(x, size):
-            kind, guess = self.model.kind, self.model.kind.guess(self.encoder(x))
-            fits = kind.expected_log(*guess, *self.model.components())
+            kind, posterior = self.model.kind, self.model.kind.posterior(self.encoder(x))
+            fits = kind.expected_log(*posterior, *self.model.components())
             q_y = dist.Categorical(logits=fits + self.model.log_prior(v, data))
             pyro.sample("y", q_y, infer={"enumerate": "parallel"})
-            pyro.sample("z", estimated(kind.law(*guess), self.gradient))
+            pyro.sample("z", estimated(kind.distribution(*posterior), self.gradient))
 
-    def guess_v(self, data: int) -> TorchDistribution:
-        """q(v) where the rows stand for so many data."""
+    def q_v(self, data: int) -> TorchDistribution:
+        """q(v) for a data set of ``data`` rows."""
         if self.law == "normal":
             return dist.Normal(self.loc, self.log_scale.exp(), validate_args=False)
         return estimated(self.model.law_of_v(data), "score")

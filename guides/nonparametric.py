@@ -1,4 +1,4 @@
-"""Guides for a code that is tied to a place in the plane."""
+"""The guide of the nonparametric VAE, which gives each row a code and a place in the plane."""
 
 import pyro
 import pyro.distributions as dist
@@ -14,8 +14,8 @@ class CodeAndPlace(nn.Module):
     r""":math:`q(z \mid x) = \mathcal N(m(x), s^2(x))`, and the place :math:`u = g(x)`.
 
     The guide of Bodin et al., "Nonparametric Inference for Auto-Encoding Variational Bayes", 2017,
-    for :class:`NonparametricVAE`. Its deterministic site ``q``, m above s, ``(B, 2, D)``, tells
-    the model's coupling the moments of q(z | x).
+    for :class:`NonparametricVAE`. Its deterministic site ``q``, m stacked on s, ``(B, 2, D)``,
+    passes the moments of q(z | x) to the model's coupling.
 
     Args:
         encoder: maps rows ``(B, P)`` to locations and raw variances ``(B, 2 D)``.

@@ -16,13 +16,13 @@ from priorzoo.models.vq_vae import VQVAE
 class Quantised(ModelReader):
     r"""A point :math:`y_m = \arg\min_k \|h_m(x) - e_k\|^2`, the nearest vector of the codebook.
 
-    van den Oord et al., "Neural Discrete Representation Learning", 2017, eq. (1). The gradient of
-    the decoder's input passes straight to h. The site ``z`` has h, ``(B, M, D)``, in its ``infer``
-    under ``encoded``, where :class:`Quantisation` finds it.
+    van den Oord et al., "Neural Discrete Representation Learning", 2017, eq. (1). The gradient
+    with respect to the decoder's input is passed on to h (straight-through estimator). The site
+    ``z`` keeps h, ``(B, M, D)``, as ``infer["encoded"]``, which :class:`Quantisation` reads.
 
     Args:
         encoder: h, maps rows ``(B, P)`` to ``(B, M D)``.
-        model: a :class:`VQVAE`, whose codebook is read.
+        model: a :class:`VQVAE`; the guide uses its codebook.
     """
 
     def __init__(self, encoder: nn.Module, model: nn.Module) -> None:
@@ -38,8 +38,8 @@ class Quantised(ModelReader):
         with data_plate(x, size):
             h = self.encoder(x).unflatten(-1, (-1, codebook.shape[1]))
             with torch.no_grad():
-                apart = codebook.square().sum(-1) - 2 * h @ codebook.mT  # but for |h|^2
-                y = apart.argmin(-1)
+                distance = codebook.square().sum(-1) - 2 * h @ codebook.mT  # without |h|^2
+                y = distance.argmin(-1)
             pyro.sample("y", dist.Delta(y, event_dim=1))
             straight = codebook[y].detach() + (h - h.detach())
             q_z = dist.Delta(straight.flatten(-2), event_dim=1)

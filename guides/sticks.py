@@ -1,4 +1,4 @@
-"""Guides over the sticks of a stick-breaking prior."""
+"""Guides for the stick fractions of a stick-breaking prior."""
 
 from typing import Literal, get_args
 
@@ -14,22 +14,22 @@ from priorzoo.models.distributions.gaussian import deviation
 from priorzoo.models.distributions.sticks import Kumaraswamy, LogitNormal
 from priorzoo.models.plates import data_plate
 
-SHAPE_FLOOR = 0.01  # below it most draws round to 0 or 1 in single precision
+SHAPE_FLOOR = 0.01  # with smaller shapes most draws round to 0 or 1 in float32
 StickFamily = Literal["kumaraswamy", "logit-normal", "beta"]
 
 
 class Sticks(nn.Module):
-    r""":math:`q(v \mid x)`, independent sticks, for models whose one local site is ``v``.
+    r""":math:`q(v \mid x)`, independent sticks, for models whose only local site is ``v``.
 
     Nalisnick & Smyth, "Stick-Breaking Variational Autoencoders", 2017, and their "Deep Generative
-    Models with Stick-Breaking Priors", 2016, for the last two families. Unlike there, shapes have a
-    floor of 0.01, and a Beta distribution is differentiated exactly in expectation.
+    Models with Stick-Breaking Priors", 2016, for the last two families. Unlike there, shape
+    parameters have a floor of 0.01, and the gradient estimator of Beta draws is unbiased.
 
     Args:
-        encoder: maps rows ``(B, P)`` to ``(B, 2 (K - 1))``: the first parameters of the K - 1
-            sticks (a shape, or the location of the logit), then the second ones, raw.
+        encoder: maps rows ``(B, P)`` to ``(B, 2 (K - 1))``: the raw first parameters of the K - 1
+            sticks (a shape, or the location of the logit), then the raw second parameters.
         family: ``kumaraswamy``, ``logit-normal`` or ``beta``.
-        gradient: see :func:`estimated`; ``rsvi`` for ``beta`` alone.
+        gradient: gradient estimator, see :func:`estimated`; ``rsvi`` only for ``beta``.
     """
 
     def __init__(

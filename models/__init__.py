@@ -1,4 +1,4 @@
-"""Generative stories, one file a paper; networks, likelihoods, and distributions Pyro lacks."""
+"""Generative models, one file for each paper; networks, likelihoods and further distributions."""
 
 from priorzoo.models.components import Components
 from priorzoo.models.contract import Sizes

@@ -9,13 +9,13 @@ from priorzoo.models.distributions.gaussian import deviation, raw_variance
 
 
 class Components(nn.Module):
-    r"""K diagonal Gaussians :math:`\mathcal N(\mu_k, \sigma_k^2)` in latent space; to inherit from.
+    r"""K diagonal Gaussians :math:`\mathcal N(\mu_k, \sigma_k^2)` in latent space; a base class.
 
     Args:
         code, clusters: D and K.
-        offset: whether mu and the raw variance of a cluster are a row of its own plus one that all
-            share, as in the reference's linear maps of the one-hot. The second is redundant, but
-            under Adam what the clusters have in common is then learnt at twice the speed.
+        offset: whether an offset that all clusters share is added to their means and raw
+            variances, like the bias of the reference code's linear maps of the one-hot cluster.
+            The offset is redundant, but with it Adam moves all clusters together twice as fast.
     """
 
     shared: Tensor
@@ -36,7 +36,7 @@ class Components(nn.Module):
         return self.loc + self.shared[0], deviation(self.raw + self.shared[1])
 
     @torch.no_grad()
-    def place(self, loc: Tensor, variance: Tensor) -> None:
+    def set_components(self, loc: Tensor, variance: Tensor) -> None:
         """Set means and variances of the components, each ``(K, D)``."""
         self.shared.zero_()
         self.loc.copy_(loc)

@@ -1,7 +1,8 @@
-"""What a model, a guide, a likelihood and a network owe to each other and to a recipe.
+"""The interfaces of models, guides, likelihoods and networks.
 
-Models and guides are plain ``nn.Module``s. Nothing here must be inherited: the protocols say what
-is called, and :class:`Sizes` is for those that a recipe or the command line shall build.
+Models and guides are plain ``nn.Module``s and need not inherit from anything here: the protocols
+document how they are called. A class that a recipe or the command line should be able to build
+declares its networks by :class:`Sizes`.
 """
 
 import inspect
@@ -18,10 +19,10 @@ class Sizes:
     """Input and output width of a network that a model or guide takes as an argument.
 
     Args:
-        inputs, outputs: values in a row that the network reads and returns.
-        given: number K of clusters that the network is conditioned on; None for none. Such a
-            network is called with the cluster as its second argument.
-        role: whether the recipe's ``encoder`` or its ``decoder`` is built in these sizes.
+        inputs, outputs: numbers of input and output units.
+        given: number K of clusters if the network is conditioned on a cluster, which is then its
+            second argument; None otherwise.
+        role: whether the network is built from the recipe's ``encoder`` or ``decoder`` settings.
     """
 
     inputs: int
@@ -31,21 +32,22 @@ class Sizes:
 
 
 def decodes(outputs: int, code: int) -> dict[str, Sizes]:
-    """The networks of a model that takes one ``decoder``, from codes ``(..., code)``."""
+    """The networks of a model with one ``decoder``, which takes codes ``(..., code)``."""
     return {"decoder": Sizes(code, outputs, role="decoder")}
 
 
 def encodes(rows: int, code: int) -> dict[str, Sizes]:
-    """The networks of a guide that takes one ``encoder``, to a Gaussian code."""
+    """The networks of a guide with one ``encoder``, which gives a Gaussian code."""
     return {"encoder": Sizes(rows, 2 * code)}
 
 
 class Program(Protocol):
     """A model or a guide.
 
-    Both open :func:`data_plate` and sample their sites. A model is also called with ``x=None`` and
-    a ``size``, to draw from its prior; it names the site of the data ``x``. What else belongs to a
-    row (an exposure, covariates) comes as a keyword that the program names in its signature.
+    Both open :func:`data_plate` and sample their sites. The data's site in the model is named
+    ``x``. To draw from the prior, the model is called with ``x=None`` and a ``size``. Further
+    inputs of each row (an exposure, covariates) are passed as keyword arguments if the program has
+    parameters of these names.
     """
 
     def __call__(self, x: Tensor, size: int | None = None) -> Tensor | None: ...
@@ -55,10 +57,10 @@ class Program(Protocol):
 class DeclaresNetworks(Protocol):
     """A class whose network arguments a recipe can build.
 
-    The parameters of ``networks`` name what it needs to know: ``rows``, the number of values in a
-    row of data; ``outputs``, the number of parameters of the likelihood for a row; and constructor
-    arguments of the model, or of the guide itself. It returns the sizes of each network by the name
-    of the constructor's argument. Where model and guide name the same one, they share the network.
+    ``networks`` receives its arguments by name: ``rows``, the number of values in a row of data;
+    ``outputs``, the number of parameters of the likelihood for a row; and any constructor arguments
+    of the model, or of the guide itself. It returns the sizes of each network by the name of the
+    constructor argument. A network that model and guide both declare by the same name is shared.
     """
 
     @staticmethod
@@ -66,7 +68,7 @@ class DeclaresNetworks(Protocol):
 
 
 class Likelihood(Protocol):
-    """From the decoder's output to p(x | z); ``width`` numbers are needed for each value of x."""
+    """Maps the decoder's output to p(x | z); reads ``width`` outputs for each value of x."""
 
     width: int
 
@@ -74,17 +76,17 @@ class Likelihood(Protocol):
 
 
 def accepted(program: Callable[..., object], context: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """What of the context a program names in its signature; all if it takes ``**context``.
+    """The part of the context that a program has parameters for; all if it takes ``**context``.
 
     Raises:
-        ValueError: for a program that cannot be called without what the context lacks.
+        ValueError: if the context lacks a required argument of the program.
     """
     missing = needed(program) - context.keys()
     if missing:
         inner = inspect.unwrap(program)
         name = getattr(inner, "__name__", type(inner).__name__)
         raise ValueError(
-            f"Expected {name} to be given {', '.join(sorted(missing))} but got {list(context)}; "
+            f"Expected context {', '.join(sorted(missing))} for {name} but got {list(context)}; "
             "give context={name: a value for each row}."
         )
     parameters = _parameters(program)
@@ -96,20 +98,20 @@ def accepted(program: Callable[..., object], context: Mapping[str, Tensor]) -> d
 def check_context(
     context: Mapping[str, Tensor], rows: int | None, *programs: Callable[..., object]
 ) -> None:
-    """Refuse context that none of the programs names, or without a value for each of the rows.
+    """Check that each context tensor has a value for each row and is used by a program.
 
     Args:
-        rows: how many there are; None if nobody knows.
-        programs: model and guide; none to check the rows alone.
+        rows: number of rows; None if unknown.
+        programs: model and guide; if none are given, only the number of rows is checked.
 
     Raises:
-        ValueError: which names it, and for a program that lacks context.
+        ValueError: for unused context, another number of values, or missing required context.
     """
     unnamed = context.keys() - {name for each in programs for name in accepted(each, context)}
     if programs and unnamed:
         raise ValueError(
-            f"Expected context that model or guide name in their signature but neither names "
-            f"{', '.join(sorted(unnamed))}; add the keyword to forward, or leave it out."
+            f"Expected context that is a parameter of the model's or guide's forward but got "
+            f"{', '.join(sorted(unnamed))}; add the parameter to forward, or leave it out."
         )
     for name, value in context.items():
         if rows is not None and len(value) != rows:
@@ -120,7 +122,7 @@ def check_context(
 
 
 def needed(program: Callable[..., object]) -> set[str]:
-    """What a program cannot be called without, beside ``x`` and ``size``."""
+    """Names of a program's required arguments other than ``x`` and ``size``."""
     named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
     parameters = _parameters(program).items()
     required = {name for name, p in parameters if p.default is p.empty and p.kind in named}

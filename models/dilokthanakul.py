@@ -1,4 +1,4 @@
-"""The Gaussian-mixture VAE whose components are themselves made by a second code."""
+"""The Gaussian-mixture VAE whose mixture components depend on a second latent code."""
 
 from collections.abc import Sequence
 
@@ -16,20 +16,20 @@ from priorzoo.models.plates import data_plate
 
 
 class DilokthanakulGMVAE(nn.Module):
-    r"""A mixture whose component is not a Gaussian but the image of a second code ``w``.
+    r"""A Gaussian mixture whose means and variances are functions of a second code ``w``.
 
     .. math:: w \sim \mathcal N(0, I), \quad y \sim \mathrm{Cat}(\pi), \quad
         z \mid y, w \sim \mathcal N(\mu_y(w), \sigma_y^2(w)), \quad
         x \mid z \sim p(x \mid \mathrm{decoder}(z))
 
     Dilokthanakul et al., "Deep Unsupervised Clustering with Gaussian Mixture Variational
-    Autoencoders", 2016, whose letters are z for our y, x for our z, and y for our x. The K heads
-    sit on one tanh network of w. Its remedies against degenerate clusters are policies of the
-    objective:
+    Autoencoders", 2016, which writes z for our y, x for our z, and y for our x. One tanh network
+    of w has K heads, one for each component. The paper's remedies against degenerate clusters are
+    settings of the objective:
 
-    - conditional prior term as in the paper: ``kl={"z": KL(analytic=True)}``, a lower bound of the
-      exact one by the covariance of p(y | z, w) and log p(z | y, w), which is the default;
-    - minimum information constraint lambda: ``kl={"y": KL(floor=0.5)}``, and eta its ``weight``;
+    - conditional prior term as in the paper: ``kl={"z": KL(analytic=True)}``. It is lower than the
+      exact term, the default, by the covariance of p(y | z, w) and log p(z | y, w);
+    - minimum information constraint lambda: ``kl={"y": KL(floor=0.5)}``; eta is its ``weight``;
     - consistency violation of its first version: ``ConsistencyViolation`` as a penalty;
     - M samples of (z, w): ``particles``.
 
@@ -38,7 +38,7 @@ class DilokthanakulGMVAE(nn.Module):
         likelihood: maps these to p(x | z); :class:`Bernoulli` if None.
         code, second_code, clusters: D, size of w, and K.
         hidden: sizes of the hidden layers from w to the heads.
-        learn_weights: whether pi is learnt or, as in the paper, uniform.
+        learn_weights: whether the mixture weights pi are learnt; uniform, as in the paper, if not.
     """
 
     origin: Tensor

@@ -1,4 +1,4 @@
-"""The variational autoencoder with a product of Gaussian mixtures as its prior."""
+"""The variational autoencoder whose prior is a product of Gaussian mixtures."""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -16,7 +16,7 @@ from priorzoo.models.plates import data_plate
 
 
 class FactorialMixture(nn.Module):
-    r"""Composes ``x`` of I properties, each a part of the code that has clusters of its own.
+    r"""Splits the code of ``x`` into I parts, each with a Gaussian mixture of its own as prior.
 
     .. math:: \pi_i \sim \mathrm{Dir}(c), \quad \alpha_{ikd} \sim \mathrm{Gamma}(a, b), \quad
         \mu_{ikd} \mid \alpha_{ikd} \sim \mathcal N(m, 1 / (s \alpha_{ikd}))
@@ -34,8 +34,8 @@ class FactorialMixture(nn.Module):
     Args:
         decoder: maps codes ``(..., code)`` to the likelihood's parameters ``(..., width P)``.
         likelihood: maps these to p(x | z); :class:`Bernoulli` if None.
-        code: size of all z_i together, D I in the paper.
-        clusters: K_1, ..., K_I, which share the code equally; one number for I = 1.
+        code: total size of all z_i, D I in the paper.
+        clusters: K_1, ..., K_I; the code is divided equally among them. One number for I = 1.
         concentration: c.
         mean, count, shape, rate: m, s, a and b.
 
@@ -84,7 +84,7 @@ class FactorialMixture(nn.Module):
         log_pi = conjugate((f"pi_{i}",), Dirichlet, weights, self.unit)
         t = conjugate((f"mu_{i}", f"alpha_{i}"), NormalGamma, components, self.unit)
         dtype = self.unit.dtype
-        # Below a plate of its own a global variable has a dimension for the data, of length 1.
+        # A global variable gets a dimension of length 1 where local variables have the data plate.
         return log_pi.to(dtype), Component.of(t, dtype)
 
     def priors(self, clusters: int, size: int) -> tuple[Tensor, Tensor]:
@@ -105,19 +105,19 @@ class FactorPosterior(Protocol):
 
 
 class FactorialPredictive(nn.Module):
-    r"""The story of a new row, pi, mu and alpha averaged over their posterior.
+    r"""The predictive model of a new row: pi, mu and alpha averaged over their posterior.
 
     .. math:: r_i \sim \mathrm{Cat}(c_i / \textstyle\sum_k c_{ik}), \quad z_{id} \mid r_i = k \sim
         \mathrm{StudentT}\bigl(2 a, m, \sqrt{(s + 1) / s \cdot b / a}\bigr), \quad
         x \mid z \sim p(x \mid \mathrm{decoder}(z))
 
     Paquet, Ghaisas and Tieleman, 2018, eq. (10), whose third argument is the squared scale. They
-    draw pi and then r; of one row the distribution is the same. Any site may be conditioned.
+    draw pi and then r, which gives one row the same distribution. Any site may be conditioned.
 
     Args:
         model: a trained :class:`FactorialMixture`.
         guide: its posterior over pi, mu and alpha, such as a :class:`FactorialCode`.
-        prune: whether components are left out to which less than one datum was added.
+        prune: whether to leave out components that hold less than one datum.
     """
 
     def __init__(
@@ -144,14 +144,14 @@ class FactorialPredictive(nn.Module):
             return pyro.sample("x", x_of, obs=x)
 
     def used(self, i: int) -> Tensor:
-        """Which of the K_i components hold at least one datum, ``(K_i,)``."""
+        """Mask ``(K_i,)`` of the components that hold at least one datum."""
         weights, _ = self.guide.globals()[i - 1]
         (counts,) = Dirichlet.usual(weights.detach())
         return counts - self.model.concentration >= 1
 
 
 def factors(code: int, clusters: int | Sequence[int]) -> list[tuple[int, int, int]]:
-    """i, K_i and D for each factor, i from 1.
+    """The triples (i, K_i, D) of the factors, i from 1.
 
     Raises:
         ValueError: for a code that cannot be shared equally.

@@ -1,4 +1,4 @@
-"""The variational autoencoder with a Gaussian mixture as its prior."""
+"""The variational autoencoder whose prior is a Gaussian mixture."""
 
 import pyro
 import pyro.distributions as dist
@@ -19,13 +19,13 @@ class GMVAE(Components):
 
     The explicit mixture of Shu, "Gaussian Mixture VAE: Lessons in Variational Inference", 2016.
     Unlike there, the variances have a floor, without which training can end in NaN, and the
-    constant of the uniform prior is log K for the K at hand (there log 10).
+    constant of the uniform prior is log K for any K (the reference code always uses log 10).
 
     Args:
         decoder: maps codes ``(..., D)`` to the likelihood's parameters ``(..., width P)``.
         likelihood: maps these to p(x | z); :class:`Bernoulli` if None.
         code, clusters: D and K.
-        learn_weights: whether pi is learnt (as in VaDE) or uniform.
+        learn_weights: whether the mixture weights pi are learnt (as in VaDE); uniform if not.
         offset: as in :class:`Components`.
     """
 

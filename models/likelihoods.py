@@ -1,4 +1,4 @@
-"""Likelihoods: the last part of a generative story, from a decoder's output to p(x | z)."""
+"""Likelihoods: they map a decoder's output to p(x | z), the last part of a generative model."""
 
 import math
 from typing import Literal, get_args
@@ -14,34 +14,34 @@ Spread = Literal["fixed", "shared", "network", "bounded"]
 
 
 class Pixel(dist.Bernoulli):
-    """Bernoulli that also scores grey values in [0, 1], by the cross-entropy.
+    """Bernoulli distribution whose log density of a grey value in [0, 1] is the cross-entropy.
 
-    On grey values it is not a normalised density; Dilokthanakul et al., 2016, train on it, and say
-    their nats so. On binary values it is the Bernoulli distribution.
+    This is not a normalised density of grey values; Dilokthanakul et al., 2016, train on it and
+    report their results in it. For binary values it is the Bernoulli distribution.
     """
 
     support = constraints.unit_interval
 
 
 class Counts(dist.Multinomial):
-    """Multinomial whose number of draws is that of each value it scores, such as a word count.
+    """Multinomial for rows of different totals, such as the word counts of documents.
 
-    ``total_count`` says how many are drawn by :meth:`sample`. Unlike in Pyro the coefficient is
-    computed on the counts alone, not once for every enumerated cluster.
+    ``log_prob`` takes the number of draws from each row; ``total_count`` is used by :meth:`sample`
+    only. Unlike in Pyro, the coefficient is computed once, not for every enumerated cluster.
     """
 
     support = constraints.independent(constraints.nonnegative_integer, 1)
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """Log probability in nats of counts ``(..., P)``, of the broadcast batch shape."""
+        """Log probability in nats of counts ``(..., P)``, in the broadcast batch shape."""
         coefficient = torch.lgamma(value.sum(-1) + 1) - torch.lgamma(value + 1).sum(-1)
         return coefficient + (value * self.logits).sum(-1)
 
 
 class Bernoulli(nn.Module):
-    """Binary pixels, or grey ones in [0, 1] scored by the cross-entropy; takes logits ``(..., P)``.
+    """Binary pixels, or grey ones in [0, 1] with the cross-entropy loss; takes logits ``(..., P)``.
 
-    ``width``, here as in the other likelihoods, counts the decoder's outputs per dimension of x.
+    ``width`` is the number of decoder outputs per dimension of x, in all likelihoods.
     """
 
     width = 1
@@ -54,10 +54,11 @@ class Gaussian(nn.Module):
     """Real data; takes means ``(..., P)``, or means and log scales ``(..., 2 P)``.
 
     Args:
-        scale: standard deviation, at the start where it is learnt; more than 0.001, its floor.
-        spread: ``fixed``; ``shared``, one learnt number; ``network``, the decoder's second half,
-            which ``scale`` multiplies; or ``bounded``, the sigmoid of that half, from 0.001 to
-            ``scale`` (to 0.4 in Paquet, Ghaisas and Tieleman, 2018).
+        scale: standard deviation, or its initial value if it is learnt; above the floor of 0.001.
+        spread: ``fixed``; ``shared``, one learnt standard deviation for all values; ``network``,
+            ``scale`` times the exponential of the decoder's second half; or ``bounded``, the
+            sigmoid of that half scaled to the range from 0.001 to ``scale`` (0.4 in Paquet, Ghaisas
+            and Tieleman, 2018).
     """
 
     log_scale: Tensor
@@ -90,7 +91,7 @@ class Multinomial(nn.Module):
     """Counts, such as the words of a document; takes logits ``(..., P)``.
 
     Args:
-        draws: how many are drawn when x is sampled; the counts that are scored bring their own.
+        draws: total count of a sampled x; log probabilities use the total of each given row.
     """
 
     width = 1

@@ -1,4 +1,4 @@
-"""M2, a cluster beside the code, and the modified M2, which makes the two a mixture."""
+"""M2, whose cluster and code are independent, and the modified M2, which is a mixture."""
 
 from typing import Literal, get_args
 
@@ -17,13 +17,13 @@ Link = Literal["identity", "relu", "layer"]
 
 
 class M2(nn.Module):
-    r"""Decodes ``x`` from a cluster ``y`` and a code ``z`` that know nothing of each other.
+    r"""Decodes ``x`` from a cluster ``y`` and a code ``z`` that are independent a priori.
 
     .. math:: y \sim \mathrm{Cat}(1/K), \quad z \sim \mathcal N(0, I), \quad
         x \mid y, z \sim p(x \mid \mathrm{decoder}(z, y))
 
     Kingma et al., "Semi-supervised Learning with Deep Generative Models", 2014, without labels.
-    Its best bound is reached with ``y`` unused, and so it does not cluster (Shu, 2016).
+    The bound is best when ``y`` is not used, so that this model does not cluster (Shu, 2016).
 
     Args:
         conditional_decoder: maps codes ``(..., D)`` and clusters ``(...)`` to the likelihood's
@@ -61,7 +61,7 @@ class M2(nn.Module):
 
 
 class ModifiedM2(Components):
-    r"""M2 whose code is moved and scaled by the cluster before it is decoded.
+    r"""M2 in which the cluster shifts and scales the code before it is decoded.
 
     .. math:: y \sim \mathrm{Cat}(1/K), \quad z \sim \mathcal N(0, I), \quad
         h = \mu_y + \sigma_y z, \quad x \mid h \sim p(x \mid \mathrm{decoder}(f(h)))

@@ -1,4 +1,4 @@
-"""Networks that any model and any guide can take; all map flat rows to flat rows."""
+"""Networks for any model or guide; all map flat rows to flat rows."""
 
 import itertools
 import math
@@ -13,7 +13,7 @@ Activation = Literal["relu", "tanh"]
 
 
 def glorot(network: nn.Module) -> None:
-    """Set every weight by Glorot's uniform rule and every bias to 0, as the reference codes do."""
+    """Initialise weights by Glorot's uniform rule and biases to 0, as the reference codes do."""
     for module in network.modules():
         if isinstance(module, (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)):
             nn.init.xavier_uniform_(module.weight)
@@ -24,16 +24,17 @@ def glorot(network: nn.Module) -> None:
 class MLP(nn.Module):
     """Multi-layer perceptron, optionally conditioned on a cluster.
 
-    A one-hot cluster appended to the input is a row added after the first linear map. Written so,
-    the part of x is computed once and not for each of the enumerated clusters.
+    The cluster adds a learnt vector after the first linear map, which is the same as appending its
+    one-hot encoding to the input. The linear map of x is then computed once for all enumerated
+    clusters.
 
     Args:
         inputs, outputs: sizes of the rows ``(..., inputs)`` and ``(..., outputs)``.
-        hidden: sizes of the hidden layers; none for a linear map.
-        clusters: number K of clusters, for a network called with ``y``, integers in 0..K-1 of a
-            shape that broadcasts with the batch; None for a network of x alone.
-        activation: of the hidden layers, ``relu`` or ``tanh``.
-        dropout: probability with which a hidden unit is left out while training.
+        hidden: sizes of the hidden layers; empty for a linear map.
+        clusters: number K of clusters, for a network that is also called with ``y``, integers in
+            0..K-1 of a shape that broadcasts with the batch; None for a network of x only.
+        activation: activation of the hidden layers, ``relu`` or ``tanh``.
+        dropout: dropout probability of hidden units during training.
     """
 
     def __init__(
@@ -72,15 +73,15 @@ class MLP(nn.Module):
 
 
 class ConvEncoder(nn.Module):
-    """Convolutions over a picture, then an :class:`MLP`, which alone sees the cluster.
+    """Convolutions over a picture, then an :class:`MLP`, which the cluster, if any, enters.
 
     Args:
-        inputs, outputs: sizes of the flat rows, ``inputs`` the product of ``shape``.
-        shape: height and width, and channels last if there are several.
-        channels: of the convolutions, each 3 x 3.
+        inputs, outputs: sizes of the flat rows; ``inputs`` is the product of ``shape``.
+        shape: height and width, then the number of channels if it is not 1.
+        channels: output channels of the convolutions, each 3 x 3.
         hidden, clusters: as in :class:`MLP`.
-        strides: 1 or 2 for each convolution, all 2 if None; 2 halves the picture, and before 1 an
-            odd side is padded to an even one.
+        strides: stride 1 or 2 of each convolution; all 2 if None. Stride 2 halves the picture;
+            before stride 1, odd sides are padded to even ones.
     """
 
     def __init__(
@@ -119,9 +120,10 @@ class ConvDecoder(nn.Module):
     """The mirror of :class:`ConvEncoder`: an :class:`MLP`, then transposed convolutions.
 
     Args:
-        inputs, outputs: sizes of the flat rows, ``outputs`` a multiple of the product of ``shape``
-            (twice it, where the likelihood takes means and log scales).
-        shape, channels, hidden, clusters, strides: as in :class:`ConvEncoder`, in its order.
+        inputs, outputs: sizes of the flat rows; ``outputs`` is a multiple of the product of
+            ``shape`` (twice the product if the likelihood takes means and log scales).
+        shape, channels, hidden, clusters, strides: as in :class:`ConvEncoder`; ``channels`` and
+            ``strides`` are listed in the encoder's order and used in reverse.
     """
 
     def __init__(
@@ -141,7 +143,7 @@ class ConvDecoder(nn.Module):
         height, width, depth = picture(shape, math.prod(shape))
         self.copies = outputs // math.prod(shape)
         if self.copies * math.prod(shape) != outputs:
-            raise ValueError(f"Expected outputs a multiple of shape {shape} but got {outputs}.")
+            raise ValueError(f"Expected a multiple of shape {shape} as outputs but got {outputs}.")
         strides = _strides(channels, strides)
         self.crops, sides = _sides((height, width), strides)
         sizes = [depth * self.copies, *channels]
@@ -186,8 +188,8 @@ def _strides(channels: Sequence[int], strides: Sequence[int] | None) -> Sequence
 def _sides(
     side: tuple[int, int], strides: Sequence[int]
 ) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
-    """Height and width that reach each convolution, and those that it sees once they are padded;
-    the second list ends with what leaves the last one.
+    """Heights and widths before each convolution, first without padding and then with padding;
+    the second list ends with the output size of the last convolution.
     """
     reached, seen = [], []
     for step in strides:
@@ -199,11 +201,11 @@ def _sides(
 
 
 def picture(shape: Sequence[int], size: int) -> tuple[int, int, int]:
-    """Height, width and channels of a picture ``shape`` whose product must be ``size``."""
+    """Height, width and channels of a picture of this shape, whose product must be ``size``."""
     if len(shape) not in (2, 3) or math.prod(shape) != size:
         raise ValueError(
             f"Expected a shape (H, W) or (H, W, C) of {size} values but got {tuple(shape)}; use an "
-            "MLP for data that are no pictures."
+            "MLP for data that are not pictures."
         )
     height, width, *depth = shape
     return height, width, depth[0] if depth else 1

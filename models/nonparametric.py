@@ -1,4 +1,4 @@
-"""The nonparametric VAE: a plane in which the codes of similar data are tied together."""
+"""The nonparametric VAE: data near each other in a learnt plane get similar codes."""
 
 import math
 
@@ -14,15 +14,15 @@ from priorzoo.models.plates import data_plate
 
 
 class SquaredExponential(nn.Module):
-    r"""The kernel :math:`\exp(-\|u - u'\|^2 / 2 l^2)` that the couplings share.
+    r"""The kernel :math:`\exp(-\|u - u'\|^2 / 2 l^2)`, base class of the couplings.
 
     Args:
-        length: l, at the start where it is learnt.
-        learn_length: whether it is. Places and length are then known up to a common factor only,
-            unless the places have a prior.
+        length: l, or its initial value if it is learnt.
+        learn_length: whether l is learnt. Unless the places have a prior, places and length are
+            then determined only up to a common factor.
     """
 
-    capacity: int | None = None  # largest number of codes to predict from
+    capacity: int | None = None  # maximal number of codes to predict from; None for no limit
     log_length: Tensor
 
     def __init__(self, length: float = 1.0, learn_length: bool = False) -> None:
@@ -37,18 +37,18 @@ class SquaredExponential(nn.Module):
             self.register_buffer("log_length", log_length)
 
     def targets(self, u: Tensor, loc: Tensor) -> Tensor:
-        """What :meth:`predict` makes codes from, of places ``(M, 2)`` and codes ``(M, D)``."""
+        """What :meth:`predict` weights by the kernel, from places ``(M, 2)``, codes ``(M, D)``."""
         raise NotImplementedError
 
     def predict(self, at: Tensor, u: Tensor, targets: Tensor) -> Tensor:
-        """``(Q, D)`` codes at places ``(Q, 2)``, from places ``(M, 2)`` and their targets."""
+        """Predict ``(Q, D)`` codes at places ``(Q, 2)``, from places ``(M, 2)`` and targets."""
         raise NotImplementedError
 
     def exponents(self, u: Tensor, v: Tensor) -> Tensor:
         """``(..., B, M)`` logarithms of the kernel between places ``(..., B, 2)`` and ``(M, 2)``.
 
-        From the differences themselves: the shorter way over inner products loses digits where
-        places lie far from the origin, and a distance has no gradient where they coincide.
+        Computed from differences: inner products would be faster but lose digits far from the
+        origin, and the gradient of a distance is undefined where places coincide.
         """
         pairs = zip(u.unbind(-1), v.unbind(-1), strict=True)
         squares = [(a.unsqueeze(-1) - b.unsqueeze(-2)).square() for a, b in pairs]
@@ -62,12 +62,12 @@ class KernelMean(SquaredExponential):
         W_{ij} = \mathrm{softmax}_{j \ne i} \bigl( -\|u_i - u_j\|^2 / 2 l^2 \bigr)
 
     Equations (4) to (6) of Bodin et al., "Nonparametric Inference for Auto-Encoding Variational
-    Bayes", 2017, whose :math:`\sigma^2` the normalisation cancels. A row alone in its batch has no
-    others, and costs nothing.
+    Bayes", 2017; their :math:`\sigma^2` cancels in the normalisation. For a batch of one row, which
+    has no others, the value is 0.
     """
 
     def weights(self, u: Tensor) -> Tensor:
-        """W, ``(..., B, B)``, of rows that sum to one; B of at least 2."""
+        """W, ``(..., B, B)``, whose rows sum to one; B must be at least 2."""
         itself = torch.eye(u.shape[-2], dtype=torch.bool, device=u.device)
         return self.exponents(u, u).masked_fill(itself, -math.inf).softmax(-1)
 
@@ -85,22 +85,21 @@ class KernelMean(SquaredExponential):
 
 
 class LeaveOneOutGP(SquaredExponential):
-    r"""KL of q(z_i) from what a Gaussian process on the other codes of the batch predicts.
+    r"""KL divergence of q(z_i) from a Gaussian process's prediction given the batch's other codes.
 
     .. math:: \mathrm{KL}\bigl(\mathcal N(m_i, s_i^2) \,\|\, \mathcal N(\mu_i, v_i I)\bigr), \quad
         v_i = 1 / [K^{-1}]_{ii}, \quad \mu_i = m_i - v_i [K^{-1} m]_i
 
-    Equation (2) of the same paper, the mean codes standing for the codes to condition on, and
-    :math:`K_{ij} = \exp(-\|u_i - u_j\|^2 / 2 l^2) + \epsilon\, \delta_{ij}`. Unlike its equation
-    (3) the variance has the inverse that belongs there. All B predictions take one factorisation.
+    Equation (2) of Bodin et al., 2017, conditioned on the mean codes, with
+    :math:`K_{ij} = \exp(-\|u_i - u_j\|^2 / 2 l^2) + \epsilon\, \delta_{ij}`. The variance has the
+    matrix inverse that is missing in their equation (3). One factorisation gives all B predictions.
 
     Args:
         length, learn_length: as in :class:`SquaredExponential`.
-        jitter: epsilon, the variance that no neighbour explains; too little of it makes K singular
-            in float32.
+        jitter: epsilon, the noise variance; if it is too small, K is singular in float32.
     """
 
-    capacity = 10_000  # whose kernel matrix takes 400 MB
+    capacity = 10_000  # the kernel matrix then takes 400 MB
 
     def __init__(
         self, length: float = 1.0, learn_length: bool = False, jitter: float = 0.01
@@ -131,12 +130,12 @@ class LeaveOneOutGP(SquaredExponential):
 
     def _factor(self, u: Tensor) -> Tensor:
         noise = self.jitter * torch.eye(u.shape[-2], dtype=u.dtype, device=u.device)
-        # The checked version asks the device for the outcome at every step.
+        # torch.linalg.cholesky would synchronise with the device at every step to check for errors.
         return torch.linalg.cholesky_ex(self.exponents(u, u).exp() + noise).L
 
 
 class NonparametricVAE(nn.Module):
-    r"""A VAE whose codes must be predictable from places ``u`` in the plane, one for each datum.
+    r"""A VAE that gives each datum a place ``u`` in the plane from which its code is predicted.
 
     .. math:: z \sim \mathcal N(0, I), \quad x \mid z \sim p(x \mid \mathrm{decoder}(z)), \quad
         \log \mathrm{coupling}_i = -\lambda\, C_i(u, q)
@@ -145,22 +144,23 @@ class NonparametricVAE(nn.Module):
     with :class:`KernelMean` for C, :math:`C_i = \|E[z_i] - \sum_j W_{ij} E[z_j]\|^2`. The paper
     calls the plane X, and the data Y.
 
-    The coupling is a factor over the batch: the value of a row depends on the rows beside it, and
-    the bound of a data set on the size of its batches. It is a function of the guide's
-    distribution q(z | x) and not of a draw from it, and so the guide hands over the moments of q
-    as the deterministic site ``q``; this has no prior, and ``kl[q]`` is 0. Nor has ``u``, unless
-    ``unit_plane``; without data both are drawn from the standard normal, and nothing is coupled.
-    An importance-weighted bound counts the factor as well.
+    The coupling is a factor over the batch: its value for a row depends on the other rows, so that
+    the bound of a data set depends on the batch size. It is a function of the distribution q(z | x)
+    and not of a draw; the guide therefore passes the moments of q(z | x) as the deterministic site
+    ``q``, which has no prior, so that ``kl[q]`` is 0. ``u`` has a prior only if ``unit_plane`` is
+    set. Without data, ``q`` and ``u`` are drawn from the standard normal and there is no coupling.
+    The importance-weighted bound includes the factor.
 
     Args:
         decoder: maps codes ``(..., D)`` to the likelihood's parameters ``(..., width P)``.
         likelihood: maps these to p(x | z); :class:`Bernoulli` if None.
-        code, plane: D, and the dimension of the places.
+        code, plane: D, and the dimension of the plane.
         coupling: maps places ``(..., B, plane)``, means and deviations ``(..., B, D)`` to C,
             ``(..., B)``, in nats; :class:`KernelMean` if None.
         weight: lambda.
         unit_plane: whether places have the prior N(0, I).
-        stop_gradient: whether the coupling moves the places only, so that the code is a VAE's.
+        stop_gradient: whether gradients of the coupling reach only the places and not the codes,
+            so that the codes are those of a plain VAE.
     """
 
     origin: Tensor

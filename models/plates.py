@@ -1,4 +1,4 @@
-"""The data plate that every generative story and every guide opens."""
+"""The data plate that every model and every guide opens."""
 
 import pyro
 import torch
@@ -10,12 +10,15 @@ from priorzoo.models.pyro_internals import SubsampleMessenger
 def data_plate(x: Tensor | None, size: int | None) -> SubsampleMessenger:
     """Plate ``data`` at dim -1 over the rows of ``x``, scaled to a data set of ``size`` rows.
 
-    Indices are passed because ``subsample_size`` would draw a permutation of the whole data set at
-    every step, and so shift the random stream.
+    The plate gets explicit indices because with ``subsample_size`` Pyro would draw a permutation of
+    the whole data set at every step, which takes time and random numbers.
 
     Args:
         x: rows ``(B, P)``, or None to draw ``size`` rows from the prior.
-        size: number N of data that the rows stand for, each with weight N/B; None for B.
+        size: number N of data that the rows stand for, each with weight N/B; B if None.
+
+    Raises:
+        ValueError: without rows and without a size.
     """
     if x is None:
         if size is None:

@@ -1,4 +1,4 @@
-"""All that priorzoo uses of Pyro beyond its documented interface, in one place."""
+"""The parts of Pyro outside its documented interface that priorzoo uses."""
 
 from pyro.distributions.score_parts import ScoreParts as ScoreParts
 from pyro.distributions.util import scale_and_mask as scale_and_mask
@@ -9,4 +9,4 @@ from pyro.poutine.runtime import effectful as effectful
 from pyro.poutine.subsample_messenger import SubsampleMessenger as SubsampleMessenger
 from pyro.poutine.util import site_is_subsample as site_is_subsample
 
-AnyMessage = Message[..., object]  # what passes through a handler
+AnyMessage = Message[..., object]  # the message that a handler receives

@@ -12,14 +12,15 @@ from priorzoo.models.plates import data_plate
 
 
 class StickBreakingVAE(nn.Module):
-    r"""Decodes ``x`` from weights ``pi`` that are broken off a stick of length one.
+    r"""Decodes ``x`` from weights ``pi`` with a stick-breaking prior.
 
     .. math:: v_k \sim \mathrm{Beta}(1, \alpha_0), \quad \pi_k = v_k \prod_{j<k} (1 - v_j), \quad
         x \mid \pi \sim p(x \mid \mathrm{decoder}(\pi))
 
-    for k < K; the last weight is what is left. Nalisnick & Smyth, "Stick-Breaking Variational
-    Autoencoders", 2017. Unlike there, weights are formed in log space, without an epsilon. The
-    model has no cluster; where one is asked for, it is by the zoo's convention the largest weight.
+    for k < K; the last weight is the rest of the stick. Nalisnick & Smyth, "Stick-Breaking
+    Variational Autoencoders", 2017. Unlike there, weights are computed in log space, without an
+    epsilon. The model has no cluster variable; where scores need a cluster, priorzoo takes the
+    index of the largest weight.
 
     Args:
         decoder: maps weights ``(..., K)`` to the likelihood's parameters ``(..., width P)``.
@@ -42,7 +43,7 @@ class StickBreakingVAE(nn.Module):
         if code < 2 or not concentration > 0:
             raise ValueError(
                 f"Expected a code of at least 2 weights and a positive concentration but got "
-                f"{code} and {concentration}."
+                f"code={code} and concentration={concentration}."
             )
         self.decoder = decoder
         self.likelihood = Bernoulli() if likelihood is None else likelihood
@@ -56,5 +57,5 @@ class StickBreakingVAE(nn.Module):
             return pyro.sample("x", self.likelihood(self.decoder(self.weights(v))), obs=x)
 
     def weights(self, v: Tensor) -> Tensor:
-        """``(..., K)`` weights of sticks ``(..., K - 1)``; the last is left over."""
+        """``(..., K)`` weights of sticks ``(..., K - 1)``; the last weight is the rest."""
         return log_stick_weights(v).exp()

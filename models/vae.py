@@ -11,7 +11,7 @@ from priorzoo.models.plates import data_plate
 
 
 class VAE(nn.Module):
-    r"""Decodes ``x`` from one Gaussian code ``z``; the baseline of the zoo.
+    r"""Decodes ``x`` from one Gaussian code ``z``; the reference for all other models.
 
     .. math:: z \sim \mathcal N(0, I), \quad x \mid z \sim p(x \mid \mathrm{decoder}(z))
 

@@ -1,4 +1,4 @@
-"""The variational autoencoder with a variational mixture of posteriors as its prior."""
+"""The variational autoencoder whose prior is a mixture of variational posteriors."""
 
 import pyro
 import pyro.distributions as dist
@@ -12,22 +12,24 @@ from priorzoo.models.plates import data_plate
 
 
 class VampPrior(nn.Module):
-    r"""A mixture prior whose components are the guide's own posteriors at learnt pseudo-inputs.
+    r"""A mixture prior whose components are the guide's posteriors at learnt pseudo-inputs.
 
     .. math:: y \sim \mathrm{Cat}(1/K), \quad z \mid y \sim q(z \mid u_y) = \mathcal N(m(u_y),
         s^2(u_y)), \quad x \mid z \sim p(x \mid \mathrm{decoder}(z))
 
-    Tomczak & Welling, "VAE with a VampPrior", 2018, eq. (9), with the component as a site, so that
-    the model clusters too. The encoder is the guide's, and has gradients from both places; it is
-    evaluated at K pseudo-inputs, not at K for each row. For the guide :class:`CodeThenCluster`.
+    Tomczak & Welling, "VAE with a VampPrior", 2018, eq. (9). Here the component is a site, so that
+    the model also clusters. Model and guide share the encoder, which gets gradients from both. The
+    model evaluates it at the K pseudo-inputs once for all rows. Use it with the guide
+    :class:`CodeThenCluster`.
 
     Args:
         decoder: maps codes ``(..., D)`` to the likelihood's parameters ``(..., width P)``.
         encoder: maps rows ``(..., P)`` to locations and raw variances ``(..., 2 D)`` of codes.
         rows: P, the number of values in a row.
         likelihood: maps these to p(x | z); :class:`Bernoulli` if None.
+        code: D.
         clusters: K.
-        bounded: whether pseudo-inputs are held in [0, 1], as pixels are.
+        bounded: whether pseudo-inputs are clamped to [0, 1], the range of pixels.
     """
 
     uniform: Tensor

@@ -11,17 +11,17 @@ from priorzoo.models.plates import data_plate
 
 
 class VQVAE(nn.Module):
-    r"""Decodes ``x`` from M vectors that are chosen from a codebook of K.
+    r"""Decodes ``x`` from M vectors that are chosen from a codebook of K vectors.
 
     .. math:: y_m \sim \mathrm{Cat}(1/K), \quad z = (e_{y_1}, \dots, e_{y_M}), \quad
         x \mid z \sim p(x \mid \mathrm{decoder}(z))
 
     van den Oord et al., "Neural Discrete Representation Learning", 2017. With the guide
-    :class:`Quantised`, whose ``y`` is a point, the ELBO is log p(x | e_y) - M log K, a bound of
-    log p(x). The codebook has no gradient from it: it is trained by :class:`Quantisation`, a
-    penalty beside the bound. ``z`` is deterministic given y and has no part in the bound; it is a
-    site so that the guide can pass its gradient straight to the encoder. Samples have independent
-    positions: the paper's learnt prior over y is another model, fit afterwards.
+    :class:`Quantised`, whose q(y | x) is a point, the ELBO is log p(x | e_y) - M log K, a lower
+    bound of log p(x). It has no gradient for the codebook, which is trained by the penalty
+    :class:`Quantisation`. ``z`` is deterministic given y and contributes nothing to the bound; it
+    is a site so that the guide can pass the decoder's gradient straight to the encoder. In samples
+    from the model the M positions are independent; the paper fits another model of y afterwards.
 
     Args:
         decoder: maps ``(..., M D)`` to the likelihood's parameters ``(..., width P)``.

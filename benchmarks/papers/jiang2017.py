@@ -44,7 +44,7 @@ def place_mixture(
         torch.as_tensor(found, dtype=model.loc.dtype, device=model.loc.device)
         for found in (mixture.means_, mixture.covariances_, mixture.weights_)
     )
-    model.place(means, variances)
+    model.set_components(means, variances)
     if model.learn_weights:
         with torch.no_grad():
             model.logits.copy_(weights.log())

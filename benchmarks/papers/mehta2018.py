@@ -265,7 +265,7 @@ def prior_shares(law: NGGP, seed: int = 0) -> Tensor:
 def _draw_v(model: NGGPMixture, guide: CollapsedCode, data: int) -> "Axes":
     with torch.no_grad(), torch.random.fork_rng([]):
         torch.manual_seed(0)
-        draws = guide.guess_v(data).sample((DRAWS,)).cpu()
+        draws = guide.q_v(data).sample((DRAWS,)).cpu()
         law = model.law_of_v(data)
         low, high = float(draws.min()) - 3, float(draws.max()) + 4
         v = torch.linspace(low, high, 2_001)

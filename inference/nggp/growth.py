@@ -134,7 +134,7 @@ def _climb(
 def encode(guide: CollapsedCode, x: Tensor) -> Codes:
     """Codes of rows ``(M, P)`` by the guide's encoder."""
     with torch.no_grad(), evaluating(guide):
-        return Codes(*guide.model.kind.guess(guide.encoder(x)))
+        return Codes(*guide.model.kind.posterior(guide.encoder(x)))
 
 
 def grow_model(
@@ -164,7 +164,7 @@ def grow_model(
     mixture, kept = grow(
         judge, Mixture(loc, scale, model.active.clone()), codes, encode(guide, held), rounds
     )
-    model.place(*mixture)
+    model.set_components(*mixture)
     model.observe(judge.assign(mixture, codes), data=data)
     return kept
 

@@ -1,1 +1,1 @@
-"""Distributions that Pyro lacks, exponential families, and gradient estimators of draws."""
+"""Distributions that Pyro does not have, exponential families, and gradient estimators."""

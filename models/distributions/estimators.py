@@ -1,9 +1,9 @@
-"""Gradients of expectations over draws: which estimator a distribution brings, by one argument.
+"""Gradient estimators of expectations: :func:`estimated` chooses one for a distribution.
 
-An objective multiplies the cost downstream of a draw with the gradient of the draw's *score* and
-adds it to the gradient that flows through the draw. The score of Pyro's protocol,
-``fn.score_parts(value)``, is the log density where the draw carries no gradient, nothing where it
-carries all of it, and the correction of an acceptance-rejection sampler in between.
+An objective multiplies the cost that depends on a draw by the gradient of the draw's *score* and
+adds the product to the gradient that flows through the draw. Pyro defines the score by
+``fn.score_parts(value)``: it is the log density for a draw without reparameterisation, 0 for a
+fully reparameterised draw, and a correction term for an acceptance-rejection sampler.
 """
 
 from typing import Any, Literal, get_args
@@ -26,11 +26,16 @@ def estimated(
     """The same distribution with another gradient estimator.
 
     Args:
-        fn: what is drawn; for ``rsvi`` a Gamma, Beta or Dirichlet distribution, or events of such.
+        fn: the distribution; for ``rsvi`` a Gamma, Beta or Dirichlet distribution, or an
+            ``Independent`` of one.
         gradient: ``pathwise``, the distribution's own reparameterisation (implicit gradients for
             these three: Figurnov et al., 2018); ``rsvi``, through the acceptance-rejection sampler;
-            ``score``, the score function, which serves any distribution and varies most.
+            ``score``, the score function, which works for any distribution but has the highest
+            variance.
         augmentation: B of :class:`RejectionGamma`.
+
+    Raises:
+        ValueError: for an unknown estimator, and for ``rsvi`` of another distribution.
     """
     if gradient not in get_args(Gradient):
         raise ValueError(f"Expected gradient among {get_args(Gradient)} but got {gradient!r}.")
@@ -60,7 +65,7 @@ def _pathwise(fn: TorchDistribution) -> TorchDistribution:
 
 
 class Events(dist.Independent):
-    """Independent dimensions made one event, whose score is the sum of theirs."""
+    """``Independent`` whose score is the sum of the scores of its dimensions."""
 
     scored = True
 
@@ -70,7 +75,7 @@ class Events(dist.Independent):
 
 
 class _Scoring(TorchDistribution):
-    """What a distribution needs whose draws leave a part of the gradient to the score."""
+    """Base class of distributions whose gradient comes, at least in part, from the score."""
 
     scored = True
 
@@ -84,7 +89,7 @@ class Scored(_Scoring):
     """A distribution differentiated by the score function alone.
 
     Args:
-        base: draws and scores; its reparameterisation is not used.
+        base: gives draws and log densities; its reparameterisation is not used.
     """
 
     arg_constraints: dict[str, Any] = {}
@@ -116,7 +121,7 @@ class Scored(_Scoring):
 
 
 class _Rejection(_Scoring):
-    """Remembers what it drew last: its score has no meaning at another value."""
+    """Keeps the correction term of its last draw, since other values have none."""
 
     _drawn: tuple[Tensor, Tensor] | None = None
 
@@ -145,12 +150,13 @@ class RejectionGamma(_Rejection, dist.Gamma):
     score, :math:`\log q(h; a) + \log |dh/d\epsilon|`. (Mehta & Lu, 2018, print 9a - 1.)
 
     The shape is augmented: a draw of shape a + B is multiplied by :math:`u_i^{1/(a + i - 1)}`,
-    i = 1..B, which is reparameterised exactly and serves shapes below 1; the score vanishes as B
-    grows. The library draws, and h is inverted for epsilon: no loop of rejections runs.
+    i = 1..B. These factors are reparameterised exactly and allow shapes below 1; the correction
+    vanishes as B grows. Torch's own sampler draws the value, and epsilon follows by inverting h,
+    so that there is no rejection loop in Python.
 
     Args:
         concentration, rate: as in Pyro.
-        augmentation: B; at least 1 unless all shapes are.
+        augmentation: B; 0 only if all shapes are at least 1.
     """
 
     def __init__(
@@ -175,7 +181,7 @@ class RejectionGamma(_Rejection, dist.Gamma):
 
 
 class RejectionBeta(_Rejection, dist.Beta):
-    """Beta distribution as a ratio of two draws of :class:`RejectionGamma`, formed in log space."""
+    """Beta distribution as the ratio of two :class:`RejectionGamma` draws, taken in log space."""
 
     def __init__(
         self,
@@ -200,7 +206,7 @@ class RejectionBeta(_Rejection, dist.Beta):
 
 
 class RejectionDirichlet(_Rejection, dist.Dirichlet):
-    """Dirichlet distribution of draws of :class:`RejectionGamma`, normalised in log space."""
+    """Dirichlet distribution as normalised :class:`RejectionGamma` draws, taken in log space."""
 
     def __init__(
         self,
@@ -223,10 +229,10 @@ class RejectionDirichlet(_Rejection, dist.Dirichlet):
 
 
 class PathwiseBeta(dist.Beta):
-    """Beta distribution as a ratio of Gammas whose implicit gradients can be traced to a graph.
+    """Beta distribution as a ratio of Gamma draws, whose implicit gradients can be traced.
 
-    Torch's own gradient of Beta and Dirichlet draws is a function that cannot be captured. Formed
-    in log space, so that small shapes neither underflow nor round to 0 or 1.
+    Torch's own gradient of Beta and Dirichlet draws cannot be recorded in a graph. The ratio is
+    taken in log space, so that draws with small shapes do not underflow or round to 0 or 1.
     """
 
     def rsample(self, sample_shape: _size = torch.Size()) -> Tensor:
@@ -236,7 +242,7 @@ class PathwiseBeta(dist.Beta):
 
 
 class PathwiseDirichlet(dist.Dirichlet):
-    """Dirichlet distribution of normalised Gammas, as :class:`PathwiseBeta`."""
+    """Dirichlet distribution as normalised Gamma draws; see :class:`PathwiseBeta`."""
 
     def rsample(self, sample_shape: _size = torch.Size()) -> Tensor:
         shape = self.concentration.expand(self._extended_shape(sample_shape))
@@ -244,12 +250,12 @@ class PathwiseDirichlet(dist.Dirichlet):
 
 
 def _implicit(shape: Tensor) -> Tensor:
-    """Logs of draws from Gamma(shape, 1), from draws of shape + 1 so that none is log 0."""
+    """Logs of draws from Gamma(shape, 1), made of draws of shape + 1 so that none is log 0."""
     return torch._standard_gamma(shape + 1).log() + _powers(shape, 1)
 
 
 def _rejection(shape: Tensor, augmentation: int) -> tuple[Tensor, Tensor]:
-    """Logs of draws from Gamma(shape, 1), and their scores, of the same shape."""
+    """Logs of draws from Gamma(shape, 1), and their correction terms, of the same shape."""
     augmented = shape + augmentation
     width, root = augmented - 1 / 3, (9 * augmented - 3).rsqrt()
     with torch.no_grad():
@@ -262,7 +268,7 @@ def _rejection(shape: Tensor, augmentation: int) -> tuple[Tensor, Tensor]:
 
 
 def _powers(shape: Tensor, augmentation: int) -> Tensor:
-    """The log of the factor that makes a draw of shape + B one of the shape."""
+    """Log of the factor that turns a draw of Gamma(shape + B) into a draw of Gamma(shape)."""
     order = torch.arange(augmentation, dtype=shape.dtype, device=shape.device)
     uniform = torch.rand((*shape.shape, augmentation), dtype=shape.dtype, device=shape.device)
     return ((-uniform).log1p() / (shape.unsqueeze(-1) + order)).sum(-1)

@@ -1,4 +1,4 @@
-"""Distributions of local variables whose log densities are averages over global ones."""
+"""Distributions of local variables whose log densities are averaged over global variables."""
 
 import math
 from typing import Any
@@ -14,7 +14,7 @@ Size = torch.Size | list[int] | tuple[int, ...]
 
 
 class Proportions(dist.Dirichlet):
-    """Dirichlet drawn as normalised Gammas, whose gradient function transforms can follow."""
+    """Dirichlet distribution drawn as normalised Gammas, for gradients under ``torch.func``."""
 
     def rsample(self, sample_shape: Size = torch.Size()) -> Tensor:
         shape = self._extended_shape(sample_shape)
@@ -23,9 +23,9 @@ class Proportions(dist.Dirichlet):
 
 
 class Wishart(dist.Wishart):
-    """Wishart drawn by Bartlett's decomposition and nothing more.
+    """Wishart distribution drawn by Bartlett's decomposition.
 
-    torch's own sampler takes regular draws for singular ones: it warns of them, and draws again.
+    Torch's own sampler mistakes some regular draws for singular ones, warns and draws again.
     """
 
     def rsample(self, sample_shape: Size = torch.Size()) -> Tensor:
@@ -40,10 +40,10 @@ class Wishart(dist.Wishart):
 class Choice(dist.Categorical):
     r"""Categorical whose log probabilities are *expected* ones, and so need not sum to 1.
 
-    It scores k by :math:`\mathbb E \log \pi_k` without normalising. Where pi is known, its
-    logarithms do sum to 1, and this is the categorical distribution. For values that are enumerated
-    K log probabilities are looked up; those of its parent are laid out, and their gradients added
-    up, for each value anew, K^2 for each datum.
+    The log probability of k is :math:`\mathbb E \log \pi_k`, not normalised. If pi is known, this
+    is the categorical distribution. ``log_prob`` of enumerated values looks up K numbers, where
+    torch's ``Categorical`` expands all log probabilities, and sums gradients, for each value: K^2
+    for each datum.
 
     Args:
         logits: expected log probabilities ``(..., K)``.
@@ -71,7 +71,7 @@ class Component(TorchDistribution):
     .. math:: \tfrac12 \bigl(\mathrm{offset} - \log 2 \pi - \mathrm{precision}\,
         (z - \mathrm{loc})^2\bigr)
 
-    which is eq. (6) of Paquet, Ghaisas and Tieleman, 2018, before the average over z. It is linear
+    This is eq. (6) of Paquet, Ghaisas and Tieleman, 2018, before the average over z. It is linear
     in the expected statistics of mean and precision; the square is completed because the terms of
     the linear form cancel in float32. With offset = log precision it is the normal distribution.
     """
@@ -92,14 +92,14 @@ class Component(TorchDistribution):
 
     @classmethod
     def of(cls, statistics: Tensor, dtype: torch.dtype) -> "Component":
-        """From [log alpha, alpha, alpha mu, alpha mu^2], ``(..., 4)``, drawn or expected."""
+        """From drawn or expected [log alpha, alpha, alpha mu, alpha mu^2], ``(..., 4)``."""
         log_alpha, alpha, linear, square = statistics.unbind(-1)
         loc = linear / alpha
         offset = log_alpha - (square - linear * loc)
         return cls(loc.to(dtype), alpha.to(dtype), offset.to(dtype))
 
     def at(self, index: Tensor) -> "Component":
-        """Those of the index along the last dimension but one."""
+        """The components at an index into the second to last dimension."""
         parts = (self.loc, self.precision, self.offset)
         return Component(*(Vindex(part)[..., index, :] for part in parts))
 
@@ -115,7 +115,7 @@ class Component(TorchDistribution):
 
     def expand(self, batch_shape: Size, _instance: Any = None) -> "Component":
         new: Component = Component.__new__(Component) if _instance is None else _instance
-        # Left as they are: what is the same for all rows enters a product of matrices once.
+        # Not expanded: parameters that all rows share enter the matrix product only once.
         new.loc, new.precision, new.offset = self.loc, self.precision, self.offset
         super(Component, new).__init__(torch.Size(batch_shape), validate_args=False)
         new._validate_args = self._validate_args
@@ -130,15 +130,15 @@ class Component(TorchDistribution):
         return self.expected_log_prob(value, 0.0)
 
     def expected_log_prob(self, mean: Tensor, variance: Tensor | float) -> Tensor:
-        """Average of the log density over z of such a mean and variance."""
+        """The log density averaged over z with this mean and variance."""
         spread = (mean - self.loc).square() + variance
         return (self.offset - math.log(2 * math.pi)) / 2 - self.precision / 2 * spread
 
     def expected_score(self, mean: Tensor, variance: Tensor) -> Tensor:
         """:meth:`expected_log_prob` summed over the last dimension, ``(..., D)`` to ``(...)``.
 
-        Two products of matrices, without anything of size K B D, in float64, where terms that
-        cancel leave enough.
+        Takes two matrix products and no tensor of size K B D. They are in float64, in which the
+        terms that cancel leave enough digits.
         """
         m, loc, precision = mean.double(), self.loc.double(), self.precision.double()
         square = torch.einsum("...d,...d->...", m.square() + variance, precision)
@@ -152,7 +152,7 @@ def _kl_normal_component(q: torch.distributions.Normal, p: Component) -> Tensor:
 
 
 class DiagonalComponent(dist.Independent):
-    """:class:`Component` with its last dimension an event, ``DiagonalComponent(component, 1)``."""
+    """:class:`Component` over D independent dimensions: ``DiagonalComponent(component, 1)``."""
 
 
 def _kl_diagonal(q: dist.Independent, p: DiagonalComponent) -> Tensor:

@@ -1,4 +1,4 @@
-"""Exponential families for global variables, each defined by its log-normaliser."""
+"""Exponential families of global variables, each defined by its log-normaliser."""
 
 import math
 from collections.abc import Sequence
@@ -13,19 +13,19 @@ from priorzoo.models.pyro_internals import effectful
 
 
 class Natural(nn.Parameter):
-    """Natural parameters, which an optimiser tells by their type from the weights of networks.
+    """Natural parameters; the type lets an optimiser treat them apart from network weights.
 
-    Kept in float64: a rate b is the difference of two sums over the data, and in float32 nothing
-    is left of it once the mean of a component is thousands of its standard deviations.
+    They are float64: a rate b is the difference of two sums over the data, which float32 loses
+    when a component's mean is thousands of its standard deviations from 0.
     """
 
 
 class ExponentialFamily:
     r"""Densities :math:`\exp(\langle \lambda, t(\xi) \rangle - A(\lambda))`.
 
-    All follows from A: the expected statistics are its gradient, and
+    A subclass defines A. The expected statistics are the gradient of A, and
     :math:`\mathrm{KL}(q \| p) = \langle \lambda_q - \lambda_p, \nabla A(\lambda_q) \rangle -
-    A(\lambda_q) + A(\lambda_p)`. A family that overrides one of the two does so for speed alone.
+    A(\lambda_q) + A(\lambda_p)`. Subclasses override these two only for speed.
 
     Natural parameters are ``(..., T)``, one for each statistic; A is ``(...)``.
     """
@@ -37,7 +37,7 @@ class ExponentialFamily:
 
     @classmethod
     def natural(cls, *usual: Tensor) -> Tensor:
-        """Natural parameters ``(..., T)``, float64, from the usual ones."""
+        """Natural parameters ``(..., T)``, float64, from the usual parameters."""
         raise NotImplementedError
 
     @classmethod
@@ -47,12 +47,12 @@ class ExponentialFamily:
 
     @classmethod
     def statistics(cls, *values: Tensor) -> Tensor:
-        """t of the variables' values, ``(..., T)``, float64."""
+        """Sufficient statistics t of the variables' values, ``(..., T)``, float64."""
         raise NotImplementedError
 
     @classmethod
     def sample(cls, names: Sequence[str], usual: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        """Pyro sites of these names, one for each variable, with all dimensions events."""
+        """Sample the variables at sites of these names; all dimensions are event dimensions."""
         raise NotImplementedError
 
     @classmethod
@@ -69,7 +69,7 @@ class ExponentialFamily:
 
 
 class Dirichlet(ExponentialFamily):
-    r"""Weights :math:`\pi`, ``(..., K)``, of pseudo-counts c: t = log pi, lambda = c - 1."""
+    r"""Weights :math:`\pi`, ``(..., K)``, with pseudo-counts c: t = log pi, lambda = c - 1."""
 
     @classmethod
     def log_normaliser(cls, natural: Tensor) -> Tensor:
@@ -102,7 +102,7 @@ class Dirichlet(ExponentialFamily):
 
 
 class Gamma(ExponentialFamily):
-    r"""A precision :math:`\alpha` of shape a and rate b: t = [log alpha, alpha],
+    r"""A precision :math:`\alpha` with shape a and rate b: t = [log alpha, alpha],
     lambda = [a - 1, -b].
     """
 
@@ -143,8 +143,8 @@ class NormalGamma(ExponentialFamily):
 
     t = [log alpha, alpha, alpha mu, alpha mu^2], lambda = [a - 1/2, -(b + s m^2 / 2), s m, -s/2]:
     eq. (12) of Paquet, Ghaisas and Tieleman, "A Factorial Mixture Prior for Compositional Deep
-    Generative Models", 2018. Their explicit KL prints psi where lgamma must be; here it follows
-    from A.
+    Generative Models", 2018. Their formula of the KL has psi in place of lgamma; here the KL is
+    computed from A.
     """
 
     @classmethod
@@ -259,14 +259,14 @@ def conjugate(
 ) -> Tensor:
     """Draw global variables at Pyro sites, and return their statistics ``(..., T)``, float64.
 
-    The story goes on with the statistics. Whatever follows is written linear in them, which is what
-    conjugacy means, so that a handler of the effect ``conjugate`` may put expected statistics in
-    their place and finds the expected log joint.
+    The model uses the statistics in place of the values. In a conjugate model the log joint density
+    is linear in them, so that a handler of the effect ``conjugate`` can replace them by expected
+    statistics and gets the expected log joint density.
 
     Args:
-        names: of the sites.
-        family, natural: their distribution.
-        like: a tensor of the type that the sites shall have.
+        names: names of the sites.
+        family, natural: the distribution.
+        like: a tensor whose dtype the sites get.
     """
     usual = [value.to(like.dtype) for value in family.usual(natural)]
     return family.statistics(*family.sample(names, usual))

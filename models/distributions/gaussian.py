@@ -1,4 +1,4 @@
-"""The parametrisation of Gaussian distributions that the whole zoo shares."""
+"""The parametrisation of Gaussian distributions that all models and guides share."""
 
 import pyro.distributions as dist
 import torch
@@ -11,13 +11,13 @@ VARIANCE_FLOOR = 1e-4
 def deviation(raw: Tensor) -> Tensor:
     r"""Standard deviation :math:`\sqrt{\mathrm{softplus}(\mathrm{raw}) + 10^{-4}}`, of any shape.
 
-    Without the floor a component that shrinks onto few codes ends the training in NaN.
+    Without the floor, a component that shrinks onto few codes leads to NaN.
     """
     return (functional.softplus(raw) + VARIANCE_FLOOR).sqrt()
 
 
 def raw_variance(variance: Tensor) -> Tensor:
-    """The inverse of :func:`deviation`, from the variance, without overflow."""
+    """The raw value for which :func:`deviation` gives this variance's root, without overflow."""
     above = (variance - VARIANCE_FLOOR).clamp(min=1e-6)
     return above + (-(-above).expm1()).log()
 
@@ -29,5 +29,5 @@ def diagonal_normal(parameters: Tensor) -> dist.Independent:
 
 
 def standard_normal(origin: Tensor) -> dist.Independent:
-    """N(0, I) over as many dimensions as ``origin``, zeros ``(D,)``, has."""
+    """N(0, I) over D dimensions; ``origin`` is a tensor of D zeros."""
     return dist.Normal(origin, torch.ones_like(origin)).to_event(1)

@@ -1,4 +1,4 @@
-"""Stick-breaking weights, and distributions of sticks, in log space."""
+"""Stick-breaking weights, and distributions of stick fractions, in log space."""
 
 import math
 from functools import cache
@@ -16,23 +16,23 @@ EULER = 0.5772156649015329
 
 
 def log1mexp(x: Tensor) -> Tensor:
-    """log(1 - exp(-x)) for x > 0, exact at both ends."""
+    """log(1 - exp(-x)) for x > 0, accurate near 0 and for large x."""
     near = x < math.log(2)
     small, large = torch.where(near, x, 1.0), torch.where(near, 1.0, x)
     return torch.where(near, (-(-small).expm1()).log(), (-(-large).exp()).log1p())
 
 
 def log_stick_weights(sticks: Tensor) -> Tensor:
-    r""":math:`\log \pi_k = \log v_k + \sum_{j<k} \log(1 - v_j)`, the last taking what is left.
+    r""":math:`\log \pi_k = \log v_k + \sum_{j<k} \log(1 - v_j)`; the last weight is the rest.
 
-    ``(..., K - 1)`` sticks in (0, 1) to ``(..., K)`` log weights, whose exponentials sum to 1.
+    Maps ``(..., K - 1)`` sticks in (0, 1) to ``(..., K)`` log weights, whose exponentials sum to 1.
     """
     broken = functional.pad(sticks.log(), (0, 1))
     return broken + functional.pad((-sticks).log1p().cumsum(-1), (1, 0))
 
 
 def inside(x: Tensor) -> Tensor:
-    """Values of [0, 1] that rounding put on an end moved to the nearest number inside."""
+    """Replace values that were rounded to 0 or 1 by the nearest number inside (0, 1)."""
     limits = torch.finfo(x.dtype)
     return x.clamp(limits.tiny, 1 - limits.eps / 2)
 
@@ -40,9 +40,9 @@ def inside(x: Tensor) -> Tensor:
 class Kumaraswamy(TorchDistribution):
     r"""Density :math:`a b\, x^{a-1} (1 - x^a)^{b-1}` on (0, 1), close to the Beta distribution.
 
-    Kumaraswamy, 1980; the sticks of Nalisnick & Smyth, "Stick-Breaking Variational Autoencoders",
-    2017. Unlike Pyro's it computes in log space, so that neither draws nor densities need an
-    epsilon; only draws that would round to 0 or 1 become the nearest numbers inside.
+    Kumaraswamy, 1980; used for sticks by Nalisnick & Smyth, "Stick-Breaking Variational
+    Autoencoders", 2017. Unlike Pyro's version it computes in log space, so that draws and densities
+    need no epsilon; draws that would round to 0 or 1 become the nearest numbers inside.
     """
 
     arg_constraints = {"a": constraints.positive, "b": constraints.positive}
@@ -79,12 +79,12 @@ class Kumaraswamy(TorchDistribution):
     def expected_log_complement(self) -> Tensor:
         """E log(1 - x), by double-exponential quadrature over the uniform variable of a draw.
 
-        The series of Nalisnick & Smyth, 2017, converges slowly, and cut short, as there, lets the
-        divergence from a Beta distribution become negative.
+        The series of Nalisnick & Smyth, 2017, converges slowly. Truncated, as they use it, it can
+        make the KL divergence from a Beta distribution negative.
         """
         waited, weight = (x.to(self.a) for x in _quadrature())
         y = waited / self.b.unsqueeze(-1)
-        tail = y > 15  # x is near 1, and log(-log x) no longer survives the way over x
+        tail = y > 15  # x is near 1: log(-log x) cannot be computed from x
         log_log = torch.where(
             tail, (-y).exp() / 2 - y, (-log1mexp(torch.where(tail, 1.0, y))).log()
         ) - self.a.log().unsqueeze(-1)
@@ -95,7 +95,7 @@ class Kumaraswamy(TorchDistribution):
 
 @cache
 def _quadrature(step: float = 0.2, reach: float = 3.4) -> tuple[Tensor, Tensor]:
-    """Values of -log u, and weights, for integrals over u in (0, 1)."""
+    """Nodes -log u and weights of a quadrature over u in (0, 1)."""
     t = torch.arange(-round(reach / step), round(reach / step) + 1, dtype=torch.float64) * step
     s = math.pi * t.sinh()
     density = (functional.logsigmoid(s) + functional.logsigmoid(-s)).exp() * math.pi * t.cosh()
@@ -120,7 +120,7 @@ class LogitNormal(dist.TransformedDistribution):
     r"""The logistic function of a Gaussian, on (0, 1).
 
     Args:
-        loc, scale: of the logit.
+        loc, scale: mean and standard deviation of the logit.
     """
 
     arg_constraints = {"loc": constraints.real, "scale": constraints.positive}
@@ -146,7 +146,7 @@ class LogitNormal(dist.TransformedDistribution):
 
     @property
     def mean(self) -> Tensor:
-        """By the trapezoidal rule over 8 standard deviations on either side."""
+        """Mean, by the trapezoidal rule over 8 standard deviations on either side."""
         z = torch.linspace(-8, 8, 65).to(self.loc)
         logits = self.loc.unsqueeze(-1) + self.scale.unsqueeze(-1) * z
         return ((-z.square() / 2).softmax(-1) * torch.sigmoid(logits)).sum(-1)

@@ -1,1 +1,1 @@
-"""The normalised generalised gamma process: its law, the variable V = log U, and the mixture."""
+"""The normalised generalised gamma process (NGGP): partitions, V = log U, and the mixture."""

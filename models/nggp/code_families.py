@@ -1,8 +1,8 @@
-"""The families of code that a mixture with integrated weights can have, and their components.
+"""Families of latent codes and mixture components for :class:`NGGPMixture`.
 
-A guess q(z | x) and a component p(z | y) are of one family, each given by a mean and a spread
-``(..., D)``, or, where dimensions are correlated in a component, by a mean and a lower triangular
-root ``(..., D, D)`` of its covariance. What the collapsed bound needs stands here in closed form.
+A family describes the posterior q(z | x) and the component p(z | y), each by a mean and a spread
+``(..., D)``. For components of any covariance the spread is the lower triangular Cholesky factor
+``(..., D, D)`` of the covariance. The family gives the terms of the collapsed bound in closed form.
 """
 
 import math
@@ -17,48 +17,50 @@ from torch.nn import functional
 from priorzoo.models.distributions.gaussian import deviation, raw_variance
 
 FamilyName = Literal["gaussian", "full", "dirichlet"]
-SHAPE_FLOOR = 1e-2  # of a guess; draws of smaller ones round to a corner
-LEAST = 1e-3  # variance that a matched Gaussian component has in any direction
-MEAN_FLOOR = 1e-3  # share of the even mean in that of a Dirichlet component
-NEWTON = 20
+SHAPE_FLOOR = 1e-2  # concentration of q(z | x); with smaller ones draws round to a corner
+COMPONENT_VARIANCE_FLOOR = 1e-3  # of a fitted Gaussian component, in any direction
+MEAN_FLOOR = 1e-3  # weight of the uniform mean in the mean of a Dirichlet component
+NEWTON_STEPS = 20
 
 
 class CodeFamily(Protocol):
-    """What :class:`NGGPMixture`, its guide and the moves of its clusters ask of a family."""
+    """A family of codes, as :class:`NGGPMixture`, its guide and its cluster moves use it."""
 
-    width: int  # of the encoder's output, for each dimension of the code
+    width: int  # encoder outputs for each dimension of the code
 
     def raw(self, code: int) -> tuple[int, ...]:
-        """Shape of the raw spread of a component of so many dimensions."""
+        """Shape of a component's raw spread for codes of this size."""
 
-    def law(self, mean: Tensor, spread: Tensor) -> TorchDistribution:
-        """The guess with this mean and spread."""
+    def distribution(self, mean: Tensor, spread: Tensor) -> TorchDistribution:
+        """q(z | x) with this mean and spread."""
 
     def component(self, mean: Tensor, spread: Tensor) -> TorchDistribution:
-        """The component with this mean and spread; the law of a guess, if no more is said."""
-        return self.law(mean, spread)
+        """p(z | y) with this mean and spread; by default the same distribution as q(z | x)."""
+        return self.distribution(mean, spread)
 
-    def guess(self, output: Tensor) -> tuple[Tensor, Tensor]:
-        """Means and spreads from an encoder's output."""
+    def posterior(self, output: Tensor) -> tuple[Tensor, Tensor]:
+        """Means and spreads of q(z | x) from an encoder's output."""
 
     def components(self, loc: Tensor, raw: Tensor) -> tuple[Tensor, Tensor]:
-        """Means and spreads from a model's parameters."""
+        """Means and spreads of components from the model's parameters."""
 
     def parameters(self, mean: Tensor, spread: Tensor) -> tuple[Tensor, Tensor]:
-        """Parameters that give these components."""
+        """The model's parameters that give these components; the inverse of the above."""
 
     def base(self, loc: Tensor, scale: Tensor, breadth: float) -> tuple[Tensor, Tensor]:
-        """Mean and spread of the base measure, as one more ``(1, ...)`` of these components."""
+        """Mean and spread of the base measure, in the shape ``(1, ...)`` of one component."""
 
     def variance(self, scale: Tensor) -> Tensor:
-        """``(..., D)``: how far components of such spreads reach in each dimension, squared."""
+        """``(..., D)`` variances of components in each dimension, from their spreads."""
         return scale.square()
 
     def expected_log(self, mean: Tensor, spread: Tensor, loc: Tensor, scale: Tensor) -> Tensor:
-        """``(..., K)``: E[log p(z | k)] of z from the guess, all of D dimensions."""
+        """``(..., K)``: E[log p(z | k)] for z from q(z | x), summed over the D dimensions."""
 
     def match(self, mean: Tensor, spread: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-        """``(K, D)`` components that maximise it, summed over guesses by weights ``(M, K)``."""
+        """``(K, D)`` components that maximise :meth:`expected_log` summed over posteriors with
+        weights ``(M, K)``.
+        """
 
 
 class GaussianCodes(CodeFamily):
@@ -69,10 +71,10 @@ class GaussianCodes(CodeFamily):
     def raw(self, code: int) -> tuple[int, ...]:
         return (code,)
 
-    def law(self, mean: Tensor, spread: Tensor) -> TorchDistribution:
+    def distribution(self, mean: Tensor, spread: Tensor) -> TorchDistribution:
         return dist.Normal(mean, spread).to_event(1)
 
-    def guess(self, output: Tensor) -> tuple[Tensor, Tensor]:
+    def posterior(self, output: Tensor) -> tuple[Tensor, Tensor]:
         mean, raw = output.chunk(2, -1)
         return mean, deviation(raw)
 
@@ -94,11 +96,11 @@ class GaussianCodes(CodeFamily):
         share = (weight / weight.sum(0)).unsqueeze(-1)
         middle = (share * mean.unsqueeze(1)).sum(0)
         second = (mean.unsqueeze(1) - middle).square() + spread.square().unsqueeze(1)
-        return middle, (share * second).sum(0).clamp(min=LEAST).sqrt()
+        return middle, (share * second).sum(0).clamp(min=COMPONENT_VARIANCE_FLOOR).sqrt()
 
 
 class FullGaussianCodes(GaussianCodes):
-    """The same guesses, and components of any covariance, whose root is their spread."""
+    """The same q(z | x), but components of any covariance; the spread is its Cholesky factor."""
 
     def raw(self, code: int) -> tuple[int, ...]:
         return code, code
@@ -128,20 +130,20 @@ class FullGaussianCodes(GaussianCodes):
         return -constant - (apart.square().sum(-1) + blur) / 2
 
     def match(self, mean: Tensor, spread: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-        share, z = (weight / weight.sum(0)).mT.double(), mean.double()  # squares that cancel
+        share, z = (weight / weight.sum(0)).mT.double(), mean.double()  # the squares cancel
         middle = share @ z
         square = share @ (z.unsqueeze(-1) * z.unsqueeze(-2)).flatten(1)
         second = square.view(-1, *2 * z.shape[1:]) - middle.unsqueeze(-1) * middle.unsqueeze(-2)
-        second = second + (share @ spread.double().square() + LEAST).diag_embed()
+        second = second + (share @ spread.double().square() + COMPONENT_VARIANCE_FLOOR).diag_embed()
         return middle.to(mean), torch.linalg.cholesky(second).to(mean)
 
 
 class DirichletCodes(CodeFamily):
-    r"""Codes on the simplex of D shares, the paper's; Dirichlet with concentration mean / spread^2.
+    r"""Codes on the simplex of D shares, as in the paper: Dirichlet(mean / spread^2).
 
-    The spread, equal in all dimensions, is one over the root of the summed concentration. Matched
-    components are the maximum likelihood of Minka, "Estimating a Dirichlet distribution", 2000,
-    by his Newton steps; of the guesses only E[log z] counts.
+    The spread, equal in all dimensions, is one over the root of the summed concentration.
+    Components are fitted by maximum likelihood with the Newton steps of Minka, "Estimating a
+    Dirichlet distribution", 2000; the fit depends on q(z | x) only through E[log z].
     """
 
     width = 1
@@ -149,10 +151,10 @@ class DirichletCodes(CodeFamily):
     def raw(self, code: int) -> tuple[int, ...]:
         return (1,)
 
-    def law(self, mean: Tensor, spread: Tensor) -> TorchDistribution:
+    def distribution(self, mean: Tensor, spread: Tensor) -> TorchDistribution:
         return dist.Dirichlet(mean / spread.square())
 
-    def guess(self, output: Tensor) -> tuple[Tensor, Tensor]:
+    def posterior(self, output: Tensor) -> tuple[Tensor, Tensor]:
         return self._split(functional.softplus(output) + SHAPE_FLOOR)
 
     def components(self, loc: Tensor, raw: Tensor) -> tuple[Tensor, Tensor]:
@@ -176,7 +178,7 @@ class DirichletCodes(CodeFamily):
         share = (weight / weight.sum(0)).mT
         logs = share @ _expected_log_code(mean, spread)
         shape = share @ mean * self._total(share, mean).unsqueeze(-1)
-        for _ in range(NEWTON):
+        for _ in range(NEWTON_STEPS):
             total = shape.sum(-1, keepdim=True)
             slope = torch.digamma(total) - torch.digamma(shape) + logs
             curve, common = -torch.polygamma(1, shape), torch.polygamma(1, total)
@@ -187,7 +189,7 @@ class DirichletCodes(CodeFamily):
         return self._split(shape)
 
     def _total(self, share: Tensor, mean: Tensor) -> Tensor:
-        """``(K,)`` summed concentrations that the variance of the means suggests, to begin with."""
+        """``(K,)`` initial summed concentrations, from the variance of the means."""
         middle = share @ mean
         variance = (share @ mean.square() - middle.square()).sum(-1).clamp(min=1e-6)
         return ((middle * (1 - middle)).sum(-1) / variance - 1).clamp(0.1, 1e3)

@@ -1,4 +1,4 @@
-"""The law of the partition that a normalised generalised gamma process induces."""
+"""The distribution of partitions under a normalised generalised gamma process (NGGP)."""
 
 import math
 from collections.abc import Iterator
@@ -12,13 +12,13 @@ from priorzoo.models.nggp.log_u import LogU
 
 @dataclass(frozen=True)
 class NGGP:
-    r"""Normalised generalised gamma process, seen through the partitions of its draws.
+    r"""Normalised generalised gamma process, with the mixture weights integrated out.
 
-    The weights are those of a random measure of Lévy intensity
+    The weights are the jumps of a random measure with Lévy intensity
 
     .. math:: \rho(dw) = \frac{\alpha}{\Gamma(1-\sigma)} w^{-1-\sigma} e^{-\tau w} dw
 
-    divided by their sum. With V = log U, K clusters of sizes n_k among n data have
+    divided by their sum. With V = log U, a partition of n data into K clusters of sizes n_k has
 
     .. math:: p(z_{1..n}, v) = \frac{e^{nv} e^{-\psi(e^v)}}{\Gamma(n) (e^v + \tau)^{n - \sigma K}}
         \left(\frac{\alpha}{\Gamma(1-\sigma)}\right)^K \prod_k \Gamma(n_k - \sigma)
@@ -27,14 +27,15 @@ class NGGP:
     Increments", 2009; Favaro & Teh, "MCMC for Normalized Random Measure Mixture Models", 2013.
     Special cases: the Dirichlet process at sigma = 0 (here a smooth limit), the sigma-stable
     process at tau = 0, the normalised inverse Gaussian process at sigma = 1/2. As (alpha, tau) and
-    (alpha c^sigma, tau / c) are the same process, tau = 1 loses nothing but tau = 0.
+    (alpha c^sigma, tau / c) are the same process, tau = 1 covers every case except tau = 0.
 
-    Sizes are rows ``(..., K)``, of which those that are 0 count as no cluster. All is in nats.
+    Cluster sizes are rows ``(..., K)``; entries of 0 are not clusters. Log probabilities are in
+    nats.
 
     Args:
         concentration, discount: alpha > 0 and 0 <= sigma < 1, numbers or 0-dimensional tensors,
-            which may carry gradients.
-        tilt: tau >= 0, and above 0 if sigma is 0.
+            which may require gradients.
+        tilt: tau >= 0; above 0 if sigma is 0.
     """
 
     concentration: Tensor
@@ -48,7 +49,7 @@ class NGGP:
                 object.__setattr__(self, name, torch.tensor(float(value)))
 
     def law_of_v(self, data: Tensor | float, occupied: Tensor | float) -> LogU:
-        """p(v | z), which depends on n and K alone."""
+        """p(v | z), which depends only on n and K."""
         return LogU(data, occupied, self.concentration, self.discount, self.tilt, False)
 
     def log_joint(self, sizes: Tensor, v: Tensor) -> Tensor:
@@ -62,9 +63,9 @@ class NGGP:
         return self.law_of_v(data, occupied).log_normaliser + self._rest(sizes, data, occupied)
 
     def _rest(self, sizes: Tensor, data: Tensor, occupied: Tensor) -> Tensor:
-        """What does not depend on v."""
-        held = torch.where(sizes > 0, torch.lgamma(sizes.clamp(min=1) - self.discount), 0.0)
-        return occupied * self.log_birth - torch.lgamma(data) + held.sum(-1)
+        """The terms of log p(z, v) that do not depend on v."""
+        each = torch.where(sizes > 0, torch.lgamma(sizes.clamp(min=1) - self.discount), 0.0)
+        return occupied * self.log_birth - torch.lgamma(data) + each.sum(-1)
 
     @property
     def log_birth(self) -> Tensor:
@@ -74,8 +75,8 @@ class NGGP:
     def log_new(self, v: Tensor) -> Tensor:
         r""":math:`\log \alpha + \sigma \log(u + \tau)`, the weight of a new cluster given u.
 
-        It stands beside n_k - sigma, the weight of an occupied one. (Mehta & Lu, 2018, eq. (7),
-        have u - tau.)
+        The weight of an occupied cluster is n_k - sigma. (Mehta & Lu, 2018, eq. (7), have u - tau
+        in place of u + tau.)
         """
         tilt = v.new_tensor(self.tilt).log()
         return self.concentration.log() + self.discount * torch.logaddexp(v, tilt)
@@ -89,7 +90,7 @@ class NGGP:
         return law.log_normaliser - torch.lgamma(law.data) + law.occupied * self.concentration.log()
 
     def predictive(self, sizes: Tensor) -> Tensor:
-        """``(..., K + 1)`` probabilities that the next datum joins a cluster or a new one, last."""
+        """``(..., K + 1)`` probabilities of the next datum's cluster; the last is a new cluster."""
         data, occupied = sizes.sum(-1), (sizes > 0).sum(-1).to(sizes)
         now = self.log_share(data, occupied)
         joined = (self.log_share(data + 1, occupied) - now).exp()
@@ -98,10 +99,10 @@ class NGGP:
         return torch.cat([old, fresh.unsqueeze(-1)], -1)
 
     def cluster_law(self, data: int, most: int | None = None) -> Tensor:
-        """``(most,)`` log probabilities of K = 1, 2, ... clusters among n data; all n by default.
+        """``(most,)`` log probabilities of K = 1, 2, ... clusters of n data; up to n by default.
 
         log P(K) = log V(n, K) + log S(n, K), where S are generalised Stirling numbers:
-        S(m + 1, K) = S(m, K - 1) + (m - sigma K) S(m, K). The time grows with n times ``most``.
+        S(m + 1, K) = S(m, K - 1) + (m - sigma K) S(m, K). Time is proportional to n ``most``.
         """
         most = data if most is None else min(most, data)
         k = torch.arange(1, most + 1, dtype=self.discount.dtype)
@@ -109,7 +110,7 @@ class NGGP:
         return self.log_share(torch.tensor(float(data)), k) + stirling
 
     def _log_stirling(self, data: int, k: Tensor) -> Iterator[Tensor]:
-        """log S(m, K) for m = 1 to n, the numbers K being ``k``."""
+        """log S(m, K) at all K in ``k``, for m = 1 to n."""
         stirling = torch.where(k == 1, 0.0, -math.inf)
         first = torch.tensor([-math.inf], dtype=k.dtype)
         yield stirling
@@ -121,10 +122,11 @@ class NGGP:
     def simulate(self, data: int, size: int) -> Tensor:
         """``(size, n)`` independent partitions from the prior, as labels in order of appearance.
 
-        K is drawn by :meth:`cluster_law`; then backwards, which data were new: the last of m in K
-        clusters with probability S(m - 1, K - 1) / S(m, K); others join by n_k - sigma. (Given the
-        u of the data so far, the weights n_k - sigma and alpha (u + tau)^sigma are not yet a
-        predictive law: they are for a datum that u has counted.)
+        First K is drawn by :meth:`cluster_law`. Then, from the last datum to the first, it is drawn
+        which data begin a cluster: the last of m data in K clusters does with probability
+        S(m - 1, K - 1) / S(m, K). The others join a cluster with probability proportional to
+        n_k - sigma. (The weights n_k - sigma and alpha (u + tau)^sigma cannot be used to draw the
+        next datum given the u of the data before it, since u must count that datum too.)
         """
         k = torch.arange(1, data + 1, dtype=self.discount.dtype)
         stirling = torch.stack(list(self._log_stirling(data, k)))
@@ -139,7 +141,7 @@ class NGGP:
         return self._seat(fresh)
 
     def _seat(self, fresh: Tensor) -> Tensor:
-        """Labels of data ``(size, n)``, where those that are not fresh join by n_k - sigma."""
+        """Labels ``(size, n)`` of data; ``fresh`` marks those that begin a cluster."""
         labels = fresh.cumsum(-1) - 1
         sizes = torch.zeros(labels.shape, dtype=self.discount.dtype)
         sizes[:, 0] = 1
@@ -151,10 +153,10 @@ class NGGP:
         return labels
 
     def weights(self, sizes: Tensor, v: Tensor) -> Tensor:
-        """``(..., K + 1)``, a draw of the weights of the occupied clusters given z and u.
+        """A draw ``(..., K + 1)`` of the weights of the occupied clusters given z and u.
 
-        They are exact without truncation: Gamma(n_k - sigma, rate u + tau). The last is the mean of
-        the rest's sum, alpha (u + tau)^(sigma - 1). They do not sum to 1.
+        The draws are exact, without truncation: Gamma(n_k - sigma, rate u + tau). The last entry is
+        the expected sum of all other weights, alpha (u + tau)^(sigma - 1). They do not sum to 1.
         """
         log_rate = torch.logaddexp(v, v.new_tensor(self.tilt).log())
         shape = torch.where(sizes > 0, sizes - self.discount, 1.0)

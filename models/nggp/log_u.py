@@ -1,4 +1,4 @@
-"""The law of V = log U, the auxiliary variable of a normalised generalised gamma process."""
+"""The distribution of V = log U, the auxiliary variable of an NGGP."""
 
 import math
 from collections.abc import Callable
@@ -12,14 +12,14 @@ from torch.nn import functional
 from torch.types import _size
 
 CELLS = 128  # on either side of the mode
-DROP = 40.0  # nats below the mode at which the grid ends
-ABSCISSAE = ((-math.sqrt(0.6), 5 / 18), (0.0, 8 / 18), (math.sqrt(0.6), 5 / 18))
+CUTOFF = 40.0  # the grid ends where the log density is this many nats below the mode
+GAUSS_LEGENDRE = ((-math.sqrt(0.6), 5 / 18), (0.0, 8 / 18), (math.sqrt(0.6), 5 / 18))
 
 
 def laplace_exponent(v: Tensor, concentration: Tensor, discount: Tensor, tilt: float) -> Tensor:
     r""":math:`\psi(u) = \frac\alpha\sigma ((u + \tau)^\sigma - \tau^\sigma)` at u = exp(v).
 
-    Smooth at sigma = 0, where it is :math:`\alpha \log(1 + u / \tau)`.
+    Also correct and differentiable at sigma = 0, where it is :math:`\alpha \log(1 + u / \tau)`.
     """
     if tilt == 0:
         return concentration * (discount * v).exp() / discount
@@ -28,7 +28,7 @@ def laplace_exponent(v: Tensor, concentration: Tensor, discount: Tensor, tilt: f
 
 
 def _exprel(t: Tensor) -> Tensor:
-    """(exp(t) - 1) / t for t >= 0; near 0 its series, whose gradient is exact there as well."""
+    """(exp(t) - 1) / t for t >= 0; near 0 by its series, for exact values and gradients."""
     far = t > 0.1
     wide = torch.where(far, t, 1.0)
     near = torch.where(far, 0.0, t)
@@ -39,18 +39,20 @@ def _exprel(t: Tensor) -> Tensor:
 
 
 class LogU(TorchDistribution):
-    r"""V = log U given n data in K clusters of a normalised generalised gamma process.
+    r"""The distribution of V = log U given n data in K clusters of an NGGP.
 
     .. math:: p(v \mid z_{1..n}) \propto e^{nv} (e^v + \tau)^{-(n - \sigma K)} e^{-\psi(e^v)}
 
     Favaro & Teh, "MCMC for Normalized Random Measure Mixture Models", 2013. Eq. (8) of Mehta & Lu,
     "Normalized Random Measure Mixture Models in Variational Autoencoders", 2018, has n - alpha for
-    n - sigma K and lacks the minus of the exponent; as printed it diverges. Strictly log-concave,
-    also for a fractional K, such as an expected number of clusters: the best q(v) of a collapsed
-    bound. The law is cut where its density has fallen by 40 nats, and each side of the mode into
-    128 cells, narrow near it, whose masses are integrated by Gauss and Legendre's rule of order 6.
-    Draws invert the distribution function, exponential within a cell; all shapes are static. Not
-    reparameterised.
+    n - sigma K and lacks the minus of the exponent; as printed it diverges. The density is strictly
+    log-concave, also for a fractional K. With K the expected number of clusters it is the optimal
+    q(v) of the collapsed bound.
+
+    The density is truncated where it is 40 nats below its mode. Each side of the mode has 128
+    cells, narrower near the mode, whose masses are computed by Gauss-Legendre quadrature of order
+    6. Draws invert the distribution function, which is exponential within a cell. All shapes are
+    static. Draws are not reparameterised.
 
     Args:
         data, occupied: n >= 1 and 1 <= K <= n, positive and real.
@@ -98,7 +100,7 @@ class LogU(TorchDistribution):
         return self.data * functional.logsigmoid(v - self._shift) + growth - exponent
 
     def sample(self, sample_shape: _size = torch.Size()) -> Tensor:
-        cells = self._cells  # kept, and so computed with gradients
+        cells = self._cells  # cached for log_normaliser too, so computed with gradients
         with torch.no_grad():
             mass = cells.softmax(-1)
             above = mass.cumsum(-1)
@@ -110,8 +112,8 @@ class LogU(TorchDistribution):
             slope = self._at(right) - self._at(left)
             steep = slope.abs() > 1e-3
             safe = torch.where(steep, slope, 1.0)
-            place = torch.where(steep, (rank * safe.expm1()).log1p() / safe, rank)
-            drawn = (left + (right - left) * place).movedim(-1, 0)
+            share = torch.where(steep, (rank * safe.expm1()).log1p() / safe, rank)
+            drawn = (left + (right - left) * share).movedim(-1, 0)
             return drawn.reshape((*sample_shape, *self.batch_shape))
 
     @cached_property
@@ -120,7 +122,7 @@ class LogU(TorchDistribution):
         return self._cells.logsumexp(-1)
 
     def expect(self, function: Callable[[Tensor], Tensor]) -> Tensor:
-        """The expectation of a function of v that acts elementwise, by quadrature."""
+        """The expectation of an elementwise function of v, by quadrature."""
         nodes, log_weights = self._nodes
         return (function(nodes) * (log_weights + self._at(nodes)).softmax(-1)).sum(-1)
 
@@ -140,7 +142,7 @@ class LogU(TorchDistribution):
         return v if self.tilt == 0 else v - functional.logsigmoid(v - self._shift)
 
     def _at(self, v: Tensor) -> Tensor:
-        """:meth:`energy` at points along one more dimension, ``(*batch, P)``."""
+        """:meth:`energy` at P points for each element of the batch, ``(*batch, P)``."""
         return self._wide.energy(v)
 
     @property
@@ -162,29 +164,29 @@ class LogU(TorchDistribution):
 
     @cached_property
     def _nodes(self) -> tuple[Tensor, Tensor]:
-        """``(*batch, 6 CELLS)`` abscissae of the cells in their order, and logs of the weights."""
+        """``(*batch, 6 CELLS)`` quadrature nodes in increasing order, and logs of their weights."""
         left, right = self._edges[..., :-1], self._edges[..., 1:]
         middle, half = (left + right) / 2, (right - left) / 2
-        nodes = torch.stack([middle + half * place for place, _ in ABSCISSAE], -1)
-        weights = torch.stack([2 * half * weight for _, weight in ABSCISSAE], -1)
+        nodes = torch.stack([middle + half * node for node, _ in GAUSS_LEGENDRE], -1)
+        weights = torch.stack([2 * half * weight for _, weight in GAUSS_LEGENDRE], -1)
         return nodes.flatten(-2), weights.flatten(-2).log()
 
     @cached_property
     def _edges(self) -> Tensor:
-        """``(*batch, 2 CELLS + 1)`` ends of the cells, wider away from the mode."""
+        """``(*batch, 2 CELLS + 1)`` edges of the cells, which are wider away from the mode."""
         with torch.no_grad():
             mode = self._mode()
             reach = self._slopes(mode)[1].neg().rsqrt() * 2.0 ** (torch.arange(48).to(mode) / 2)
             peak, floor = self._at(mode), torch.full_like(reach, math.inf)
             sides = []
             for sign in (-1, 1):
-                beyond = self._at(mode + sign * reach) < peak - DROP
+                beyond = self._at(mode + sign * reach) < peak - CUTOFF
                 sides.append(torch.where(beyond, reach, floor).amin(-1, keepdim=True))
             ramp = torch.linspace(0, 1, CELLS + 1).to(mode).square()
             return torch.cat([mode - sides[0] * ramp.flip(-1), mode + sides[1] * ramp[1:]], -1)
 
     def _mode(self) -> Tensor:
-        """``(*batch, 1)``, between bounds at which the slope has either sign."""
+        """The mode, ``(*batch, 1)``, searched between bounds where the slopes differ in sign."""
         wide = self._wide
         n, k, alpha, sigma = wide.data, wide.occupied, wide.concentration, wide.discount
         if self.tilt == 0:
@@ -204,7 +206,7 @@ class LogU(TorchDistribution):
         return mode
 
     def _slopes(self, v: Tensor) -> tuple[Tensor, Tensor]:
-        """First and second derivative of :meth:`energy` along one more dimension."""
+        """First and second derivatives of :meth:`energy` at ``(*batch, P)`` points."""
         wide = self._wide
         share = torch.sigmoid(v - self._shift)
         pull = wide.concentration * share * (wide.discount * self._log_rate(v)).exp()

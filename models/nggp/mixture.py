@@ -1,4 +1,4 @@
-"""The variational autoencoder whose clusters are a normalised random measure's."""
+"""The variational autoencoder whose prior is an NGGP mixture with an open number of clusters."""
 
 import math
 from typing import get_args
@@ -16,38 +16,39 @@ from priorzoo.models.nggp.log_u import LogU
 from priorzoo.models.nggp.occupancy import Occupancy, expected_log_prior, log_prior
 from priorzoo.models.plates import data_plate
 
-ABSENT = -1e4  # the logit of a cluster that is not there: its probability is exactly 0
+INACTIVE_LOGIT = -1e4  # of a cluster that does not exist: its probability is exactly 0
 
 
 class NGGPMixture(nn.Module):
-    r"""Clusters ``x`` by the atom of a random measure that produced its code; their number is open.
+    r"""Clusters ``x`` by the mixture component of its code; the number of clusters is learnt.
 
     .. math:: v = \log u \mid z, \quad p(y_n = k \mid \text{others}, u) \propto n_k - \sigma, \quad
         p(y_n = \text{new} \mid \text{others}, u) \propto \alpha (u + \tau)^\sigma, \quad
         z_n \mid y_n \sim p(z \mid \eta_{y_n}), \quad x_n \sim p(x \mid z_n)
 
     Mehta & Lu, "Normalized Random Measure Mixture Models in Variational Autoencoders", 2018, with
-    the weights integrated out. The story is that of a datum among others: their expected sizes are
-    the model's state, which ``observe`` keeps while it trains, and from which samples are drawn.
-    Components are Gaussian or, as in the paper, Dirichlet; their parameters are learnt as numbers,
-    not integrated out. Arrays have room for ``clusters``, of which ``active`` ones exist; the last
-    value of ``y``, number K, is a cluster of its own, drawn from the base measure.
+    the mixture weights integrated out. The model describes one datum given the clusters of all
+    others. It stores their expected cluster sizes as buffers, which ``observe`` updates during
+    training; samples are drawn with these sizes. Components are Gaussian or, as in the paper,
+    Dirichlet; their parameters are point estimates, not integrated out. Tensors have room for K
+    clusters; the mask ``active`` marks those that exist. The last value of ``y``, y = K, is a
+    cluster with this one datum, whose code is drawn from the base measure.
 
-    Table 1 of the paper is no target: four of its five entries equal averages on MNIST, not
-    Fashion-MNIST, in Dilokthanakul et al., 2016, two of which are other methods there.
+    Table 1 of the paper is not used as a reference: four of its five values for Fashion-MNIST equal
+    averages on MNIST in Dilokthanakul et al., 2016, and two of these belong to other methods there.
 
     Args:
         decoder: maps codes ``(..., D)`` to the likelihood's parameters ``(..., width P)``.
         likelihood: maps these to p(x | z); :class:`Bernoulli` if None.
-        code, clusters: D and the room K.
-        start: number of clusters at first.
+        code, clusters: D and K, the maximal number of clusters.
+        start: initial number of clusters.
         concentration, discount, tilt: alpha, sigma and tau of :class:`NGGP`.
-        breadth: of the base measure: standard deviation around 0, or one over the root of the
-            concentration in each dimension, so that 1 is the uniform law.
-        family: of the components, ``gaussian`` of independent dimensions, ``full``, Gaussian of
-            any covariance, or ``dirichlet``, of codes on the simplex of D shares.
-        learn_law: whether alpha and sigma are learnt, from where they stand; by the collapsed
-            bound, see :class:`Collapsed`, and not by the predictive law of each datum.
+        breadth: width of the base measure. For Gaussian codes, its standard deviation around 0; for
+            Dirichlet codes, one over the root of its concentration, so that 1 is uniform.
+        family: family of the components: ``gaussian``, with independent dimensions; ``full``,
+            Gaussian of any covariance; or ``dirichlet``, for codes on the simplex of D shares.
+        learn_law: whether alpha and sigma are learnt, starting at the given values. Their gradient
+            is that of the collapsed bound, see :class:`Collapsed`, and not of each datum's prior.
     """
 
     mean: Tensor
@@ -83,7 +84,7 @@ class NGGPMixture(nn.Module):
                 f"but got {concentration}, {discount} and {tilt}."
             )
         if learn_law and not discount > 0:
-            raise ValueError("Expected discount > 0 to learn it from but got 0; begin at 0.1.")
+            raise ValueError("Expected discount > 0 to learn it but got 0; start at 0.1.")
         self.decoder = decoder
         self.likelihood = Bernoulli() if likelihood is None else likelihood
         self.code, self.clusters, self.start = code, clusters, start
@@ -104,30 +105,30 @@ class NGGPMixture(nn.Module):
 
     @property
     def law(self) -> NGGP:
-        """The process, of the same type as the codes, its numbers as they stand."""
+        """The process at the current alpha and sigma, in the codes' dtype, without gradients."""
         free = self.free_law
         return NGGP(free.concentration.detach(), free.discount.detach(), self.tilt)
 
     @property
     def free_law(self) -> NGGP:
-        """The process, with gradients for what is learnt of it."""
+        """The process at the current alpha and sigma, with gradients if they are learnt."""
         if self.learn_law:
             return NGGP(self.law_numbers[0].exp(), self.law_numbers[1].sigmoid(), self.tilt)
         numbers = self.mean.new_tensor([self.concentration, self.discount])
         return NGGP(numbers[0], numbers[1], self.tilt)
 
     def log_evidence(self, data: int) -> Tensor:
-        """The collapsed bound's log p(y) of so many data at the state's sizes, v integrated out."""
+        """log p(y) of the collapsed bound for N data at the stored sizes, v integrated out."""
         return expected_log_prior(
             self.free_law, self.occupancy(data), self.alone(data), float(data)
         )
 
     def occupancy(self, data: int) -> Occupancy:
-        """Of so many data, of each of which the state holds the mean share, ``(K,)``."""
+        """Occupancy ``(K,)`` of N data, from the stored averages per datum."""
         return Occupancy(self.mean, self.variance, self.log_empty).times(data)
 
     def alone(self, data: int) -> Tensor:
-        """Expected number of data in clusters of their own."""
+        """Expected number of data that are alone in their cluster (y = K)."""
         return (1 - self.mean.sum()).clamp(min=0) * data
 
     def law_of_v(self, data: int) -> LogU:
@@ -136,20 +137,20 @@ class NGGPMixture(nn.Module):
         return self.law.law_of_v(float(data), occupied.clamp(1, max(data, 1)))
 
     def log_prior(self, v: Tensor, data: int) -> Tensor:
-        """``(..., K + 1)`` logits of a datum's cluster among data - 1 others."""
+        """``(..., K + 1)`` logits of a datum's cluster given the N - 1 others."""
         logits = log_prior(self.law, self.occupancy(data - 1), v)
         present = torch.cat([self.active, torch.ones_like(self.active[:1])])
-        return torch.where(present, logits, ABSENT)
+        return torch.where(present, logits, INACTIVE_LOGIT)
 
     def components(self) -> tuple[Tensor, Tensor]:
-        """Means and spreads ``(K + 1, ...)`` in the code's family, the base measure's last."""
+        """Means and spreads ``(K + 1, ...)`` of the components; the last is the base measure."""
         loc, scale = self.kind.components(self.loc, self.raw)
         middle, wide = self.kind.base(loc, scale, self.breadth)
         return torch.cat([loc, middle]), torch.cat([scale, wide])
 
     def forward(self, x: Tensor | None = None, size: int | None = None) -> Tensor:
         data = size if size is not None else len(x if x is not None else ())
-        if x is None and self.counted > 0:  # one more among those that were counted
+        if x is None and self.counted > 0:  # a sample is one more datum beside the training set
             data = int(self.counted) + 1
         loc, scale = self.components()
         v = pyro.sample("v", self.law_of_v(max(data, 1)))
@@ -159,18 +160,21 @@ class NGGPMixture(nn.Module):
             return pyro.sample("x", self.likelihood(self.decoder(z)), obs=x)
 
     @torch.no_grad()
-    def place(self, loc: Tensor, scale: Tensor, active: Tensor) -> None:
-        """Put components, means and spreads ``(K, ...)``, and say which of them are there."""
-        placed, raw = self.kind.parameters(loc, scale)
-        self.loc.copy_(placed)
+    def set_components(self, loc: Tensor, scale: Tensor, active: Tensor) -> None:
+        """Set means and spreads ``(K, ...)`` of the components, and the mask of existing ones."""
+        new, raw = self.kind.parameters(loc, scale)
+        self.loc.copy_(new)
         self.raw.copy_(raw)
         self.active.copy_(active)
 
     @torch.no_grad()
     def observe(self, q: Tensor, rate: float = 1.0, data: Tensor | int | None = None) -> None:
-        """Move the state towards the mean share of data with probabilities ``(B, K + 1)``.
+        """Update the running averages of cluster sizes by q(y) of a batch, ``(B, K + 1)``.
 
-        Rows are sampled from the prior as one more among the ``data`` that these stand for.
+        Args:
+            q: cluster probabilities of the batch.
+            rate: weight of the batch in the running averages.
+            data: number N of data that the batch stands for; samples are drawn given N data.
         """
         if data is not None:
             self.counted.copy_(torch.as_tensor(data))

@@ -1,4 +1,4 @@
-"""The prior of cluster assignments with the weights integrated out, in expectation over guesses."""
+"""The prior of clusters with the mixture weights integrated out, in expectation under q(y)."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -10,10 +10,11 @@ from priorzoo.models.nggp.law import NGGP
 
 
 class Occupancy(NamedTuple):
-    r"""What is known of the sizes n_k when each datum chooses its cluster by its own q(z_n).
+    r"""Moments of the cluster sizes n_k when each datum's cluster is drawn from its q(z_n).
 
     ``mean`` and ``variance`` of n_k, and ``log_empty``, the log probability that n_k = 0, all
-    ``(..., K)``. Sums over data, and so additive and scalable to a larger data set.
+    ``(..., K)``. All three are sums over data, so that they can be added up, and scaled to a larger
+    data set.
     """
 
     mean: Tensor
@@ -22,20 +23,20 @@ class Occupancy(NamedTuple):
 
     @classmethod
     def of(cls, q: Tensor) -> "Occupancy":
-        """The share of a datum with probabilities ``(..., K)``, or of several, to be summed."""
+        """The terms of each datum, from cluster probabilities ``(..., K)``; not yet summed."""
         limit = 1 - torch.finfo(q.dtype).eps
         return cls(q, q * (1 - q), (-q.clamp(max=limit)).log1p())
 
     def sum(self) -> "Occupancy":
-        """Over data, the first dimension."""
+        """Sum over data, the first dimension."""
         return Occupancy(*(part.sum(0) for part in self))
 
     def without(self, part: "Occupancy") -> "Occupancy":
-        """Less some of the data."""
+        """The occupancy without the data of ``part``."""
         return Occupancy(*(whole - less for whole, less in zip(self, part, strict=True)))
 
     def times(self, factor: float) -> "Occupancy":
-        """As many data of the same kind."""
+        """The occupancy of ``factor`` times as many data with the same q."""
         return Occupancy(*(part * factor for part in self))
 
     @property
@@ -46,13 +47,13 @@ class Occupancy(NamedTuple):
     def expect(
         self, f: Callable[[Tensor], Tensor], curvature: Callable[[Tensor], Tensor]
     ) -> Tensor:
-        r"""E[f(n_k); n_k > 0], by Taylor's expansion of order 2 at the mean of the n_k > 0.
+        r"""E[f(n_k); n_k > 0], by a second-order Taylor expansion at the mean of n_k given n_k > 0.
 
         .. math:: P_+ [f(E_+) + f''(E_+) V_+ / 2], \quad E_+ = E / P_+, \quad
             V_+ = V / P_+ - (1 - P_+) E_+^2
 
-        Prior term and bound both go through here. Unlike in Mehta & Lu, 2018, eq. (7), whose
-        log(1 - Var) does not exist once the variance reaches 1.
+        Both the prior of a datum and the collapsed bound use it. It differs from Mehta & Lu, 2018,
+        eq. (7), whose log(1 - Var) is undefined when the variance reaches 1.
         """
         chance = self.occupied
         some = chance.clamp(min=torch.finfo(chance.dtype).tiny)
@@ -62,14 +63,14 @@ class Occupancy(NamedTuple):
 
 
 def log_prior(law: NGGP, others: Occupancy, v: Tensor) -> Tensor:
-    r"""``(..., K + 1)``: E[log p(z_n = k | others, u)], for each k and a new cluster, unnormalised.
+    r"""``(..., K + 1)``: E[log p(z_n = k | others, u)] of each cluster k and of a new one.
 
-    E[log(n_k - sigma)] where the cluster holds others, log alpha + sigma log(u + tau) where it does
-    not; the latter for a datum that stays alone as well, last.
+    Unnormalised. It is log(n_k - sigma) if other data are in the cluster, averaged over n_k, and
+    log alpha + sigma log(u + tau) if not. The latter is also the last entry, a new cluster.
 
     Args:
         law: the process.
-        others: of the data but n, ``(..., K)``.
+        others: occupancy of all data except n, ``(..., K)``.
         v: log u, ``(...)``.
     """
     new = law.log_new(v).unsqueeze(-1)
@@ -83,12 +84,12 @@ def log_prior(law: NGGP, others: Occupancy, v: Tensor) -> Tensor:
 def expected_log_joint(
     law: NGGP, sizes: Occupancy, alone: Tensor, data: float, v: Tensor
 ) -> Tensor:
-    """E_q[log p(z_1..n, v)], exactly linear in each q(z_n) but for Taylor's expansion.
+    """E_q[log p(z_1..n, v)], up to the Taylor expansion exactly linear in each q(z_n).
 
     Args:
         law: the process.
-        sizes: of all data, ``(K,)``.
-        alone: expected number of data that are clusters of their own, 0-dimensional.
+        sizes: occupancy of all data, ``(K,)``.
+        alone: expected number of data that are alone in their cluster, 0-dimensional.
         data: n.
         v: log u, ``(...)``.
     """
@@ -102,7 +103,7 @@ def expected_log_joint(
 
 
 def expected_log_prior(law: NGGP, sizes: Occupancy, alone: Tensor, data: float) -> Tensor:
-    """The same with the best q(v), whose entropy is added: log of the integral over v."""
+    """:func:`expected_log_joint` with v integrated out: at the optimal q(v), plus its entropy."""
     occupied = sizes.occupied.sum(-1) + alone
     q = law.law_of_v(data, occupied)
     middle = q.mean.detach()

@@ -107,7 +107,7 @@ def test_bound_of_a_new_row_is_that_of_a_mixture_known_exactly():
     )
     guide.weights[0].data = Dirichlet.natural(count * share)
     points = GMVAE(model.decoder, code=2, clusters=3, learn_weights=True)
-    points.place(loc, scale.square())
+    points.set_components(loc, scale.square())
     points.logits.data = share.log()
     x = binary(10)
     terms = ConjugateELBO(model, guide, particles=4000).held_out(Batch(x))

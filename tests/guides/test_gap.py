@@ -30,7 +30,7 @@ class Free(nn.Module):
 def model():
     """x = z + noise, z of two overlapping Gaussians: the evidence is a mixture of two more."""
     made = GMVAE(nn.Identity(), Gaussian(SCALE), code=1, clusters=K)
-    made.place(torch.tensor([[-1.0], [1.0]]), torch.tensor([[0.3], [0.3]]))
+    made.set_components(torch.tensor([[-1.0], [1.0]]), torch.tensor([[0.3], [0.3]]))
     return made.requires_grad_(False)
 
 

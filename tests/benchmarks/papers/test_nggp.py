@@ -78,7 +78,7 @@ class Topics(nn.Module):
 def topics():
     model = NGGPMixture(Topics(), Multinomial(), code=3, clusters=5, start=3)
     corners = torch.cat([torch.eye(3), torch.zeros(2, 3)])
-    model.place(corners, torch.full((5, 3), 0.1), model.active)
+    model.set_components(corners, torch.full((5, 3), 0.1), model.active)
     return model
 
 

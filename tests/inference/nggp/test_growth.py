@@ -202,7 +202,7 @@ def test_a_birth_or_death_elsewhere_changes_a_datum_s_bound_by_the_prior_weights
     before, weights = score()
     loc, scale = (part[:-1].detach().clone() for part in model.components())
     loc[3] = 50.0
-    model.place(loc, scale, torch.arange(6) < 4)
+    model.set_components(loc, scale, torch.arange(6) < 4)
     model.mean[3], model.log_empty[3] = 0.01, -0.01
     after, more = score()
     assert more > weights + 1e-3
@@ -219,7 +219,7 @@ def test_the_divergence_is_that_of_the_best_cluster_probabilities(family):
     terms = ELBO(model, guide, {"z": KL(analytic=True)}).terms(x, 300)
     torch.manual_seed(1)
     v = pyro.poutine.trace(guide).get_trace(x, 300).nodes["v"]["value"]
-    q = model.kind.law(*model.kind.guess(guide.encoder(x)))
+    q = model.kind.distribution(*model.kind.posterior(guide.encoder(x)))
     loc, scale = model.components()
     parts = [model.kind.component(loc[k], scale[k]).expand((20,)) for k in range(7)]
     fits = torch.stack([-kl_divergence(q, part) - q.entropy() for part in parts], -1)

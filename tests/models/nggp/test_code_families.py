@@ -19,7 +19,7 @@ def dirichlet(*shapes):
 
 
 def test_a_mean_and_a_spread_are_the_dirichlet_they_came_from():
-    law = DIRICHLET.law(*dirichlet([0.3, 4.0, 1.1]))
+    law = DIRICHLET.distribution(*dirichlet([0.3, 4.0, 1.1]))
     expected = stats.dirichlet([0.3, 4.0, 1.1])
     s = np.array([0.2, 0.5, 0.3])
     assert law.log_prob(torch.tensor(s)).item() == pytest.approx(expected.logpdf(s))
