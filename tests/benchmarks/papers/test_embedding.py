@@ -117,7 +117,7 @@ def test_training_draws_the_plane_and_keeps_a_memory(folders):
 
 def test_scores_runs_and_draws_them_side_by_side(folders, rows, tmp_path, monkeypatch):
     judge = nn.Linear(64, 10)
-    nn.init.normal_(judge.weight, std=20.0)  # small differences count
+    nn.init.normal_(judge.weight, std=40.0)  # small differences count
     monkeypatch.setattr(embedding, "train_judge", lambda _: judge)
     words = [str(folders / name) for name in ("digits-nonparametric", "digits-vae")]
     written = tmp_path / "rows.jsonl"

@@ -22,7 +22,7 @@ def test_neighbours_are_those_of_scikit_learn():
 def test_what_is_left_over_is_the_last_weight(tmp_path):
     """Sticks that are all one half: 1/2, 1/4, 1/8, and 1/8 left over."""
     model = StickBreakingVAE(MLP(4, 6), code=4)
-    guide = Sticks(torch.nn.Linear(6, 8), "logit-normal")
+    guide = Sticks(torch.nn.Linear(6, 6), "logit-normal")
     with torch.no_grad():
         guide.encoder.weight.zero_()
         guide.encoder.bias.zero_()
