@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from priorzoo.guides.exact import ModelReader
 from priorzoo.models.contract import Sizes
 from priorzoo.models.plates import data_plate
+from priorzoo.models.pyro_internals import InferDict
 from priorzoo.models.vq_vae import VQVAE
 
 
@@ -43,4 +44,4 @@ class Quantised(ModelReader):
             pyro.sample("y", dist.Delta(y, event_dim=1))
             straight = codebook[y].detach() + (h - h.detach())
             q_z = dist.Delta(straight.flatten(-2), event_dim=1)
-            pyro.sample("z", q_z, infer={"encoded": h})
+            pyro.sample("z", q_z, infer=cast(InferDict, {"encoded": h}))

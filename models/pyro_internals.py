@@ -4,6 +4,7 @@ from pyro.distributions.score_parts import ScoreParts as ScoreParts
 from pyro.distributions.util import scale_and_mask as scale_and_mask
 from pyro.distributions.util import sum_rightmost as sum_rightmost
 from pyro.poutine.messenger import Messenger as Messenger
+from pyro.poutine.runtime import InferDict as InferDict
 from pyro.poutine.runtime import Message
 from pyro.poutine.runtime import effectful as effectful
 from pyro.poutine.subsample_messenger import SubsampleMessenger as SubsampleMessenger

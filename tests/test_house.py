@@ -8,6 +8,7 @@ import sys
 import tomllib
 import zipfile
 from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -90,6 +91,21 @@ def test_rooms_of_the_benchmarks_import_only_those_below_them():
             rooms = [n.split(".")[2] for n in names if n.startswith("priorzoo.benchmarks.")]
             above = [n for n in rooms if n != room and level[n] >= level[room]]
             assert not above, path
+
+
+def test_no_rooms_import_each_other_in_a_circle():
+    """A room is a folder of a floor, or a file that stands on it alone."""
+    imports: dict[str, set[str]] = {}
+    for floor in HOUSE:
+        for path in sources(floor):
+            home = ".".join((floor, *path.relative_to(ROOT / floor).with_suffix("").parts[:1]))
+            for name in imported(ast.parse(path.read_text("utf-8"))):
+                parts = name.removeprefix("priorzoo.").split(".")
+                if name.startswith("priorzoo.") and parts[0] in HOUSE:
+                    imports.setdefault(home, set()).add(".".join(parts[:2]))
+    assert len(imports) > 30
+    edges = {room: found - {room} for room, found in imports.items() if "__init__" not in room}
+    TopologicalSorter(edges).prepare()  # raises an error that names the circle
 
 
 @pytest.mark.parametrize("floor", FLOORS[:-1])
