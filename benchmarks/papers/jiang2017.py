@@ -6,11 +6,11 @@ import torch
 from torch import Tensor, nn
 
 from priorzoo.benchmarks.papers.paper import HUNGARIAN, NEGATIVE, Line, Measure, Paper, lengths
-from priorzoo.benchmarks.recipes.common import DIGITS, REFERENCE
+from priorzoo.benchmarks.recipes.common import REFERENCE, digits, mlps
 from priorzoo.benchmarks.recipes.recipe import Stage, part
 from priorzoo.guides import CodeThenCluster
 from priorzoo.inference import Autoencoder, codes
-from priorzoo.models import GMVAE, MLP
+from priorzoo.models import GMVAE
 
 
 def place_mixture(
@@ -40,10 +40,8 @@ def place_mixture(
     mixture = GaussianMixture(
         model.clusters, covariance_type="diag", n_init=starts, random_state=seed, reg_covar=1e-4
     ).fit(z)
-    means, variances, weights = (
-        torch.as_tensor(found, dtype=model.loc.dtype, device=model.loc.device)
-        for found in (mixture.means_, mixture.covariances_, mixture.weights_)
-    )
+    found = (mixture.means_, mixture.covariances_, mixture.weights_)
+    means, variances, weights = (torch.as_tensor(values).to(model.loc) for values in found)
     model.set_components(means, variances)
     if model.learn_weights:
         with torch.no_grad():
@@ -59,8 +57,7 @@ RECIPES = {
         paper=SOURCE,
         model=part(GMVAE, code=10, clusters=10, learn_weights=True),
         guide=part(CodeThenCluster),
-        encoder=part(MLP, hidden=[500, 500, 2000]),
-        decoder=part(MLP, hidden=[2000, 500, 500]),
+        **mlps(500, 500, 2000),
         optimiser=part(torch.optim.Adam, lr=1e-3, fused=True),
         binarise="none",
         train=None,
@@ -71,11 +68,11 @@ RECIPES = {
         every=600,
         published={"accuracy_hungarian, best run": 0.945, "of 20 seeds, a re-run": 0.716},
     ),
-    "digits-vade": replace(
-        DIGITS,
-        summary="a small VaDE on the embedded digits, in its three stages",
-        model=part(GMVAE, code=8, clusters=10, learn_weights=True),
-        guide=part(CodeThenCluster),
+    "digits-vade": digits(
+        "VaDE",
+        part(GMVAE, code=8, clusters=10, learn_weights=True),
+        part(CodeThenCluster),
+        ", in its three stages",
         stages=(Stage("autoencoder", steps=1_000, objective=part(Autoencoder)), _MIXTURE),
         steps=2_000,
     ),
@@ -83,19 +80,11 @@ RECIPES = {
 
 _MEASURES = (
     Measure(
-        "autoencoder, then k-means",
-        ("stages", "autoencoder", "k-means", "accuracy_hungarian"),
-        0.792,
-        0.019,
-        "k-means on the codes of an autoencoder, Hungarian",
-    ),
+        "autoencoder, then k-means", ("stages", "autoencoder", "k-means", "accuracy_hungarian")
+    ).beside(0.792, "k-means on the codes of an autoencoder, Hungarian", 0.019),
     Measure("mixture of its codes", ("stages", "mixture", "metrics", "accuracy_hungarian")),
-    replace(
-        HUNGARIAN,
-        title="trained together",
-        published=0.716,
-        spread=0.044,
-        protocol="a public re-run, 20 seeds, Hungarian; the paper's best run is .945",
+    replace(HUNGARIAN, title="trained together").beside(
+        0.716, "a public re-run, 20 seeds, Hungarian; the paper's best run is .945", 0.044
     ),
     NEGATIVE,
 )

@@ -3,11 +3,11 @@
 from dataclasses import replace
 
 from priorzoo.benchmarks.papers.paper import NEGATIVE, Line, Paper, lengths, metric
-from priorzoo.benchmarks.recipes.common import REFERENCE
+from priorzoo.benchmarks.recipes.common import REFERENCE, mlps
 from priorzoo.benchmarks.recipes.recipe import part
 from priorzoo.guides import ClusterThenCode
 from priorzoo.inference import KL, Classification, Linear
-from priorzoo.models import M2, MLP
+from priorzoo.models import M2
 
 SOURCE = "Kingma et al., Semi-supervised Learning with Deep Generative Models, 2014"
 RECIPES = {
@@ -17,8 +17,7 @@ RECIPES = {
         paper=SOURCE,
         model=part(M2, code=50, clusters=10),
         guide=part(ClusterThenCode),
-        encoder=part(MLP, hidden=[500]),
-        decoder=part(MLP, hidden=[500]),
+        **mlps(500),
         kl={"y": KL(weight=Linear(0, 1, fraction=1.0))},
         penalties={"classification": part(Classification, weight=46.0)},
         labelled=100,
@@ -31,7 +30,8 @@ RECIPES = {
     )
 }
 
-_KNOWN = replace(metric("accuracy", "accuracy"), protocol="Pyro's tutorial, 50 epochs of batch 200")
+_ACCURACY = metric("accuracy", "accuracy")
+_PROTOCOL = "Pyro's tutorial, 50 epochs of batch 200"
 PAPER = Paper(
     "kingma2014",
     "M2 with a few labels, on MNIST",
@@ -42,7 +42,7 @@ PAPER = Paper(
             "m2-semi",
             lengths(50, 12_500, 12_500),
             {} if labels == 100 else {"labelled": labels},
-            (replace(_KNOWN, published=accuracy), NEGATIVE),
+            (_ACCURACY.beside(accuracy, _PROTOCOL), NEGATIVE),
         )
         for labels, accuracy in ((100, 0.932), (600, 0.944), (1000, 0.949), (3000, 0.958))
     ),

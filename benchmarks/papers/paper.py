@@ -49,6 +49,16 @@ class Measure:
             value = value.get(key) if isinstance(value, Mapping) else None
         return self.sign * float(value) if isinstance(value, int | float) else None
 
+    def beside(
+        self,
+        published: float | Mapping[int, float],
+        protocol: str,
+        spread: float | None = None,
+        **more: Any,
+    ) -> "Measure":
+        """The same measure beside a published value, with further fields that change."""
+        return replace(self, published=published, protocol=protocol, spread=spread, **more)
+
     def published_at(self, steps: int) -> float | None:
         """The published value to compare with one of ours after so many steps."""
         return self.published.get(steps) if isinstance(self.published, Mapping) else self.published
@@ -124,9 +134,9 @@ def lengths(quick: float, standard: float | None, paper: float) -> Mapping[Budge
     return found if standard is None else found | {"standard": standard}
 
 
-def metric(name: str, title: str, published: float | Mapping[int, float] | None = None) -> Measure:
-    """A measure among the metrics of a row."""
-    return Measure(title, ("metrics", name), published)
+def metric(name: str, title: str, **more: Any) -> Measure:
+    """A measure among the metrics of a row, with further fields of :class:`Measure`."""
+    return Measure(title, ("metrics", name), **more)
 
 
 NEGATIVE = Measure("-ELBO, nats", ("terms", "elbo"), sign=-1, higher=False, digits=2)
@@ -134,7 +144,7 @@ BOUND = Measure("ELBO, nats", ("terms", "elbo"), digits=2)
 MAJORITY = metric("accuracy_majority", "majority accuracy")
 BEST = metric("accuracy_best_example", "best-example accuracy")
 HUNGARIAN = metric("accuracy_hungarian", "Hungarian accuracy")
-ENTROPY = replace(metric("entropy", "H(y given x), nats"), higher=False)
+ENTROPY = metric("entropy", "H(y given x), nats", higher=False)
 NMI = metric("nmi", "NMI")
 ARI = metric("ari", "ARI")
 CLUSTERING = (MAJORITY, BEST, HUNGARIAN, NMI, ARI)

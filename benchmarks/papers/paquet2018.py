@@ -1,53 +1,28 @@
 """Paquet et al., "A Factorial Mixture Prior for Compositional Deep Generative Models", 2018."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from pyro import poutine
 from torch import Tensor, nn
 
-from priorzoo.benchmarks.charts.run_charts import (
-    Chart,
-    charts,
-    common_charts,
-    default_charts,
-    picture_shape,
-)
+from priorzoo import inference
+from priorzoo.benchmarks.charts import run_charts
+from priorzoo.benchmarks.charts.run_charts import Chart
 from priorzoo.benchmarks.data.sets import Dataset
 from priorzoo.benchmarks.papers.paper import BOUND, Line, Measure, Paper, lengths, metric
-from priorzoo.benchmarks.recipes.common import DIGITS
-from priorzoo.benchmarks.recipes.recipe import Recipe, Stage, part
-from priorzoo.benchmarks.scores import metrics
-from priorzoo.benchmarks.scores.registry import cluster_scores, code_scores, finish, scores
+from priorzoo.benchmarks.recipes.common import digits, mlps
+from priorzoo.benchmarks.recipes.recipe import Part, Recipe, Stage, part
+from priorzoo.benchmarks.scores import metrics, registry
 from priorzoo.benchmarks.scores.run import Result, Run
 from priorzoo.guides import FactorialCode
-from priorzoo.inference import (
-    KL,
-    Classification,
-    ConjugateAdam,
-    ConjugateELBO,
-    Linear,
-    Pretraining,
-    Stream,
-    cluster_probabilities,
-    draw,
-    seed_components,
-)
+from priorzoo.inference import KL, ConjugateAdam, ConjugateELBO, Linear, cluster_probabilities, draw
 from priorzoo.inference.batch import Labels
 from priorzoo.inference.sites import site_of
-from priorzoo.models import (
-    MLP,
-    ConvDecoder,
-    ConvEncoder,
-    Dirichlet,
-    FactorialMixture,
-    Gaussian,
-)
+from priorzoo.models import ConvDecoder, ConvEncoder, Dirichlet, FactorialMixture, Gaussian
 from priorzoo.models.factorial import FactorialPredictive, factors
 
 if TYPE_CHECKING:
@@ -80,13 +55,31 @@ def place_factors(
         rounds: of variational Bayes of the codes.
     """
     known = {site: label[:rows] for site, label in labels.items()}
-    seed_components(ConjugateELBO(model, guide), x[:rows], known, rounds)
+    inference.seed_components(ConjugateELBO(model, guide), x[:rows], known, rounds)
 
 
 _CONV = {"channels": [32, 32, 32, 64, 64, 64, 64, 64], "strides": [1, 2, 1, 2, 1, 2, 1, 1]}
-_PRIOR = Stage(
-    "prior", begin=part(place_factors), steps=20_000, learn=("guide.weights", "guide.components")
-)
+_PLACE, _GLOBALS = part(place_factors), ("guide.weights", "guide.components")
+_PRIOR = Stage("prior", begin=_PLACE, steps=20_000, learn=_GLOBALS)
+
+
+def _pretrained(steps: int, kl: Mapping[str, KL] | None = None) -> tuple[Stage, Stage]:
+    """The stages of a recipe whose components are placed after so many steps."""
+    first = Stage("pretraining", steps=steps, objective=part(inference.Pretraining), kl=kl)
+    return first, Stage("prior", begin=_PLACE)
+
+
+def _tied(*names: str) -> dict[str, Part]:
+    """Penalties that tie the clusters of the first factors to the labels of these names."""
+    tied = partial(part, inference.Classification, weight=1000.0)
+    return {name: tied(site=f"r_{i}") for i, name in enumerate(names, 1)}
+
+
+def _annealed(count: int, weight: Linear) -> dict[str, KL]:
+    """The KL of the code of each of so many factors, by one schedule."""
+    return {f"z_{i}": KL(weight=weight) for i in range(1, count + 1)}
+
+
 _factorial = Recipe(
     summary="one Gaussian mixture with conjugate SVI, the structured VAE, on binary digits",
     paper="Paquet et al., A Factorial Mixture Prior for Compositional Generative Models, 2018",
@@ -97,7 +90,7 @@ _factorial = Recipe(
     objective=part(ConjugateELBO),
     optimiser=part(ConjugateAdam, lr=1e-4, fused=True),
     binarise="static",
-    stages=(Stage("pretraining", steps=100_000, objective=part(Pretraining)), _PRIOR),
+    stages=(_pretrained(100_000)[0], _PRIOR),
     batch_size=64,
     steps=200_000,
     every=5_000,
@@ -109,22 +102,15 @@ _faces = replace(
     summary="faces of three factors: eyes and pose, 40 % of them labelled, and a free one",
     model=part(FactorialMixture, code=48, clusters=[2, 4, 16]),
     likelihood=part(Gaussian, scale=0.1),
-    encoder=part(MLP, hidden=[512, 256]),
-    decoder=part(MLP, hidden=[256, 512]),
-    kl={f"z_{i}": KL(weight=Linear(20, 1, steps=500)) for i in range(1, 4)},
-    penalties={
-        "eyes": part(Classification, weight=1000.0, site="r_1"),
-        "pose": part(Classification, weight=1000.0, site="r_2"),
-    },
+    **mlps(512, 256),
+    kl=_annealed(3, Linear(20, 1, steps=500)),
+    penalties=_tied("eyes", "pose"),
     optimiser=part(ConjugateAdam, lr=1e-3, rate=0.05, delay=200.0, fused=True),
     data="cmu_faces:eyes",
     binarise="none",
     labelled=200,
     labels={"r_1": "eyes", "r_2": "pose"},
-    stages=(
-        Stage("pretraining", steps=300, objective=part(Pretraining), kl={}),
-        Stage("prior", begin=part(place_factors)),
-    ),
+    stages=_pretrained(300, {}),
     batch_size=50,
     steps=1_000,
     every=250,
@@ -158,11 +144,8 @@ RECIPES = {
         likelihood=part(Gaussian, scale=0.2, spread="bounded"),
         encoder=part(ConvEncoder, channels=[128, 256, 512, 1024], hidden=[]),
         decoder=part(ConvDecoder, channels=[128, 256, 512, 1024], hidden=[]),
-        kl={f"z_{i}": KL(weight=Linear(20, 1, fraction=0.5)) for i in range(1, 6)},
-        penalties={
-            name: part(Classification, weight=1000.0, site=f"r_{i}")
-            for i, name in enumerate(("gender", "glasses", "smiling"), 1)
-        },
+        kl=_annealed(5, Linear(20, 1, fraction=0.5)),
+        penalties=_tied("gender", "glasses", "smiling"),
         optimiser=part(ConjugateAdam, lr=1e-4, forgetting=0.52, fused=True),
         data="celeba",
         binarise="none",
@@ -172,23 +155,20 @@ RECIPES = {
         steps=300_000,
         published={"accuracy of gender": 0.97, "of glasses": 0.99, "of smiling": 0.91},
     ),
-    "digits-factorial": replace(
-        DIGITS,
-        summary="a small structured VAE on the embedded digits, with conjugate SVI",
-        model=part(FactorialMixture, code=8, clusters=16),
-        guide=part(FactorialCode),
+    "digits-factorial": digits(
+        "structured VAE",
+        part(FactorialMixture, code=8, clusters=16),
+        part(FactorialCode),
+        ", with conjugate SVI",
         objective=part(ConjugateELBO),
         optimiser=part(ConjugateAdam, lr=1e-3, rate=0.05, delay=500.0, fused=True),
-        stages=(
-            Stage("pretraining", steps=1_000, objective=part(Pretraining)),
-            Stage("prior", begin=part(place_factors)),
-        ),
+        stages=_pretrained(1_000),
         steps=2_000,
     ),
 }
 
 
-@scores.register(FactorialMixture)
+@registry.scores.register(FactorialMixture)
 def score_factors(
     model: FactorialMixture, run: Run, dataset: Dataset, x: Tensor
 ) -> dict[str, float]:
@@ -199,7 +179,7 @@ def score_factors(
     """
     guide = run.guide
     if not isinstance(guide, FactorialCode):
-        return cluster_scores(model, run, dataset, x)
+        return registry.cluster_scores(model, run, dataset, x)
     story = FactorialPredictive(model, guide)
     sites = [f"r_{i}" for i, *_ in factors(model.code, model.clusters)]
     alone = len(sites) == 1 and not dataset.named
@@ -217,18 +197,18 @@ def score_factors(
     return found
 
 
-@code_scores.register(FactorialMixture)
+@registry.code_scores.register(FactorialMixture)
 def _(model: FactorialMixture, run: Run, dataset: Dataset, x: Tensor) -> Result:
     """Its codes are one for each factor, and k-means of them has no one number of clusters."""
     return {}
 
 
-@finish.register(FactorialMixture)
+@registry.finish.register(FactorialMixture)
 def _(model: FactorialMixture, run: Run, dataset: Dataset, labels: Labels) -> Result:
     """Judges the factors where they have labels."""
     if not (dataset.named and labels):
         return {}
-    with Stream(run.seed, run.device):
+    with inference.Stream(run.seed, run.device):
         return {"metrics": judge_factors(run, dataset, labels)}
 
 
@@ -248,54 +228,46 @@ def judge_factors(run: Run, dataset: Dataset, known: Labels) -> dict[str, float]
     assert isinstance(model, FactorialMixture)
     sizes = {f"r_{i}": k for i, k, _ in factors(model.code, model.clusters)}
     held = {site: torch.randint(sizes[site], (JUDGED,)) for site in dataset.named}
-    drawn = draw(run.story, JUDGED, given=dict(held)).cpu().numpy()
+    drawn = draw(run.story, JUDGED, given=dict(held)).cpu()
     found: dict[str, float] = {}
     for site, (labels, test) in dataset.named.items():
         kept = known[site].cpu() >= 0
         real = _regression(dataset.x_train, labels)
         own = _regression(dataset.x_train[kept], labels[kept])
-        x_test, y_test = dataset.x_test.numpy(), test.numpy()
-        found[f"{site}.agreement"] = float(real.score(drawn, held[site].numpy()))
-        found[f"{site}.judge"] = float(real.score(x_test, y_test))
-        found[f"{site}.regression"] = float(own.score(x_test, y_test))
+        found[f"{site}.agreement"] = real(drawn, held[site])
+        found[f"{site}.judge"] = real(dataset.x_test, test)
+        found[f"{site}.regression"] = own(dataset.x_test, test)
     return found
 
 
-Array = NDArray[np.generic]
+def _regression(x: Tensor, labels: Tensor) -> Callable[[Tensor, Tensor], float]:
+    """The accuracy on rows and their labels of a logistic regression that is fit to these.
 
-
-class _Classifier(Protocol):
-    def fit(self, x: Array, y: Array) -> object: ...
-    def score(self, x: Array, y: Array) -> float: ...
-
-
-def _regression(x: Tensor, labels: Tensor) -> _Classifier:
-    """Logistic regression on the first hundred principal components of the pixels.
-
-    For labels of one class, a classifier that always says that class.
+    It sees the first hundred principal components of the pixels. For labels of one class, it is a
+    classifier that always says that class.
     """
     from sklearn.decomposition import PCA
     from sklearn.dummy import DummyClassifier
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
 
-    made: _Classifier = DummyClassifier()
+    made = DummyClassifier()
     if len(labels.unique()) > 1:
         components = min(100, len(x) // 2)
         made = make_pipeline(PCA(components, random_state=0), LogisticRegression(max_iter=5000))
     made.fit(x.numpy(), labels.numpy())
-    return made
+    return lambda rows, truth: float(made.score(rows.numpy(), truth.numpy()))
 
 
-@charts.register(FactorialMixture)
+@run_charts.charts.register(FactorialMixture)
 def _(
     model: FactorialMixture, run: Run, dataset: Dataset, x: Tensor, y: Tensor | None
 ) -> Iterator[Chart]:
     if isinstance(run.guide, FactorialCode):
-        yield from common_charts(run, dataset, x)
-        yield from factor_charts(model, run.guide, run, picture_shape(dataset.shape))
+        yield from run_charts.common_charts(run, dataset, x)
+        yield from factor_charts(model, run.guide, run, run_charts.picture_shape(dataset.shape))
     else:
-        yield from default_charts(model, run, dataset, x, y)
+        yield from run_charts.default_charts(model, run, dataset, x, y)
 
 
 def factor_charts(
@@ -447,17 +419,14 @@ def draw_pairs(
     return ax
 
 
-_KL = (
-    Measure("KL[z], nats", ("terms", "kl[z_1]"), digits=2),
-    Measure("KL[r], nats", ("terms", "kl[r_1]"), digits=2),
-)
+_KL = tuple(Measure(f"KL[{k}], nats", ("terms", f"kl[{k}_1]"), digits=2) for k in "zr")
 _LONG, _FACES = lengths(20, None, 200_000), lengths(20, 1_000, 1_000)
 
 
 def _late(published: float, incomparable: str = "") -> tuple[Measure, ...]:
     """The bound after the longest training, beside the paper's."""
-    protocol, late = "test ELBO after 320,000 iterations", {320_000: published}
-    return replace(BOUND, published=late, protocol=protocol, incomparable=incomparable), *_KL
+    protocol = "test ELBO after 320,000 iterations"
+    return BOUND.beside({320_000: published}, protocol, incomparable=incomparable), *_KL
 
 
 def _judged(site: str, name: str) -> Iterator[Measure]:
@@ -468,15 +437,18 @@ def _judged(site: str, name: str) -> Iterator[Measure]:
     yield metric(f"{site}.agreement", f"drawn {name} as asked")
 
 
+_ONE, _LABELLED = "one factor", "eyes, pose and a free factor, 40 % labelled"
+_OMNIGLOT = _late(-90.89, "our split of Omniglot is another")
+_EYES = (*_judged("r_1", "eyes"), *_judged("r_2", "pose"))
 PAPER = Paper(
     "paquet2018",
     "Factorial mixtures with conjugate SVI",
     "Paquet et al., A Factorial Mixture Prior for Compositional Deep Generative Models, 2018",
     (
-        Line("binary MNIST, one factor, K = 512", "factorial", _LONG, {}, _late(-85.77)),
+        Line(f"binary MNIST, {_ONE}, K = 512", "factorial", _LONG, {}, _late(-85.77)),
         *(
             Line(
-                f"binary MNIST, one factor, learning rate .001, K = {k}",
+                f"binary MNIST, {_ONE}, learning rate .001, K = {k}",
                 "factorial",
                 lengths(20, 3_000, 200_000),
                 {"optimiser.lr": 0.001} | ({} if k == 512 else {"model.clusters": k}),
@@ -484,20 +456,8 @@ PAPER = Paper(
             )
             for k in (1, 8, 32, 128, 512)
         ),
-        Line(
-            "binary Omniglot, one factor, K = 256",
-            "factorial-omniglot",
-            _LONG,
-            {},
-            _late(-90.89, "our split of Omniglot is another"),
-        ),
-        Line(
-            "CMU faces: eyes, pose and a free factor, 40 % labelled",
-            "factorial-faces",
-            _FACES,
-            {},
-            (*_judged("r_1", "eyes"), *_judged("r_2", "pose")),
-        ),
+        Line(f"binary Omniglot, {_ONE}, K = 256", "factorial-omniglot", _LONG, {}, _OMNIGLOT),
+        Line(f"CMU faces: {_LABELLED}", "factorial-faces", _FACES, {}, _EYES),
         Line("CMU faces: two factors without labels", "factorial-faces-free", _FACES, {}, (BOUND,)),
         Line(
             "CelebA: gender, glasses, smile and two free factors, 40 % labelled",
@@ -505,9 +465,9 @@ PAPER = Paper(
             lengths(20, None, 300_000),
             {},
             (
-                metric("r_1.accuracy", "assignment of gender", 0.97),
-                metric("r_2.accuracy", "of glasses", 0.99),
-                metric("r_3.accuracy", "of smile", 0.91),
+                metric("r_1.accuracy", "assignment of gender", published=0.97),
+                metric("r_2.accuracy", "of glasses", published=0.99),
+                metric("r_3.accuracy", "of smile", published=0.91),
             ),
             optional=True,
         ),

@@ -4,86 +4,75 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from priorzoo.benchmarks.papers.paper import ENTROPY, MAJORITY, NEGATIVE, Line, Paper, lengths
-from priorzoo.benchmarks.recipes.common import DIGITS, REFERENCE
-from priorzoo.benchmarks.recipes.recipe import part
+from priorzoo.benchmarks.recipes.common import DIGITS, REFERENCE, digits
+from priorzoo.benchmarks.recipes.recipe import Part, Recipe, part
 from priorzoo.guides import ClusterThenCode
-from priorzoo.models import GMVAE, M2, MLP, VAE, ModifiedM2
+from priorzoo.models import GMVAE, M2, MLP, ModifiedM2
 
 SOURCE = "Shu, Gaussian Mixture VAE: Lessons in Variational Inference, 2016"
+
+# Means over the runs of Shu's logs after so many steps, at 500 steps an epoch.
+_LOGS = "mean of Shu's logged runs at as many steps, majority, K = 10"
+_STEPS = (10_000, 25_000, 50_000, 100_000, 250_000)
+_NEGATIVE = {
+    "m2": (96.3, 94.3, 93.1, 92.7, 92.2),
+    "modified-m2": (99.8, 97.0, 95.5, 94.5),
+    "gmvae": (97.0, 95.0, 94.2, 93.5, 93.1),
+}
+_ACCURACY = {
+    "m2": (0.123, 0.114, 0.114, 0.114, 0.114),
+    "modified-m2": (0.556, 0.618, 0.649, 0.690),
+    "gmvae": (0.666, 0.722, 0.766, 0.799, 0.835),
+}
+_SPREAD = {"m2": None, "modified-m2": 0.06, "gmvae": 0.05}
+
+
+def _compared(name: str, summary: str, model: Part) -> Recipe:
+    """A recipe of the comparison, all of which share the reference's settings."""
+    first = {"-elbo": _NEGATIVE[name][0], "accuracy_majority": _ACCURACY[name][0]}
+    published = {f"{metric} at 10,000 steps": value for metric, value in first.items()}
+    recipe = replace(REFERENCE, summary=summary, paper=SOURCE, model=model, published=published)
+    return replace(recipe, guide=part(ClusterThenCode))
+
+
+_SMALL = {"code": 8, "clusters": 10}
 RECIPES = {
     "vae": REFERENCE,
-    "m2": replace(
-        REFERENCE,
-        summary="M2 without labels, which leaves its cluster unused",
-        paper=SOURCE,
-        model=part(M2, code=64, clusters=10),
-        guide=part(ClusterThenCode),
-        published={"-elbo at 10,000 steps": 96.3, "accuracy_majority at 10,000 steps": 0.123},
+    "m2": _compared(
+        "m2",
+        "M2 without labels, which leaves its cluster unused",
+        part(M2, code=64, clusters=10),
     ),
     "modified-m2": replace(
-        REFERENCE,
-        summary="modified M2 (relu), a mixture by construction, with a variance floor",
-        paper=SOURCE,
-        model=part(ModifiedM2, code=64, clusters=10, link="relu", offset=True),
-        guide=part(ClusterThenCode),
+        _compared(
+            "modified-m2",
+            "modified M2 (relu), a mixture by construction, with a variance floor",
+            part(ModifiedM2, code=64, clusters=10, link="relu", offset=True),
+        ),
         decoder=part(MLP, hidden=[512]),
-        published={"-elbo at 10,000 steps": 99.8, "accuracy_majority at 10,000 steps": 0.556},
     ),
-    "gmvae": replace(
-        REFERENCE,
-        summary="Gaussian-mixture VAE with the reference's settings",
-        paper=SOURCE,
-        model=part(GMVAE, code=64, clusters=10, offset=True),
-        guide=part(ClusterThenCode),
-        published={"-elbo at 10,000 steps": 97.0, "accuracy_majority at 10,000 steps": 0.666},
+    "gmvae": _compared(
+        "gmvae",
+        "Gaussian-mixture VAE with the reference's settings",
+        part(GMVAE, code=64, clusters=10, offset=True),
     ),
-    "digits-vae": replace(
-        DIGITS, summary="a small VAE on the embedded digits", model=part(VAE, code=8)
-    ),
-} | {
-    f"digits-{name}": replace(
-        DIGITS,
-        summary=f"a small {title} on the embedded digits",
-        model=part(kind, code=8, clusters=10),
-        guide=part(ClusterThenCode),
-    )
-    for name, title, kind in (
-        ("m2", "M2", M2),
-        ("modified-m2", "modified M2", ModifiedM2),
-        ("gmvae", "Gaussian-mixture VAE", GMVAE),
-    )
-}
-
-# Means over the runs of Shu's logs, at 500 steps an epoch.
-_LOGS = "mean of Shu's logged runs at as many steps, majority, K = 10"
-_PUBLISHED = {
-    "m2": (
-        {10_000: 96.3, 25_000: 94.3, 50_000: 93.1, 100_000: 92.7, 250_000: 92.2},
-        {10_000: 0.123, 25_000: 0.114, 50_000: 0.114, 100_000: 0.114, 250_000: 0.114},
-        None,
-    ),
-    "modified-m2": (
-        {10_000: 99.8, 25_000: 97.0, 50_000: 95.5, 100_000: 94.5},
-        {10_000: 0.556, 25_000: 0.618, 50_000: 0.649, 100_000: 0.690},
-        0.06,
-    ),
-    "gmvae": (
-        {10_000: 97.0, 25_000: 95.0, 50_000: 94.2, 100_000: 93.5, 250_000: 93.1},
-        {10_000: 0.666, 25_000: 0.722, 50_000: 0.766, 100_000: 0.799, 250_000: 0.835},
-        0.05,
-    ),
+    "digits-vae": DIGITS,
+    "digits-m2": digits("M2", part(M2, **_SMALL), part(ClusterThenCode)),
+    "digits-modified-m2": digits("modified M2", part(ModifiedM2, **_SMALL), part(ClusterThenCode)),
+    "digits-gmvae": digits("Gaussian-mixture VAE", part(GMVAE, **_SMALL), part(ClusterThenCode)),
 }
 
 
-def _logged(title: str, recipe: str, steps: int) -> Line:
+def _logged(
+    title: str, recipe: str, steps: int, changes: Mapping[str, object] | None = None
+) -> Line:
     """A line that Shu's logs have values for."""
-    negative, accuracy, spread = _PUBLISHED[recipe]
-    measures = (
-        replace(NEGATIVE, published=negative, protocol=_LOGS),
-        ENTROPY,
-        replace(MAJORITY, published=accuracy, spread=spread, protocol=_LOGS),
+    negative, accuracy = (
+        dict(zip(_STEPS, values[recipe], strict=False)) for values in (_NEGATIVE, _ACCURACY)
     )
-    return Line(title, recipe, lengths(100, 10_000, steps), {}, measures)
+    majority = MAJORITY.beside(accuracy, _LOGS, _SPREAD[recipe])
+    measures = (NEGATIVE.beside(negative, _LOGS), ENTROPY, majority)
+    return Line(title, recipe, lengths(100, 10_000, steps), changes or {}, measures)
 
 
 def _changed(
@@ -94,17 +83,16 @@ def _changed(
     return Line(title, recipe, lasts, changes, (NEGATIVE, ENTROPY, MAJORITY))
 
 
-_FLOW = {"guide": "ClusterThenFlow"}
+_RELU, _FLOW = "modified M2 (relu)", {"guide": "ClusterThenFlow"}
 PAPER = Paper(
     "shu2016",
     "M2, modified M2 and the explicit mixture on MNIST",
     SOURCE,
     (
         _logged("M2", "m2", 250_000),
-        _logged("modified M2 (relu)", "modified-m2", 100_000),
-        replace(
-            _logged("modified M2 (relu), KL of z in closed form", "modified-m2", 100_000),
-            changes={"kl.z.analytic": True},
+        _logged(_RELU, "modified-m2", 100_000),
+        _logged(
+            f"{_RELU}, KL of z in closed form", "modified-m2", 100_000, {"kl.z.analytic": True}
         ),
         _logged("Gaussian-mixture VAE", "gmvae", 250_000),
         _changed("Gaussian-mixture VAE, K = 16", "gmvae", {"model.clusters": 16}),
@@ -116,7 +104,7 @@ PAPER = Paper(
     recipes=RECIPES,
     logs={
         "M2": "m2",
-        "modified M2 (relu)": "modified_m2_method=relu",
+        _RELU: "modified_m2_method=relu",
         "Gaussian-mixture VAE": "gmvae",
         "Gaussian-mixture VAE, K = 16": "gmvae_k=16",
     },

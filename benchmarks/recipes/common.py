@@ -1,8 +1,9 @@
 """Settings that the recipes of several papers start from."""
 
 from dataclasses import replace
+from typing import Any
 
-from priorzoo.benchmarks.recipes.recipe import Recipe, part
+from priorzoo.benchmarks.recipes.recipe import Part, Recipe, part
 from priorzoo.guides import Code
 from priorzoo.models import MLP, VAE, Gaussian
 
@@ -17,12 +18,19 @@ REFERENCE = Recipe(
     every=500,
 )
 
+
+def mlps(*hidden: int) -> dict[str, Any]:
+    """Encoder and decoder with hidden layers of these widths; the decoder's are in reverse."""
+    return {"encoder": part(MLP, hidden=[*hidden]), "decoder": part(MLP, hidden=[*hidden[::-1]])}
+
+
 DIGITS = replace(
     REFERENCE,
+    summary="a small VAE on the embedded digits",
     paper="",
+    model=part(VAE, code=8),
     likelihood=part(Gaussian, scale=0.3, spread="shared"),
-    encoder=part(MLP, hidden=[128]),
-    decoder=part(MLP, hidden=[128]),
+    **mlps(128),
     data="digits",
     binarise="none",
     train=1_200,
@@ -31,3 +39,15 @@ DIGITS = replace(
     steps=4_000,
     every=200,
 )
+
+
+def digits(title: str, model: Part, guide: Part, note: str = "", **settings: Any) -> Recipe:
+    """A recipe for scikit-learn's digits, small enough for tests and first tries.
+
+    Args:
+        title, note: the parts of the summary before and after the name of the data.
+        model, guide: of the recipe.
+        settings: further fields of the recipe.
+    """
+    summary = f"a small {title} on the embedded digits{note}"
+    return replace(DIGITS, summary=summary, model=model, guide=guide, **settings)
