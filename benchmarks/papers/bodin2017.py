@@ -2,21 +2,18 @@
 
 import resource
 from argparse import Namespace
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Protocol
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from priorzoo.benchmarks.charts.run_charts import Chart, charts, default_charts, picture_shape
 from priorzoo.benchmarks.data.sets import Dataset
 from priorzoo.benchmarks.papers.paper import BOUND, Line, Measure, Paper, lengths
-from priorzoo.benchmarks.recipes.common import DIGITS
+from priorzoo.benchmarks.recipes.common import digits
 from priorzoo.benchmarks.recipes.recipe import Recipe, part
 from priorzoo.benchmarks.rows.files import append_row
 from priorzoo.benchmarks.runs import run as runs
@@ -60,11 +57,8 @@ _plain = Recipe(
 _nonparametric = replace(_plain, model=part(NonparametricVAE, code=500), guide=part(CodeAndPlace))
 
 RECIPES = {
-    "digits-nonparametric": replace(
-        DIGITS,
-        summary="a small nonparametric VAE on the embedded digits",
-        model=part(NonparametricVAE, code=8),
-        guide=part(CodeAndPlace),
+    "digits-nonparametric": digits(
+        "nonparametric VAE", part(NonparametricVAE, code=8), part(CodeAndPlace)
     ),
     "nonparametric-fashion": replace(
         _nonparametric,
@@ -159,21 +153,12 @@ def plane_scores(dataset: Dataset, known: Tensor, asked: Tensor) -> dict[str, fl
     }
 
 
-Array = NDArray[np.generic]
-
-
-class _Projection(Protocol):
-    def fit_transform(self, x: Array) -> Array: ...
-    def transform(self, x: Array) -> Array: ...
-
-
 def pixel_plane(dataset: Dataset, way: str, seed: int = 0) -> dict[str, float]:
     """The scores of the plane of ``pca`` or ``umap`` of the pixels themselves.
 
     UMAP (McInnes et al., 2018) has its defaults, learns from the training rows, and places the test
     rows afterwards. It needs ``umap-learn``, which nothing else does.
     """
-    made: _Projection
     if way == "pca":
         from sklearn.decomposition import PCA
 
@@ -182,9 +167,11 @@ def pixel_plane(dataset: Dataset, way: str, seed: int = 0) -> dict[str, float]:
         from umap import UMAP
 
         made = UMAP(random_state=seed, n_jobs=1)
-    known = torch.from_numpy(made.fit_transform(dataset.x_train.numpy()))
-    asked = torch.from_numpy(made.transform(dataset.x_test.numpy()))
-    return plane_scores(dataset, known, asked)
+    known, asked = (
+        made.fit_transform(dataset.x_train.numpy()),
+        made.transform(dataset.x_test.numpy()),
+    )
+    return plane_scores(dataset, torch.from_numpy(known), torch.from_numpy(asked))
 
 
 class Interpolation:
@@ -192,9 +179,8 @@ class Interpolation:
 
     def __init__(self, run: Run, x: Tensor) -> None:
         self.run = run
-        self.memory = None
-        if isinstance(run.model, NonparametricVAE):
-            self.memory = Memory.load(run.folder, run.model)
+        planar = isinstance(run.model, NonparametricVAE)
+        self.memory = Memory.load(run.folder, run.model) if planar else None
         self.site = "z" if self.memory is None else "u"
         self.points = codes(run.model, run.guide, x, site=self.site)
 
@@ -252,20 +238,18 @@ def score_plane(run: Run, dataset: Dataset, judge: nn.Module) -> Result:
     x = dataset.x_test
     ways = Interpolation(run, dataset.x_train)
     asked = codes(run.model, run.guide, x, site=ways.site)
-    found: Result = {"site": ways.site, "dimensions": ways.points.shape[1]}
-    found["direct"] = _nats(run.model, codes(run.model, run.guide, x), x)
+    direct = _nats(run.model, codes(run.model, run.guide, x), x)
+    found: Result = {"site": ways.site, "dimensions": ways.points.shape[1], "direct": direct}
     if ways.memory is not None:
         found["through_plane"] = _nats(run.model, ways.memory.codes_at(asked), x)
         found["memories"] = len(ways.memory.places)
     found |= plane_scores(dataset, ways.points, asked)
     between = ways.between(*different_pairs(dataset.y_train))
     sure = confidence(judge, between.flatten(0, 1)).unflatten(0, between.shape[:2]) > SURE
-    inner = sure[:, 1:-1].float()
-    found["confident_between"] = inner.mean().item()
-    found["confident_throughout"] = inner.amin(1).mean().item()
-    found["confident_ends"] = sure[:, [0, -1]].float().mean().item()
-    found["confident_data"] = (confidence(judge, x) > SURE).float().mean().item()
-    return found
+    inner = sure[:, 1:-1]
+    confident = {"between": inner, "throughout": inner.all(1), "ends": sure[:, [0, -1]]}
+    confident["data"] = confidence(judge, x) > SURE
+    return found | {f"confident_{k}": v.float().mean().item() for k, v in confident.items()}
 
 
 def _nats(model: nn.Module, z: Tensor, x: Tensor) -> float:
@@ -278,7 +262,7 @@ def _nats(model: nn.Module, z: Tensor, x: Tensor) -> float:
 
 
 def _judged(run: Run, dataset: Dataset, quick: bool) -> Result:
-    """What a line of the table holds beside its scores."""
+    """What a row of the table has beside its scores."""
     return score_plane(run, dataset, train_judge(dataset, epochs=1 if quick else 3))
 
 
@@ -373,27 +357,27 @@ _PLANE = (
     Measure("through the plane, nats", ("embedding", "through_plane"), digits=1),
     Measure("confident in between", ("embedding", "confident_between")),
 )
-_EXTRA = {"embedding": _judged}
-_LENGTHS = lengths(0.1, 10, 200)
+_STOPPED = {"model.stop_gradient": True}
+
+
+def _line(title: str, recipe: str, changes: Mapping[str, object]) -> Line:
+    return Line(title, recipe, lengths(0.1, 10, 200), changes, _PLANE, {"embedding": _judged})
+
+
 PAPER = Paper(
     "bodin2017",
     "A plane tied to the code",
     SOURCE,
     (
         *(
-            Line(f"MNIST, {what} of {k} dimensions", f"{name}-{k}", _LENGTHS, {}, _PLANE, _EXTRA)
+            _line(f"MNIST, {what} of {k} dimensions", f"{name}-{k}", {})
             for k in (2, 10, 50, 500)
             for name, what in (("nonparametric", "tied to a plane, code"), ("plain-vae", "code"))
         ),
-        Line(
-            "MNIST, 500 dimensions, gradients stopped at the code",
-            "nonparametric-500",
-            _LENGTHS,
-            {"model.stop_gradient": True},
-            _PLANE,
-            _EXTRA,
+        _line(
+            "MNIST, 500 dimensions, gradients stopped at the code", "nonparametric-500", _STOPPED
         ),
-        Line("Fashion-MNIST, 50 dimensions", "nonparametric-fashion", _LENGTHS, {}, _PLANE, _EXTRA),
+        _line("Fashion-MNIST, 50 dimensions", "nonparametric-fashion", {}),
         Line("Frey faces, 20 dimensions", "nonparametric-frey", lengths(5, 300, 300), {}, (BOUND,)),
     ),
     "The paper has pictures and no values.",

@@ -8,31 +8,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from priorzoo import inference
 from priorzoo.benchmarks.charts.run_charts import Chart, charts, default_charts
 from priorzoo.benchmarks.data.sets import Dataset
 from priorzoo.benchmarks.papers.paper import CLUSTERING, NEGATIVE, Budget, Line, Paper, lengths
-from priorzoo.benchmarks.recipes.common import DIGITS
+from priorzoo.benchmarks.recipes.common import digits, mlps
 from priorzoo.benchmarks.recipes.recipe import Recipe, Stage, part
-from priorzoo.benchmarks.scores.registry import (
-    cluster_scores,
-    code_scores,
-    finish,
-    k_means_scores,
-    probabilities,
-    scores,
-)
+from priorzoo.benchmarks.scores import registry
 from priorzoo.benchmarks.scores.run import Result, Run
 from priorzoo.guides import CollapsedCode
-from priorzoo.inference import (
-    KL,
-    Autoencoder,
-    Collapsed,
-    cluster_probabilities,
-    component_means,
-    move_clusters,
-)
+from priorzoo.inference import KL, Autoencoder, Collapsed, component_means, move_clusters
 from priorzoo.inference.batch import Labels
-from priorzoo.models import MLP, Gaussian, Multinomial, NGGPMixture
+from priorzoo.models import Gaussian, Multinomial, NGGPMixture
 from priorzoo.models.nggp.law import NGGP
 from priorzoo.models.nggp.log_u import LogU
 
@@ -50,21 +37,18 @@ CREATED, REMOVED = ("births", "splits"), ("deaths", "merges")
 # many small clusters cover as well as few large ones. These clusters lie along no axis of the code,
 # so that components of any covariance need fewer than independent dimensions do.
 _MOVES = part(move_clusters, rows=5_000, margin=0.3)
+_AUTOENCODER = Stage("autoencoder", epochs=10, objective=part(Autoencoder))
 _nggp = Recipe(
     summary="mixture of an open number of clusters, created and removed as it trains",
     paper="Mehta & Lu, Normalized Random Measure Mixture Models in VAEs, 2018, corrected",
     model=part(NGGPMixture, code=20, clusters=100, start=5, family="full"),
     guide=part(CollapsedCode),
-    encoder=part(MLP, hidden=[400, 200]),
-    decoder=part(MLP, hidden=[200, 400]),
+    **mlps(400, 200),
     objective=part(Collapsed),
     kl={"z": KL(analytic=True)},
     optimiser=part(torch.optim.Adam, lr=1e-3, fused=True),
     moves={"clusters": _MOVES},
-    stages=(
-        Stage("autoencoder", epochs=10, objective=part(Autoencoder)),
-        Stage("clusters", begin=_MOVES),
-    ),
+    stages=(_AUTOENCODER, Stage("clusters", begin=_MOVES)),
     train=55_000,
     validation=5_000,
     batch_size=64,
@@ -74,7 +58,7 @@ _nggp = Recipe(
 
 # Of the margins .1, .5 and 1, with a Gaussian of independent dimensions for each cluster, on 860
 # steps of MNIST, the first ended at 60 clusters and the last at one.
-_INDEPENDENT = part(move_clusters, margin=0.5)
+_INDEPENDENT, _DIRICHLET = (part(move_clusters, margin=margin) for margin in (0.5, 0.1))
 
 # An autoencoder would use three of the shares, so the bound itself comes first, with five clusters.
 _shares = replace(
@@ -82,15 +66,14 @@ _shares = replace(
     summary="the same with codes on the simplex and Dirichlet clusters, as in the paper",
     model=part(NGGPMixture, code=10, clusters=100, start=5, family="dirichlet"),
     guide=part(CollapsedCode, gradient="rsvi"),
-    moves={"clusters": part(move_clusters, margin=0.1)},
-    stages=(Stage("five", epochs=10), Stage("clusters", begin=part(move_clusters, margin=0.1))),
+    moves={"clusters": _DIRICHLET},
+    stages=(Stage("five", epochs=10), Stage("clusters", begin=_DIRICHLET)),
 )
 
-_digits = replace(
-    DIGITS,
-    summary="a small mixture of an open number of clusters on the embedded digits",
-    model=part(NGGPMixture, code=8, clusters=40, start=5),
-    guide=part(CollapsedCode),
+_digits = digits(
+    "mixture of an open number of clusters",
+    part(NGGPMixture, code=8, clusters=40, start=5),
+    part(CollapsedCode),
     objective=part(Collapsed),
     kl={"z": KL(analytic=True)},
     moves={"clusters": _INDEPENDENT},
@@ -120,8 +103,7 @@ RECIPES = {
         summary="a mixture of an open number of clusters on separated ones",
         model=part(NGGPMixture, code=4, clusters=40, family="full"),
         likelihood=part(Gaussian, scale=0.35),
-        encoder=part(MLP, hidden=[64]),
-        decoder=part(MLP, hidden=[64]),
+        **mlps(64),
         optimiser=part(torch.optim.Adam, lr=3e-3, fused=True),
         moves={"clusters": part(move_clusters, rows=1_000, margin=0.3)},  # that of images
         data="blobs:8",
@@ -141,32 +123,32 @@ def present(model: NGGPMixture) -> Tensor:
     return found.nonzero().flatten().cpu()
 
 
-@probabilities.register(NGGPMixture)
+@registry.probabilities.register(NGGPMixture)
 def _(model: NGGPMixture, run: Run, dataset: Dataset, x: Tensor) -> Tensor:
     """The model has room for more clusters than there are, which are not counted."""
-    return cluster_probabilities(model, run.guide, x).cpu()[:, present(model)]
+    return inference.cluster_probabilities(model, run.guide, x).cpu()[:, present(model)]
 
 
-@scores.register(NGGPMixture)
+@registry.scores.register(NGGPMixture)
 def _(model: NGGPMixture, run: Run, dataset: Dataset, x: Tensor) -> dict[str, float]:
     """Those of any clusters, and what the model says of its own.
 
     - ``active_clusters``: how many there are;
     - ``concentration`` and ``discount``: alpha and sigma.
     """
-    return cluster_scores(model, run, dataset, x) | {
+    return registry.cluster_scores(model, run, dataset, x) | {
         "active_clusters": float(model.active.sum()),
         "concentration": float(model.law.concentration),
         "discount": float(model.law.discount),
     }
 
 
-@code_scores.register(NGGPMixture)
+@registry.code_scores.register(NGGPMixture)
 def _(model: NGGPMixture, run: Run, dataset: Dataset, x: Tensor) -> Result:
-    return k_means_scores(run, dataset, int(model.active.sum()))
+    return registry.k_means_scores(run, dataset, int(model.active.sum()))
 
 
-@finish.register(NGGPMixture)
+@registry.finish.register(NGGPMixture)
 def _(model: NGGPMixture, run: Run, dataset: Dataset, labels: Labels) -> Result:
     if not dataset.vocabulary:
         return {}
@@ -186,13 +168,11 @@ def top_words(
     """
     common = counts.sum(0) + 1
     common = common / common.sum()
-    found = {}
-    for k in model.active.nonzero().flatten().tolist():
-        own = component_means(model)[k].to(common)
-        own = own / own.sum()
-        telling = torch.xlogy(own, own / common).argsort(descending=True)
-        found[str(k)] = [vocabulary[i] for i in telling[:most].tolist()]
-    return found
+    means = component_means(model).to(common)
+    means = means / means.sum(1, keepdim=True)
+    telling = torch.xlogy(means, means / common).argsort(descending=True)[:, :most]
+    present = model.active.nonzero().flatten().tolist()
+    return {str(k): [vocabulary[i] for i in telling[k].tolist()] for k in present}
 
 
 @charts.register(NGGPMixture)
@@ -201,7 +181,9 @@ def _(
 ) -> Iterator[Chart]:
     """The charts of any model, then K over training, v, sizes of clusters, and their words."""
     yield from default_charts(model, run, dataset, x, y)
-    yield from cluster_charts(model, run, cluster_probabilities(model, run.guide, x).cpu())
+    yield from cluster_charts(
+        model, run, inference.cluster_probabilities(model, run.guide, x).cpu()
+    )
 
 
 def cluster_charts(model: NGGPMixture, run: Run, q: Tensor) -> Iterator[Chart]:
@@ -211,7 +193,6 @@ def cluster_charts(model: NGGPMixture, run: Run, q: Tensor) -> Iterator[Chart]:
         model, run: the model and its run.
         q: ``(N, K + 1)`` cluster probabilities of held-out rows.
     """
-    words = run.result.get("words", {})
     shares = q.argmax(-1).bincount(minlength=q.shape[1]) / len(q)
     if any("clusters" in row for row in run.history):
         yield "growth", lambda: draw_growth(run.history)
@@ -219,10 +200,13 @@ def cluster_charts(model: NGGPMixture, run: Run, q: Tensor) -> Iterator[Chart]:
     if data and isinstance(guide, CollapsedCode):
         yield "log_u", lambda: _draw_v(model, guide, data)
     prior = prior_shares(model.law)
-    discount = float(model.law.discount)
-    yield "sizes", lambda: draw_sizes(shares, prior, discount)
-    if words:
+    yield "sizes", lambda: draw_sizes(shares, prior, float(model.law.discount))
+    if words := run.result.get("words"):
         yield "words", lambda: draw_words(words, shares)
+
+
+def _precise(law: NGGP) -> NGGP:
+    return NGGP(law.concentration.double().cpu(), law.discount.double().cpu(), law.tilt)
 
 
 def log_prior_of_v(law: NGGP, data: int, v: Tensor) -> Tensor:
@@ -230,7 +214,7 @@ def log_prior_of_v(law: NGGP, data: int, v: Tensor) -> Tensor:
 
     The numbers of clusters go up to where more have probability 0.0001.
     """
-    law = NGGP(law.concentration.double().cpu(), law.discount.double().cpu(), law.tilt)
+    law = _precise(law)
     most = min(64, data)
     log_k = law.cluster_law(data, most)
     while most < data and float(1 - log_k.exp().sum()) > TRUNCATED:
@@ -243,18 +227,17 @@ def log_prior_of_v(law: NGGP, data: int, v: Tensor) -> Tensor:
 
 def log_posterior_of_v(model: NGGPMixture, data: int, v: Tensor) -> Tensor:
     """``(G,)`` log of p(v | z) at the model's sizes, normalised by trapezia over the grid."""
-    narrow = model.law_of_v(data)
-    numbers = narrow.data, narrow.occupied, narrow.concentration, narrow.discount
+    law = model.law_of_v(data)
+    numbers = law.data, law.occupied, law.concentration, law.discount
     n, k, alpha, sigma = (number.double().cpu() for number in numbers)
-    law = LogU(n, k, alpha, sigma, narrow.tilt)
-    energy = law.energy(v.double())
+    energy = LogU(n, k, alpha, sigma, law.tilt).energy(v.double())
     energy = energy - energy.max()
     return energy - torch.trapezoid(energy.exp(), v.double()).log()
 
 
 def prior_shares(law: NGGP, seed: int = 0) -> Tensor:
     """``(S, R)`` shares of clusters in partitions drawn from the prior, the largest first."""
-    law = NGGP(law.concentration.double().cpu(), law.discount.double().cpu(), law.tilt)
+    law = _precise(law)
     with torch.random.fork_rng([]):
         torch.manual_seed(seed)
         labels = law.simulate(ROWS, PARTITIONS)
@@ -276,7 +259,7 @@ def _draw_v(model: NGGPMixture, guide: CollapsedCode, data: int) -> "Axes":
     return draw_densities(draws, v, curves)
 
 
-def draw_growth(history: Sequence[Result], ax: "Axes | None" = None) -> "Axes":
+def draw_growth(history: Sequence[Result]) -> "Axes":
     """Number of clusters over training, and how many moves raised and lowered it.
 
     Rows of the history that train have ``clusters`` and ``occupied``; those of moves have a count
@@ -285,12 +268,12 @@ def draw_growth(history: Sequence[Result], ax: "Axes | None" = None) -> "Axes":
     from priorzoo.benchmarks.charts.axes import HUES, legend_beside, new_axes
 
     caption = "Lines count clusters; bars count the moves that created or removed some."
-    ax = new_axes(6.4, 3.4, "Number of clusters over training", caption) if ax is None else ax
+    ax = new_axes(6.4, 3.4, "Number of clusters over training", caption)
     trained = [row for row in history if row["split"] == "train" and "clusters" in row]
     steps = [row["step"] for row in trained]
-    ax.plot(steps, [row["clusters"] for row in trained], ".-", color=HUES[0], label="clusters")
-    held = [row["occupied"] for row in trained]
-    ax.plot(steps, held, "--", color=HUES[3], label="that hold data, E[K]")
+    lines = {"clusters": ("clusters", ".-", 0), "occupied": ("that hold data, E[K]", "--", 3)}
+    for key, (label, dashes, place) in lines.items():
+        ax.plot(steps, [row[key] for row in trained], dashes, color=HUES[place], label=label)
     moved = [row for row in history if row["split"] in ("moves", "begin") and "births" in row]
     places = [row["step"] for row in moved]
     width = 0.02 * max([1, *steps])
@@ -303,14 +286,12 @@ def draw_growth(history: Sequence[Result], ax: "Axes | None" = None) -> "Axes":
     return ax
 
 
-def draw_densities(
-    draws: Tensor, grid: Tensor, densities: Mapping[str, Tensor], ax: "Axes | None" = None
-) -> "Axes":
+def draw_densities(draws: Tensor, grid: Tensor, densities: Mapping[str, Tensor]) -> "Axes":
     """Draws of v = log U ``(S,)`` as a histogram, beside densities ``(G,)`` on a grid, by name."""
     from priorzoo.benchmarks.charts.axes import HUES, OTHERS, legend_beside, new_axes
 
     caption = "Good: the draws of q(v) fill the curve of p(v | z)."
-    ax = new_axes(6.4, 3.2, "Distributions of v = log U", caption) if ax is None else ax
+    ax = new_axes(6.4, 3.2, "Distributions of v = log U", caption)
     ax.hist(draws.numpy(), bins=60, density=True, color=OTHERS, label="q(v), draws")
     for (name, density), hue in zip(densities.items(), HUES, strict=False):
         ax.plot(grid.numpy(), density.numpy(), color=hue, linewidth=1.2, label=name)
@@ -319,7 +300,7 @@ def draw_densities(
     return ax
 
 
-def draw_sizes(shares: Tensor, prior: Tensor, discount: float, ax: "Axes | None" = None) -> "Axes":
+def draw_sizes(shares: Tensor, prior: Tensor, discount: float) -> "Axes":
     """Shares of clusters ``(K,)`` by rank, beside those of partitions from the prior ``(S, R)``.
 
     The band holds nine of ten partitions; where sigma > 0 the dashed line falls as their tail does,
@@ -328,7 +309,7 @@ def draw_sizes(shares: Tensor, prior: Tensor, discount: float, ax: "Axes | None"
     from priorzoo.benchmarks.charts.axes import HUES, OTHERS, legend_beside, new_axes
 
     caption = "Points outside the band: sizes of clusters that the prior does not expect."
-    ax = new_axes(6.4, 3.6, "Sizes of the clusters by rank", caption) if ax is None else ax
+    ax = new_axes(6.4, 3.6, "Sizes of the clusters by rank", caption)
     found = np.sort(shares[shares > 0].numpy())[::-1]
     low, middle, high = (prior.quantile(level, 0).numpy() for level in (0.05, 0.5, 0.95))
     ranks = np.arange(1, prior.shape[1] + 1)
@@ -349,21 +330,30 @@ def draw_sizes(shares: Tensor, prior: Tensor, discount: float, ax: "Axes | None"
     return ax
 
 
-def draw_words(
-    words: Mapping[str, Sequence[str]], shares: Tensor, ax: "Axes | None" = None
-) -> "Axes":
+def draw_words(words: Mapping[str, Sequence[str]], shares: Tensor) -> "Axes":
     """The words of each cluster, named by its number, and its share of the data; fullest first."""
     from priorzoo.benchmarks.charts.axes import LEGIBLE, new_axes
 
     order = sorted(words, key=lambda k: -shares[int(k)].item())[:LEGIBLE]
     title, caption = "Words of each cluster", "The words that tell a cluster best from the others."
-    ax = new_axes(7.5, 0.4 + 0.26 * len(order), title, caption) if ax is None else ax
+    ax = new_axes(7.5, 0.4 + 0.26 * len(order), title, caption)
     for row, k in enumerate(order):
         ax.text(0, row, f"{k}: {shares[int(k)].item():.1%}", va="center", fontsize="small")
         ax.text(0.16, row, ", ".join(words[k]), va="center", fontsize="small")
     ax.set(xlim=(0, 1), ylim=(len(order) - 0.5, -0.5))
     ax.set_axis_off()
     return ax
+
+
+BESIDE = {
+    "pca-mixture": "PCA, then a Gaussian mixture",
+    "bayesian-mixture": "PCA, then a variational Dirichlet-process mixture",
+    "autoencoder-k-means": "autoencoder, then k-means",
+}
+BESIDE_WORDS = {"tf-idf-k-means": "k-means on TF-IDF", "lda": "latent Dirichlet allocation"}
+# The networks, codes and batches of the NGGP recipes, for the Gaussian-mixture VAE beside them.
+ALIKE: dict[str, object] = {"model.code": 20, "encoder.hidden": [400, 200]}
+ALIKE |= {"decoder.hidden": [200, 400], "batch_size": 64}
 
 
 def _line(
@@ -385,27 +375,14 @@ def _images(name: str, shown: str) -> Iterator[Line]:
     recipe, growing = f"nggp-{name.split('_')[0]}", lengths(1, 20, 200)
     yield _line(f"{shown}, NGGP, Gaussian components", recipe, growing)
     yield _line(f"{shown}, NGGP, Dirichlet components", f"{recipe}-dirichlet", growing)
-    alike = {  # the networks, codes and batches of the NGGP recipes
-        "model.code": 20,
-        "encoder.hidden": [400, 200],
-        "decoder.hidden": [200, 400],
-        "batch_size": 64,
-    }
     for k in (20, 32, 40):
-        yield _line(
-            f"{shown}, Gaussian-mixture VAE, K = {k}",
-            "gmvae",
-            lengths(100, 10_000, 100_000),
-            {**data, **alike, "model.clusters": k},
-        )
+        title = f"{shown}, Gaussian-mixture VAE, K = {k}"
+        changes = {**data, **ALIKE, "model.clusters": k}
+        yield _line(title, "gmvae", lengths(100, 10_000, 100_000), changes)
     yield _line(f"{shown}, stick-breaking VAE", "sb-vae", lengths(50, 20_000, 100_000), data)
     for k in (10, 20, 32, 40):
         yield _clustering(f"{shown}, k-means", "k-means", k, data)
-    for clustering, words in (
-        ("pca-mixture", "PCA, then a Gaussian mixture"),
-        ("bayesian-mixture", "PCA, then a variational Dirichlet-process mixture"),
-        ("autoencoder-k-means", "autoencoder, then k-means"),
-    ):
+    for clustering, words in BESIDE.items():
         yield _clustering(f"{shown}, {words}", clustering, 20, data)
 
 
@@ -420,10 +397,7 @@ PAPER = Paper(
         *(
             _clustering(f"BBC news, {words}", clustering, k, {"data": "bbc_news"})
             for k in (5, 10)
-            for clustering, words in (
-                ("tf-idf-k-means", "k-means on TF-IDF"),
-                ("lda", "latent Dirichlet allocation"),
-            )
+            for clustering, words in BESIDE_WORDS.items()
         ),
     ),
     "Table 1 of the paper is no target: the paper's values equal averages on MNIST in another "

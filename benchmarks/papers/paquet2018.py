@@ -186,11 +186,9 @@ def score_factors(
     found: dict[str, float] = {}
     for i, site in enumerate(sites, 1):
         q = cluster_probabilities(model, guide, x, site).cpu()
-        labels = dataset.named[site][1] if site in dataset.named else None
-        if len(sites) == 1 and labels is None:
-            labels = dataset.y_test
-        own = metrics.score(q, labels)
-        own["used"] = float(story.used(i).sum())
+        labels = dataset.y_test if len(sites) == 1 else None
+        labels = dataset.named[site][1] if site in dataset.named else labels
+        own = metrics.score(q, labels) | {"used": float(story.used(i).sum())}
         if site in dataset.named and labels is not None:
             own["accuracy"] = (q.argmax(-1) == labels).double().mean().item()
         found |= own if alone else {f"{site}.{name}": value for name, value in own.items()}
@@ -316,9 +314,8 @@ def mean_grid(story: nn.Module, down: Sequence[int], across: Sequence[int]) -> T
     """``(len(down) * len(across), P)``: means of 100 decoded draws of each pair of clusters of the
     first and of the second factor, the other factors drawn too; the paper's figure 8.
     """
-    pairs: list[dict[str, Tensor | int]]
-    pairs = [{"r_1": k, "r_2": other} for k in down for other in across]
-    return torch.stack([draw(story, MEAN, given=pair).mean(0).cpu() for pair in pairs])
+    drawn = (draw(story, MEAN, given={"r_1": k, "r_2": j}) for k in down for j in across)
+    return torch.stack([rows.mean(0).cpu() for rows in drawn])
 
 
 def attribute_grid(
@@ -347,13 +344,10 @@ def _codes(story: nn.Module, i: int, count: int, clusters: Tensor | None = None)
     given = {} if clusters is None else {f"r_{i}": clusters}
     with torch.no_grad():
         trace = poutine.trace(poutine.condition(story, data=given)).get_trace(size=count)
-    z: Tensor = site_of(trace, f"z_{i}")["value"]
-    return z
+    return site_of(trace, f"z_{i}")["value"]
 
 
-def draw_weights(
-    shares: Tensor, used: Tensor, ax: "Axes | None" = None, factor: str = "component"
-) -> "Axes":
+def draw_weights(shares: Tensor, used: Tensor, factor: str = "component") -> "Axes":
     """Posterior mean weights ``(K,)``, the heaviest first; a grey ground marks pruned components,
     whose own bars may be too low to be seen.
     """
@@ -361,17 +355,15 @@ def draw_weights(
 
     order = shares.argsort(descending=True, stable=True)
     clusters, kept = len(order), int(used.sum())
-    caption = "Components on grey ground are pruned."
-    width, title = min(8.0, 4 + 0.1 * clusters), "Weights of the mixture components"
-    ax = new_axes(width, 2.5, title, caption) if ax is None else ax
+    words = "Weights of the mixture components", "Components on grey ground are pruned."
+    ax = new_axes(min(8.0, 4 + 0.1 * clusters), 2.5, *words)
     ax.bar(range(clusters), shares[order].tolist(), color=HUES[0], width=0.9)
     for rank in (~used[order]).nonzero().flatten().tolist():
         ax.axvspan(rank - 0.5, rank + 0.5, color=OTHERS, linewidth=0, zorder=0)
     few = clusters <= 2 * LEGIBLE
     ax.set_xticks(range(clusters) if few else [], order.tolist() if few else [], fontsize="small")
     ax.set(xlabel=f"{factor}, by weight", ylabel="posterior mean weight")
-    use = f"{kept} of {clusters} components in use, {clusters - kept} pruned"
-    ax.set_title(use, fontsize="medium")
+    ax.set_title(f"{kept} of {clusters} components in use, {clusters - kept} pruned", size="medium")
     ax.margins(x=0.02)
     return ax
 
@@ -385,14 +377,11 @@ def draw_moments(
     """
     from priorzoo.benchmarks.charts.pictures import draw_grid
 
-    spread = samples.std(1, keepdim=True)
-    spread = spread / spread.max()
-    tiles = torch.cat([samples.mean(1, keepdim=True), spread, samples[:, :SAMPLES]], 1)
-    heads = ["mean", "sd", *[""] * (tiles.shape[1] - 2)]
-    heads[2:3] = ["samples"] * (len(heads) > 2)
-    caption = "Bright places of sd: where the samples of a cluster differ most."
-    flat = tiles.flatten(0, 1)
-    ax = draw_grid(flat, shape, len(heads), None, names, heads, "Decoded clusters", caption)
+    shown, spread = samples[:, :SAMPLES], samples.std(1, keepdim=True)
+    tiles = torch.cat([samples.mean(1, keepdim=True), spread / spread.max(), shown], 1)
+    heads = ["mean", "sd", "samples", *[""] * (shown.shape[1] - 1)]
+    words = "Decoded clusters", "Bright places of sd: where the samples of a cluster differ most."
+    ax = draw_grid(tiles.flatten(0, 1), shape, len(heads), None, names, heads, *words)
     ax.set_ylabel(f"{factor}, weight")
     return ax
 
@@ -410,10 +399,10 @@ def draw_pairs(
     """
     from priorzoo.benchmarks.charts.pictures import draw_grid
 
-    (first, down), (second, across) = sides.items()
-    rows, heads = [str(k) for k in down], [str(k) for k in across]
+    first, second = sides
+    rows, heads = ([str(k) for k in side] for side in sides.values())
     title = f"Pairs of components of {first} and {second}"
-    ax = draw_grid(grid, shape, len(across), None, rows, heads, title, caption)
+    ax = draw_grid(grid, shape, len(heads), None, rows, heads, title, caption)
     ax.set(xlabel=second, ylabel=first)
     ax.xaxis.set_label_position("top")
     return ax

@@ -5,7 +5,6 @@ import math
 
 import pytest
 import torch
-from matplotlib.figure import Figure
 from torch import nn
 
 from priorzoo.benchmarks.papers import mehta2018 as nggp
@@ -89,7 +88,7 @@ def test_top_words_are_those_that_tell_a_cluster_from_the_rest():
 
 
 def test_growth_is_drawn_as_lines_and_moves_as_bars():
-    ax = nggp.draw_growth(HISTORY, Figure().subplots())
+    ax = nggp.draw_growth(HISTORY)
     clusters, held, _ = ax.lines
     assert clusters.get_xydata().tolist() == [[10, 5], [20, 7]]
     assert held.get_ydata().tolist() == [4.5, 6.5]
@@ -99,7 +98,7 @@ def test_growth_is_drawn_as_lines_and_moves_as_bars():
 def test_sizes_are_drawn_by_rank_beside_the_prior():
     prior = torch.tensor([[0.5, 0.3, 0.2, 0.0], [0.7, 0.2, 0.1, 0.0], [0.6, 0.2, 0.1, 0.1]])
     shares = torch.tensor([0.0, 0.1, 0.6, 0.3])
-    ax = nggp.draw_sizes(shares, prior, 0.5, Figure().subplots())
+    ax = nggp.draw_sizes(shares, prior, 0.5)
     median, tail, model = ax.lines
     torch.testing.assert_close(torch.tensor(median.get_ydata()), prior.quantile(0.5, 0)[:3])
     assert tail.get_xdata()[0] == 3
@@ -110,7 +109,7 @@ def test_sizes_are_drawn_by_rank_beside_the_prior():
 def test_words_are_listed_by_share():
     words = {"0": ["a", "b"], "2": ["c"]}
     shares = torch.tensor([0.2, 0.0, 0.7, 0.1])
-    ax = nggp.draw_words(words, shares, Figure().subplots())
+    ax = nggp.draw_words(words, shares)
     assert [text.get_text() for text in ax.texts] == ["2: 70.0%", "c", "0: 20.0%", "a, b"]
 
 
