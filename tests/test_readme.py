@@ -1,5 +1,6 @@
 """What the README shows a newcomer works as it stands there, line after line."""
 
+import math
 import re
 import shlex
 import tomllib
@@ -131,3 +132,12 @@ def test_the_catalogue_names_what_there_is():
     named = {name for name in re.findall(r"`([A-Z]\w+)`", text) if name != "RESULTS"}
     assert len(named) > 20
     assert named <= {*models.__all__, *guides.__all__}
+
+
+def test_the_page_on_declaring_runs_as_it_stands():
+    text = (ROOT / "docs" / "declaring.md").read_text("utf-8")
+    names = {}
+    for block in re.findall(r"```python\n(.*?)```", text, re.S):
+        exec(block, names)
+        assert all(math.isfinite(row["elbo"]) for row in names["history"])
+    assert {"elbo", "reconstruction", "kl[z]"} <= set(names["terms"])
