@@ -10,7 +10,7 @@ from priorzoo.benchmarks.recipes.common import REFERENCE, digits, mlps
 from priorzoo.benchmarks.recipes.recipe import Stage, part
 from priorzoo.guides import CodeThenCluster
 from priorzoo.inference import Autoencoder, codes
-from priorzoo.models import GMVAE
+from priorzoo.models import GMVAE, Components
 
 
 def place_mixture(
@@ -32,7 +32,7 @@ def place_mixture(
     """
     from sklearn.mixture import GaussianMixture
 
-    if not isinstance(model, GMVAE):
+    if not (isinstance(model, Components) and "logits" in model.state_dict()):
         raise ValueError(
             f"Expected a GMVAE to place the components of but got {type(model).__name__}."
         )
@@ -43,9 +43,10 @@ def place_mixture(
     found = (mixture.means_, mixture.covariances_, mixture.weights_)
     means, variances, weights = (torch.as_tensor(values).to(model.loc) for values in found)
     model.set_components(means, variances)
-    if model.learn_weights:
+    learnt = dict(model.named_parameters()).get("logits")
+    if learnt is not None:
         with torch.no_grad():
-            model.logits.copy_(weights.log())
+            learnt.copy_(weights.log())
 
 
 SOURCE = "Jiang et al., Variational Deep Embedding, 2017"
