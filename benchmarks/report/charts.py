@@ -7,17 +7,17 @@ from statistics import mean
 import numpy as np
 from matplotlib.axes import Axes
 
-from priorzoo.benchmarks.charts.axes import new_axes
+from priorzoo.benchmarks.charts import axes
 from priorzoo.benchmarks.charts.curves import crop
 from priorzoo.benchmarks.papers.paper import Paper
 from priorzoo.benchmarks.report.groups import Group, deviation
 from priorzoo.benchmarks.rows.files import RESULTS, Row
 
 Points = Sequence[tuple[float, float]]
-# Those of the other charts but for the lightest two, which a dark page, where colours are
-# inverted, would hide.
-HUES = ["#332288", "#cc6677", "#117733", "#3399cc", "#aa8822"]
-HUES += ["#882255", "#44aa99", "#bb5500", "#aa4499", "#444444"]
+# Those of the other charts, but for those that would hide on a light page or on a dark one, where
+# the colours are inverted.
+DARKER = {"#88ccee": "#3399cc", "#ddcc77": "#aa8822", "#999933": "#bb5500", "#000000": "#444444"}
+HUES = [DARKER.get(hue, hue) for hue in axes.HUES]
 
 
 def longest(groups: Sequence[Group]) -> list[Group]:
@@ -65,31 +65,25 @@ def draw_curves(
         hues: a colour for each line's title.
         dashed: points to draw beside a line, by its title.
     """
-    ax = new_axes(5.2, 3.4)
+    ax = axes.new_axes(5.2, 3.4)
     for group in groups:
         curves = [curve(row["history"], name) for row in group.rows if row.get("history")]
         drawn, hue = band([points for points in curves if points]), hues[group.name]
         if drawn:
-            steps, middle, around = zip(*drawn, strict=True)
-            low = [m - s for m, s in zip(middle, around, strict=True)]
-            high = [m + s for m, s in zip(middle, around, strict=True)]
+            steps, middle, around = np.array(drawn).T
             ax.plot(steps, middle, color=hue, linewidth=1.4, marker="." if len(drawn) == 1 else "")
-            ax.fill_between(steps, low, high, color=hue, alpha=0.18, linewidth=0)
+            ax.fill_between(steps, middle - around, middle + around, color=hue, alpha=0.18, lw=0)
     if not ax.lines:
         return None
     for title, points in dashed.items():
         ax.plot(*zip(*points, strict=True), "--", color=hues[title], linewidth=1.1)
-    _fit(ax)
+    crop(ax)
+    steps = np.concatenate([np.asarray(line.get_xdata(), float) for line in ax.lines])
+    # The logarithm of steps that span more than a decade.
+    ax.set_xscale("log" if steps.min() > 0 and steps.max() > 10 * steps.min() else "linear")
     _plain(ax)
     ax.set(xlabel="steps", title=axis_title(name))
     return ax
-
-
-def _fit(ax: Axes) -> None:
-    """Crops a high start, and takes the logarithm of steps that span more than a decade."""
-    crop(ax)
-    spread = np.concatenate([np.asarray(line.get_xdata(), float) for line in ax.lines])
-    ax.set_xscale("log" if spread.min() > 0 and spread.max() > 10 * spread.min() else "linear")
 
 
 def _plain(ax: Axes) -> None:
@@ -119,7 +113,7 @@ def logged(paper: Paper, groups: Sequence[Group], name: str) -> dict[str, Points
 def draw_gradients(rows: Sequence[Row], hues: Mapping[str, str]) -> Axes:
     """The variance of each estimator by expectation, on a logarithmic scale."""
     places = list(dict.fromkeys(row["expectation"] for row in rows))
-    ax = new_axes(6.4, 1.0 + 0.065 * len(hues) * len(places))
+    ax = axes.new_axes(6.4, 1.0 + 0.065 * len(hues) * len(places))
     for index, (estimator, hue) in enumerate(hues.items()):
         mine = [row for row in rows if row["estimator"] == estimator]
         apart = 0.8 * ((index + 0.5) / len(hues) - 0.5)

@@ -1,7 +1,6 @@
 """Tables of speed, of gradient variance and of runs that failed."""
 
 from collections.abc import Callable, Iterable, Mapping
-from functools import partial
 
 from priorzoo.benchmarks.report.groups import settings_of
 from priorzoo.benchmarks.report.table import Cell, Table, build, number
@@ -11,13 +10,12 @@ from priorzoo.benchmarks.speed.charts import case
 Columns = Mapping[str, Callable[[Row], Cell]]
 
 
-def _numbers(names: Mapping[str, str], form: str) -> Columns:
-    """Columns of numbers: the key in a row, and the head."""
-    return {head: partial(_number, key=key, form=form) for key, head in names.items()}
+def _text(key: str) -> Callable[[Row], Cell]:
+    return lambda row: Cell(str(row[key]))
 
 
-def _number(row: Row, key: str, form: str) -> Cell:
-    return number(row[key], form)
+def _number(key: str, form: str = ",.0f") -> Callable[[Row], Cell]:
+    return lambda row: number(row[key], form)
 
 
 def _device(row: Row) -> Cell:
@@ -29,45 +27,48 @@ def _ratio(row: Row) -> Cell:
     return Cell(f"{row['ratio']:.2f} ({low:.2f} to {high:.2f})", row["ratio"])
 
 
-def _networks(row: Row) -> str:
-    return "the recipe's" if row["hidden"] is None else "-".join(map(str, row["hidden"]))
-
-
 def _sizes(row: Row) -> Cell:
-    parts = (row["recipe"], row["batch"], row["clusters"] or "-", row["code"], _networks(row))
+    networks = "the recipe's" if row["hidden"] is None else "-".join(map(str, row["hidden"]))
+    parts = (row["recipe"], row["batch"], row["clusters"] or "-", row["code"], networks)
     return Cell(", ".join(map(str, parts)), commands=(row["command"],) if "command" in row else ())
+
+
+def _recipe(row: Row) -> Cell:
+    precision = ", bf16" if row.get("precision") == "bf16" else ""
+    return Cell(f"{row['recipe']}{precision}", commands=(row["command"],))
 
 
 STEP: Columns = {
     "recipe, batch, K, code, networks": _sizes,
-    "arm": lambda row: Cell(row["arm"]),
-    **_numbers({"microseconds": "microseconds a step"}, ",.0f"),
+    "arm": _text("arm"),
+    "microseconds a step": _number("microseconds"),
     "ratio (quartiles)": _ratio,
     "operations": lambda row: number(row.get("kernels", row.get("operations")), "d"),
-    **_numbers({"peak_mib": "peak, MiB"}, ",.1f"),
+    "peak, MiB": _number("peak_mib", ",.1f"),
     "device": _device,
 }
 RUN: Columns = {
-    "recipe": lambda row: Cell(
-        f"{row['recipe']}{', bf16' * (row.get('precision') == 'bf16')}", commands=(row["command"],)
-    ),
-    "arm": lambda row: Cell(row["arm"]),
-    **_numbers({"replicas": "at once", "steps": "steps taken", "seconds": "seconds"}, ",.0f"),
-    **_numbers({"full_steps": "full length, steps"}, ",.0f"),
-    **_numbers({"extrapolated_seconds": "seconds for the full length"}, ",.0f"),
+    "recipe": _recipe,
+    "arm": _text("arm"),
+    "at once": _number("replicas"),
+    "steps taken": _number("steps"),
+    "seconds": _number("seconds"),
+    "full length, steps": _number("full_steps"),
+    "seconds for the full length": _number("extrapolated_seconds"),
     "device": _device,
 }
 GRADIENT: Columns = {
     "expectation": lambda row: Cell(row["expectation"], commands=(row["command"],)),
-    "estimator": lambda row: Cell(row["estimator"]),
-    **_numbers({"gradient": "exact gradient", "estimate": "estimate"}, ".4g"),
-    **_numbers({"variance": "variance"}, ".4g"),
-    **_numbers({"draws": "draws"}, ",.0f"),
+    "estimator": _text("estimator"),
+    "exact gradient": _number("gradient", ".4g"),
+    "estimate": _number("estimate", ".4g"),
+    "variance": _number("variance", ".4g"),
+    "draws": _number("draws"),
 }
 FAILURE: Columns = {
     "recipe": lambda row: Cell(row["recipe"], note=settings_of(row)),
-    "seed": lambda row: Cell(str(row["seed"])),
-    "error": lambda row: Cell(row["error"]),
+    "seed": _text("seed"),
+    "error": _text("error"),
 }
 
 
@@ -76,19 +77,9 @@ def step_table(rows: Iterable[Row]) -> Table:
     return build(rows, STEP, caption="A training step")
 
 
-def run_table(rows: Iterable[Row]) -> Table:
-    """Whole trainings against the clock."""
-    return build(rows, RUN, caption="Whole trainings")
-
-
 def gradient_table(rows: Iterable[Row]) -> Table:
     """Gradient estimators beside the exact gradient."""
     return build(rows, GRADIENT)
-
-
-def failure_table(rows: Iterable[Row]) -> Table:
-    """Runs that gave no result."""
-    return build(rows, FAILURE)
 
 
 def ratio_table(rows: Iterable[Row]) -> Table:
@@ -99,15 +90,16 @@ def ratio_table(rows: Iterable[Row]) -> Table:
     """
     kept = [row for row in rows if row["hidden"] is None or _usual(row)]
     kept = [row for row in kept if not row["arm"].startswith("plain")]
+    arms = list(dict.fromkeys(row["arm"] for row in kept))
     cases: dict[str, dict[str, Cell]] = {}
     for row in kept:
         name = f"{case(row)}, {row['precision']}".replace("\n", ", ")
         name += ", by a plain VAE's step" if row["base"].startswith("plain") else ""
         ratio = Cell("1", 1.0) if row["arm"] == row["base"] else _ratio(row)
         cases.setdefault(name, {}).setdefault(row["arm"], ratio)
-    arms = list(dict.fromkeys(row["arm"] for row in kept))
-    ratios = ([found.get(arm, Cell()) for arm in arms] for found in cases.values())
-    lines = tuple((Cell(name), *cells) for name, cells in zip(cases, ratios, strict=True))
+    lines = tuple(
+        (Cell(name), *(found.get(arm, Cell()) for arm in arms)) for name, found in cases.items()
+    )
     return Table(("recipe and sizes", *arms), lines)
 
 

@@ -9,13 +9,38 @@ from priorzoo.benchmarks.papers.paper import Measure
 from priorzoo.benchmarks.report.groups import Group
 from priorzoo.benchmarks.report.table import NONE, Cell, Table, build, number, span, spread
 
+
+def _used(group: Group) -> Cell:
+    used = [row["metrics"].get("used_clusters") for row in group.rows]
+    found = [clusters for clusters in used if clusters is not None]
+    return Cell(span(found)) if found else Cell()
+
+
+def _steps(group: Group) -> Cell:
+    return number(group.steps, ",") if group.rows else Cell()
+
+
+def _seeds(group: Group) -> Cell:
+    seeds = ", ".join(str(row["seed"]) for row in group.rows)
+    return Cell(str(len(group.rows)), len(group.rows), note=seeds) if group.rows else Cell()
+
+
+def _seconds(group: Group) -> Cell:
+    taken = [row["seconds"] for row in group.rows if row.get("seconds") is not None]
+    return number(mean(taken)) if taken else Cell()
+
+
+def _said(group: Group, name: str) -> Cell:
+    words = sorted({str(row[name]) for row in group.rows} - {""})
+    return Cell(", ".join(words)) if words else Cell()
+
+
 ORIGIN: Mapping[str, Callable[[Group], Cell]] = {
-    "used K": lambda group: _used(group),
-    "steps": lambda group: number(group.steps, ",") if group.rows else Cell(),
-    "seeds": lambda group: _seeds(group),
-    "seconds": lambda group: _seconds(group),
-    "budget": lambda group: _said(group, "budget"),
-    "device": lambda group: _said(group, "device"),
+    "used K": _used,
+    "steps": _steps,
+    "seeds": _seeds,
+    "seconds": _seconds,
+    **{name: partial(_said, name=name) for name in ("budget", "device")},
 }
 
 
@@ -56,10 +81,8 @@ def _measure(group: Group, title: str) -> Cell:
     measure = group.shown.get(title)
     if measure is None:
         return Cell()
-    values = group.values(measure)
-    ours = (
-        spread(values, measure.digits) if values else Cell("not measured" if group.rows else NONE)
-    )
+    values, lacking = group.values(measure), Cell("not measured" if group.rows else NONE)
+    ours = spread(values, measure.digits) if values else lacking
     few = f"of {len(values)} seeds" if 0 < len(values) < len(group.rows) else ""
     published, verdict = _published(group, measure), group.verdict(measure)
     return replace(ours, published=published, verdict=verdict, note=few)
@@ -77,24 +100,3 @@ def _published(group: Group, measure: Measure) -> str:
     if group.rows or not isinstance(published, Mapping):
         return ""
     return "; ".join(f"{value:.{digits}f} at {steps:,}" for steps, value in published.items())
-
-
-def _used(group: Group) -> Cell:
-    used = [row["metrics"].get("used_clusters") for row in group.rows]
-    found = [clusters for clusters in used if clusters is not None]
-    return Cell(span(found)) if found else Cell()
-
-
-def _seeds(group: Group) -> Cell:
-    seeds = ", ".join(str(row["seed"]) for row in group.rows)
-    return Cell(str(len(group.rows)), len(group.rows), note=seeds) if group.rows else Cell()
-
-
-def _seconds(group: Group) -> Cell:
-    taken = [row["seconds"] for row in group.rows if row.get("seconds") is not None]
-    return number(mean(taken)) if taken else Cell()
-
-
-def _said(group: Group, name: str) -> Cell:
-    words = sorted({str(row[name]) for row in group.rows} - {""})
-    return Cell(", ".join(words)) if words else Cell()

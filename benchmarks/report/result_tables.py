@@ -86,13 +86,10 @@ def k_means_table(papers: Sequence[Paper], rows: Sequence[Row]) -> Table:
         found = [floors.get(_place(row), []) for row in group.rows]
         return number(mean(map(mean, found)), ".3f") if all(found) else Cell()
 
-    groups = group_rows(papers, (row for row in rows if row["terms"]))
-    shown = {  # once, also where it is a line of two papers
-        (group.rows[0]["command"], group.steps): group
-        for found in groups.values()
-        for group in found
-        if group.rows
-    }
+    groups = group_rows(papers, (row for row in rows if row["terms"])).values()
+    made = [group for found in groups for group in found if group.rows]
+    # One line for a group, also where it is a line of two papers.
+    shown = {(group.rows[0]["command"], group.steps): group for group in made}
     columns = {m.title: partial(_mean, measure=m) for m in (NEGATIVE, MAJORITY, BEST, NMI)}
     last = {"k-means, as many clusters": beside, **ORIGIN}
     return build(shown.values(), {"line": line_cell, **columns, **last})
@@ -109,14 +106,14 @@ def pixel_table(rows: Iterable[Row]) -> Table:
     columns: dict[str, Callable[[tuple[str, Row]], Cell]] = {
         "plane": lambda plane: Cell(f"{plane[0].upper()} of the pixels"),
         "seed": lambda plane: Cell(str(plane[1]["seed"])),
-        "10 nearest neighbours": lambda plane: _score(*plane, "neighbour_accuracy"),
-        "trustworthiness": lambda plane: _score(*plane, "trustworthiness"),
+        "10 nearest neighbours": partial(_score, name="neighbour_accuracy"),
+        "trustworthiness": partial(_score, name="trustworthiness"),
     }
     return build(planes, columns)
 
 
-def _score(name: str, found: Row, score: str) -> Cell:
-    return number(found[name][score], ".3f")
+def _score(plane: tuple[str, Row], name: str) -> Cell:
+    return number(plane[1][plane[0]][name], ".3f")
 
 
 def _place(row: Row) -> tuple[str, int]:

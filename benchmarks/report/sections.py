@@ -19,7 +19,7 @@ from priorzoo.benchmarks.report import charts as draw
 from priorzoo.benchmarks.report import measured
 from priorzoo.benchmarks.report.groups import Group, group_rows
 from priorzoo.benchmarks.report.paper_tables import paper_tables
-from priorzoo.benchmarks.report.table import Table
+from priorzoo.benchmarks.report.table import Table, build
 from priorzoo.benchmarks.rows.files import Row
 from priorzoo.benchmarks.speed.charts import speed_charts
 
@@ -76,9 +76,9 @@ def of_papers(papers: Sequence[Paper], rows: Sequence[Row]) -> Iterator[Section]
     """A section for each paper, and one of the runs of other recipes if there are any."""
     groups = group_rows(papers, rows)
     for paper in (*papers, OTHERS):
-        if not groups[paper.name]:
+        mine = groups[paper.name]
+        if not mine:
             continue
-        mine, charts = groups[paper.name], _curves(paper, groups[paper.name])
         dashed = "Dashed: the mean of the reference's own logs." if paper.logs else ""
         yield Section(
             re.sub(r"[^a-z0-9]+", "-", paper.name.lower()),
@@ -86,7 +86,7 @@ def of_papers(papers: Sequence[Paper], rows: Sequence[Row]) -> Iterator[Section]
             paper.source,
             paper.note,
             paper_tables(mine),
-            charts + _sweep(paper, mine),
+            _curves(paper, mine) + _sweep(paper, mine),
             [image for group in mine for image in _thumbnails(group)],
             remark=f"Mean and standard deviation over seeds, the longest runs of a line. {dashed}",
         )
@@ -96,15 +96,14 @@ def _curves(paper: Paper, groups: Sequence[Group]) -> list[Image]:
     runs = draw.longest(groups)
     dashed = {name: draw.logged(paper, groups, name) for name in paper.curves}
     named = {group.name for group in runs}.union(*dashed.values())
-    titles = [t for t in dict.fromkeys(group.name for group in groups) if t in named]
-    hues = dict(zip(titles, cycle(draw.HUES), strict=False))
-    charts = []
-    for name in paper.curves:
-        axes = draw.draw_curves(runs, name, hues, dashed[name])
-        if axes is not None:
-            words = f"{draw.axis_title(name)} over the steps: {', '.join(titles)}"
-            charts.append(Image(_drawn(axes), words, hues))
-    return charts
+    hues = _hues(group.name for group in groups if group.name in named)
+    drawn = {name: draw.draw_curves(runs, name, hues, dashed[name]) for name in paper.curves}
+    titled = f"over the steps: {', '.join(hues)}"
+    return [
+        _drawn(axes, f"{draw.axis_title(name)} {titled}", hues)
+        for name, axes in drawn.items()
+        if axes is not None
+    ]
 
 
 def _sweep(paper: Paper, groups: Sequence[Group]) -> list[Image]:
@@ -115,7 +114,7 @@ def _sweep(paper: Paper, groups: Sequence[Group]) -> list[Image]:
     if len(alike) < 2:
         return []
     axes = draw_sweep([row for group in alike for row in group.rows])
-    return [Image(_drawn(axes), "ELBO, reconstruction, KL[z] and KL[r] against the components K")]
+    return [_drawn(axes, "ELBO, reconstruction, KL[z] and KL[r] against the components K")]
 
 
 def _thumbnails(group: Group) -> list[Image]:
@@ -133,32 +132,32 @@ def of_measurements(rows: Sequence[Row]) -> Iterator[Section]:
     if speed := [row for row in rows if "kind" in row]:
         yield _speed(speed)
     if gradients := [row for row in rows if "estimator" in row]:
-        estimators = dict.fromkeys(row["estimator"] for row in gradients)
-        hues = dict(zip(estimators, cycle(draw.HUES), strict=False))
-        words = f"variance of {', '.join(estimators)}"
-        chart = Image(_drawn(draw.draw_gradients(gradients, hues)), words, hues)
-        tables = [measured.gradient_table(gradients)]
-        yield Section("gradients", "Gradient estimators", tables=tables, charts=[chart])
+        hues = _hues(row["estimator"] for row in gradients)
+        axes, words = draw.draw_gradients(gradients, hues), f"variance of {', '.join(hues)}"
+        tables, charts = [measured.gradient_table(gradients)], [_drawn(axes, words, hues)]
+        yield Section("gradients", "Gradient estimators", tables=tables, charts=charts)
     if failures := [row for row in rows if "error" in row]:
-        tables = [measured.failure_table(failures)]
+        tables = [build(failures, measured.FAILURE)]
         yield Section("failures", "Runs that failed", tables=tables)
+
+
+def _hues(names: Iterable[str]) -> dict[str, str]:
+    return dict(zip(dict.fromkeys(names), cycle(draw.HUES), strict=False))
 
 
 def _speed(rows: Sequence[Row]) -> Section:
     steps = [row for row in rows if row["kind"] == "speed"]
     runs = [row for row in rows if row["kind"] != "speed"]
     tables = [measured.step_table(steps)] if steps else []
-    tables += [measured.run_table(runs)] if runs else []
-    charts = [
-        Image(_drawn(axes), f"time of a step, {words}") for words, axes in speed_charts(steps)
-    ]
+    tables += [build(runs, measured.RUN, caption="Whole trainings")] if runs else []
+    charts = [_drawn(axes, f"time of a step, {words}") for words, axes in speed_charts(steps)]
     return Section("speed", "Speed", tables=tables, charts=charts)
 
 
-def _drawn(axes: Axes) -> str:
+def _drawn(axes: Axes, words: str, legend: Mapping[str, str] | None = None) -> Image:
     with TemporaryDirectory() as folder:
         save(axes, Path(folder, "chart.png"))
-        return _uri(Path(folder, "chart.png"))
+        return Image(_uri(Path(folder, "chart.png")), words, legend or {})
 
 
 def _uri(path: Path) -> str:
