@@ -39,9 +39,7 @@ _SMALL = {"code": 8, "clusters": 10}
 RECIPES = {
     "vae": REFERENCE,
     "m2": _compared(
-        "m2",
-        "M2 without labels, which leaves its cluster unused",
-        part(M2, code=64, clusters=10),
+        "m2", "M2 without labels, which leaves its cluster unused", part(M2, code=64, clusters=10)
     ),
     "modified-m2": replace(
         _compared(
