@@ -78,11 +78,11 @@ RECIPES = {
         every=100,
     ),
 } | {
-    name: replace(base, summary=f"{what} of {code} dimensions", model=part(kind, code=code))
-    for code in (2, 10, 50, 500)
+    f"{name}-{k}": replace(base, summary=f"{what} of {k} dimensions", model=part(kind, code=k))
+    for k in (2, 10, 50, 500)
     for name, base, kind, what in (
-        (f"nonparametric-{code}", _nonparametric, NonparametricVAE, "nonparametric VAE"),
-        (f"plain-vae-{code}", _plain, VAE, "VAE with the nonparametric one's networks"),
+        ("nonparametric", _nonparametric, NonparametricVAE, "nonparametric VAE"),
+        ("plain-vae", _plain, VAE, "VAE with the nonparametric one's networks"),
     )
 }
 
@@ -139,8 +139,7 @@ def trustworthiness(x: Tensor, places: Tensor) -> float:
     """Whether neighbours in the plane are neighbours in x, from 0 to 1 (Venna & Kaski, 2001)."""
     from sklearn.manifold import trustworthiness as trust
 
-    kept = x[:RANKED].numpy(), places[:RANKED].numpy()
-    return float(trust(*kept, n_neighbors=NEIGHBOURS))
+    return float(trust(x[:RANKED].numpy(), places[:RANKED].numpy(), n_neighbors=NEIGHBOURS))
 
 
 def plane_scores(dataset: Dataset, known: Tensor, asked: Tensor) -> dict[str, float]:
@@ -302,13 +301,10 @@ def draw_runs(named: dict[str, Run], dataset: Dataset, folder: Path, shown: int 
     first, last = torch.arange(2 * shown).chunk(2)
     between = [Interpolation(run, ends).between(first, last) for run in named.values()]
     ways = torch.stack(between, 1).flatten(0, 1)
-    drawn = {
-        folder / "planes.png": panels[0],
-        folder / "interpolations.png": pictures.draw_ways(ways, dataset.shape, list(named) * shown),
-    }
-    for path, ax in drawn.items():
-        axes.save(ax, path)
-    return list(drawn)
+    paths = [folder / "planes.png", folder / "interpolations.png"]
+    axes.save(panels[0], paths[0])
+    axes.save(pictures.draw_ways(ways, dataset.shape, list(named) * shown), paths[1])
+    return paths
 
 
 def embedding(settings: Namespace) -> None:

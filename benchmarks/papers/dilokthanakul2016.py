@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING
 import torch
 
 from priorzoo.benchmarks.papers.paper import ARI, BEST, MAJORITY, NEGATIVE, Line, Paper, lengths
-from priorzoo.benchmarks.recipes.common import REFERENCE
+from priorzoo.benchmarks.recipes.common import REFERENCE, mlps
 from priorzoo.benchmarks.recipes.recipe import Recipe, part
 from priorzoo.benchmarks.runs.course import Course
 from priorzoo.benchmarks.runs.run import open_run, plain, read_data
 from priorzoo.benchmarks.scores.run import Result
 from priorzoo.guides import CodesThenCluster, MeanFieldCodes
 from priorzoo.inference import KL, ConsistencyViolation, Linear, Stream, evaluate
-from priorzoo.models import MLP, DilokthanakulGMVAE, Gaussian
+from priorzoo.models import DilokthanakulGMVAE, Gaussian
 
 if TYPE_CHECKING:
     from priorzoo.benchmarks.charts.planar import View
@@ -32,8 +32,7 @@ _images = replace(
     paper="Dilokthanakul et al., Deep Unsupervised Clustering with GMVAE, 2016, second version",
     model=part(DilokthanakulGMVAE, code=200, second_code=150, clusters=10, hidden=[500]),
     guide=part(CodesThenCluster),
-    encoder=part(MLP, hidden=[500, 500]),
-    decoder=part(MLP, hidden=[500, 500]),
+    **mlps(500, 500),
     kl={"z": KL(analytic=True), "y": KL(floor=0.5)},
     optimiser=part(torch.optim.Adam, lr=1e-4, fused=True),
     binarise="none",
@@ -42,14 +41,14 @@ _images = replace(
     every=1_000,
 )
 
+_PLANE = {"code": 2, "second_code": 2, "clusters": 8, "hidden": [100]}
 _pinwheel = replace(
     _images,
     summary="the paper's toy without remedy, whose clusters degenerate",
     paper="Dilokthanakul et al., Deep Unsupervised Clustering with GMVAE, 2016, figure 2",
-    model=part(DilokthanakulGMVAE, code=2, second_code=2, clusters=8, hidden=[100]),
+    model=part(DilokthanakulGMVAE, **_PLANE),
     likelihood=part(Gaussian, scale=0.3, spread="network"),
-    encoder=part(MLP, hidden=[100, 100]),
-    decoder=part(MLP, hidden=[100, 100]),
+    **mlps(100, 100),
     kl={"z": KL(analytic=True)},
     optimiser=part(torch.optim.Adam, lr=1e-3, fused=True),
     data="pinwheel",
@@ -66,9 +65,7 @@ _pinwheel = replace(
 _remedied = replace(
     _pinwheel,
     summary="the paper's toy: five arcs in the plane, eight clusters that merge to five",
-    model=part(
-        DilokthanakulGMVAE, code=2, second_code=2, clusters=8, hidden=[100], learn_weights=True
-    ),
+    model=part(DilokthanakulGMVAE, **_PLANE, learn_weights=True),
     kl={
         "z": KL(weight=Linear(0.3, 1, fraction=0.5)),
         "y": KL(weight=Linear(1, 4, fraction=1), floor=round(math.log(5), 3)),
@@ -139,37 +136,31 @@ def watch(recipe: Recipe, seed: int = 0, data_root: str | None = None) -> "list[
 
 
 def _draw_runs(folders: Sequence[Path], out: Path) -> None:
-    from priorzoo.benchmarks.charts.axes import save
-    from priorzoo.benchmarks.charts.planar import (
-        draw_floor,
-        draw_guides,
-        draw_regions,
-        floor_of,
-        look,
-    )
+    from priorzoo.benchmarks.charts import axes, planar
 
     runs = {folder.name: open_run(folder, "cpu") for folder in folders}
     views = []
     for name, run in runs.items():
         dataset = read_data(run.settings, seed=run.seed)
         with Stream(0):
-            views.append(look(run.model, run.guide, dataset.x_test, name))
+            views.append(planar.look(run.model, run.guide, dataset.x_test, name))
     histories = {name: run.history for name, run in runs.items()}
-    floor = max(floor_of(run.settings) for run in runs.values())
-    save(draw_regions(views)[0], out / "regions.png", DPI)
-    save(draw_floor(histories, floor), out / "floor.png", 90)
-    save(draw_guides(histories)[0], out / "terms.png", 90)
+    floor = max(planar.floor_of(run.settings) for run in runs.values())
+    axes.save(planar.draw_regions(views)[0], out / "regions.png", DPI)
+    axes.save(planar.draw_floor(histories, floor), out / "floor.png", 90)
+    axes.save(planar.draw_guides(histories)[0], out / "terms.png", 90)
 
 
 def _line(
     title: str, recipe: str, mean: float, spread: float, changes: Mapping[str, object]
 ) -> Line:
     protocol = "average of runs after full training, best-example protocol"
-    best = replace(BEST, published=mean, spread=spread, protocol=protocol)
     lasts = lengths(50, None if "particles" in changes else 20_000, 200_000)
-    return Line(title, recipe, lasts, changes, (NEGATIVE, best, MAJORITY))
+    measures = (NEGATIVE, BEST.beside(mean, protocol, spread), MAJORITY)
+    return Line(title, recipe, lasts, changes, measures)
 
 
+_TOY = lengths(50, 10_000, 10_000)
 _EXACT, _SIXTEEN = "exact p(y given z, w)", {"model.clusters": 16}
 PAPER = Paper(
     "dilokthanakul2016",
@@ -181,14 +172,8 @@ PAPER = Paper(
         _line(f"{_EXACT}, K = 10, M = 10", "dilokthanakul", 0.8231, 0.0375, {"particles": 10}),
         _line("network q(y given x), K = 10", "dilokthanakul-network", 0.7447, 0.1020, {}),
         *(
-            Line(
-                f"toy, {objective}, K = {k}",
-                recipe,
-                lengths(50, 10_000, 10_000),
-                {} if k == 8 else {"model.clusters": k},
-                (ARI,),
-            )
-            for k in (8, 10)
+            Line(f"toy, {objective}, K = {k}", recipe, _TOY, changes, (ARI,))
+            for k, changes in ((8, {}), (10, {"model.clusters": 10}))
             for recipe, objective in (("pinwheel-plain", "plain objective"), ("pinwheel", "remedy"))
         ),
     ),

@@ -6,21 +6,18 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from statistics import mean, stdev
 
-from priorzoo.benchmarks.papers.paper import (
-    BUDGETS,
-    HUNGARIAN,
-    MAJORITY,
-    NEGATIVE,
-    NMI,
-    Line,
-    Measure,
-    Paper,
-)
+from priorzoo.benchmarks.papers import paper as catalogue
+from priorzoo.benchmarks.papers.paper import BUDGETS, Line, Measure, Paper
 from priorzoo.benchmarks.rows.files import Row
 
 OTHER = "other settings"
 LENGTHS = {"steps", "epochs", "every", "curve"}  # the table has the steps
-SHOWN = (NEGATIVE, MAJORITY, HUNGARIAN, NMI)  # of runs that no paper names
+SHOWN = (
+    catalogue.NEGATIVE,
+    catalogue.MAJORITY,
+    catalogue.HUNGARIAN,
+    catalogue.NMI,
+)  # of runs that no paper names
 
 
 @dataclass(frozen=True)
@@ -100,7 +97,9 @@ def group_rows(papers: Sequence[Paper], rows: Iterable[Row]) -> dict[str, list[G
         groups = []
         for line in paper.lines:
             parts = _parts(row for row in rows if line.fits(row))
-            groups += [Group(line, part, _precision(part[0])) for part in parts] or [Group(line)]
+            groups += [Group(line, part, settings_of(part[0], line)) for part in parts] or [
+                Group(line)
+            ]
         recipes = {line.recipe for line in paper.lines}
         for part in _parts(row for row in strays if row["recipe"] in recipes):
             line = _nearest(paper, part[0])
@@ -120,11 +119,6 @@ def _nearest(paper: Paper, row: Row) -> Line:
     bare = replace(lines[0], title=row["recipe"], changes={})
     near = [line for line in lines if line.changes.items() <= row["changes"].items()]
     return max(near, key=lambda line: len(line.changes), default=bare)
-
-
-def _precision(row: Row) -> str:
-    """The precision of the networks where it is not the recipe's."""
-    return f"precision={row['changes']['precision']}" if "precision" in row["changes"] else ""
 
 
 def settings_of(row: Row, line: Line | None = None) -> str:

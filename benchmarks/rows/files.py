@@ -23,13 +23,10 @@ def append_row(row: Row, path: Path) -> None:
     """Append a row with its format, in one write that has reached the disk on return."""
     line = f"{json.dumps({'format': FORMAT, **row})}\n".encode()
     path.parent.mkdir(parents=True, exist_ok=True)
-    file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-    try:
-        written = os.write(file, line)
+    with path.open("ab", buffering=0) as file:
+        written = file.write(line)
         assert written == len(line)
-        os.fsync(file)
-    finally:
-        os.close(file)
+        os.fsync(file.fileno())
 
 
 def read_rows(path: Path, *, torn: bool = False) -> list[Row]:
@@ -106,15 +103,11 @@ def _checked(row: Row, place: str) -> Row:
 
 def _complete(row: dict[str, Any], folder: Path, place: str) -> Row:
     """With the history read, the paths of pictures resolved, and defaults for rows of no recipe."""
-    missing = [name for name in NEEDED if name not in row]
-    if missing:
-        raise ValueError(
-            f"Expected a result in {place} but it has no {', '.join(missing)}; make it again."
-        )
+    if missing := ", ".join(name for name in NEEDED if name not in row):
+        raise ValueError(f"Expected a result in {place} but it has no {missing}; make it again.")
     row = {"recipe": row["command"], "changes": {}, "cell": "", "budget": "", "device": ""} | row
     if isinstance(row.get("history"), str):
-        history = _file(folder, row["history"], place)
-        row["history"] = [line for _, line in read_lines(history)]
+        row["history"] = [line for _, line in read_lines(_file(folder, row["history"], place))]
     row["figures"] = [_file(folder, name, place) for name in row.get("figures") or ()]
     return row
 
