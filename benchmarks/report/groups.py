@@ -97,9 +97,7 @@ def group_rows(papers: Sequence[Paper], rows: Iterable[Row]) -> dict[str, list[G
         groups = []
         for line in paper.lines:
             parts = _parts(row for row in rows if line.fits(row))
-            groups += [Group(line, part, settings_of(part[0], line)) for part in parts] or [
-                Group(line)
-            ]
+            groups += [Group(line, part, _precision(part[0])) for part in parts] or [Group(line)]
         recipes = {line.recipe for line in paper.lines}
         for part in _parts(row for row in strays if row["recipe"] in recipes):
             line = _nearest(paper, part[0])
@@ -119,6 +117,11 @@ def _nearest(paper: Paper, row: Row) -> Line:
     bare = replace(lines[0], title=row["recipe"], changes={})
     near = [line for line in lines if line.changes.items() <= row["changes"].items()]
     return max(near, key=lambda line: len(line.changes), default=bare)
+
+
+def _precision(row: Row) -> str:
+    """The precision of the networks where it is not the recipe's."""
+    return f"precision={row['changes']['precision']}" if "precision" in row["changes"] else ""
 
 
 def settings_of(row: Row, line: Line | None = None) -> str:
