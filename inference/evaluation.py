@@ -57,7 +57,7 @@ def evaluate(
                     *pair, batch.x, importance_samples, context=batch.context
                 )
             for name, term in terms.items():
-                part = float(term.mean()) * (len(batch.x) / len(x))
+                part = float(term.mean()) * len(batch.x) / len(x)
                 totals[name] = totals.get(name, 0.0) + part
     return totals
 
