@@ -117,16 +117,14 @@ RECIPES = {
 }
 
 
-def present(model: NGGPMixture) -> Tensor:
-    """The values of y that are in use: the clusters there are, and that of data without one."""
-    found = torch.cat([model.active, torch.ones_like(model.active[:1])])
-    return found.nonzero().flatten().cpu()
-
-
 @registry.probabilities.register(NGGPMixture)
 def _(model: NGGPMixture, run: Run, dataset: Dataset, x: Tensor) -> Tensor:
-    """The model has room for more clusters than there are, which are not counted."""
-    return inference.cluster_probabilities(model, run.guide, x).cpu()[:, present(model)]
+    """Of the clusters in use, and in the last column of rows that have none of these.
+
+    The model has room for more clusters, which are not counted.
+    """
+    used = torch.cat([model.active, torch.ones_like(model.active[:1])]).cpu()
+    return inference.cluster_probabilities(model, run.guide, x).cpu()[:, used]
 
 
 @registry.scores.register(NGGPMixture)

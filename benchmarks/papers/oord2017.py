@@ -7,7 +7,7 @@ from torch import Tensor
 
 from priorzoo.benchmarks.data.sets import Dataset
 from priorzoo.benchmarks.papers.paper import NEGATIVE, Line, Paper, lengths, metric
-from priorzoo.benchmarks.recipes.common import DIGITS, REFERENCE
+from priorzoo.benchmarks.recipes.common import REFERENCE, digits
 from priorzoo.benchmarks.recipes.recipe import part
 from priorzoo.benchmarks.scores.registry import scores
 from priorzoo.benchmarks.scores.run import Run
@@ -25,11 +25,10 @@ RECIPES = {
         guide=part(Quantised),
         penalties={"quantisation": part(Quantisation)},
     ),
-    "digits-vq-vae": replace(
-        DIGITS,
-        summary="a small VQ-VAE on the embedded digits",
-        model=part(VQVAE, code=4, clusters=16, positions=4),
-        guide=part(Quantised),
+    "digits-vq-vae": digits(
+        "VQ-VAE",
+        part(VQVAE, code=4, clusters=16, positions=4),
+        part(Quantised),
         penalties={"quantisation": part(Quantisation)},
     ),
 }

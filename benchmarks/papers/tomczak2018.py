@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from priorzoo.benchmarks.papers.paper import MAJORITY, NEGATIVE, Line, Paper, lengths
-from priorzoo.benchmarks.recipes.common import DIGITS, REFERENCE
+from priorzoo.benchmarks.recipes.common import REFERENCE, digits
 from priorzoo.benchmarks.recipes.recipe import part
 from priorzoo.guides import CodeThenCluster
 from priorzoo.models import VampPrior
@@ -17,11 +17,10 @@ RECIPES = {
         model=part(VampPrior, code=64, clusters=100),
         guide=part(CodeThenCluster),
     ),
-    "digits-vampprior": replace(
-        DIGITS,
-        summary="a small VAE with a VampPrior on the embedded digits",
-        model=part(VampPrior, code=8, clusters=30, bounded=False),
-        guide=part(CodeThenCluster),
+    "digits-vampprior": digits(
+        "VAE with a VampPrior",
+        part(VampPrior, code=8, clusters=30, bounded=False),
+        part(CodeThenCluster),
     ),
 }
 

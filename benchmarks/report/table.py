@@ -57,16 +57,14 @@ class Table:
     def condensed(self) -> "Table":
         """Without columns such as the budget where all rows agree; a note then says it once."""
         said = [{row[column] for row in self.rows} - {Cell()} for column in range(len(self.head))]
-        kept, shared = [], []
-        for column, (name, cells) in enumerate(zip(self.head, said, strict=True)):
-            if name not in SHARED or len(cells) > 1:
-                kept.append(column)
-            for cell in cells if column not in kept else ():
-                shared.append(f"{name} {cell.text}{f' ({cell.note})' if cell.note else ''}")
-        rows = tuple(tuple(row[column] for column in kept) for row in self.rows)
-        note = (f"In every row: {', '.join(shared)}.",) if shared else ()
-        head = tuple(self.head[column] for column in kept)
-        return Table(head, rows, note + self.notes, self.caption)
+        kept = [i for i, cells in enumerate(said) if len(cells) > 1 or self.head[i] not in SHARED]
+        dropped = [
+            (self.head[i], cell) for i in range(len(said)) if i not in kept for cell in said[i]
+        ]
+        shared = ", ".join(f"{name} {cell.name}" for name, cell in dropped)
+        rows = tuple(tuple(row[i] for i in kept) for row in self.rows)
+        notes = (f"In every row: {shared}.", *self.notes) if shared else self.notes
+        return Table(tuple(self.head[i] for i in kept), rows, notes, self.caption)
 
 
 def build(
