@@ -1,4 +1,4 @@
-"""Objectives, the step, the loop, evaluation, prediction and saving."""
+"""Objectives, training, evaluation, prediction and saving."""
 
 from priorzoo.inference.batch import Batch
 from priorzoo.inference.data.batches import Pixels

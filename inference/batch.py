@@ -1,4 +1,4 @@
-"""A mini-batch: rows, the number of data that they stand for, and what is known beside them."""
+"""A mini-batch: rows, their labels and context, and the size of the data set."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -13,13 +13,13 @@ Transform = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """Rows of a mini-batch and what is known beside them.
+    """Rows of a mini-batch with their labels and context.
 
     Args:
         x: rows ``(B, ...)``.
-        size: number N of data that the rows stand for, each with weight N/B; None for B.
-        labels: of discrete sites, each ``(B,)`` with -1 for unknown.
-        context: what model and guide are told by keyword, such as an exposure, each ``(B, ...)``.
+        size: number N of data in the data set, so that each row has weight N/B; B if None.
+        labels: labels of discrete sites, each ``(B,)`` with -1 for unknown.
+        context: keyword arguments of model and guide, such as an exposure, each ``(B, ...)``.
     """
 
     x: Tensor
@@ -29,48 +29,48 @@ class Batch:
 
     @property
     def data(self) -> int:
-        """N, the number of data that the rows stand for."""
+        """N, the number of data in the data set."""
         return len(self.x) if self.size is None else self.size
 
     @property
     def tensors(self) -> list[Tensor]:
-        """Rows, labels and context, one after the other."""
+        """The tensors of rows, labels and context in this order."""
         return [self.x, *self.labels.values(), *self.context.values()]
 
     @property
     def layout(self) -> tuple[object, ...]:
-        """What a compiled step is made for: shapes and names."""
+        """The shapes and names that a compiled step is specific to."""
         return self.x.shape, tuple(self.labels), tuple(self.context), self.data
 
-    def holding(self, tensors: list[Tensor]) -> "Batch":
-        """The same names around other tensors, in the order of :attr:`tensors`."""
+    def with_tensors(self, tensors: list[Tensor]) -> "Batch":
+        """A batch of the same names with other tensors, in the order of :attr:`tensors`."""
         x, *rest = tensors
         labels = dict(zip(self.labels, rest, strict=False))
         context = dict(zip(self.context, rest[len(labels) :], strict=True))
         return Batch(x, self.data, labels, context)
 
     def to(self, device: torch.device) -> "Batch":
-        """On a device."""
-        return self.holding([tensor.to(device) for tensor in self.tensors])
+        """The batch on a device."""
+        return self.with_tensors([tensor.to(device) for tensor in self.tensors])
 
     def split(self, rows: int) -> Iterator["Batch"]:
-        """Batches of at most so many rows, which together stand for the same data."""
+        """Divide the batch into batches of at most ``rows`` rows, each with the same N."""
         names = list(zip(*(tensor.split(rows) for tensor in self.tensors), strict=True))
         for parts in names:
-            yield self.holding(list(parts))
+            yield self.with_tensors(list(parts))
 
 
 def in_precision(model: nn.Module, batch: Batch, transform: Transform | None = None) -> Batch:
-    """Rows and context in the precision of the model's parameters, where they are real numbers.
+    """Convert floating-point rows and context to the dtype of the model's parameters.
 
-    With a transform of one's own (``torch.bernoulli`` apart) the rows stay as they are: what it
-    makes of them is what the model sees.
+    With a transform other than ``torch.bernoulli`` the rows are not converted, since the transform
+    decides the dtype that the model gets.
     """
-    numbers = [p for p in model.parameters() if p.is_floating_point()]
+    weights = [p for p in model.parameters() if p.is_floating_point()]
     own = transform is not None and transform is not torch.bernoulli
 
     def converted(value: Tensor) -> Tensor:
-        return value.to(numbers[0].dtype) if numbers and value.is_floating_point() else value
+        return value.to(weights[0].dtype) if weights and value.is_floating_point() else value
 
     context = {name: converted(value) for name, value in batch.context.items()}
     return replace(batch, x=batch.x if own else converted(batch.x), context=context)

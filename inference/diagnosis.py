@@ -1,21 +1,21 @@
-"""Whether a clustering still deserves its name: how many clusters are in use, and how evenly."""
+"""Diagnosis of degenerate clusterings: how many clusters are in use, and how evenly."""
 
 import torch
 from torch import Tensor
 
 
 def occupancy(probabilities: Tensor) -> dict[str, float]:
-    """What share of the data the clusters hold.
+    """Measure how many clusters are in use, and how evenly.
 
     Args:
         probabilities: ``q(y | x)``, ``(N, K)``.
 
     Returns:
-        ``clusters``: K; ``used_clusters``: those that are some row's most probable;
-        ``effective_clusters``: the exponential of the entropy of the mean of q(y | x) less that of
-        q(y | x) itself, that is, of the mutual information of row and cluster: 1 if q says nothing
-        of the row, K if it tells K equal clusters apart; ``entropy``: mean of that of q(y | x), in
-        nats.
+        ``clusters``: K; ``used_clusters``: number of clusters that are the most probable one of
+        some row; ``effective_clusters``: exponential of the mutual information of row and cluster,
+        which is the entropy of the mean of q(y | x) minus the mean entropy of q(y | x): 1 if q does
+        not depend on the row, K if it separates K equal clusters; ``entropy``: mean entropy of
+        q(y | x), in nats.
     """
     p = probabilities.detach().double()
     own = torch.special.entr(p).sum(-1).mean()
@@ -29,14 +29,14 @@ def occupancy(probabilities: Tensor) -> dict[str, float]:
 
 
 def degeneracy(probabilities: Tensor) -> str | None:
-    """What is wrong with clusters that are mostly empty or tell nothing apart, and what may help.
+    """A warning about degenerate clusters that suggests a remedy, or None.
 
     Args:
         probabilities: ``q(y | x)``, ``(N, K)``.
 
     Returns:
-        One line when more than half of the clusters are empty, or when their effective number falls
-        to one; None when all is well.
+        One line if more than half of the clusters are empty or if fewer than 1.1 of several
+        clusters are in effective use; None otherwise.
     """
     found = occupancy(probabilities)
     clusters, used = found["clusters"], found["used_clusters"]
@@ -44,12 +44,12 @@ def degeneracy(probabilities: Tensor) -> str | None:
     if clusters > 1 and found["effective_clusters"] < 1.1:
         return (
             f"The clusters have degenerated: their effective number is "
-            f"{found['effective_clusters']:.2f} of {clusters:.0f}, and q(y | x) says next to "
-            f"nothing of x; {remedy}"
+            f"{found['effective_clusters']:.2f} of {clusters:.0f}, and q(y | x) hardly depends on "
+            f"x; {remedy}"
         )
     if used < clusters / 2:
         return (
             f"More than half of the clusters are empty, {used:.0f} of {clusters:.0f} hold a row; "
-            f"ask for fewer, {remedy}"
+            f"use fewer clusters, {remedy}"
         )
     return None

@@ -1,4 +1,4 @@
-"""How good a trained pair is on held-out data: the bound's terms, and a tighter bound."""
+"""Evaluation on held-out data: the terms of the ELBO, and the importance-weighted bound."""
 
 import math
 from collections.abc import Iterator
@@ -27,19 +27,19 @@ def evaluate(
     seed: int = 0,
     context: Context | None = None,
 ) -> dict[str, float]:
-    """Terms of the bound on held-out rows, in nats per datum, without weights and floors.
+    """Terms of the ELBO on held-out rows, in nats per datum, without KL weights and floors.
 
     Args:
-        x: rows ``(N, P)``; global sites count 1/N in each, but conjugate ones, which belong to the
-            training set, not at all: see :meth:`ConjugateELBO.held_out`.
+        x: rows ``(N, P)``. The KL of a global site counts 1/N for each row; that of a conjugate
+            one, which belongs to the training set, is left out: see :meth:`ConjugateELBO.held_out`.
         transform: applied to each batch, such as ``torch.bernoulli`` for dynamic binarisation.
-        importance_samples: S of :func:`importance_bound`, added as ``log p(x)``; 0 for none.
-        batch_size: rows held at a time.
-        seed: of the transform and of the draws; the caller's random state is untouched.
-        context: what the programs are told beside x, each ``(N, ...)``.
+        importance_samples: S of :func:`importance_bound`, reported as ``log p(x)``; 0 to skip it.
+        batch_size: rows processed at a time.
+        seed: seed of the transform and the draws; the global random state is not changed.
+        context: keyword arguments of the programs beside x, each ``(N, ...)``.
 
     Raises:
-        ValueError: for rows that the model cannot score, or a negative number of samples.
+        ValueError: for rows that the likelihood does not accept, or a negative number of samples.
     """
     if importance_samples < 0:
         raise ValueError(
@@ -71,17 +71,17 @@ def importance_bound(
     held: int = 4_000_000,
     context: Context | None = None,
 ) -> Tensor:
-    r"""Estimate of :math:`\log p(x)`, a lower bound in expectation that rises with the samples.
+    r"""Estimate of :math:`\log p(x)`: in expectation a lower bound, tighter with more samples.
 
     :math:`\log \frac1S \sum_s \sum_y p(x, y, z_s) / q(z_s \mid x, y)`: sites that the guide
-    enumerates are summed inside the weight (Burda et al., "Importance Weighted Autoencoders", 2016,
-    with the discrete sites Rao-Blackwellised). For local sites only.
+    enumerates are summed out inside each importance weight (Burda et al., "Importance Weighted
+    Autoencoders", 2016, with the discrete sites Rao-Blackwellised). For local sites only.
 
     Args:
         x: rows ``(B, P)``.
         samples: S.
-        held: number of values of x, counted once for each draw, that are decoded at a time.
-        context: what the programs are told beside x, each ``(B, ...)``.
+        held: maximal number of decoded values of x that are in memory at a time.
+        context: keyword arguments of the programs beside x, each ``(B, ...)``.
 
     Returns:
         ``(B,)``, in nats.

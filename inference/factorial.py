@@ -1,4 +1,4 @@
-"""The factorial mixture: where its components begin, and the pair of a new row."""
+"""The factorial mixture: initialisation of its components, and the predictive pair."""
 
 import torch
 from torch import Tensor, nn
@@ -11,32 +11,33 @@ from priorzoo.inference.seeding import k_means_plus_plus
 from priorzoo.inference.sites import evaluating, latent_sites
 from priorzoo.models.factorial import FactorialMixture, FactorialPredictive
 
-HELD = 500  # rows at a time
+BATCH_ROWS = 500  # rows processed at a time
 
 
 @torch.no_grad()
 def seed_components(
     objective: ConjugateELBO, x: Tensor, labels: Labels | None = None, rounds: int = 20
 ) -> None:
-    """Put the conjugate components of each discrete site ``r_s`` at clusters of the code ``z_s``.
+    """Initialise the conjugate components of each site ``r_i`` by clustering the codes ``z_i``.
 
-    The clusters are those of k-means++; where a site has labels, the means of its classes take the
-    place of the draws. One natural step of rate 1 with the rows clamped to their clusters follows,
-    and then as many with responsibilities: variational Bayes of the codes, the networks held.
+    k-means++ chooses the centres; classes with labels have their means as centres instead. One
+    natural gradient step of rate 1 follows with each row assigned to its nearest centre, and then
+    ``rounds`` steps with responsibilities. This is variational Bayes on the codes with the networks
+    fixed.
 
     Args:
-        objective: whose guide is moved, in place.
-        x: rows ``(N, P)``, all that the components are to begin from.
+        objective: its guide is changed in place.
+        x: rows ``(N, P)``, all of which are used.
         labels: known values ``(N,)`` of sites, -1 for unknown.
-        rounds: of variational Bayes.
+        rounds: number of rounds of variational Bayes.
 
-    Random numbers are those of the caller's stream.
+    Random numbers are drawn from the caller's stream.
     """
     known = labels or {}
     with evaluating(objective.model, objective.guide):
         sites = [
             latent_sites(run_pair(objective.model, objective.guide, Batch(rows), means=True)[0])
-            for rows in x.split(HELD)
+            for rows in x.split(BATCH_ROWS)
         ]
         clamped = {}
         for name, site in sites[0].items():
@@ -50,9 +51,9 @@ def seed_components(
 
 
 def _vary(objective: ConjugateELBO, x: Tensor, labels: Labels) -> None:
-    """One natural step of rate 1 over all rows, some at a time."""
+    """One natural gradient step of rate 1 over all rows, in batches."""
     totals: list[Tensor] = []
-    for index in torch.arange(len(x), device=x.device).split(HELD):
+    for index in torch.arange(len(x), device=x.device).split(BATCH_ROWS):
         own = {name: label[index] for name, label in labels.items()}
         messages = objective.messages(Batch(x[index], None, own))
         totals = totals or [torch.zeros_like(counted) for *_, counted in messages]
@@ -62,7 +63,7 @@ def _vary(objective: ConjugateELBO, x: Tensor, labels: Labels) -> None:
 
 
 def _centres(z: Tensor, label: Tensor, clusters: int) -> Tensor:
-    """``(K, D)`` means of the classes that are known, and rows far from these for the others."""
+    """``(K, D)`` means of the classes with labels; the others are chosen by k-means++."""
     known = [k for k in range(clusters) if (label == k).any()]
     means = [z[label == k].mean(0) for k in known]
     free = clusters - len(known)
@@ -72,7 +73,7 @@ def _centres(z: Tensor, label: Tensor, clusters: int) -> Tensor:
 
 
 def _assign(z: Tensor, centres: Tensor, label: Tensor) -> Tensor:
-    """The label where it is known, and the nearest centre elsewhere."""
+    """The label of each row if it is known, otherwise its nearest centre."""
     return torch.where(label < 0, torch.cdist(z, centres).argmin(-1), label)
 
 

@@ -1,4 +1,4 @@
-"""The memory of a nonparametric VAE: where training data lie, and the codes they have there."""
+"""The memory of a nonparametric VAE: the places and codes of training data."""
 
 import os
 from pathlib import Path
@@ -18,19 +18,19 @@ FILE = "memory.safetensors"
 
 
 class Memory:
-    r"""Places and mean codes of training data, from which codes anywhere in the plane follow.
+    r"""Places and mean codes of training data, which predict the code at any place of the plane.
 
     .. math:: z(u) = \textstyle\sum_j W(u, u_j)\, E[z_j], \quad x(u) = \mathrm{decoder}(z(u))
 
-    W is that of the model's coupling, now over the whole memory and not over a batch; of a
-    :class:`LeaveOneOutGP` it is the mean of the process given the memory, whose factorisation takes
-    the cube of M: remember a subset.
+    W is the weight matrix of the model's coupling, over the whole memory instead of a batch. For
+    :class:`LeaveOneOutGP` the prediction is the mean of the Gaussian process given the memory; its
+    factorisation takes time proportional to M^3, so use a subset of the data.
 
     Args:
         model: a :class:`NonparametricVAE`, with its decoder and coupling.
         places: ``(M, 2)``.
         codes: ``(M, D)``.
-        held: number of pairs of a query and a memory that are looked at at a time.
+        held: maximal number of pairs of query and memory that are computed at a time.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class Memory:
     def codes_at(self, u: Tensor) -> Tensor:
         """``(Q, D)`` codes at places ``(Q, 2)``."""
         chunk = max(1, self.held // len(self.places))
-        # Filled in place: parts kept between large arrays that go would scatter over the heap.
+        # Filled in place, since a list of chunks allocated between large arrays fragments memory.
         found = self.codes.new_empty(len(u), self.codes.shape[1])
         with torch.no_grad():
             assert self._coupling is not None
@@ -66,14 +66,14 @@ class Memory:
         return draw(self.model, len(u), given={"z": self.codes_at(u)}, means=means)
 
     def between(self, first: Tensor, last: Tensor, steps: int = 11) -> Tensor:
-        """``(Q, steps, P)`` means on the straight ways from places ``(Q, 2)`` to ``(Q, 2)``."""
-        ways = straight(first, last, steps)
-        return self.sample_at(ways.flatten(0, 1)).unflatten(0, ways.shape[:2])
+        """``(Q, steps, P)`` means of x on straight lines between places ``(Q, 2)``."""
+        lines = interpolate(first, last, steps)
+        return self.sample_at(lines.flatten(0, 1)).unflatten(0, lines.shape[:2])
 
     def grid(self, side: int = 20) -> Tensor:
-        """``(side * side, 2)`` places over the plane, from the upper left, row by row.
+        """``(side * side, 2)`` places on a grid, row by row from the upper left.
 
-        It spans all but the outermost hundredth of the memory at each of the four sides.
+        In each dimension it spans the 1st to the 99th percentile of the memory's places.
         """
         ordered = self.places.sort(0).values
         last = len(ordered) - 1
@@ -84,19 +84,19 @@ class Memory:
 
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Write ``memory.safetensors`` beside the model."""
-        numbers = {"places": self.places.contiguous(), "codes": self.codes.contiguous()}
-        replace_file(Path(folder) / FILE, lambda part: save_file(numbers, part))
+        tensors = {"places": self.places.contiguous(), "codes": self.codes.contiguous()}
+        replace_file(Path(folder) / FILE, lambda part: save_file(tensors, part))
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str], model: nn.Module) -> "Memory":
-        """The memory that :meth:`save` wrote, for the model of the same folder, on its device.
+        """Load the memory that :meth:`save` wrote beside this model, on the model's device.
 
         Raises:
-            FileNotFoundError: for a folder without one.
+            FileNotFoundError: for a folder without a memory.
         """
         path = Path(folder) / FILE
         if not path.is_file():
-            raise FileNotFoundError(f"Expected {FILE} in {path.parent}; remember() and save() one.")
+            raise FileNotFoundError(f"Expected {FILE} in {path.parent}; save a memory there first.")
         saved = load_file(path, device=str(next(model.parameters()).device))
         return cls(model, saved["places"], saved["codes"])
 
@@ -104,12 +104,12 @@ class Memory:
 def remember(
     model: nn.Module, guide: nn.Module, x: Tensor, size: int | None = None, *, seed: int = 0
 ) -> Memory:
-    """The memory of training rows ``(N, P)``, or of ``size`` of them that cover the plane.
+    """Make a memory of training rows ``(N, P)``, or of ``size`` of them that cover the plane.
 
-    The subset is drawn by the rule of k-means++ (Arthur & Vassilvitskii, 2007) on the places.
+    k-means++ (Arthur & Vassilvitskii, 2007) on the places chooses the subset.
 
     Raises:
-        ValueError: for a model without places, and as :func:`check_memory`.
+        ValueError: for a model without places, and for the reasons of :func:`check_memory`.
     """
     check_memory(model, len(x), size)
     places = codes(model, guide, x, site="u")
@@ -121,7 +121,11 @@ def remember(
 
 
 def check_memory(model: nn.Module, rows: int, size: int | None = None) -> None:
-    """Refuse a memory of no rows, or of more than the model's coupling can predict from."""
+    """Check the number of rows in a memory: at least 1, and at most the coupling's capacity.
+
+    Raises:
+        ValueError: for another number of rows.
+    """
     if size is not None and size < 1:
         raise ValueError(f"Expected a memory of at least 1 row but got {size}.")
     kept = rows if size is None else min(size, rows)
@@ -130,7 +134,7 @@ def check_memory(model: nn.Module, rows: int, size: int | None = None) -> None:
     if capacity is not None and kept > capacity:
         raise ValueError(
             f"Expected a memory of at most {capacity} rows for this coupling but got {kept}; "
-            "remember fewer."
+            "remember fewer rows."
         )
 
 
@@ -138,8 +142,8 @@ def _coupling_of(model: nn.Module) -> SquaredExponential | None:
     return cast(SquaredExponential | None, getattr(model, "coupling", None))
 
 
-def straight(first: Tensor, last: Tensor, steps: int) -> Tensor:
-    """``(Q, steps, D)`` points on the straight ways from points ``(Q, D)`` to points ``(Q, D)``."""
+def interpolate(first: Tensor, last: Tensor, steps: int) -> Tensor:
+    """``(Q, steps, D)`` points on straight lines from points ``(Q, D)`` to points ``(Q, D)``."""
     share = torch.linspace(0, 1, steps, dtype=first.dtype, device=first.device)
     return first[:, None] + (last - first)[:, None] * share[:, None]
 
@@ -147,5 +151,5 @@ def straight(first: Tensor, last: Tensor, steps: int) -> Tensor:
 def reconstructions_through(
     memory: Memory, guide: nn.Module, x: Tensor, batch_size: int = 500
 ) -> Tensor:
-    """``(N, P)`` means of x that went through its place alone: x, u, z(u), x."""
+    """``(N, P)`` reconstructions of x from its place only: encode u, predict z(u), decode x."""
     return memory.sample_at(codes(memory.model, guide, x, site="u", batch_size=batch_size))

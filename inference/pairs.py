@@ -1,4 +1,4 @@
-"""A model beside its guide: running both on the same draws, and finding out why they do not fit."""
+"""Running a model and its guide on the same draws, and checking that they fit each other."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -38,12 +38,15 @@ def run_pair(
     """Trace the guide, and the model replayed on its draws, without host synchronisation.
 
     Sites that the guide marks ``infer={"enumerate": "parallel"}`` take all their values, along a
-    dimension of their own to the left of the plates: -2 for the first, or -3 below ``particles``.
+    dimension of their own to the left of the plates: -2 for the first, or -3 with particles.
 
     Args:
-        batch: rows ``(B, P)``; discrete sites are put at its labels where these are known.
-        particles: number S of draws; above 1 they lie along dim -2.
-        means: put reparameterised sites at their means instead of drawing them.
+        batch: rows ``(B, P)``; discrete sites are set to its labels if these are known.
+        particles: number S of draws; if it is above 1, they are along dim -2.
+        means: whether reparameterised sites are set to their means instead of drawn.
+
+    Returns:
+        The traces of guide and model.
     """
     check_context(batch.context, len(batch.x), model, guide)
     vectorised = particles > 1
@@ -56,34 +59,34 @@ def run_pair(
             return poutine.trace(program).get_trace(batch.x, batch.size, **context)
 
         clamped = Clamp(batch.labels)(guide) if batch.labels else guide
-        drawn = run(clamped, accepted(guide, batch.context))
-        replayed = poutine.replay(model, trace=drawn)
-        return drawn, run(replayed, accepted(model, batch.context))
+        guide_trace = run(clamped, accepted(guide, batch.context))
+        replayed = poutine.replay(model, trace=guide_trace)
+        return guide_trace, run(replayed, accepted(model, batch.context))
 
 
 def check_pair(
     model: nn.Module, guide: nn.Module, x: Tensor | None = None, context: Context | None = None
 ) -> None:
-    """Explain in one line why this guide cannot serve this model, or do nothing.
+    """Check that a guide fits its model; if not, the error explains why in one line.
 
-    Both are traced on two rows, which are drawn from the model if ``x`` is None, and told the first
-    two rows of the ``context``.
+    Both are traced on the first two rows of ``x``, or on two rows drawn from the model if ``x`` is
+    None, and on the first two rows of the ``context``.
 
     Raises:
         ValueError: for sites that only one of them has, or whose shapes or supports differ, or that
-            are neither enumerated nor reparameterised, and for networks that do not fit.
+            have no gradient estimator, and for networks of the wrong sizes.
     """
     check_context(context or {}, None if x is None else len(x), model, guide)
     few = {name: value[:2] for name, value in (context or {}).items()}
     batch = in_precision(model, Batch(torch.empty(0) if x is None else x[:2], context=few))
     with trying(model, guide):
         of_model, of_guide = accepted(model, batch.context), accepted(guide, batch.context)
-        told = _attempt(model, "size=2", lambda: poutine.trace(model).get_trace(size=2, **of_model))
-        rows: Tensor = site_of(told, "x")["value"] if x is None else batch.x
+        two = _attempt(model, "size=2", lambda: poutine.trace(model).get_trace(size=2, **of_model))
+        rows: Tensor = site_of(two, "x")["value"] if x is None else batch.x
         where = f"rows {tuple(rows.shape[1:])}, which {type(model).__name__} draws"
-        drawn = _attempt(guide, where, lambda: poutine.trace(guide).get_trace(rows, **of_guide))
-        stories = {name: site for name, site in sample_sites(told) if name != "x"}
-        problems = list(_problems(stories, latent_sites(drawn)))
+        trace = _attempt(guide, where, lambda: poutine.trace(guide).get_trace(rows, **of_guide))
+        model_sites = {name: site for name, site in sample_sites(two) if name != "x"}
+        problems = list(_problems(model_sites, latent_sites(trace)))
         if problems:
             pair = f"{type(guide).__name__} does not fit {type(model).__name__}: "
             raise ValueError(pair + "; ".join(problems) + ".")
@@ -95,9 +98,9 @@ def check_pair(
 
 @contextmanager
 def trying(*modules: nn.Module) -> Iterator[None]:
-    """Run programs without leaving a trace in random state, networks or settings."""
-    numbers = [p for module in modules for p in module.parameters()]
-    device = numbers[0].device if numbers else torch.device("cpu")
+    """Run programs inside ``with``; random state, modes and Pyro's settings are then restored."""
+    parameters = [p for module in modules for p in module.parameters()]
+    device = parameters[0].device if parameters else torch.device("cpu")
     with evaluating(*modules), torch.no_grad(), Stream(0, device), pyro.validation_enabled(False):
         yield
 
@@ -110,20 +113,20 @@ def _attempt(program: nn.Module, on: str, run: Callable[[], Result]) -> Result:
         raise ValueError(f"{type(program).__name__} cannot run on {on}: {reason}") from error
 
 
-def _problems(stories: Mapping[str, Site], guesses: Mapping[str, Site]) -> Iterator[str]:
-    yield from _one_sided(stories, guesses)
-    for name in stories:
-        if name in guesses:
-            yield from _differences(name, stories[name], guesses[name])
+def _problems(of_model: Mapping[str, Site], of_guide: Mapping[str, Site]) -> Iterator[str]:
+    yield from _unmatched(of_model, of_guide)
+    for name in of_model:
+        if name in of_guide:
+            yield from _differences(name, of_model[name], of_guide[name])
 
 
-def _one_sided(stories: Mapping[str, Site], guesses: Mapping[str, Site]) -> Iterator[str]:
-    factors = {name for name, site in stories.items() if site["is_observed"]}
-    missing = [name for name in stories if name not in guesses and name not in factors]
+def _unmatched(of_model: Mapping[str, Site], of_guide: Mapping[str, Site]) -> Iterator[str]:
+    factors = {name for name, site in of_model.items() if site["is_observed"]}
+    missing = [name for name in of_model if name not in of_guide and name not in factors]
     extra = [
         name
-        for name, site in guesses.items()
-        if name not in stories and not site["infer"].get("is_auxiliary")
+        for name, site in of_guide.items()
+        if name not in of_model and not site["infer"].get("is_auxiliary")
     ]
     if missing:
         yield f"the guide lacks the latent sites {missing}"
@@ -131,18 +134,18 @@ def _one_sided(stories: Mapping[str, Site], guesses: Mapping[str, Site]) -> Iter
         yield f"the model lacks the guide's sites {extra}"
 
 
-def _differences(name: str, told: Site, guessed: Site) -> Iterator[str]:
-    shapes = [tuple(site["value"].shape) for site in (told, guessed)]
-    supports = [_support(site) for site in (told, guessed)]
+def _differences(name: str, model_site: Site, guide_site: Site) -> Iterator[str]:
+    shapes = [tuple(site["value"].shape) for site in (model_site, guide_site)]
+    supports = [_support(site) for site in (model_site, guide_site)]
     if shapes[0] != shapes[1]:
         yield f"site {name!r} of 2 rows is {shapes[0]} in the model, {shapes[1]} in the guide"
-    elif isinstance(guessed["fn"], dist.Delta):  # a point, of a discrete site too
-        if not told["fn"].support.check(guessed["value"]).all():
+    elif isinstance(guide_site["fn"], dist.Delta):  # a point, of a discrete site too
+        if not model_site["fn"].support.check(guide_site["value"]).all():
             yield f"site {name!r} is a point outside its support, {supports[0]}, in the guide"
     elif supports[0] != supports[1]:
         yield f"site {name!r} has support {supports[0]} in the model, {supports[1]} in the guide"
-    enumerated = guessed["infer"].get("enumerate") == "parallel"
-    if not enumerated and not guessed["fn"].has_rsample and not is_scored(guessed):
+    enumerated = guide_site["infer"].get("enumerate") == "parallel"
+    if not enumerated and not guide_site["fn"].has_rsample and not is_scored(guide_site):
         yield f"the guide neither enumerates nor reparameterises site {name!r}"
 
 

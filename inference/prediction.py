@@ -35,28 +35,26 @@ def cluster_probabilities(
     *,
     context: Context | None = None,
 ) -> Tensor:
-    """``(N, K)`` probabilities q(site | x) in closed form, codes at their means.
+    """``(N, K)`` cluster probabilities q(site | x), computed with codes at their means.
 
-    A site that depends on other enumerated sites is averaged over these.
+    If the site depends on other enumerated sites, the probabilities are averaged over these.
 
     Args:
         x: rows ``(N, P)``.
         site: name of the discrete site.
-        batch_size: rows held at a time.
-        context: what the programs are told beside x, each ``(N, ...)``.
+        batch_size: rows processed at a time.
+        context: keyword arguments of the programs beside x, each ``(N, ...)``.
 
     Raises:
         ValueError: for a site that the guide does not enumerate.
     """
 
-    def read(drawn: poutine.Trace, _: poutine.Trace) -> Tensor:
-        found = latent_sites(drawn).get(site)
-        if found is None or not is_enumerated(found):
-            raise ValueError(
-                f"Expected a guide that enumerates {site!r} but it has {list(latent_sites(drawn))}."
-            )
-        probabilities = Weights(drawn).expect(found["fn"].probs, events=1)
-        return probabilities.expand(len(site_of(drawn, "data")["value"]), -1)
+    def read(guide_trace: poutine.Trace, _: poutine.Trace) -> Tensor:
+        sites = latent_sites(guide_trace)
+        if site not in sites or not is_enumerated(sites[site]):
+            raise ValueError(f"Expected a guide that enumerates {site!r} but it has {list(sites)}.")
+        probabilities = Weights(guide_trace).expect(sites[site]["fn"].probs, events=1)
+        return probabilities.expand(len(site_of(guide_trace, "data")["value"]), -1)
 
     return _over_batches(model, guide, Batch(x, context=context or {}), batch_size, read)
 
@@ -69,7 +67,7 @@ def enumerates(
     *,
     context: Context | None = None,
 ) -> bool:
-    """Whether the guide has a discrete site of that name, so that it has cluster probabilities."""
+    """Whether the guide enumerates a site of this name, so that it has cluster probabilities."""
     first = next(in_precision(model, Batch(x, context=context or {})).split(1))
     with torch.no_grad(), evaluating(model, guide), Stream(0, x.device):
         found = latent_sites(run_pair(model, guide, first)[0]).get(site)
@@ -87,11 +85,11 @@ def codes(
 ) -> Tensor:
     """``(N, D)`` posterior means of the latent code, averaged over the cluster probabilities."""
 
-    def read(drawn: poutine.Trace, _: poutine.Trace) -> Tensor:
-        found = latent_sites(drawn)
+    def read(guide_trace: poutine.Trace, _: poutine.Trace) -> Tensor:
+        found = latent_sites(guide_trace)
         if site not in found:
             raise ValueError(f"Expected one of the guide's sites {list(found)} but got {site!r}.")
-        return Weights(drawn).expect(found[site]["value"], events=1)
+        return Weights(guide_trace).expect(found[site]["value"], events=1)
 
     return _over_batches(model, guide, Batch(x, context=context or {}), batch_size, read)
 
@@ -104,10 +102,10 @@ def reconstructions(
     *,
     context: Context | None = None,
 ) -> Tensor:
-    """``(N, P)`` means of x decoded from the posterior means of the codes, averaged likewise."""
+    """``(N, P)`` means of x decoded from posterior means of the codes, averaged over clusters."""
 
-    def read(drawn: poutine.Trace, told: poutine.Trace) -> Tensor:
-        return Weights(drawn).expect(site_of(told, "x")["fn"].mean, events=1)
+    def read(guide_trace: poutine.Trace, model_trace: poutine.Trace) -> Tensor:
+        return Weights(guide_trace).expect(site_of(model_trace, "x")["fn"].mean, events=1)
 
     return _over_batches(model, guide, Batch(x, context=context or {}), batch_size, read)
 
@@ -120,27 +118,28 @@ def draw(
     means: bool = True,
     context: Context | None = None,
 ) -> Tensor:
-    """``(size, P)`` rows from the prior.
+    """Draw ``(size, P)`` rows from the prior.
 
     Args:
-        given: values at which sites are held, such as ``{"y": 3}`` for the fourth cluster.
-        means: the likelihood's means, which make the better pictures, in place of draws from it.
-        context: what the model is told beside x, each ``(size, ...)``.
+        given: fixed values of sites, such as ``{"y": 3}`` for the fourth cluster.
+        means: whether to return the likelihood's means, which look better as pictures, instead of
+            draws from it.
+        context: keyword arguments of the model beside x, each ``(size, ...)``.
 
     Raises:
         ValueError: for a site that the model lacks, or a cluster that it does not have.
     """
     check_context(context or {}, size, model)
-    beside = accepted(model, context or {})
+    keywords = accepted(model, context or {})
     with torch.no_grad(), evaluating(model):
         sites = {}
         if given:
-            one = {name: value[:1] for name, value in beside.items()}
+            one = {name: value[:1] for name, value in keywords.items()}
             sites = latent_sites(poutine.trace(model).get_trace(size=1, **one))
             sites.pop("x", None)
         values = {name: _value(sites, name, v, size) for name, v in (given or {}).items()}
         conditioned = poutine.condition(model, data=values)
-        trace = poutine.trace(conditioned).get_trace(size=size, **beside)
+        trace = poutine.trace(conditioned).get_trace(size=size, **keywords)
     site = site_of(trace, "x")
     drawn: Tensor = site["fn"].mean if means else site["value"]
     return drawn
@@ -151,11 +150,11 @@ def _value(sites: Mapping[str, Site], name: str, value: int | Tensor, size: int)
         raise ValueError(f"Expected one of the sites {list(sites)} but got {name!r}.")
     template, fn = sites[name]["value"], sites[name]["fn"]
     shape = (size, *template.shape[1:])
-    held = torch.as_tensor(value, dtype=template.dtype, device=template.device).expand(shape)
-    if fn.has_enumerate_support and not fn.support.check(held).all():
+    fixed = torch.as_tensor(value, dtype=template.dtype, device=template.device).expand(shape)
+    if fn.has_enumerate_support and not fn.support.check(fixed).all():
         last = len(fn.enumerate_support(expand=False)) - 1
         raise ValueError(f"Expected {name} from 0 to {last} but got {value}.")
-    return held
+    return fixed
 
 
 def _over_batches(

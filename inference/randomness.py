@@ -1,4 +1,4 @@
-"""Random streams of one's own, so that neither caller nor neighbour is disturbed."""
+"""Random streams that are independent of torch's global random state."""
 
 from types import TracebackType
 
@@ -6,14 +6,14 @@ import torch
 
 
 class Stream:
-    """A seeded random state to draw from inside ``with``; outside, all is as it was before.
+    """A seeded random state that replaces torch's global one inside ``with``.
 
-    What is drawn depends on the seed and on earlier uses of the same stream alone, so that two
-    trainings interleaved in one process draw what each would draw alone.
+    Draws depend only on the seed and on earlier draws from the same stream, so that two trainings
+    that alternate in one process draw the same numbers as each would alone.
 
     Args:
         seed: the seed.
-        device: where random numbers are drawn; the CPU's state is kept as well.
+        device: device of the draws; the CPU's random state is replaced as well.
     """
 
     def __init__(self, seed: int, device: torch.device | str = "cpu") -> None:

@@ -1,4 +1,4 @@
-"""A trained pair on disk: what was built, as JSON, and its numbers, as safetensors."""
+"""Saving a trained pair: its configuration as JSON, and its parameters as safetensors."""
 
 import importlib
 import inspect
@@ -20,13 +20,14 @@ FORMAT = 2
 
 
 def save(folder: str | os.PathLike[str], model: nn.Module, guide: nn.Module) -> None:
-    """Write ``config.json`` and ``model.safetensors`` to a folder, made if it is missing.
+    """Write ``config.json`` and ``model.safetensors`` to a folder, which is created if missing.
 
-    Each constructor argument of a module must be kept as an attribute of the same name (the
-    scikit-learn convention), which is how a pair is built again without its data.
+    Each module must keep its constructor arguments as attributes of the same names (the
+    scikit-learn convention), so that :func:`load` can construct it again.
 
     Raises:
-        ValueError: for a module that does not keep an argument, or keeps one JSON cannot write.
+        ValueError: for a module that does not keep an argument, or keeps a value that JSON does not
+            have.
     """
     path = Path(folder)
     text = json.dumps(configuration(model, guide), indent=2)
@@ -37,10 +38,10 @@ def save(folder: str | os.PathLike[str], model: nn.Module, guide: nn.Module) -> 
 
 
 def configuration(model: nn.Module, guide: nn.Module) -> dict[str, Any]:
-    """What ``config.json`` holds; a long training finds out by it whether it can be saved.
+    """The content of ``config.json``; call it before a long training to check that it can be saved.
 
     Raises:
-        ValueError: as :func:`save`.
+        ValueError: for the reasons of :func:`save`.
     """
     seen: dict[int, str] = {}
     return {
@@ -54,13 +55,13 @@ def configuration(model: nn.Module, guide: nn.Module) -> dict[str, Any]:
 def load(
     folder: str | os.PathLike[str], device: torch.device | str = "cpu"
 ) -> tuple[nn.Module, nn.Module]:
-    """The model and guide that :func:`save` wrote, on a device, in evaluation mode.
+    """Load the model and guide that :func:`save` wrote, to a device, in evaluation mode.
 
-    The folder names classes that are imported and built: load only runs that you trust.
+    This imports and constructs the classes that the folder names: load only folders that you trust.
 
     Raises:
         FileNotFoundError: for a folder that is missing or half-written.
-        ValueError: for one of a newer format, or whose classes have changed since.
+        ValueError: for another format, a damaged file, or classes that have changed since.
     """
     path = Path(folder)
     for name in ("config.json", "model.safetensors"):
@@ -78,7 +79,7 @@ def load(
             "train the run again."
         ) from error
     if other != FORMAT:
-        remedy = "upgrade priorzoo" if other > FORMAT else "an older priorzoo wrote it; train anew"
+        remedy = "upgrade priorzoo" if other > FORMAT else "an older priorzoo wrote it; train again"
         raise ValueError(f"Expected format {FORMAT} in {path} but got {other}; {remedy}.")
     seen: dict[str, nn.Module] = {}
     try:
@@ -92,38 +93,39 @@ def load(
         ) from error
     pair = _pair(model, guide)
     try:
-        _load_numbers(pair, path / "model.safetensors")
+        _load_parameters(pair, path / "model.safetensors")
     except (RuntimeError, OSError, SafetensorError) as error:
         raise ValueError(
-            f"The numbers in {path} do not fit the classes it names: {error}"
+            f"Expected parameters in {path} that fit its classes but got {error}; train again."
         ) from error
     pair.to(device).eval()
     return model, guide
 
 
-def _load_numbers(pair: nn.Module, file: Path) -> None:
-    """Fill in the numbers of a file in the precision in which they were saved.
+def _load_parameters(pair: nn.Module, file: Path) -> None:
+    """Load the parameters and buffers of a file in the precision in which they were saved.
 
-    Of the names that share one tensor the file has one.
+    Where several names share one tensor, the file has only one of them.
     """
     saved = load_file(file)
-    numbers = pair.state_dict(keep_vars=True)
-    for name in numbers.keys() & saved.keys():
-        numbers[name].data = numbers[name].data.to(saved[name].dtype)
+    state = pair.state_dict(keep_vars=True)
+    for name in state.keys() & saved.keys():
+        state[name].data = state[name].data.to(saved[name].dtype)
     missing, unexpected = pair.load_state_dict(saved, strict=False)
-    filled = {id(numbers[name]) for name in numbers.keys() & saved.keys()}
-    missing = [name for name in missing if id(numbers[name]) not in filled]
+    filled = {id(state[name]) for name in state.keys() & saved.keys()}
+    missing = [name for name in missing if id(state[name]) not in filled]
     if missing or unexpected:
-        raise RuntimeError(f"missing are {missing}, unexpected {unexpected}.")
+        raise RuntimeError(f"missing names {missing} and unexpected names {unexpected}")
 
 
 def describe(module: nn.Module, place: str, seen: dict[int, str]) -> dict[str, Any]:
-    """Class path and constructor arguments of a module, as JSON can write them.
+    """Class path and constructor arguments of a module as JSON values.
 
     Args:
-        module: what to describe.
+        module: the module to describe.
         place: its name from the root, such as ``guide.encoder``.
-        seen: places of modules already described, by identity; one met again is a reference.
+        seen: names of the modules already described, by identity; a module that occurs again is
+            written as a reference to the first.
     """
     if id(module) in seen:
         return {"same_as": seen[id(module)]}
@@ -132,8 +134,8 @@ def describe(module: nn.Module, place: str, seen: dict[int, str]) -> dict[str, A
     entry: dict[str, Any] = {"class_path": f"{kind.__module__}.{kind.__qualname__}"}
     if not _is_found(kind, entry["class_path"]):
         raise ValueError(
-            f"Expected the class of {place} at {entry['class_path']} but it is not found there; "
-            "define it at the top of a module."
+            f"Expected the class of {place} at {entry['class_path']} but it is not there; define "
+            "it at the top level of a Python module."
         )
     if kind in (nn.Sequential, nn.ModuleList):
         parts = module.named_children()
@@ -151,14 +153,14 @@ def describe(module: nn.Module, place: str, seen: dict[int, str]) -> dict[str, A
                 f"name, so that it can be saved; add self.{name} = {name} to its constructor."
             )
         value = getattr(module, name)
-        if torchs and isinstance(value, nn.Parameter):  # kept under the name of its flag
+        if torchs and isinstance(value, nn.Parameter):  # such as bias=True, kept as a parameter
             value = True
         arguments[name] = _plain(value, f"{place}.{name}", seen)
     return entry | {"init_args": arguments}
 
 
 def build(entry: Mapping[str, Any], place: str, seen: dict[str, nn.Module]) -> nn.Module:
-    """The module that :func:`describe` described, with new numbers."""
+    """Construct a module from its :func:`describe` entry, with newly initialised parameters."""
     if "same_as" in entry:
         return seen[entry["same_as"]]
     kind = locate(entry["class_path"])
@@ -174,14 +176,14 @@ def build(entry: Mapping[str, Any], place: str, seen: dict[str, nn.Module]) -> n
             module = kind(**arguments)
         except TypeError as error:
             raise ValueError(
-                f"{entry['class_path']} has changed since it was saved: {error}"
+                f"Expected {entry['class_path']} as it was saved but it has changed: {error}"
             ) from error
     seen[place] = module
     return module
 
 
 def locate(class_path: str, family: type = nn.Module) -> type[Any]:
-    """The class at an import path such as ``package.file.Class``, which must be of a family."""
+    """The class at an import path such as ``package.file.Class``, a subclass of ``family``."""
     kind = _imported(class_path, "class")
     if not (isinstance(kind, type) and issubclass(kind, family)):
         raise ValueError(f"Expected a {family.__name__} at {class_path!r} but got {kind!r}.")
@@ -219,7 +221,7 @@ def versions() -> dict[str, str]:
 
 
 def replace_file(path: Path, write: Callable[[Path], object]) -> None:
-    """Write beside the file and then rename, so that it is never there by half."""
+    """Write to a temporary file and rename it, so that the file is never incomplete."""
     part = path.with_name(path.name + ".part")
     try:
         write(part)
@@ -236,8 +238,8 @@ def _plain(value: object, place: str, seen: dict[int, str]) -> object:
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     raise ValueError(
-        f"Expected a module or a plain value at {place} but got a {type(value).__name__}; give the "
-        "constructor numbers, strings or lists of them, and make the rest of these inside."
+        f"Expected a module or a plain value at {place} but got a {type(value).__name__}; pass "
+        "numbers, strings or lists to the constructor, and create other objects inside it."
     )
 
 

@@ -1,20 +1,24 @@
-"""Rows that lie far from each other, to begin clusters from."""
+"""k-means++: a choice of points that are far from each other, to initialise clusters."""
 
 import torch
 from torch import Tensor
 
 
 def k_means_plus_plus(points: Tensor, count: int, centres: Tensor) -> Tensor:
-    """Indices ``(count,)`` of points ``(N, D)``, each drawn far from the centres before it.
+    """Choose points ``(N, D)`` one after the other, each far from all centres chosen before.
 
-    With a probability in proportion to the squared distance to the nearest of them: Arthur and
-    Vassilvitskii, "k-means++: the advantages of careful seeding", 2007. Where every point coincides
-    with a centre, and without any centre, at random. Random numbers are those of the caller.
+    The probability of a point is proportional to its squared distance to the nearest centre:
+    Arthur and Vassilvitskii, "k-means++: the advantages of careful seeding", 2007. It is uniform if
+    there is no centre yet or if every point coincides with a centre. Random numbers are drawn from
+    the caller's stream.
 
     Args:
-        points: to choose among.
-        count: how many to draw.
-        centres: ``(M, D)``, those that there are already; M may be 0.
+        points: candidates, ``(N, D)``.
+        count: number of points to choose.
+        centres: existing centres ``(M, D)``; M may be 0.
+
+    Returns:
+        Indices ``(count,)`` of the chosen points.
     """
     chosen: list[Tensor] = []
     gaps = torch.full((len(points),), torch.inf, device=points.device)
@@ -28,5 +32,5 @@ def k_means_plus_plus(points: Tensor, count: int, centres: Tensor) -> Tensor:
 
 
 def _squares(points: Tensor, centre: Tensor) -> Tensor:
-    """``(N,)`` squared distances, from the differences: a shorter way loses digits."""
+    """``(N,)`` squared distances, from differences, since inner products would lose digits."""
     return (points - centre).square().sum(-1)

@@ -1,4 +1,4 @@
-"""Sites of a program's trace: which there are, of what kind, and handlers that change them."""
+"""Sites of a program's trace: functions that find and classify them, handlers that change them."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from priorzoo.inference.batch import Labels
 from priorzoo.models.pyro_internals import AnyMessage, Messenger, site_is_subsample
 
-Site = dict[str, Any]  # one of Pyro's messages; the fields depend on its type
+Site = dict[str, Any]  # a Pyro message; its fields depend on its type
 
 
 class Means(Messenger):
-    """Puts every latent site that is neither enumerated nor discrete at its mean."""
+    """Sets every latent site that is neither enumerated nor discrete to its mean."""
 
     def _pyro_sample(self, msg: AnyMessage) -> None:
         site = cast(Site, msg)
@@ -30,9 +30,9 @@ class Means(Messenger):
 
 
 class Clamp(Messenger):
-    """Puts discrete sites at their labels where these are known; -1 stands for unknown.
+    """Sets discrete sites to their labels if these are known; -1 stands for unknown.
 
-    What the site was before is kept in its ``infer["free"]``.
+    The distribution before is kept in the site's ``infer["free"]``.
     """
 
     def __init__(self, labels: Labels) -> None:
@@ -51,7 +51,7 @@ class Clamp(Messenger):
 
 
 def sample_sites(trace: poutine.Trace) -> Iterator[tuple[str, Site]]:
-    """Names and sites of the random variables in a trace, plates left out."""
+    """Names and sites of the random variables in a trace, without plates."""
     for name, node in trace.nodes.items():
         if node["type"] == "sample" and not site_is_subsample(node):
             yield name, cast(Site, node)
@@ -63,12 +63,12 @@ def latent_sites(trace: poutine.Trace) -> dict[str, Site]:
 
 
 def site_of(trace: poutine.Trace, name: str) -> Site:
-    """The site of a name, which the trace must have."""
+    """The site of this name, which must be in the trace."""
     return cast(Site, trace.nodes[name])
 
 
 def is_enumerated(site: Site) -> bool:
-    """Whether the site takes all its values, each along a dimension of its own."""
+    """Whether the site is enumerated: all its values are along a dimension of its own."""
     return site["infer"].get("_enumerate_dim") is not None
 
 
@@ -78,20 +78,20 @@ def is_local(site: Site) -> bool:
 
 
 def is_scored(site: Site) -> bool:
-    """Whether the site's gradient goes, at least in part, through the score of its draw."""
+    """Whether the site's gradient estimator uses, at least in part, the score of its draw."""
     return bool(getattr(site["fn"], "scored", False))
 
 
 def log_prob(site: Site) -> Tensor:
-    """Log density of the site at its value, unscaled, of its batch shape."""
-    with pyro.validation_enabled(False):  # it would ask the device, and globals heed it only here
+    """Log density of the site at its value, unscaled, in its batch shape."""
+    with pyro.validation_enabled(False):  # validation would synchronise with the device
         score: Tensor = site["fn"].log_prob(site["value"])
     return score
 
 
 @contextmanager
 def evaluating(*modules: nn.Module) -> Iterator[None]:
-    """Inside ``with``, modules are in evaluation mode; outside, as they were."""
+    """Put modules in evaluation mode inside ``with``, and restore their modes afterwards."""
     modes = [(part, part.training) for module in modules for part in module.modules()]
     for part, _ in modes:
         part.training = False

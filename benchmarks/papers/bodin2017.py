@@ -22,7 +22,7 @@ from priorzoo.benchmarks.scores.run import Result, Run
 from priorzoo.guides import Code, CodeAndPlace
 from priorzoo.inference import Memory, Stream, codes, draw, remember
 from priorzoo.inference.batch import Labels
-from priorzoo.inference.memory import check_memory, straight
+from priorzoo.inference.memory import check_memory, interpolate
 from priorzoo.inference.sites import evaluating
 from priorzoo.models import MLP, VAE, ConvEncoder, Gaussian, NonparametricVAE
 
@@ -117,7 +117,7 @@ def _(
     y_train = None if dataset.y_train is None else dataset.y_train[:POINTS]
     panels = {"training data": (u.cpu(), y_train), "test data": (u_test.cpu(), y)}
     first, last = u[: 2 * WAYS].chunk(2)
-    ways = straight(first, last, STEPS).cpu()
+    ways = interpolate(first, last, STEPS).cpu()
     yield "embedding", lambda: draw_embedding(panels, ways)[0]
     if shape := picture_shape(dataset.shape):
         over = memory.sample_at(memory.grid(SIDE)).cpu()
@@ -188,7 +188,7 @@ class Interpolation:
         ends = self.points[first], self.points[last]
         if self.memory is not None:
             return self.memory.between(*ends, steps)
-        z = straight(*ends, steps)
+        z = interpolate(*ends, steps)
         drawn = draw(self.run.model, z[..., 0].numel(), given={"z": z.flatten(0, 1)})
         return drawn.unflatten(0, z.shape[:2])
 

@@ -1,1 +1,1 @@
-"""Batches of rows, and the checks that every row goes through."""
+"""Batches of rows, and checks of data and labels."""

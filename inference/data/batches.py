@@ -1,4 +1,4 @@
-"""Batches without end, on the device, from rows in memory or from an iterable."""
+"""An endless iterator of batches on the device, from rows in memory or from an iterable."""
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
@@ -14,20 +14,20 @@ Rows = Tensor | tuple[Tensor] | list[Tensor] | Mapping[str, Tensor]
 Iterables = Iterable[Rows]
 
 
-class Place(TypedDict):
-    """Where a pass over rows in memory stands."""
+class Position(TypedDict):
+    """The position in a pass over rows in memory: the permutation and the next row."""
 
     order: Tensor
     place: int
 
 
 class Pixels:
-    """A transform of bytes 0 to 255 to grey values in [0, 1], or to a Bernoulli draw of them.
+    """A transform of bytes 0 to 255 to grey values in [0, 1], or to Bernoulli draws from them.
 
-    Rows kept as bytes take a quarter of the memory, and are widened a batch at a time.
+    Rows stored as bytes take a quarter of the memory and are converted one batch at a time.
 
     Args:
-        binarise: whether to draw, anew at every use.
+        binarise: whether to draw binary values, new ones at every call.
     """
 
     def __init__(self, binarise: bool = False) -> None:
@@ -38,21 +38,21 @@ class Pixels:
         return torch.bernoulli(grey) if self.binarise else grey
 
 
-class Order:
-    """Takes every row once in each pass; rows in memory in a new random order each time.
+class Batches:
+    """Endless passes over the data; each pass over rows in memory has a new random order.
 
     A batch of an iterable is a tensor of rows, alone or in a sequence of one, or a mapping with the
-    rows under ``x`` and context under the names that the programs give it. A second tensor without
-    a name is refused, since nothing says what it is.
+    rows under ``x`` and context under the names of the programs' keyword arguments. A second tensor
+    without a name is refused, since its meaning is unknown.
 
     Args:
-        data: rows ``(N, P)``, or any iterable of batches, taken in its own order.
-        labels: ``(N,)`` of discrete sites, with -1 for unknown, for rows in memory.
-        context: what the programs are told beside x, each ``(N, ...)``, for rows in memory.
-        batch_size: rows a batch, where ``data`` is a tensor; the last of a pass may be smaller.
-        size: number N of data that an iterable of batches stands for, and needs.
+        data: rows ``(N, P)``, or any iterable of batches, which keeps its own order.
+        labels: labels ``(N,)`` of discrete sites, with -1 for unknown, for rows in memory.
+        context: keyword arguments of the programs, each ``(N, ...)``, for rows in memory.
+        batch_size: rows in a batch if ``data`` is a tensor; the last of a pass may be smaller.
+        size: number N of data in the data set, required for an iterable of batches.
         transform: applied to each batch.
-        device: of the batches.
+        device: device of the batches.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class Order:
         return self.gather(self.order[place : place + rows])
 
     def advance(self) -> tuple[int, int]:
-        """Pass to the next batch of rows in memory: its place in ``order`` and its number."""
+        """Go to the next batch of rows in memory; returns its start in ``order`` and its size."""
         assert isinstance(self.data, Tensor)
         if self.place >= len(self.order):
             self.order, self.place = torch.randperm(len(self.data), device=self.data.device), 0
@@ -92,24 +92,24 @@ class Order:
         return place, min(self.batch_size, len(self.order) - place)
 
     def gather(self, index: Tensor) -> Batch:
-        """The rows of an index, transformed, with their labels and context."""
+        """The batch of the rows at an index, transformed, with their labels and context."""
         assert isinstance(self.data, Tensor)
         labels = {name: label[index] for name, label in self.labels.items()}
         context = {name: value[index] for name, value in self.context.items()}
         return self._finish(Batch(self.data[index], self.size, labels, context))
 
-    def state(self) -> Place:
-        """Where the pass stands.
+    def state(self) -> Position:
+        """The position in the current pass.
 
         Raises:
-            ValueError: for an iterable, which cannot be taken up in the middle.
+            ValueError: for an iterable, which cannot be resumed in the middle of a pass.
         """
         if not isinstance(self.data, Tensor):
             raise ValueError("Expected rows in memory to resume from but got an iterable.")
         return {"order": self.order, "place": self.place}
 
-    def restore(self, state: Place) -> None:
-        """Go on from where :meth:`state` was taken."""
+    def restore(self, state: Position) -> None:
+        """Continue from a position that :meth:`state` returned."""
         self.order, self.place = state["order"].to(self.order.device), state["place"]
 
     def _finish(self, batch: Batch) -> Batch:
@@ -127,7 +127,7 @@ class Order:
             found = list(given) if isinstance(given, Mapping) else f"{len(given)} tensors"
             raise ValueError(
                 f"Expected batches that are rows alone, or mappings such as {{'x': rows, "
-                f"'exposure': values}}, but got {found}; name what stands beside the rows."
+                f"'exposure': values}}, but got {found}; give each tensor beside the rows a name."
             )
         return Batch(given[0], self.size)
 
@@ -138,11 +138,11 @@ class Order:
             self._rest = iter(self.data)
         raise ValueError(
             "Expected batches in every pass but got none; give a list or a DataLoader, not an "
-            "iterator that runs out."
+            "iterator that can be used only once."
         )
 
     def _extent(self, size: int | None) -> tuple[int, int]:
-        """Number of data, and of steps in one pass over them."""
+        """Number of data, and number of steps in one pass over them."""
         if isinstance(self.data, Tensor):
             return len(self.data), math.ceil(len(self.data) / self.batch_size)
         if size is None:

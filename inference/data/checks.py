@@ -1,4 +1,4 @@
-"""The checks that every row of data and every label go through."""
+"""Checks of data and labels before they are used."""
 
 import torch
 from pyro import poutine
@@ -17,17 +17,17 @@ def check_data(
     transform: Transform | None = None,
     context: Context | None = None,
 ) -> None:
-    """Refuse rows that the model cannot score, and context of another length.
+    """Check that the model's likelihood accepts the rows, and that context has as many rows.
 
     Args:
         x: rows ``(N, P)``.
-        name: what the message calls them.
-        transform: what each batch goes through first. The rows themselves are checked where it is
-            ``torch.bernoulli``, and otherwise the first of them once transformed.
-        context: what the programs are told beside x, each ``(N, ...)``.
+        name: name of the data in error messages.
+        transform: applied to each batch. If it is None or ``torch.bernoulli``, all rows are checked
+            as they are; otherwise the first 100 rows are transformed and checked.
+        context: keyword arguments of the programs beside x, each ``(N, ...)``.
 
     Raises:
-        ValueError: for no rows, a wrong shape or type, NaN or infinity, or values outside the
+        ValueError: for no rows, a wrong shape or dtype, NaN or infinity, or values outside the
             support of the likelihood.
     """
     check_context(context or {}, len(x))
@@ -63,26 +63,27 @@ def check_data(
 
 
 def check_labels(label: Tensor, name: str, choices: int, data: object) -> None:
-    """Refuse labels that no site of so many choices can take.
+    """Check that labels are valid for a site with K values.
 
     Args:
         label: ``(N,)`` integers, -1 for unknown.
-        name: of the site.
+        name: name of the site.
         choices: K.
-        data: the rows they belong to.
+        data: the rows that the labels belong to.
 
     Raises:
-        ValueError: for data that are no rows in memory, a wrong length or type, and other values.
+        ValueError: if the data are not rows in memory, or the labels have a wrong length or dtype,
+            or values outside -1 to K - 1.
     """
     if not isinstance(data, Tensor):
         raise ValueError("Expected rows in memory beside labels but got an iterable of batches.")
     if label.shape != (len(data),) or label.is_floating_point():
         raise ValueError(
-            f"Expected integer labels of {name!r} of shape ({len(data)},), one a row, but got "
+            f"Expected one integer label of {name!r} for each row, shape ({len(data)},), but got "
             f"{label.dtype} of shape {tuple(label.shape)}."
         )
     if label.min() < -1 or label.max() >= choices:
         raise ValueError(
-            f"Expected labels of {name!r} from 0 to {choices - 1}, or -1 for unknown, but got them "
-            f"from {int(label.min())} to {int(label.max())}."
+            f"Expected labels of {name!r} from 0 to {choices - 1}, or -1 for unknown, but got "
+            f"values from {int(label.min())} to {int(label.max())}."
         )

@@ -1,1 +1,1 @@
-"""Inference for mixtures with an open number of clusters: the objective and moves of clusters."""
+"""Inference for :class:`NGGPMixture`: the objective, and moves that change the set of clusters."""

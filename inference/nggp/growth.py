@@ -1,9 +1,10 @@
-"""Clusters that are born, merge and die, by what the collapsed bound says of held-out codes.
+"""Moves that create, split, merge and remove clusters, accepted by the collapsed bound.
 
-A move is kept if the bound pays ``margin`` nats for each datum that it reassigns, and a nat in
-all; one that takes a cluster away, if the bound loses no more than that. Without a margin a cluster
-that is not quite Gaussian, as none is, would be cut into ever more pieces: with data enough, any
-difference pays.
+The bound is computed on held-out codes. A move that adds a cluster is kept if the bound of all data
+rises by more than ``margin`` nats for each datum that changes its cluster, plus one nat. A move
+that removes a cluster is kept if the bound falls by less than that. Without a margin, clusters
+would be split without end: no real cluster is exactly Gaussian, and with enough data any better fit
+raises the bound.
 """
 
 from collections.abc import Callable, Iterator
@@ -13,29 +14,30 @@ from torch import Tensor
 
 from priorzoo.guides.nggp import CollapsedCode
 from priorzoo.inference.batch import Transform
-from priorzoo.inference.nggp.judge import Codes, Judge, Mixture
+from priorzoo.inference.nggp.collapsed_bound import Codes, CollapsedBound, Mixture
 from priorzoo.inference.sites import evaluating
 from priorzoo.models.nggp.mixture import NGGPMixture
 
-FEWEST = 10  # rows of a cluster that may be split
+Proposals = Iterator[Mixture]
+MIN_ROWS = 10  # a cluster with fewer rows is not split
 
 
-def splits(judge: Judge, mixture: Mixture, codes: Codes) -> Iterator[Mixture]:
-    """Each cluster cut in two across its longest axis, the largest first."""
-    q = judge.assign(mixture, codes)
+def splits(bound: CollapsedBound, mixture: Mixture, codes: Codes) -> Proposals:
+    """Split each cluster in two across its longest axis, the largest cluster first."""
+    q = bound.assign(mixture, codes)
     owner = q.argmax(-1)
     for k in q[:, :-1].sum(0).argsort(descending=True).tolist():
-        place, rows = mixture.free(), (owner == k).nonzero().flatten()
-        if place is None or len(rows) < FEWEST:
+        new, rows = mixture.unused(), (owner == k).nonzero().flatten()
+        if new is None or len(rows) < MIN_ROWS:
             continue
         own = codes.part(rows)
         side = _two_means(own.mean)
         if 1 < side.sum() < len(side) - 1:
-            yield judge.put(judge.put(mixture, k, own, side), place, own, 1 - side)
+            yield bound.fit(bound.fit(mixture, k, own, side), new, own, 1 - side)
 
 
 def _two_means(z: Tensor, rounds: int = 10) -> Tensor:
-    """``(M,)``, 0 or 1: two clusters of the rows, from either side of the longest axis."""
+    """Two-means of the rows, initialised by the sides of their longest axis: ``(M,)``, 0 or 1."""
     centred = z - z.mean(0)
     axis = torch.linalg.svd(centred, full_matrices=False).Vh[0]
     side = (centred @ axis > 0).to(z)
@@ -48,68 +50,68 @@ def _two_means(z: Tensor, rounds: int = 10) -> Tensor:
     return side
 
 
-def births(judge: Judge, mixture: Mixture, codes: Codes, tries: int = 3) -> Iterator[Mixture]:
-    """A new cluster around each of the rows that the mixture explains worst.
+def births(bound: CollapsedBound, mixture: Mixture, codes: Codes, tries: int = 3) -> Proposals:
+    """Add a cluster around rows with a low log density under every component.
 
-    Its moments are those of the rows nearest to it, one in 2 K of all.
+    It is fitted to the nearest rows, a share of about 1 / (2 K) of all.
     """
-    fits = judge.fits(mixture, codes)[:, :-1].amax(-1)
-    near = max(FEWEST, len(fits) // (2 * int(mixture.active.sum()) + 2))
+    fits = bound.fits(mixture, codes)[:, :-1].amax(-1)
+    near = max(MIN_ROWS, len(fits) // (2 * int(mixture.active.sum()) + 2))
     for row in fits.argsort()[: max(1, len(fits) // 20)][
         torch.linspace(0, max(0, len(fits) // 20 - 1), tries).long()
     ].tolist():
-        place = mixture.free()
-        if place is None:
+        new = mixture.unused()
+        if new is None:
             return
         close = (codes.mean - codes.mean[row]).square().sum(-1).argsort()[:near]
-        yield judge.put(mixture, place, codes.part(close), codes.mean.new_ones(len(close)))
+        yield bound.fit(mixture, new, codes.part(close), codes.mean.new_ones(len(close)))
 
 
-def merges(judge: Judge, mixture: Mixture, codes: Codes, tries: int = 5) -> Iterator[Mixture]:
-    """Two clusters made one, those first whose rows have most of each other's probability."""
-    q = judge.assign(mixture, codes)[:, :-1]
-    there = mixture.active.nonzero().flatten().tolist()
-    scale = judge.kind.variance(mixture.scale)
-    apart = {
-        (i, j): float(((mixture.loc[i] - mixture.loc[j]).square() / (scale[i] + scale[j])).sum())
-        for i in there
-        for j in there
+def merges(bound: CollapsedBound, mixture: Mixture, codes: Codes, tries: int = 5) -> Proposals:
+    """Merge two clusters, those first whose distance is smallest relative to their variances."""
+    q = bound.assign(mixture, codes)[:, :-1]
+    active = mixture.active.nonzero().flatten().tolist()
+    loc, variance = mixture.loc, bound.kind.variance(mixture.scale)
+    distance = {
+        (i, j): float(((loc[i] - loc[j]).square() / (variance[i] + variance[j])).sum())
+        for i in active
+        for j in active
         if i < j
     }
-    for i, j in sorted(apart, key=lambda pair: apart[pair])[:tries]:
+    for i, j in sorted(distance, key=lambda pair: distance[pair])[:tries]:
         weight = q[:, i] + q[:, j]
         if weight.sum() > 1:
-            yield judge.put(mixture, i, codes, weight).without(j)
+            yield bound.fit(mixture, i, codes, weight).without(j)
 
 
-def deaths(judge: Judge, mixture: Mixture, codes: Codes, tries: int = 5) -> Iterator[Mixture]:
-    """A cluster gone, its rows left to the others, the smallest first."""
-    q = judge.assign(mixture, codes)
-    there = mixture.active.nonzero().flatten()
-    if len(there) > 1:
-        for k in there[q[:, there].sum(0).argsort()][:tries].tolist():
+def deaths(bound: CollapsedBound, mixture: Mixture, codes: Codes, tries: int = 5) -> Proposals:
+    """Remove a cluster, the smallest first; its rows go to the others."""
+    q = bound.assign(mixture, codes)
+    active = mixture.active.nonzero().flatten()
+    if len(active) > 1:
+        for k in active[q[:, active].sum(0).argsort()][:tries].tolist():
             yield mixture.without(k)
 
 
-Move = Callable[[Judge, Mixture, Codes], Iterator[Mixture]]
+Move = Callable[[CollapsedBound, Mixture, Codes], Proposals]
 MOVES: dict[str, Move] = {"deaths": deaths, "merges": merges, "births": births, "splits": splits}
 
 
 def grow(
-    judge: Judge, mixture: Mixture, codes: Codes, held: Codes, rounds: int = 3
+    bound: CollapsedBound, mixture: Mixture, codes: Codes, held: Codes, rounds: int = 3
 ) -> tuple[Mixture, dict[str, int]]:
-    """Propose every move from codes, and keep those that held-out codes accept.
+    """Propose every kind of move from ``codes``; keep moves that raise the bound of ``held``.
 
     Returns:
-        The mixture, and how often each kind of :data:`MOVES` was kept.
+        The mixture, and how many moves of each kind in :data:`MOVES` were kept.
     """
     kept = dict.fromkeys(MOVES, 0)
     with torch.no_grad():
-        mixture = judge.refit(mixture, codes, 2)
+        mixture = bound.refit(mixture, codes, 2)
         for _ in range(rounds):
             before = sum(kept.values())
             for name, move in MOVES.items():
-                mixture, count = _climb(judge, move, mixture, codes, held)
+                mixture, count = _climb(bound, move, mixture, codes, held)
                 kept[name] += count
             if sum(kept.values()) == before:
                 break
@@ -117,22 +119,22 @@ def grow(
 
 
 def _climb(
-    judge: Judge, move: Move, mixture: Mixture, codes: Codes, held: Codes
+    bound: CollapsedBound, move: Move, mixture: Mixture, codes: Codes, held: Codes
 ) -> tuple[Mixture, int]:
-    """Keep the first proposal that is accepted, and go on from there until none is."""
+    """Accept one proposal after the other until none is accepted."""
     count, improved = 0, True
     while improved:
-        improved, before = False, judge.assign(mixture, held)
-        for proposal in move(judge, mixture, codes):
-            refitted = judge.refit(proposal, codes)
-            if judge.accepts(mixture, before, refitted, held):
+        improved, before = False, bound.assign(mixture, held)
+        for proposal in move(bound, mixture, codes):
+            refitted = bound.refit(proposal, codes)
+            if bound.accepts(mixture, before, refitted, held):
                 mixture, count, improved = refitted, count + 1, True
                 break
     return mixture, count
 
 
 def encode(guide: CollapsedCode, x: Tensor) -> Codes:
-    """Codes of rows ``(M, P)`` by the guide's encoder."""
+    """q(z | x) of rows ``(M, P)`` by the guide's encoder."""
     with torch.no_grad(), evaluating(guide):
         return Codes(*guide.model.kind.posterior(guide.encoder(x)))
 
@@ -146,26 +148,27 @@ def grow_model(
     rounds: int = 3,
     margin: float = 0.1,
 ) -> dict[str, int]:
-    """Let the clusters of an :class:`NGGPMixture` grow where they are, between two steps.
+    """Create, split, merge and remove clusters of an :class:`NGGPMixture` between training steps.
 
     Args:
-        model, guide: an :class:`NGGPMixture` and its guide, changed in place.
-        x, held: rows that propose and rows that judge, ``(M, P)`` each; a few thousand will do.
+        model, guide: an :class:`NGGPMixture` and its guide; the model is changed in place.
+        x: rows ``(M, P)`` from which moves are proposed; a few thousand are enough.
+        held: other rows ``(M, P)``, on which the bound decides whether a move is kept.
         data: number N of data that the model is trained on.
-        rounds: how often all moves are tried.
-        margin: see this file.
+        rounds: maximal number of times that all kinds of moves are tried.
+        margin: nats that a move must gain for each datum whose cluster changes, see this module.
 
     Returns:
-        How often each kind of :data:`MOVES` was kept.
+        How many moves of each kind in :data:`MOVES` were kept.
     """
-    judge = Judge(model.law, model.breadth, data, margin, model.kind)
+    bound = CollapsedBound(model.law, model.breadth, data, margin, model.kind)
     loc, scale = (part[:-1].detach().clone() for part in model.components())
     codes = encode(guide, x)
     mixture, kept = grow(
-        judge, Mixture(loc, scale, model.active.clone()), codes, encode(guide, held), rounds
+        bound, Mixture(loc, scale, model.active.clone()), codes, encode(guide, held), rounds
     )
     model.set_components(*mixture)
-    model.observe(judge.assign(mixture, codes), data=data)
+    model.observe(bound.assign(mixture, codes), data=data)
     return kept
 
 
@@ -180,25 +183,27 @@ def move_clusters(
     rounds: int = 3,
     margin: float = 0.1,
 ) -> dict[str, float]:
-    """:func:`grow_model` on fresh rows, as a recipe calls it between two steps.
+    """:func:`grow_model` on randomly chosen training rows; recipes call it between two steps.
 
     Args:
         model, guide: as in :func:`grow_model`.
-        x: rows ``(N, P)`` to train on.
-        seed: of the choice of rows.
-        transform: of batches.
-        rows: how many propose, and how many judge; at most half of all for each.
+        x: training rows ``(N, P)``.
+        seed: seed of the choice of rows.
+        transform: transform of batches.
+        rows: number of rows that propose moves, and number of other rows that decide about them;
+            each at most half of all rows.
         rounds, margin: as in :func:`grow_model`.
 
     Returns:
-        How often each kind of :data:`MOVES` was kept, and what there is now: ``clusters``,
-        ``occupied``, E[K] of those that hold data, and ``log u``, the mean of v.
+        How many moves of each kind in :data:`MOVES` were kept, and the new state: ``clusters``,
+        their number; ``occupied``, the expected number of those with data; ``log u``, the mean
+        of v.
     """
     order = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))
     chosen = x[order[: 2 * rows].to(x.device)]
     chosen = chosen if transform is None else transform(chosen)
-    proposing, judging = chosen.tensor_split(2)
-    kept = grow_model(model, guide, proposing, judging, len(x), rounds, margin)
+    proposing, held = chosen.tensor_split(2)
+    kept = grow_model(model, guide, proposing, held, len(x), rounds, margin)
     with torch.no_grad():
         return kept | {
             "clusters": int(model.active.sum()),

@@ -1,4 +1,4 @@
-"""The objective of mixtures with integrated weights, which keeps the expected cluster sizes."""
+"""The objective for :class:`NGGPMixture`, which also updates the expected cluster sizes."""
 
 from collections.abc import Mapping
 from typing import cast
@@ -13,23 +13,24 @@ from priorzoo.models.nggp.mixture import NGGPMixture
 
 
 class Collapsed(ELBO):
-    r"""The bound for :class:`NGGPMixture`, beside whose descent the sizes are kept up to date.
+    r"""The ELBO of :class:`NGGPMixture`; each step also updates the model's cluster sizes.
 
-    Each datum's prior is its predictive law given running expected sizes of the others, scaled to
-    the N data that they stand for. Its gradient for q(y_n) is that of the collapsed bound, of which
-    the value :class:`Judge` computes. Without this objective the sizes would stay as they
-    are. Terms that the loss does not contain: ``clusters``, how many there are; ``occupied``, E[K]
-    of those that hold data; ``alone``, the share of data in clusters of their own; ``log u``, the
-    draw of v.
+    The prior of each datum's cluster is its predictive distribution given running averages of the
+    sizes, scaled to N data. The gradient with respect to q(y_n) is that of the collapsed bound,
+    whose value :class:`CollapsedBound` computes. With another objective the sizes would not change.
+    Further terms, which are not part of the loss: ``clusters``, number of existing clusters;
+    ``occupied``, expected number of those with data; ``alone``, share of data that are alone in
+    their cluster; ``log u``, the draw of v.
 
-    Where the model learns alpha and sigma, their gradient is that of the bound's log p(y), with v
-    integrated out, at the running sizes; the terms then have both. That of the predictive laws
-    would be a pseudo-likelihood's, in which only the first datum of a cluster was ever new.
+    If the model learns alpha and sigma, their gradient is that of the collapsed bound's log p(y) at
+    the running sizes, with v integrated out; their values are reported as terms. The gradient of
+    the predictive distributions would instead maximise a pseudo-likelihood, in which hardly any
+    datum begins a cluster.
 
     Args:
         model: an :class:`NGGPMixture`.
         guide, kl, particles, penalties: as in :class:`ELBO`.
-        rate: share of a batch in the running mean of the sizes, per step.
+        rate: weight of a batch in the running averages of the sizes.
     """
 
     def __init__(
@@ -48,7 +49,7 @@ class Collapsed(ELBO):
 
     def loss_of(self, draws: Draws) -> Loss:
         loss, terms, _ = super().loss_of(draws)
-        model, sites = cast(NGGPMixture, self.model), latent_sites(draws.drawn)
+        model, sites = cast(NGGPMixture, self.model), latent_sites(draws.guide_trace)
         data = draws.batch.data
         with torch.no_grad():
             probabilities = sites["y"]["fn"].probs
@@ -64,10 +65,10 @@ class Collapsed(ELBO):
                 terms["concentration"] = model.law.concentration
                 terms["discount"] = model.law.discount
         if model.learn_law and torch.is_grad_enabled():
-            told = model.log_evidence(data) / data
-            loss = loss - (told - told.detach())
+            evidence = model.log_evidence(data) / data
+            loss = loss - (evidence - evidence.detach())
         return Loss(loss, terms, carry)
 
     def commit(self, carry: Mapping[str, Tensor]) -> None:
-        """Move the model's expected sizes towards those of the batch."""
+        """Update the model's running averages of cluster sizes by the batch."""
         cast(NGGPMixture, self.model).observe(carry["responsibilities"], self.rate, carry["data"])

@@ -1,4 +1,4 @@
-"""Conjugate stochastic variational inference: bounds and natural gradients by autodiff."""
+"""Conjugate stochastic variational inference: natural gradients by automatic differentiation."""
 
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -31,10 +31,10 @@ from priorzoo.models.pyro_internals import AnyMessage, Messenger
 
 
 class Expectations(Messenger):
-    """Puts expected statistics in the place of global variables, which are then not drawn.
+    """Replaces the statistics of global variables by expected ones; the variables are not drawn.
 
-    Programs are run below it in the order guide, model: what the first says of a variable is q,
-    what the second says is p. Both go on with the expectation under q, a leaf of the graph.
+    Run the guide and then the model under this handler: the first distribution of a variable is q,
+    the second is p. Both programs get the expectation under q, a leaf of the autograd graph.
     """
 
     def __init__(self) -> None:
@@ -62,45 +62,45 @@ class Expectations(Messenger):
         }
 
 
-class _Left(Exception):
+class _Stop(Exception):
     pass
 
 
-class _Leaves(Messenger):
+class _StopAfter(Messenger):
     def __init__(self, last: str) -> None:
         super().__init__()
         self.last = last
 
     def _pyro_post_sample(self, msg: AnyMessage) -> None:
         if msg["name"] == self.last:
-            raise _Left
+            raise _Stop
 
 
-def until(program: Callable[..., object], last: str) -> Callable[..., None]:
-    """The program, left once a site is sampled."""
+def stopped_after(program: Callable[..., object], last: str) -> Callable[..., None]:
+    """The program, stopped as soon as the site ``last`` is sampled."""
 
     @wraps(program, updated=())
-    def begun(x: Tensor, size: int | None = None, **context: Tensor) -> None:
-        with suppress(_Left), _Leaves(last):
+    def stopped(x: Tensor, size: int | None = None, **context: Tensor) -> None:
+        with suppress(_Stop), _StopAfter(last):
             program(x, size, **context)
 
-    return begun
+    return stopped
 
 
 class Averaged(ELBO):
-    """An :class:`ELBO` with every KL in closed form where torch knows one, and held weights.
+    """An :class:`ELBO` with closed-form KLs where torch has them, and no gradient through q(r).
 
-    The responsibilities are the optimum given all else: the gradient through them is zero, but
-    where a KL is priced otherwise, and there the paper holds them fixed.
+    The responsibilities q(r) are optimal given everything else, so that the gradient through them
+    is zero. With KL weights other than 1 it is not, and the paper holds them fixed there too.
     """
 
-    def divergence(self, name: str, told: Site, guessed: Site) -> Tensor:
-        if not is_enumerated(guessed):
+    def divergence(self, name: str, model_site: Site, guide_site: Site) -> Tensor:
+        if not is_enumerated(guide_site):
             try:
-                return kl_divergence(guessed["fn"], told["fn"])
+                return kl_divergence(guide_site["fn"], model_site["fn"])
             except NotImplementedError:
                 pass
-        return super().divergence(name, told, guessed)
+        return super().divergence(name, model_site, guide_site)
 
     def draw(self, batch: Batch) -> Draws:
         draws = super().draw(batch)
@@ -110,27 +110,27 @@ class Averaged(ELBO):
 
 
 @dataclass(frozen=True)
-class Averages(Draws):
-    """Draws of the local sites, and the averages over global ones that they were made with."""
+class AveragedDraws(Draws):
+    """Draws of the local sites given expected statistics of the global variables, ``globals``."""
 
     globals: Expectations
 
 
 class ConjugateELBO(Averaged):
-    r"""The bound averaged over global variables in closed form, and their natural gradients.
+    r"""The ELBO with global variables averaged in closed form, and their natural gradients.
 
-    Model and guide name their globals by :func:`conjugate`. As the expected log joint is linear in
-    the expected statistics of each, its gradient with respect to these is
-    :math:`\lambda^* - \lambda_p`, whatever the model: the optimum given the rest is
+    Model and guide declare their global variables by :func:`conjugate`. The expected log joint is
+    linear in the expected statistics of each variable, so that for any model its gradient with
+    respect to them is :math:`\lambda^* - \lambda_p`: the optimum given everything else is
     :math:`\lambda^* = \lambda_p + \nabla_{\bar t}\, \tfrac N B \sum_n \mathbb E \log p(x_n, \cdot)`
     (Hoffman et al., "Stochastic Variational Inference", 2013; eq. (13) of Paquet, Ghaisas and
     Tieleman, 2018, for the mixture).
 
-    The loss is for networks and point parameters, and holds the globals fixed. Natural gradients,
-    :math:`\lambda - \lambda^*`, follow once the networks have moved. They are those of the bound
-    without weights and floors: a KL of weight twenty does not count each datum for twenty.
+    The loss trains networks and point parameters, with the global variables fixed. The natural
+    gradients, :math:`\lambda - \lambda^*`, are computed after the networks' step. They do not use
+    KL weights and floors: with a KL weight of 20, a datum must not count as 20 data.
 
-    Terms are those of :class:`ELBO`, with ``kl[...]`` of each global factor over N.
+    Terms are those of :class:`ELBO`, plus ``kl[...]`` of each global factor divided by N.
 
     Args:
         model, guide, kl, particles, penalties: as in :class:`ELBO`.
@@ -145,36 +145,36 @@ class ConjugateELBO(Averaged):
         penalties: Mapping[str, Penalty] | None = None,
     ) -> None:
         super().__init__(model, guide, kl, particles, penalties)
-        self.until = _last_site(model, guide)
+        self.last_site = _last_site(model, guide)
 
     def held_out(self, batch: Batch) -> Terms:
         """Terms of the predictive bound of new rows, eq. (11) of Paquet, Ghaisas and Tieleman.
 
-        The globals' divergence is no part of it; it is given beside, as ``globals``, in nats for
-        the whole training set.
+        The KL of the global variables is not part of the bound. It is reported separately as
+        ``globals``, in nats for the whole training set.
         """
         draws = self.draw(replace(batch, size=None))
         terms = super().terms_of(draws)
-        assert isinstance(draws, Averages)
+        assert isinstance(draws, AveragedDraws)
         divergences = draws.globals.divergences().values()
         return terms | {"globals": torch.stack([d.detach() for d in divergences]).sum()}
 
     def natural_gradients(self, batch: Batch) -> Mapping[str, Tensor]:
-        """lambda - lambda* for the natural parameters, from new responsibilities."""
+        """lambda - lambda* by name of the natural parameters, from updated responsibilities."""
         names = {id(parameter): name for name, parameter in self.named_parameters()}
         found = self.optima(batch)
         return {names[id(natural)]: natural.detach() - optimum for natural, optimum in found}
 
     def optima(self, batch: Batch) -> list[tuple[Tensor, Tensor]]:
-        """Each factor's natural parameters, and lambda* for rows that stand for N data."""
+        """The natural parameters of each factor, and their optimum lambda*."""
         return [(q, p + counted) for q, p, counted in self.messages(batch)]
 
     def messages(self, batch: Batch) -> list[tuple[Tensor, Tensor, Tensor]]:
-        """Natural parameters of each factor and of its prior, and what the rows add to the latter.
+        """For each factor its natural parameters, those of its prior, and lambda* - lambda_p.
 
-        What is added is a sum over rows, N/B times, and so may be taken in parts.
+        lambda* - lambda_p is N/B times a sum over rows, so that batches can be added up.
         """
-        model = self.model if self.until is None else until(self.model, self.until)
+        model = self.model if self.last_site is None else stopped_after(self.model, self.last_site)
         guide = torch.no_grad()(self.guide)
         local = Averaged(cast(nn.Module, model), guide, particles=self.particles)
         with pyro.validation_enabled(False), torch.enable_grad(), Expectations() as found:
@@ -187,11 +187,11 @@ class ConjugateELBO(Averaged):
     def draw(self, batch: Batch) -> Draws:
         with Expectations() as found:
             draws = super().draw(batch)
-        return Averages(**vars(draws), globals=found)
+        return AveragedDraws(**vars(draws), globals=found)
 
     def terms_of(self, draws: Draws) -> Terms:
         terms = super().terms_of(draws)
-        assert isinstance(draws, Averages)
+        assert isinstance(draws, AveragedDraws)
         bound = terms.pop("elbo")
         for label, divergence in draws.globals.divergences().items():
             share = divergence / draws.batch.data
@@ -201,10 +201,11 @@ class ConjugateELBO(Averaged):
 
 
 class Pretraining(ConjugateELBO):
-    r"""The bound of the same networks with codes :math:`z \sim \mathcal N(0, I)`, for a start.
+    r"""The ELBO of a plain VAE, :math:`z \sim \mathcal N(0, I)`, with the same networks.
 
-    The first phase of Paquet, Ghaisas and Tieleman, 2018, section 2.4. Discrete sites and globals
-    have no part in it, nor have penalties, and the natural parameters stay where they are.
+    This pretrains the networks, the first phase of Paquet, Ghaisas and Tieleman, 2018, section 2.4.
+    It does not use discrete sites, global variables and penalties, and does not change the natural
+    parameters.
     """
 
     def loss(self, batch: Batch) -> Loss:
@@ -222,7 +223,7 @@ class Pretraining(ConjugateELBO):
     def terms_of(self, draws: Draws) -> Terms:
         mixture = super().terms_of(draws)
         terms = {"reconstruction": mixture["reconstruction"]}
-        for name, site in latent_sites(draws.drawn).items():
+        for name, site in latent_sites(draws.guide_trace).items():
             if not is_enumerated(site):
                 q = site["fn"]
                 standard = dist.Normal(torch.zeros_like(q.mean), 1.0).to_event(1)
@@ -233,7 +234,7 @@ class Pretraining(ConjugateELBO):
 
 
 def bound(model: nn.Module, guide: nn.Module) -> ELBO:
-    """The bound that scores a pair: averaged over its conjugate globals, if it has any."""
+    """The ELBO that evaluates a pair; a :class:`ConjugateELBO` if it has conjugate variables."""
     conjugates = any(isinstance(parameter, Natural) for parameter in guide.parameters())
     return (ConjugateELBO if conjugates else ELBO)(model, guide)
 
@@ -242,44 +243,45 @@ def bound(model: nn.Module, guide: nn.Module) -> ELBO:
 def predictive(
     model: nn.Module, guide: nn.Module, prune: bool = False
 ) -> tuple[nn.Module, nn.Module]:
-    """The pair of a new row given the training set; a pair without global variables is its own.
+    """Model and guide of a new row given the training set.
 
-    Registered by the class of the model.
+    A pair without global variables is returned as it is. Other implementations are registered by
+    the class of the model.
 
     Args:
         model, guide: a trained pair.
-        prune: whether mixture components are left out to which less than one datum was added.
+        prune: whether to leave out mixture components that hold less than one datum.
     """
     return model, guide
 
 
 def _last_site(model: nn.Module, guide: nn.Module) -> str | None:
-    """The last site before x, or None where the likelihood itself reads a global variable."""
-    numbers = [*model.parameters(), *guide.parameters()]
-    device = numbers[0].device if numbers else torch.device("cpu")
+    """The last site before x, or None if the likelihood itself uses a global variable."""
+    parameters = [*model.parameters(), *guide.parameters()]
+    device = parameters[0].device if parameters else torch.device("cpu")
     with evaluating(model, guide), Stream(0, device):
         with torch.no_grad(), Expectations():
             x = site_of(poutine.trace(model).get_trace(size=2), "x")["value"]
         with torch.enable_grad(), Expectations() as globals_:
-            _, told = run_pair(model, guide, Batch(x))
-            seen = site_of(told, "x")
-            score = seen["fn"].log_prob(seen["value"]).sum()
+            _, model_trace = run_pair(model, guide, Batch(x))
+            observed = site_of(model_trace, "x")
+            score = observed["fn"].log_prob(observed["value"]).sum()
             leaves = list(globals_.expected.values())
     if not leaves:
         raise ValueError(
-            f"Expected global variables that {type(guide).__name__} names by conjugate() but got "
+            f"Expected {type(guide).__name__} to declare global variables by conjugate() but got "
             "none; use ELBO."
         )
     if score.requires_grad:
         reads = torch.autograd.grad(score, leaves, allow_unused=True)
         if any(part is not None for part in reads):
             return None
-    names = list(dict(sample_sites(told)))
+    names = list(dict(sample_sites(model_trace)))
     return names[names.index("x") - 1]
 
 
 def _over_processes(gradient: Tensor) -> Tensor:
-    """The mean over processes, each of which sees a part of the batch."""
+    """The mean over distributed processes, each of which has a part of the batch."""
     if distributed.is_available() and distributed.is_initialized():
         distributed.all_reduce(gradient)
         gradient = gradient / distributed.get_world_size()

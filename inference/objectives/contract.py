@@ -1,4 +1,4 @@
-"""What a training minimises, and what its step may ask of it."""
+"""The interface of objectives: a loss, natural gradients, and state to commit after a step."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -17,9 +17,9 @@ class Loss(NamedTuple):
     """The loss of a mini-batch.
 
     Args:
-        value: what is minimised, in nats per datum, 0-dimensional.
-        terms: what it is made of, by name, each ``(B,)`` or 0-dimensional; the history reports
-            their means.
+        value: the loss to minimise, in nats per datum, 0-dimensional.
+        terms: its parts and other values to report, by name, each ``(B,)`` or 0-dimensional; the
+            history has their means.
         carry: state to commit after the step, see :meth:`Objective.commit`.
     """
 
@@ -29,12 +29,12 @@ class Loss(NamedTuple):
 
 
 class Objective(nn.Module, ABC):
-    """A loss of a model and its guide; to inherit from.
+    """Base class of losses of a model and its guide.
 
-    A subclass gives :meth:`loss`, and the other methods only where it needs them. Steps of every
-    kind (eager, compiled, captured on a GPU) call the same three: ``loss``, then, once the
-    optimiser has moved the parameters, ``natural_gradients``, then ``commit``. The first two must
-    not change any state, so that they can be recorded as one graph.
+    A subclass defines :meth:`loss`, and the other methods only if it needs them. A step of any kind
+    (eager, compiled, captured on a GPU) calls ``loss``, lets the optimiser step, and then calls
+    ``natural_gradients`` and ``commit``. The first two must not change any state, so that they can
+    be recorded as graphs.
 
     Args:
         model, guide: programs that :func:`check_pair` accepts.
@@ -47,24 +47,28 @@ class Objective(nn.Module, ABC):
 
     @abstractmethod
     def loss(self, batch: Batch) -> Loss:
-        """The loss of a mini-batch, with gradients for the parameters that descend it."""
+        """The loss of a mini-batch, differentiable with respect to the parameters."""
 
     def forward(
         self, x: Tensor, size: int | None = None, labels: Mapping[str, Tensor] | None = None
     ) -> tuple[Tensor, Terms]:
-        """Value and terms of :meth:`loss` of rows ``(B, P)`` that stand for ``size`` data."""
+        """Value and terms of :meth:`loss` for rows ``(B, P)`` of a data set of ``size`` rows."""
         found = self.loss(in_precision(self.model, Batch(x, size, labels or {})))
         return found.value, found.terms
 
     def natural_gradients(self, batch: Batch) -> Mapping[str, Tensor]:
-        """Gradients for a second step of the optimiser, by the names of the parameters.
+        """Gradients for a second step of the optimiser, by parameter name.
 
-        They are computed once the optimiser has taken its step on the gradients of :meth:`loss`.
+        They are computed after the optimiser's step on the gradients of :meth:`loss`.
         """
         return {}
 
     def commit(self, carry: Mapping[str, Tensor]) -> None:
-        """Take up what :meth:`loss` left in ``carry``, in place, without host synchronisation."""
+        """Update state in place by the ``carry`` of :meth:`loss`, without host synchronisation."""
 
     def check(self, sites: Mapping[str, Site]) -> None:
-        """Refuse settings that do not fit the guide's latent ``sites``, before training."""
+        """Check before training that the settings fit the guide's latent ``sites``.
+
+        Raises:
+            ValueError: if they do not.
+        """

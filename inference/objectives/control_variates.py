@@ -1,4 +1,4 @@
-"""Control variates of the score-function estimator that are learnt from earlier steps."""
+"""Control variates of the score-function gradient estimator that are learnt during training."""
 
 from collections.abc import Mapping
 
@@ -11,19 +11,20 @@ from priorzoo.inference.sites import is_local, is_scored, latent_sites
 
 
 class Baselined(ELBO):
-    r"""The bound, with a baseline subtracted from the cost of each draw that the score estimates.
+    r"""The ELBO with a learnt baseline for sites with score-function gradients.
 
     .. math:: \nabla E_q[f] = E_q[(f - b) \nabla \log q]
 
-    holds for every b that the draw did not influence, and the nearer b is to f, the smaller the
-    variance. Several particles are each other's baseline without this class.
+    holds for every baseline b that does not depend on the draw. The variance is smaller the nearer
+    b is to f. With several particles :class:`ELBO` already uses the mean cost of the other
+    particles as the baseline.
 
     Args:
         model, guide, kl, penalties: as in :class:`ELBO`.
-        particles: 1, since several have a baseline already.
-        network: gives b from rows ``(B, P)`` as ``(B, 1)``, and is trained by least squares on the
-            cost; None for the running mean of the cost, one number.
-        decay: of the running mean, per step.
+        particles: must be 1.
+        network: maps rows ``(B, P)`` to b, ``(B, 1)``, and is trained by least squares on the cost;
+            if None, b is a running mean of the cost.
+        decay: decay of the running mean per step.
     """
 
     level: Tensor
@@ -42,8 +43,8 @@ class Baselined(ELBO):
         super().__init__(model, guide, kl, particles, penalties)
         if particles != 1:
             raise ValueError(
-                f"Expected particles=1 with a baseline but got {particles}, which are each other's "
-                "baseline; use ELBO."
+                f"Expected particles=1 with a baseline but got {particles}; use ELBO, which takes "
+                "the other particles as the baseline."
             )
         self.network, self.decay = network, decay
         self.register_buffer("level", torch.zeros(()))
@@ -59,15 +60,15 @@ class Baselined(ELBO):
             level = self.network(x)[:, 0]
             error = (level - cost).square().mean()
             value = value + error - error.detach()
-        for site in filter(is_scored, latent_sites(draws.drawn).values()):
+        for site in filter(is_scored, latent_sites(draws.guide_trace).values()):
             score = torch.as_tensor(site["fn"].score_parts(site["value"]).score_function)
-            taken = level.detach() if is_local(site) else level.detach().mean()
-            value = value - (taken * (score - score.detach())).mean()
+            baseline = level.detach() if is_local(site) else level.detach().mean()
+            value = value - (baseline * (score - score.detach())).mean()
         return Loss(value, terms, {"cost": cost.mean()})
 
     @torch.no_grad()
     def commit(self, carry: Mapping[str, Tensor]) -> None:
-        """Move the running mean of the cost."""
+        """Update the running mean of the cost."""
         self.count += 1
         rate = torch.maximum(1 / self.count, torch.full_like(self.count, 1 - self.decay))
         self.level.lerp_(carry["cost"].to(self.level), rate)

@@ -1,4 +1,4 @@
-"""The evidence lower bound with discrete sites summed out, as named terms per datum."""
+"""The evidence lower bound (ELBO) with discrete sites summed out, as named terms per datum."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -31,10 +31,10 @@ class KL:
 
     Args:
         weight: beta, a number or a schedule.
-        floor: nats per datum below which the batch mean counts as this floor, with gradient zero
-            (minimum information constraint, or free bits); 0 for none.
-        analytic: the closed form given the site's parents, where torch knows one, in place of the
-            estimate at the draw.
+        floor: minimum of the batch mean in the loss, in nats per datum; below it the gradient is
+            zero (minimum information constraint, or free bits). 0 for none.
+        analytic: whether to use the closed form given the site's parents, if torch has one, instead
+            of the estimate at the draw.
     """
 
     weight: float | Linear = 1.0
@@ -48,26 +48,26 @@ class KL:
 
 @dataclass(frozen=True)
 class Draws:
-    """The guide's trace, and the model's on the same draws.
+    """The traces of guide and model on the same draws of the latent sites.
 
     Args:
-        model: which was run.
-        drawn, told: traces of guide and model.
+        model: the model that was run.
+        guide_trace, model_trace: traces of guide and model.
         weights: probabilities of the enumerated sites.
         particles: number S of draws.
-        batch: which both were run on.
+        batch: the batch on which both were run.
     """
 
     model: nn.Module
-    drawn: poutine.Trace
-    told: poutine.Trace
+    guide_trace: poutine.Trace
+    model_trace: poutine.Trace
     weights: "Weights"
     particles: int
     batch: Batch
 
     @property
     def labels(self) -> Labels:
-        """At which discrete sites were put."""
+        """Labels to which discrete sites were set."""
         return self.batch.labels
 
     def log_weights(self) -> Tensor:
@@ -78,22 +78,22 @@ class Draws:
         Raises:
             ValueError: for a pair with global sites.
         """
-        told, drawn = dict(sample_sites(self.told)), latent_sites(self.drawn)
-        sites = [*told.items(), *drawn.items()]
+        of_model, of_guide = dict(sample_sites(self.model_trace)), latent_sites(self.guide_trace)
+        sites = [*of_model.items(), *of_guide.items()]
         shared = sorted({name for name, site in sites if not is_local(site)})
         if shared:
             raise ValueError(
                 f"Expected a pair whose sites are all local but {shared} belong to the whole "
-                "data set, which has no bound for each row; use the terms of evaluate."
+                "data set, so that there is no bound for each row; use the terms of evaluate."
             )
         x = self.batch.x
         weight = torch.zeros(self.particles, len(x), dtype=x.dtype, device=x.device)
-        for site in told.values():
+        for site in of_model.values():
             weight = weight + _masked(site)
-        for site in drawn.values():
+        for site in of_guide.values():
             if not is_enumerated(site):
                 weight = weight - _masked(site)
-        for site in filter(is_enumerated, drawn.values()):
+        for site in filter(is_enumerated, of_guide.values()):
             weight = weight.logsumexp(site["infer"]["_enumerate_dim"], keepdim=True)
         return weight.reshape(self.particles, len(x))
 
@@ -101,20 +101,20 @@ class Draws:
 def draw_pair(model: nn.Module, guide: nn.Module, batch: Batch, particles: int = 1) -> Draws:
     """Run the guide and then the model on its draws, with S particles.
 
-    The start of an objective of one's own: see :meth:`Draws.log_weights`.
+    Use it to write your own objective: see :meth:`Draws.log_weights`.
     """
-    with pyro.validation_enabled(False):  # a check waits for the device
-        drawn, told = run_pair(model, guide, batch, particles=particles)
-    return Draws(model, drawn, told, Weights(drawn), particles, batch)
+    with pyro.validation_enabled(False):  # validation would synchronise with the device
+        guide_trace, model_trace = run_pair(model, guide, batch, particles=particles)
+    return Draws(model, guide_trace, model_trace, Weights(guide_trace), particles, batch)
 
 
 class Penalty(nn.Module):
-    """A quantity per datum whose mean is minimised beside the bound; to inherit from.
+    """Base class of quantities per datum whose mean is added to the loss.
 
-    ``forward`` takes :class:`Draws` and gives ``(B,)``.
+    ``forward`` maps :class:`Draws` to the quantity, ``(B,)``.
 
     Args:
-        weight: of the quantity in the loss, a number or a schedule.
+        weight: weight of the quantity in the loss, a number or a schedule.
     """
 
     def __init__(self, weight: float | Linear = 1.0) -> None:
@@ -125,28 +125,30 @@ class Penalty(nn.Module):
 class ELBO(Objective):
     r"""The bound :math:`E_q[\log p(x, \cdot) - \log q(\cdot \mid x)]` of a model and its guide.
 
-    Sites that the guide enumerates are summed out exactly, each term over only those it depends on,
-    so that I independent factors cost a sum and not a product; all other sites are drawn with
-    reparameterisation, or with the estimator that :func:`estimated` gave them, for which several
-    particles are each other's baseline. Equal to Pyro's ``TraceEnum_ELBO`` on the same draws, in
-    value and gradient, but of static shape and without host synchronisation.
+    Sites that the guide enumerates are summed out exactly. Each term is summed only over the sites
+    it depends on, so that with I independent factors the number of values is the sum and not the
+    product of their K_i. All other sites are drawn, with the gradient estimator that
+    :func:`estimated` chose, by default reparameterisation; score-function gradients of several
+    particles use the mean cost of the other particles as baseline. Values and gradients equal those
+    of Pyro's ``TraceEnum_ELBO`` on the same draws, but shapes are static and there is no host
+    synchronisation.
 
-    Calling it with rows ``(B, P)`` and the number N of data that they stand for gives the loss, in
-    nats per datum, and the terms:
+    A call with rows ``(B, P)`` and the number N of data gives the loss, in nats per datum, and the
+    terms:
 
     - ``reconstruction``: the expected log-likelihood of ``x``; ``log p(s)`` for other observed s;
     - ``kl[s]`` for every latent site s: the expectation of log q(s) - log p(s);
-    - each penalty under its name, which is no part of the bound;
-    - ``elbo``: reconstruction minus KLs, unweighted; ``objective``: the loss with its sign changed.
+    - each penalty under its name, not part of the bound;
+    - ``elbo``: reconstruction minus KLs, unweighted; ``objective``: the negative loss.
 
-    A term is ``(B,)`` where it is local. Global sites count 1/N in each datum, and are scalars.
-    Where a label is known, the bound is that of log p(x, label).
+    The term of a local site is ``(B,)``; that of a global site is a scalar, divided by N. For a row
+    with a known label the bound is a bound of log p(x, label).
 
     Args:
         model, guide: programs that :func:`check_pair` accepts.
-        kl: how the KL of a site enters the loss; sites that are not named have weight 1.
+        kl: how the KL of a site enters the loss; the KL of other sites has weight 1.
         particles: number S of draws.
-        penalties: what is minimised beside the bound, by name.
+        penalties: penalties to add to the loss, by name.
     """
 
     def __init__(
@@ -159,7 +161,7 @@ class ELBO(Objective):
     ) -> None:
         super().__init__(model, guide)
         if particles < 1:
-            raise ValueError(f"Expected a positive particles but got {particles}.")
+            raise ValueError(f"Expected at least one particle but got particles={particles}.")
         self.kl = dict(kl or {})
         self.particles = particles
         self.penalties = nn.ModuleDict(dict(penalties or {}))
@@ -175,7 +177,7 @@ class ELBO(Objective):
             return self.terms_of(self.draw(batch))
 
     def held_out(self, batch: Batch) -> Terms:
-        """Terms of rows that are no part of the training set."""
+        """Terms of rows that are not in the training set."""
         with pyro.validation_enabled(False):
             return self.terms_of(self.draw(batch))
 
@@ -187,11 +189,11 @@ class ELBO(Objective):
             )
 
     def draw(self, batch: Batch) -> Draws:
-        """The draws that :meth:`loss` is an expectation over."""
+        """Run guide and model; :meth:`loss` is computed from these draws."""
         return draw_pair(self.model, self.guide, batch, self.particles)
 
     def loss_of(self, draws: Draws) -> Loss:
-        """The loss of draws, with all weights, floors and penalties."""
+        """The loss of given draws, with all weights, floors and penalties."""
         terms = self.terms_of(draws)
         self.check({name[3:-1]: {} for name in terms if name.startswith("kl[")})
         loss = torch.zeros((), device=draws.batch.x.device)
@@ -203,12 +205,12 @@ class ELBO(Objective):
         for name, penalty in self.penalties.items():
             assert isinstance(penalty, Penalty)
             terms[name] = penalty(draws)
-            loss = loss + self._now(penalty.weight) * terms[name].mean()
+            loss = loss + self._current(penalty.weight) * terms[name].mean()
         return Loss(loss, terms | {"objective": -loss})
 
     def terms_of(self, draws: Draws) -> Terms:
-        """The terms of draws, and their sum, ``elbo``."""
-        guesses, weights = latent_sites(draws.drawn), draws.weights
+        """The terms of given draws, and their sum, ``elbo``."""
+        of_guide, weights = latent_sites(draws.guide_trace), draws.weights
         data = draws.batch.data
         share = len(draws.batch.x) / data
 
@@ -222,29 +224,29 @@ class ELBO(Objective):
             return score.sum() / (draws.particles * data)
 
         terms: Terms = {}
-        for name, site in sample_sites(draws.told):
+        for name, site in sample_sites(draws.model_trace):
             if site["is_observed"]:
                 label = "reconstruction" if name == "x" else f"log p({name})"
                 terms[label] = expected(log_prob(site), site)
             else:
-                divergence = self.divergence(name, site, guesses.pop(name))
+                divergence = self.divergence(name, site, of_guide.pop(name))
                 terms[f"kl[{name}]"] = expected(divergence, site)
-        for name, site in guesses.items():
+        for name, site in of_guide.items():
             terms[f"kl[{name}]"] = expected(log_prob(site), site)
         bound = sum(-t if name.startswith("kl[") else t for name, t in terms.items())
         return terms | {"elbo": torch.as_tensor(bound)}
 
-    def divergence(self, name: str, told: Site, guessed: Site) -> Tensor:
+    def divergence(self, name: str, model_site: Site, guide_site: Site) -> Tensor:
         """log q - log p of a site at its draw, or their KL in closed form if that was chosen."""
-        if name in self.kl and self.kl[name].analytic and not is_enumerated(guessed):
+        if name in self.kl and self.kl[name].analytic and not is_enumerated(guide_site):
             try:
-                return kl_divergence(guessed["fn"], told["fn"])
+                return kl_divergence(guide_site["fn"], model_site["fn"])
             except NotImplementedError:
                 pass
-        guess = log_prob(guessed)
-        if is_scored(guessed) and not guessed["fn"].has_rsample:
-            guess = guess.detach()  # whose own gradient has expectation zero
-        return guess - log_prob(told)
+        log_q = log_prob(guide_site)
+        if is_scored(guide_site) and not guide_site["fn"].has_rsample:
+            log_q = log_q.detach()  # the expectation of its own gradient is zero
+        return log_q - log_prob(model_site)
 
     def _weighted(self, name: str, divergence: Tensor) -> Tensor:
         policy = self.kl.get(name)
@@ -252,89 +254,92 @@ class ELBO(Objective):
             return divergence
         if policy.floor > 0:
             divergence = divergence.clamp(min=policy.floor)
-        return self._now(policy.weight) * divergence
+        return self._current(policy.weight) * divergence
 
-    def _now(self, weight: float | Linear) -> float | Tensor:
+    def _current(self, weight: float | Linear) -> float | Tensor:
         return weight(self.clock) if isinstance(weight, Linear) else weight
 
 
 class Autoencoder(ELBO):
-    """The reconstruction alone, of codes at their means: no bound, but a start for one.
+    """The reconstruction term only, with codes at their means, to pretrain the networks.
 
-    The other terms are reported and not minimised, nor are penalties.
+    The other terms are reported but not minimised; penalties are not used.
     """
 
     def loss(self, batch: Batch) -> Loss:
         with pyro.validation_enabled(False):
-            drawn, told = run_pair(self.model, self.guide, batch, means=True)
-            terms = self.terms_of(Draws(self.model, drawn, told, Weights(drawn), 1, batch))
+            traces = run_pair(self.model, self.guide, batch, means=True)
+            terms = self.terms_of(Draws(self.model, *traces, Weights(traces[0]), 1, batch))
         loss = -terms["reconstruction"].mean()
         return Loss(loss, terms | {"objective": -loss})
 
 
 class Weights:
-    """The probabilities of the enumerated sites, which turn a term into its expectation.
+    """Takes expectations over the enumerated sites, and adds score-function gradients.
 
-    And the scores of the draws that are not wholly reparameterised.
+    Args:
+        guide_trace: gives the probabilities of the enumerated sites, and the scores of the draws
+            that are not fully reparameterised.
     """
 
-    def __init__(self, drawn: poutine.Trace) -> None:
+    def __init__(self, guide_trace: poutine.Trace) -> None:
         self.log_q = {
             site["infer"]["_enumerate_dim"]: log_prob(site)
-            for _, site in sample_sites(drawn)
+            for _, site in sample_sites(guide_trace)
             if is_enumerated(site)
         }
-        self.scores: dict[bool, list[Tensor]] = {True: [], False: []}  # local, and global
-        self.crowd = 1
-        for site in latent_sites(drawn).values():
+        self.scores: dict[bool, list[Tensor]] = {True: [], False: []}  # True: of local sites
+        self.particles = 1
+        for site in latent_sites(guide_trace).values():
             if is_scored(site):
                 score = site["fn"].score_parts(site["value"]).score_function
                 if isinstance(score, Tensor):
                     self.scores[is_local(site)].append(score)
                     sizes = {frame.name: frame.size for frame in site["cond_indep_stack"]}
-                    self.crowd = sizes.get("particles", 1)
+                    self.particles = sizes.get("particles", 1)
 
     def reinforce(self, cost: Tensor, local: bool) -> Tensor:
-        """The same cost, with the gradient of the scores times it, less a baseline.
+        """The same cost, with the score-function gradient (minus a baseline) added to its gradient.
 
-        It is multiplied by exp(score - score), the gradient of one of the two stopped (Foerster et
-        al., "DiCE", 2018). The baseline is the mean cost of the other particles, if there are any.
+        The cost is multiplied by exp(score - score), where one of the two scores has no gradient
+        (Foerster et al., "DiCE", 2018). With several particles, the baseline is the mean cost of
+        the other particles.
         """
         scores = self.scores[False] + (self.scores[True] if local else [])
         if not scores or not torch.is_grad_enabled():
             return cost
-        if self.crowd > 1 and (cost.dim() < 2 or cost.shape[-2] != self.crowd):
-            return cost  # the same for all particles, and so no cost of any of them
+        if self.particles > 1 and (cost.dim() < 2 or cost.shape[-2] != self.particles):
+            return cost  # the same for all particles: it does not depend on the draws
         one = torch.as_tensor(sum(score - score.detach() for score in scores)).exp()
-        if self.crowd == 1:
+        if self.particles == 1:
             return cost * one
         fixed = cost.detach()
-        others = (fixed.sum(-2, keepdim=True) - fixed) / (self.crowd - 1)
+        others = (fixed.sum(-2, keepdim=True) - fixed) / (self.particles - 1)
         return cost * one - others * (one - 1)
 
     def expect(self, score: Tensor, particles: int = 1, events: int = 0) -> Tensor:
-        """``(B, ...)`` from ``(K_I, ..., K_1, [S,] B, ...)``; 0 times the log of 0 is 0.
+        """Average ``(K_I, ..., K_1, [S,] B, ...)`` to ``(B, ...)``, with 0 times log 0 as 0.
 
         Args:
-            score: what to average, with ``events`` dimensions right of the plates.
-            particles: S, averaged as well if more than 1.
+            score: values to average, with ``events`` dimensions to the right of the plates.
+            particles: S; if it is above 1, particles are averaged too.
         """
         parents: set[int] = set()
-        found = self._spread(score, events)
+        found = self._enumerated_dims(score, events)
         while found > parents:
             parents = found
-            found = found.union(*(self._spread(self.log_q[dim]) for dim in parents))
+            found = found.union(*(self._enumerated_dims(self.log_q[dim]) for dim in parents))
         if parents:
             log_weight = torch.as_tensor(sum(self.log_q[dim] for dim in sorted(parents)))
             weight = log_weight.exp().reshape(*log_weight.shape, *[1] * events)
             summed = [dim - events for dim in sorted(parents)]
-            seen = torch.where(weight == 0, 0.0, score)  # a NaN weight stays a NaN
-            score = (weight * seen).sum(summed, keepdim=True)
+            finite = torch.where(weight == 0, 0.0, score)  # a NaN weight stays a NaN
+            score = (weight * finite).sum(summed, keepdim=True)
         if particles > 1 and score.dim() > 1:
             score = score.mean(-2 - events)
         return score.reshape(score.shape[-1 - events :])
 
-    def _spread(self, score: Tensor, events: int = 0) -> set[int]:
+    def _enumerated_dims(self, score: Tensor, events: int = 0) -> set[int]:
         """The enumerated dimensions along which ``score`` varies."""
         plates = score.shape[: score.dim() - events]
         return {dim for dim in self.log_q if len(plates) >= -dim and plates[dim] > 1}

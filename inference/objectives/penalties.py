@@ -1,4 +1,4 @@
-"""What may be minimised beside the bound, each a quantity per datum."""
+"""Penalties that are added to the negative ELBO, each a quantity per datum."""
 
 from typing import cast
 
@@ -13,16 +13,16 @@ from priorzoo.models.vq_vae import VQVAE
 
 
 class ConsistencyViolation(Penalty):
-    r""":math:`E_q\, H[p(y \mid z, w)]`: how uncertain the prior's cluster is, in nats.
+    r""":math:`E_q\, H[p(y \mid z, w)]`: entropy of the cluster given the codes, in nats.
 
-    Dilokthanakul et al., 2016, first version: codes that lie between clusters raise it. With a
-    guide whose y is that posterior it is the entropy of its site.
+    Dilokthanakul et al., 2016, first version. It is high for codes that lie between clusters. For a
+    guide that samples y from this posterior it is the entropy of the guide's site.
     """
 
     def forward(self, draws: Draws) -> Tensor:
         codes = {
             name: site["value"]
-            for name, site in latent_sites(draws.drawn).items()
+            for name, site in latent_sites(draws.guide_trace).items()
             if not is_enumerated(site)
         }
         log_p = cluster_posterior(draws.model, codes, context=draws.batch.context).logits
@@ -31,14 +31,14 @@ class ConsistencyViolation(Penalty):
 
 
 class Classification(Penalty):
-    r""":math:`-\log q(\mathrm{label} \mid x)` where the label is known, and 0 elsewhere, in nats.
+    r""":math:`-\log q(\mathrm{label} \mid x)` for rows with a known label, otherwise 0, in nats.
 
-    The bound of a labelled datum does not contain q(y | x); this term does (Kingma et al.,
+    The ELBO of a labelled datum does not contain q(y | x), which this term trains (Kingma et al.,
     "Semi-supervised Learning with Deep Generative Models", 2014, eq. (9)).
 
     Args:
         weight: alpha.
-        site: whose labels.
+        site: name of the labelled site.
     """
 
     def __init__(self, weight: float | Linear = 1.0, site: str = "y") -> None:
@@ -48,11 +48,11 @@ class Classification(Penalty):
     def forward(self, draws: Draws) -> Tensor:
         if self.site not in draws.labels:
             raise ValueError(
-                f"Expected labels of {self.site!r} for the classification term but got those of "
+                f"Expected labels of {self.site!r} for the classification term but got labels of "
                 f"{list(draws.labels)}; give labels, with -1 for unknown."
             )
         label = draws.labels[self.site]
-        free = latent_sites(draws.drawn)[self.site]["infer"]["free"]
+        free = latent_sites(draws.guide_trace)[self.site]["infer"]["free"]
         log_q = free.logits.log_softmax(-1)
         known = label.clamp(min=0).expand(log_q.shape[:-1]).unsqueeze(-1)
         score = torch.where(label < 0, 0.0, -log_q.gather(-1, known).squeeze(-1))
@@ -65,11 +65,11 @@ class Quantisation(Penalty):
     .. math:: \textstyle\sum_m \|\mathrm{sg}(h_m) - e_{y_m}\|^2 +
         \beta \|h_m - \mathrm{sg}(e_{y_m})\|^2
 
-    van den Oord et al., "Neural Discrete Representation Learning", 2017, eq. (3): the first term
-    trains the codebook, the second holds the encoder near it; sg stops the gradient.
+    van den Oord et al., "Neural Discrete Representation Learning", 2017, eq. (3). The first term
+    trains the codebook, the second keeps the encoder's output near it; sg stops the gradient.
 
     Args:
-        weight: of both terms, a number or a schedule.
+        weight: weight of both terms, a number or a schedule.
         commitment: beta.
     """
 
@@ -78,8 +78,8 @@ class Quantisation(Penalty):
         self.commitment = commitment
 
     def forward(self, draws: Draws) -> Tensor:
-        h = site_of(draws.drawn, "z")["infer"]["encoded"]
-        e = cast(VQVAE, draws.model).codebook[site_of(draws.drawn, "y")["value"]]
+        h = site_of(draws.guide_trace, "z")["infer"]["encoded"]
+        e = cast(VQVAE, draws.model).codebook[site_of(draws.guide_trace, "y")["value"]]
         of_codebook = (h.detach() - e).square().sum((-2, -1))
         of_encoder = (h - e.detach()).square().sum((-2, -1))
         return draws.weights.expect(of_codebook + self.commitment * of_encoder, draws.particles)

@@ -1,4 +1,4 @@
-"""Weights that change as the training goes on, as tensors, so that a captured step follows them."""
+"""Schedules of weights; they are computed as tensors, so that captured steps follow them."""
 
 from dataclasses import dataclass
 
@@ -7,10 +7,10 @@ from torch import Tensor, nn
 
 
 class Clock(nn.Module):
-    """Where the training stands: ``step`` and the lengths that scale it, tensors on the device.
+    """The current step, and the lengths of an epoch and of the training, on the device.
 
-    A :class:`Training` sets the lengths; in a loop of one's own :meth:`restart` does. They are
-    tensors, so that a compiled step follows them where a training is run on in portions.
+    A :class:`Training` sets the lengths; in your own loop call :meth:`restart`. They are tensors,
+    so that a compiled step notices when a training is continued with another length.
 
     Args:
         epoch: steps in one pass over the data; None while unknown.
@@ -47,7 +47,7 @@ class Clock(nn.Module):
         self.lengths[1] = steps or 0
 
     def restart(self, epoch: int | None = None, total: int | None = None) -> None:
-        """Begin a training of ``total`` steps, ``epoch`` of them in one pass over the data."""
+        """Start a training of ``total`` steps, with ``epoch`` steps in one pass over the data."""
         self.epoch, self.total = epoch, total
         self.step.zero_()
 
@@ -58,11 +58,11 @@ class Clock(nn.Module):
 
 @dataclass(frozen=True)
 class Linear:
-    """From ``start`` to ``end`` in a straight line, then constant.
+    """Changes linearly from ``start`` to ``end``, then stays constant.
 
     Args:
-        start, end: values at the first step and once the time is over.
-        steps, epochs, fraction: the time it takes, in one of the three units; ``fraction`` is a
+        start, end: values at the first step and at the end of the change.
+        steps, epochs, fraction: duration of the change; give one of the three. ``fraction`` is a
             share of the whole training.
     """
 
@@ -84,7 +84,7 @@ class Linear:
         """The value at the clock's step, 0-dimensional.
 
         Raises:
-            ValueError: for a length in epochs or as a fraction that the clock cannot tell in steps.
+            ValueError: for epochs or a fraction if the clock does not know their length in steps.
         """
         passed = (clock.step / self._length(clock)).clamp(max=1.0)
         return self.start + (self.end - self.start) * passed
@@ -98,8 +98,8 @@ class Linear:
         if known is None:
             raise ValueError(
                 f"Expected a clock that knows the length of the training for Linear({name}=...) "
-                "but got none; call objective.clock.restart(epoch=..., total=...) with numbers of "
-                "steps before the loop, or give Linear its length in steps."
+                "but its length is unset; call objective.clock.restart(epoch=..., total=...) with "
+                "numbers of steps before the loop, or give Linear its length in steps."
             )
         length: Tensor = getattr(self, name) * unit
         return length

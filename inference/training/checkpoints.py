@@ -1,4 +1,4 @@
-"""Everything that a training needs to go on as if it had never stopped, in one file, no pickle."""
+"""Checkpoints: the complete state of a training in one safetensors file, without pickle."""
 
 import json
 import os
@@ -17,7 +17,7 @@ FORMAT = 1
 def save_state(file: str | os.PathLike[str], state: object) -> None:
     """Write nested mappings, sequences, tensors and plain values as one safetensors file.
 
-    Written beside the file and then renamed, so that it is never there by half.
+    A temporary file is written and then renamed, so that the file is never incomplete.
     """
     tensors: dict[str, Tensor] = {}
     text = json.dumps({"format": FORMAT, "state": _pack(state, "", tensors)})
@@ -25,18 +25,18 @@ def save_state(file: str | os.PathLike[str], state: object) -> None:
 
 
 def load_state(file: str | os.PathLike[str]) -> Any:
-    """What :func:`save_state` wrote, its tensors on the CPU; sequences come back as lists.
+    """Read what :func:`save_state` wrote; tensors are on the CPU, sequences become lists.
 
     Raises:
-        FileNotFoundError: for a file that is missing.
-        ValueError: for one that is damaged or of a newer format.
+        FileNotFoundError: for a missing file.
+        ValueError: for a file that is damaged or of a newer format.
     """
     if not Path(file).is_file():
         raise FileNotFoundError(f"Expected a checkpoint at {file} but there is none; train anew.")
     try:
         with safe_open(file, "pt") as opened:
             written = json.loads(opened.metadata()["state"])
-            names = opened.keys()  # no mapping: it has nothing to iterate over but these
+            names = opened.keys()  # ``opened`` is not a mapping and cannot be iterated over
             tensors = {name: opened.get_tensor(name) for name in names}
         newer = written["format"] > FORMAT
     except (SafetensorError, KeyError, TypeError, json.JSONDecodeError) as error:
@@ -52,7 +52,7 @@ def load_state(file: str | os.PathLike[str]) -> Any:
 
 
 def _pack(value: object, place: str, tensors: dict[str, Tensor]) -> object:
-    """As JSON can write it, tensors laid aside; keys of mappings need not be strings."""
+    """The value as JSON, with tensors moved to ``tensors``; mappings may have any plain keys."""
     if isinstance(value, Tensor):
         tensors[place] = value.detach().to("cpu", copy=True).contiguous()
         return {"tensor": place}

@@ -1,4 +1,4 @@
-"""The step as one compiled graph, which pays Python's share of a Pyro program once."""
+"""The training step as one compiled graph, without the Python overhead of a Pyro program."""
 
 import warnings
 from collections.abc import Callable, Sequence
@@ -21,23 +21,23 @@ from priorzoo.inference.training.step import (
 from priorzoo.inference.training.tracing import UntraceableError, trace
 
 Run = Callable[..., Sequence[Tensor]]  # compiled code: tensors in, tensors out
-# Draws are torch's own. A kernel that writes over one of its inputs may do so too soon: with two
-# threads, torch 2.15 lost part of a mixture's gradient that way, without a word.
+# fallback_random: the same draws as eager code. inplace_buffers: a kernel may overwrite an input
+# too early; with two threads, torch 2.15 then lost part of a mixture's gradient without an error.
 OPTIONS = {"fallback_random": True, "inplace_buffers": False}
-TOLERANCE = {"float32": 0.01, "bf16": 0.3}  # fused steps round half precision less often
+TOLERANCE = {"float32": 0.01, "bf16": 0.3}  # fused kernels round to bfloat16 less often
 
 
 class Compiled:
-    """:func:`take_step` with loss and gradients compiled by inductor for one shape of batch.
+    """:func:`take_step` with loss and gradients compiled by inductor for one batch shape.
 
-    It draws what :func:`take_step` draws under the same seed, and gives the same numbers up to the
-    order of additions. Batches of another shape, such as the last of a pass, and programs that
-    cannot be traced or compiled go through :func:`take_step`, the latter with one warning that says
-    why. Compilation takes seconds to a minute, at the first call.
+    With the same seed it makes the same draws as :func:`take_step`, and gives the same values up to
+    the order of additions. Batches of another shape, such as the last of a pass, are run by
+    :func:`take_step`. So are programs that cannot be traced or compiled, with one warning that
+    gives the reason. The first call compiles, which takes seconds to a minute.
 
     Args:
         objective, optimiser, clip, precision: as in :func:`take_step`.
-        rows: number B of rows of the batches to compile for; those of the first batch if None.
+        rows: batch size B to compile for; that of the first batch if None.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class Compiled:
         check_step(clip, precision)
         self.objective, self.optimiser = objective, optimiser
         self.clip, self.precision, self.rows = clip, precision, rows
-        self.reason = ""  # why it is not compiled after all
+        self.reason = ""  # why the step could not be compiled
         self._layout: tuple[object, ...] | None = None
         self._runs: tuple[Run, Run | None] | None = None
 
@@ -89,8 +89,8 @@ class Compiled:
         except UntraceableError as error:
             self.reason = str(error)
             warnings.warn(
-                f"Expected a step that can be compiled but {self.reason}; trained eagerly instead, "
-                "as step='eager' does.",
+                f"Expected a step that can be compiled but {self.reason}; steps run eagerly, as "
+                "with step='eager'.",
                 stacklevel=2,
             )
             return
@@ -99,17 +99,17 @@ class Compiled:
 
 
 def lower(graph: GraphModule, inputs: list[Tensor], precision: Precision = "float32") -> Run:
-    """The graph as machine code that draws what the graph draws, once it was seen to agree.
+    """Compile a graph to machine code that makes the same draws, and check its outputs.
 
     Raises:
-        UntraceableError: where inductor cannot compile it, such as without a C++ compiler, or where
-            its code gives other numbers for these inputs than the graph run as it is.
+        UntraceableError: if inductor cannot compile it, such as without a C++ compiler, or if the
+            compiled code and the graph give different outputs for these inputs.
     """
     try:
         with torch.no_grad():
             run: Run = torch._inductor.compile(graph, [*inputs], OPTIONS)
             missed = disagreement(graph, run, inputs)
-    except Exception as error:  # whatever a compiler trips over, the eager step is right
+    except Exception as error:  # of any type: the eager step is the fallback
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UntraceableError(f"inductor reports {reason}") from error
     if missed > TOLERANCE[precision]:
@@ -118,10 +118,10 @@ def lower(graph: GraphModule, inputs: list[Tensor], precision: Precision = "floa
 
 
 def disagreement(graph: GraphModule, run: Run, inputs: list[Tensor]) -> float:
-    """The largest error of an output of compiled code, as a share of what the graph gives.
+    """The largest relative error of an output of compiled code, compared with the graph.
 
-    An output's error is the norm of its difference, its size its norm or a thousandth of that of
-    the largest output, so that what is zero but for rounding does not count.
+    The error of an output is the norm of the difference divided by the norm of the output, or by a
+    thousandth of the largest norm if that is more, so that rounding errors of zero do not count.
     """
     outputs = []
     for one in (graph, run):

@@ -1,4 +1,4 @@
-"""Steps one after the other: eager, compiled, or captured on the GPU."""
+"""Ways to run training steps: eager, compiled, or captured as a CUDA graph."""
 
 from collections.abc import Callable
 from typing import Literal, get_args
@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from priorzoo.inference.batch import Batch
-from priorzoo.inference.data.batches import Order
+from priorzoo.inference.data.batches import Batches
 from priorzoo.inference.objectives.contract import Terms
 from priorzoo.inference.training.compiled import Compiled
 
@@ -17,15 +17,15 @@ TakeStep = Callable[[Batch], Terms]
 
 
 def choose(step: Execution, device: torch.device, in_memory: bool) -> Execution:
-    """What ``auto`` stands for: ``cudagraph`` on a GPU that holds the rows, else ``compiled``.
+    """Check ``step``, and replace ``auto`` by ``cudagraph`` if possible, otherwise ``compiled``.
 
     Args:
-        step: what was asked for.
-        device: of the networks.
+        step: how to run steps, see :class:`Training`.
+        device: device of the networks.
         in_memory: whether the data are rows in memory.
 
     Raises:
-        ValueError: for an unknown name, and for ``cudagraph`` where it cannot be.
+        ValueError: for an unknown name, and for ``cudagraph`` without a GPU or rows in memory.
     """
     if step not in get_args(Execution):
         raise ValueError(f"Expected step among {get_args(Execution)} but got {step!r}.")
@@ -46,14 +46,14 @@ def choose(step: Execution, device: torch.device, in_memory: bool) -> Execution:
 
 
 class Steps:
-    """Calling it takes one step, and adds its terms to sums on the device.
+    """Each call takes one step, and adds its terms to sums on the device.
 
     Args:
-        descend: one gradient step on a batch, which gives the batch means of the terms.
-        batches: what to step on.
+        descend: takes one gradient step on a batch, and returns the batch means of the terms.
+        batches: the batches to use.
     """
 
-    def __init__(self, descend: TakeStep, batches: Order) -> None:
+    def __init__(self, descend: TakeStep, batches: Batches) -> None:
         self.descend, self.batches = descend, batches
         self.names: list[str] = []
         self.sums, self.count = torch.empty(0), 0
@@ -63,14 +63,14 @@ class Steps:
         self.count += 1
 
     def means(self) -> dict[str, float]:
-        """Of the terms since the last call, with one synchronisation."""
+        """Means of the terms since the last call, with one host synchronisation."""
         means = (self.sums / self.count).tolist()
         self.sums.zero_()
         self.count = 0
         return dict(zip(self.names, means, strict=True))
 
-    def forget(self) -> None:
-        """Begin anew after a :meth:`Training.restore`."""
+    def reset(self) -> None:
+        """Drop the captured graph, if any, after a :meth:`Training.restore`."""
 
     def _add(self, terms: Terms) -> None:
         found = torch.stack(list(terms.values()))
@@ -80,21 +80,21 @@ class Steps:
 
 
 class Captured(Steps):
-    """Steps on a GPU as one graph that is captured once and replayed.
+    """Steps on a GPU as one CUDA graph that is captured once and replayed.
 
-    Inside it are the gathering of the batch by the pass's permutation, its transform, loss and
-    gradients, clipping, the optimiser, the clock of the schedules and the sums of the terms. The
-    first steps run uncaptured on a side stream, as libraries and optimisers allocate on first use;
-    they are steps like any other. So do batches of another size, such as the last of a pass. Random
-    operations draw anew at each replay, from the state that :class:`Stream` sets.
+    The graph gathers the rows of a batch, transforms them, computes loss and gradients, clips them,
+    runs the optimiser, counts the step for schedules and adds up the terms. The first steps are run
+    without capture on a side stream, since libraries and optimisers allocate memory on first use;
+    they count as training steps. Batches of another size, such as the last of a pass, are run in
+    the same way. Random operations make new draws at each replay, from the :class:`Stream`.
 
     Args:
-        descend, batches: as in :class:`Steps`, rows in memory on the GPU.
+        descend, batches: as in :class:`Steps`; the data must be rows in memory on the GPU.
     """
 
     WARM_UP = 3
 
-    def __init__(self, descend: Compiled, batches: Order) -> None:
+    def __init__(self, descend: Compiled, batches: Batches) -> None:
         super().__init__(descend, batches)
         self.rows = min(batches.batch_size, batches.size)
         self.order = torch.empty(batches.size, dtype=torch.int64, device=batches.device)
@@ -111,20 +111,20 @@ class Captured(Steps):
             self.order.copy_(self.batches.order)
             self.start.fill_(place)
         if rows != self.rows or self._graph is None:
-            self._uncaptured(rows)
+            self._warm_up_or_capture(rows)
         else:
             self._graph.replay()
         self.count += 1
 
-    def forget(self) -> None:
+    def reset(self) -> None:
         self._graph, self._latest, self._taken = None, None, 0
 
-    def _uncaptured(self, rows: int) -> None:
+    def _warm_up_or_capture(self, rows: int) -> None:
         if rows == self.rows and self._taken == self.WARM_UP and self._can_be_captured():
             self._graph = torch.cuda.CUDAGraph()
             with torch.cuda.graph(self._graph, stream=self.side):
                 self._take(rows)
-            self._graph.replay()  # a capture records and does not run
+            self._graph.replay()  # a capture only records the operations
             return
         self.side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(self.side):
@@ -142,12 +142,12 @@ class Captured(Steps):
 
 
 def prepare(optimiser: Optimizer, step: Execution) -> None:
-    """Make an optimiser fused, one operation for all parameters, unless chosen otherwise.
+    """Set an optimiser to its fused implementation, unless its user has chosen another one.
 
-    Its learning rate becomes a tensor where it is captured, so that a schedule can still change it.
+    For ``cudagraph`` the learning rate becomes a tensor, so that a schedule can still change it.
 
     Raises:
-        ValueError: for an optimiser that cannot be captured.
+        ValueError: for ``cudagraph`` with an optimiser that cannot be captured.
     """
     if step == "eager":
         return

@@ -1,4 +1,4 @@
-"""The training loop: order, history, evaluation, early stopping, and what to do with a NaN."""
+"""The training loop: batches, history, evaluation, early stopping, and errors for NaN."""
 
 import inspect
 import math
@@ -13,7 +13,7 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from tqdm import tqdm
 
 from priorzoo.inference.batch import Batch, Context, Labels, Transform, in_precision
-from priorzoo.inference.data.batches import Iterables, Order
+from priorzoo.inference.data.batches import Batches, Iterables
 from priorzoo.inference.data.checks import check_data, check_labels
 from priorzoo.inference.evaluation import evaluate
 from priorzoo.inference.objectives.contract import Objective, Terms
@@ -48,47 +48,48 @@ def fit(
     Args:
         model, guide: a pair that :func:`check_pair` accepts.
         data: rows ``(N, P)`` on the device to train on, or any iterable of batches.
-        steps, epochs: how long; exactly one of the two.
-        progress: whether to show a bar with the terms.
+        steps, epochs: length of the training; give exactly one of the two.
+        progress: whether to show a progress bar with the terms.
         settings: the other arguments of :class:`Training`.
 
     Raises:
-        ValueError: for a pair that does not fit, data the model cannot score, or bad settings.
-        FloatingPointError: when a term becomes NaN or infinite.
+        ValueError: for a pair that does not fit, data that the likelihood does not accept, or
+            invalid settings.
+        FloatingPointError: if a term becomes NaN or infinite.
     """
     return Training(model, guide, data, **settings).run(steps, epochs, progress=progress)
 
 
 class Training:
-    """A training that can be run on in portions; :func:`fit` runs it in one.
+    """A training that can be continued by further calls of :meth:`run`; :func:`fit` calls it once.
 
     Args:
         model, guide, data: as in :func:`fit`.
         objective: of the same model and guide; ``ELBO(model, guide)`` if None.
         optimiser: makes an optimiser of parameters; Adam with learning rate 0.001 if None.
-        schedule: makes a learning rate schedule of that optimiser. A ``ReduceLROnPlateau`` is
-            stepped with the negative validation bound, after each of its rows.
-        schedule_unit: when any other schedule is stepped, after each pass over the data (``epoch``)
-            or after each ``step``, as a warm-up or a one-cycle schedule wants.
-        labels: of discrete sites, each ``(N,)`` integers with -1 for unknown, where ``data`` is a
-            tensor; the guide's site is clamped to them.
-        context: what model and guide are told by keyword beside x, such as an exposure, each
-            ``(N, ...)``, where ``data`` is a tensor; batches of an iterable bring their own.
-        batch_size: rows a step, where ``data`` is a tensor; the last of a pass may be smaller.
-        size: number N of data that an iterable of batches stands for, and needs.
+        schedule: makes a learning rate schedule of that optimiser. ``ReduceLROnPlateau`` gets the
+            negative validation bound after each validation.
+        schedule_unit: any other schedule is stepped after each pass over the data (``epoch``) or
+            after each ``step``, as a warm-up or one-cycle schedule needs.
+        labels: labels of discrete sites, each ``(N,)`` integers with -1 for unknown, if ``data`` is
+            a tensor; the guide's site is set to known labels.
+        context: keyword arguments of model and guide beside x, such as an exposure, each
+            ``(N, ...)``, if ``data`` is a tensor; batches of an iterable contain their own.
+        batch_size: rows in a batch, if ``data`` is a tensor; the last of a pass may be smaller.
+        size: number N of data in the data set, required for an iterable of batches.
         transform: applied to each batch, such as ``torch.bernoulli`` for dynamic binarisation.
-        clip: norm to which the gradient is cut; None for no bound.
+        clip: maximal norm of the gradient; None for no clipping.
         precision: see :func:`descend`.
         step: how a step is run. ``eager``; ``compiled``, see :class:`Compiled`; ``cudagraph``, see
             :class:`Captured`; or ``auto``, the fastest of them for the device and the data.
-        seed: of order, transform and draws; the caller's random state is untouched.
+        seed: seed of order, transform and draws; the global random state is not changed.
         every: steps between two rows of the history; one pass over the data if None.
         validation: held-out rows ``(V, P)``, evaluated for each row of the history.
-        validation_context: what the programs are told beside these, each ``(V, ...)``.
-        patience: rows without a better validation bound after which the training stops; None to go
-            on. With it, the parameters after :meth:`run` are the best seen so far.
-        record: called with each row of the history as soon as it is there.
-        checkpoint: called after each row of the history, when :meth:`state` may be saved.
+        validation_context: keyword arguments for these rows, each ``(V, ...)``.
+        patience: number of validations without a better bound after which the training stops; None
+            for no early stopping. With it, the parameters after :meth:`run` are the best so far.
+        record: called with each new row of the history.
+        checkpoint: called after each row of the history, when :meth:`state` can be saved.
     """
 
     def __init__(
@@ -138,7 +139,7 @@ class Training:
     def _learnt(self) -> list[nn.Parameter]:
         parameters = [p for p in self.objective.parameters() if p.requires_grad]
         if not parameters:
-            raise ValueError("Expected parameters to learn but model and guide have none.")
+            raise ValueError("Expected trainable parameters but model and guide have none.")
         return parameters
 
     def _keep_data(self, data: Tensor | Iterables, labels: Labels, context: Context) -> None:
@@ -153,16 +154,16 @@ class Training:
         self.context = {} if whole is None else whole.context
 
     def _in_memory(self, data: object, labels: Labels, context: Context) -> Batch | None:
-        """Rows in memory in the precision of the networks, and what belongs to them."""
+        """Rows in memory, labels and context in the precision of the networks; None otherwise."""
         if not isinstance(data, Tensor):
             return None
         return in_precision(self.model, Batch(data, None, labels, context), self.transform)
 
     def _begin(self, size: int | None) -> None:
-        """All that changes while it trains."""
+        """Initialise everything that changes during the training."""
         if self.validation is not None:
             self.validation = self.validation.to(self.device)
-        self.batches = Order(
+        self.batches = Batches(
             self.data,
             self.labels,
             self.context,
@@ -178,13 +179,13 @@ class Training:
         self.history: list[Row] = []
         self.step, self.seconds, self.stopped = 0, 0.0, False
         self._best: tuple[float, int, State] = (-math.inf, 0, {})
-        self._latest: State = {}  # where the best was put back, to go on from
+        self._latest: State = {}  # to continue from, once the best parameters were restored
 
     def length(self, steps: int | None = None, epochs: float | None = None) -> int:
-        """The number of steps in so many steps or passes over the data.
+        """The number of steps in ``steps`` steps or ``epochs`` passes over the data.
 
         Raises:
-            ValueError: unless exactly one of the two is given, and is finite and positive.
+            ValueError: unless exactly one of the two is given, and it is finite and positive.
         """
         given = steps if epochs is None else epochs
         if given is None or (steps is not None and epochs is not None):
@@ -199,7 +200,7 @@ class Training:
     def run(
         self, steps: int | None = None, epochs: float | None = None, *, progress: bool = False
     ) -> list[Row]:
-        """Go on for so many steps or passes over the data; returns the whole history so far."""
+        """Train for more steps or passes over the data; returns the whole history so far."""
         last = self.step + self.length(steps, epochs)
         every = self.epoch if self.every is None else self.every
         self.objective.clock.total = last
@@ -225,10 +226,10 @@ class Training:
         return self.history
 
     def state(self) -> TrainingState:
-        """All that a new training of the same settings needs to go on from here, but the history.
+        """The state from which a new training with the same settings can continue, without history.
 
         Raises:
-            ValueError: for data that are no tensor, whose pass cannot be taken up in the middle.
+            ValueError: for an iterable, which cannot be resumed in the middle of a pass.
         """
         return {
             "objective": self.objective.state_dict(),
@@ -245,11 +246,11 @@ class Training:
         }
 
     def restore(self, state: TrainingState) -> None:
-        """Go on from a :meth:`state`, as if there had been no break."""
+        """Continue from a :meth:`state`, exactly as without the interruption."""
         self.objective.load_state_dict(state["objective"])
         self.optimiser.load_state_dict(state["optimiser"])
         prepare(self.optimiser, self.execution)
-        self.steps.forget()
+        self.steps.reset()
         if self.schedule is not None and state["schedule"] is not None:
             self.schedule.load_state_dict(state["schedule"])
         self.batches.restore(state["batches"])
@@ -260,10 +261,10 @@ class Training:
         self._best, self._latest = (bound, since, best), state["latest"]
 
     def _state(self) -> State:
-        return {name: number.clone() for name, number in self.objective.state_dict().items()}
+        return {name: tensor.clone() for name, tensor in self.objective.state_dict().items()}
 
     def _advance(self, until: int, bar: "tqdm[Any]") -> Row:
-        """Train to a step, and average the terms on the way, with one synchronisation."""
+        """Train until a step, and average the terms, with one host synchronisation."""
         begun = self.step
         while self.step < until:
             self.steps()
@@ -274,7 +275,7 @@ class Training:
         if not all(map(math.isfinite, row.values())):
             raise FloatingPointError(
                 f"Expected finite terms but got {row} between steps {begun} and {until}; lower the "
-                "learning rate, clip the gradient, or see whether a variance lacks a floor."
+                "learning rate, clip the gradient, or check whether a variance needs a floor."
             )
         return {"step": until, "epoch": until / self.epoch, "split": "train", **row}
 
@@ -341,7 +342,7 @@ class Training:
             check_context(beside, len(held), self.model, self.guide)
             check_data(self.model, held, "validation", self.transform, beside)
         elif self.patience is not None:
-            raise ValueError("Expected validation rows with patience but got none; give them.")
+            raise ValueError("Expected validation rows with patience but got none; give some.")
         for name, value in (
             ("batch_size", self.batch_size),
             ("every", self.every),
@@ -359,23 +360,23 @@ class Training:
             raise ValueError(
                 f"Expected schedule_unit among {get_args(Unit)} but got {self.schedule_unit!r}."
             )
-        _check_alone(self.optimiser)
+        _check_needs_no_arguments(self.optimiser)
         if isinstance(self.schedule, ReduceLROnPlateau):
             if self.validation is None:
                 raise ValueError(
-                    "Expected validation rows with ReduceLROnPlateau, which follows their bound, "
-                    "but got none; give them, or choose another schedule."
+                    "Expected validation rows with ReduceLROnPlateau, which needs their bound, but "
+                    "got none; give validation, or choose another schedule."
                 )
         else:
-            _check_alone(self.schedule)
+            _check_needs_no_arguments(self.schedule)
 
     def _check_sites(self) -> None:
-        """A misspelt site is found here, and not when the objective first meets it."""
-        beside = {name: value[:2] for name, value in self.context.items()}
+        """Check the site names in the objective's settings and in the labels before training."""
+        context = {name: value[:2] for name, value in self.context.items()}
         with evaluating(self.guide), torch.no_grad(), Stream(0, self.device):
-            x = draw(self.model, 2, means=False, context=accepted(self.model, beside))
-            drawn, _ = run_pair(self.model, self.guide, Batch(x, context=beside))
-        sites = latent_sites(drawn)
+            x = draw(self.model, 2, means=False, context=accepted(self.model, context))
+            guide_trace, _ = run_pair(self.model, self.guide, Batch(x, context=context))
+        sites = latent_sites(guide_trace)
         self.objective.check(sites)
         choices = {
             name: site["fn"].logits.shape[-1] for name, site in sites.items() if is_enumerated(site)
@@ -384,7 +385,7 @@ class Training:
             if name not in choices:
                 raise ValueError(
                     f"Expected labels of sites that the guide enumerates, {list(choices)}, but got "
-                    f"those of {name!r}."
+                    f"labels of {name!r}."
                 )
             check_labels(label, name, choices[name], self.data)
 
@@ -393,8 +394,8 @@ def _adam(parameters: Iterable[nn.Parameter]) -> Optimizer:
     return torch.optim.Adam(parameters, lr=1e-3)
 
 
-def _check_alone(made: Optimizer | LRScheduler | None) -> None:
-    """Refuse what wants a closure or a metric in each step, which the loop has not."""
+def _check_needs_no_arguments(made: Optimizer | LRScheduler | None) -> None:
+    """Refuse optimisers and schedules whose ``step`` needs a closure or a metric."""
     wanted = [] if made is None else inspect.signature(type(made).step).parameters.values()
     names = [p.name for p in wanted if p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD]
     if len(names) > 1:

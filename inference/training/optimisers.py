@@ -1,4 +1,4 @@
-"""Optimisers of natural parameters, alone and beside one of networks."""
+"""Optimisers of natural parameters, alone and together with an optimiser of networks."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -15,9 +15,9 @@ class RobbinsMonro(Optimizer):
 
     .. math:: \rho_t = \rho_0 (1 + t / \tau_0)^{-\kappa}
 
-    With the gradient lambda - lambda* it is the convex combination of eq. (14) of Paquet, Ghaisas
-    and Tieleman, 2018, which never leaves the domain. Unlike in their appendix E.3, kappa is
-    positive.
+    With the gradient lambda - lambda*, a step is the convex combination of eq. (14) of Paquet,
+    Ghaisas and Tieleman, 2018, so that natural parameters stay valid. Unlike in their appendix E.3,
+    kappa is positive.
 
     Args:
         params: natural parameters.
@@ -46,14 +46,14 @@ class RobbinsMonro(Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> Any:
-        """Step once; a closure, if any, is called first, as torch's optimisers do."""
+        """Take one step; a closure, if given, is called first, as in torch's optimisers."""
         result = None if closure is None else closure()
         for group in self.param_groups:
             for natural in group["params"]:
                 if natural.grad is None:
                     continue
                 state = self.state[natural]
-                if not state:  # on the device, so that a captured step follows the schedule
+                if not state:  # counted on the device, so that a captured step updates the rate
                     state["passed"] = natural.new_zeros(())
                 rate = group["lr"] * (1 + state["passed"] / group["delay"]) ** -group["forgetting"]
                 natural.sub_(rate * natural.grad)
@@ -62,10 +62,10 @@ class RobbinsMonro(Optimizer):
 
 
 class Together(Optimizer):
-    """Several optimisers as one: each takes its step in turn.
+    """Several optimisers as one; a step lets each take its step.
 
-    Groups and state are shared with the parts, so that schedules, checkpoints and the like see one
-    optimiser.
+    Parameter groups and state are shared with the parts, so that schedules and checkpoints work as
+    with one optimiser.
 
     Args:
         parts: optimisers over different parameters.
@@ -77,7 +77,7 @@ class Together(Optimizer):
         self._share()
 
     def step(self, closure: Callable[[], float] | None = None) -> Any:
-        """Step all; a closure, if any, is called first, as torch's optimisers do."""
+        """Let each part take a step; a closure, if given, is called first."""
         result = None if closure is None else closure()
         for part in self.parts:
             part.step()
@@ -95,17 +95,17 @@ class Together(Optimizer):
 
 
 class ConjugateAdam(Together):
-    """Adam for networks and :class:`RobbinsMonro` for natural parameters, told by their type.
+    """Adam for networks and :class:`RobbinsMonro` for parameters of type :class:`Natural`.
 
-    A step leaves parameters without a gradient as they are, so that networks and natural parameters
-    move one after the other: Paquet, Ghaisas and Tieleman, 2018, section 2.4; see
-    :meth:`Objective.natural_gradients`.
+    A step does not change parameters without a gradient. Networks and natural parameters are
+    therefore updated one after the other, as in Paquet, Ghaisas and Tieleman, 2018, section 2.4;
+    see :meth:`Objective.natural_gradients`.
 
     Args:
-        params: of both kinds, at least one of them natural.
+        params: parameters of both kinds, at least one of them natural.
         lr: Adam's learning rate.
         rate, delay, forgetting: as in :class:`RobbinsMonro`.
-        fused: Adam's, for speed.
+        fused: as in Adam.
     """
 
     def __init__(
@@ -121,7 +121,7 @@ class ConjugateAdam(Together):
         natural = [p for p in given if isinstance(p, Natural)]
         others = [p for p in given if not isinstance(p, Natural)]
         if not natural:
-            raise ValueError("Expected natural parameters but got none; take Adam for networks.")
+            raise ValueError("Expected natural parameters but got none; use Adam for networks.")
         globals_ = RobbinsMonro(natural, rate, delay, forgetting)
         networks = [Adam(others, lr=lr, fused=fused)] if others else []
         super().__init__(*networks, globals_)

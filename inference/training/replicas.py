@@ -1,4 +1,4 @@
-"""Several trainings at once: one step over parameters that are stacked."""
+"""Several trainings at once: each step updates the stacked parameters of all of them."""
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import Literal
@@ -22,26 +22,27 @@ aten = torch.ops.aten
 class Replicas:
     """R trainings that differ in their initial parameters, order of the rows and draws.
 
-    Each is in distribution what it would be alone; they share every operation, which pays where the
-    networks are too small to fill the device. Loss and gradients of one are traced and vectorised
-    over the others.
+    Each has the same distribution of results as a training alone. They share every operation, which
+    is faster if the networks are too small to use the whole device. Loss and gradients of one
+    objective are traced and vectorised over all.
 
     Args:
-        objectives: R objectives of the same classes and sizes; their parameters are those that a
-            training begins with, and after :meth:`run` what it ended with.
+        objectives: R objectives of the same classes and sizes. Their parameters are the initial
+            ones, and are replaced by the trained ones after :meth:`run`.
         data: rows ``(N, P)`` on the device of the parameters.
-        optimiser: makes an optimiser of parameters, which here have R as their first dimension, so
-            that it must treat every element alone, as Adam and SGD do; Adam with learning rate
-            0.001 if None.
+        optimiser: makes an optimiser of parameters, which here have R as their first dimension. It
+            must update each element separately, as Adam and SGD do. Adam with learning rate 0.001
+            if None.
         batch_size, transform, precision: as in :class:`Training`.
         step: ``eager`` or ``compiled``; the last batch of a pass, if smaller, is never compiled.
-        seed: of orders, transforms and draws.
-        common: whether all replicas see the same batches and draws, so that they differ by their
-            initial parameters alone; each is then exactly the training of that seed.
+        seed: seed of orders, transforms and draws.
+        common: whether all replicas have the same batches and draws, so that they differ only in
+            their initial parameters; each is then exactly the training with that seed.
 
     Raises:
-        ValueError: for objectives whose parameters differ in number or shape.
-        UntraceableError: for programs that are no graph of fixed shapes.
+        ValueError: for objectives whose parameters differ in names or shapes, or that have natural
+            gradients or state to commit.
+        UntraceableError: for programs that are not a graph of fixed shapes.
     """
 
     def __init__(
@@ -66,7 +67,7 @@ class Replicas:
             objective.clock.restart(self.epoch)
             objective.to(data.device)
         self.state = _stack(objectives)
-        learnt = [number for number in self.state.values() if isinstance(number, nn.Parameter)]
+        learnt = [tensor for tensor in self.state.values() if isinstance(tensor, nn.Parameter)]
         self.optimiser = (optimiser or _adam)(learnt)
         prepare(self.optimiser, "compiled")
         self.stream = Stream(seed, data.device)
@@ -75,7 +76,7 @@ class Replicas:
         self._runs: dict[int, tuple[Traced, Run]] = {}
 
     def run(self, steps: int) -> list[list[dict[str, float]]]:
-        """Take so many steps; the history of each replica, a row of mean terms for each pass."""
+        """Take ``steps`` steps; returns each replica's history, a row of mean terms per pass."""
         for objective in self.objectives:
             objective.clock.total = self.step + steps
         self.state["clock.lengths"][:, 1] = self.step + steps
@@ -108,7 +109,7 @@ class Replicas:
         return traced.terms, means
 
     def _batch(self) -> Tensor:
-        """Rows ``(R, B, P)``, or ``(B, P)`` for all."""
+        """The next rows, ``(R, B, P)``, or ``(B, P)`` if all replicas have the same."""
         count, size, device = len(self.objectives), len(self.data), self.data.device
         if self.place >= self.order.shape[1]:
             if self.common:
@@ -126,8 +127,8 @@ class Replicas:
         traced = trace(self.objectives[0], Batch(one, len(self.data)), self.precision)
         if traced.carry or traced.natural:
             raise ValueError(
-                "Expected objectives that only have gradients but these have natural gradients, or "
-                "state to commit after the step; train them one by one."
+                "Expected objectives with gradients only but these have natural gradients or state "
+                "to commit after the step; train them one by one."
             )
         dims = (*[0] * len(self.state), None if self.common else 0)
         randomness = "same" if self.common else "different"
@@ -140,35 +141,35 @@ class Replicas:
         return traced, lower(graph, inputs, self.precision)
 
     def _inputs(self) -> list[Tensor]:
-        return [number.detach() for number in self.state.values()]
+        return [tensor.detach() for tensor in self.state.values()]
 
     @torch.no_grad()
     def _unstack(self) -> None:
         for index, objective in enumerate(self.objectives):
-            for name, number in state_of(objective).items():
-                number.copy_(self.state[name][index])
+            for name, tensor in state_of(objective).items():
+                tensor.copy_(self.state[name][index])
 
 
 def _stack(objectives: Sequence[Objective]) -> dict[str, Tensor]:
-    """Parameters and buffers of all, each with R as its first dimension."""
+    """Parameters and buffers of all objectives, each with R as its first dimension."""
     each = [state_of(objective) for objective in objectives]
-    shapes = [{name: number.shape for name, number in numbers.items()} for numbers in each]
+    shapes = [{name: tensor.shape for name, tensor in state.items()} for state in each]
     if any(other != shapes[0] for other in shapes):
         raise ValueError(
             "Expected replicas of the same parameters but they differ in names or shapes; build "
             "them from one recipe."
         )
     stacked: dict[str, Tensor] = {}
-    for name, number in each[0].items():
-        together = torch.stack([numbers[name].detach() for numbers in each])
-        stacked[name] = nn.Parameter(together) if number.requires_grad else together
+    for name, tensor in each[0].items():
+        together = torch.stack([state[name].detach() for state in each])
+        stacked[name] = nn.Parameter(together) if tensor.requires_grad else together
     return stacked
 
 
 def _functional(graph: GraphModule) -> GraphModule:
-    """The graph with what can be vectorised in place of what cannot.
+    """Replace operations that cannot be vectorised by others that can.
 
-    That is draws that return a new tensor for those in place, and reshapings of any layout.
+    In-place draws become draws that return a new tensor, and views become reshapes.
     """
     nodes = graph.graph
     for node in nodes.nodes:

@@ -25,20 +25,21 @@ def descend(
     labels: Labels | None = None,
     context: Context | None = None,
 ) -> Terms:
-    """One gradient step on one mini-batch; of static shape and without host synchronisation.
+    """Take one gradient step on one mini-batch, with static shapes and no host synchronisation.
 
     Args:
         objective: gives the loss and the terms of rows ``x``, see :class:`Objective`.
         optimiser: any optimiser over the objective's parameters.
         x: rows ``(B, P)``.
-        size: number N of data that the rows stand for; None for B.
-        clip: norm to which the gradient is cut; None for no bound.
-        precision: of the linear maps and convolutions; all else is computed as the rows are.
-        labels: of discrete sites, each ``(B,)`` with -1 for unknown.
-        context: what model and guide are told by keyword beside x, each ``(B, ...)``.
+        size: number N of data in the data set; B if None.
+        clip: maximal norm of the gradient; None for no clipping.
+        precision: precision of linear maps and convolutions; all else is computed in the precision
+            of the parameters.
+        labels: labels of discrete sites, each ``(B,)`` with -1 for unknown.
+        context: keyword arguments of model and guide beside x, each ``(B, ...)``.
 
     Returns:
-        The terms before the step, in nats per datum, each its batch mean, on the device.
+        The batch means of the terms before the step, in nats per datum, on the device.
     """
     check_step(clip, precision)
     batch = in_precision(objective.model, Batch(x, size, labels or {}, context or {}))
@@ -54,7 +55,7 @@ def take_step(
     precision: Precision = "float32",
 ) -> Terms:
     """:func:`descend` on a :class:`Batch`."""
-    objective.clock.to(batch.x.device)  # made before the networks moved, perhaps
+    objective.clock.to(batch.x.device)  # the networks may have moved after the clock was made
     with autocast(batch.x.device, precision):
         value, terms, carry = objective.loss(batch)
     learnt = [parameter for parameter in objective.parameters() if parameter.requires_grad]
@@ -81,15 +82,15 @@ def gradients_of(value: Tensor, learnt: list[Tensor] | list[nn.Parameter]) -> li
 
 
 def apply_gradients(optimiser: Optimizer, gradients: Gradients, clip: float | None = None) -> None:
-    """Let an optimiser step on gradients of its parameters; those without one stay."""
+    """Let an optimiser step on these gradients; parameters whose gradient is None do not change."""
     optimiser.zero_grad()
-    moved = []
+    updated = []
     for parameter, gradient in gradients:
         if gradient is not None:
-            parameter.grad = laid_out(gradient, parameter)
-            moved.append(parameter)
+            parameter.grad = match_layout(gradient, parameter)
+            updated.append(parameter)
     if clip is not None:
-        nn.utils.clip_grad_norm_(moved, clip)
+        nn.utils.clip_grad_norm_(updated, clip)
     optimiser.step()
 
 
@@ -99,10 +100,10 @@ def finish_step(
     natural: Mapping[str, Tensor],
     carry: Mapping[str, Tensor],
 ) -> None:
-    """What follows the gradients of the loss: natural gradients, state, and the clock.
+    """Finish a step after the gradients of the loss: natural gradients, state, and the clock.
 
-    The optimiser steps once more where the objective has natural gradients; all other parameters
-    have none then, and stay.
+    If the objective has natural gradients, the optimiser takes a second step, which changes only
+    natural parameters.
     """
     if natural:
         named = dict(objective.named_parameters())
@@ -111,20 +112,23 @@ def finish_step(
     objective.clock.tick()
 
 
-def laid_out(gradient: Tensor, parameter: Tensor) -> Tensor:
-    """In memory as its parameter is, which fused optimisers rely on and convolutions do not do."""
+def match_layout(gradient: Tensor, parameter: Tensor) -> Tensor:
+    """The gradient in its parameter's memory layout, which fused optimisers need.
+
+    Gradients of convolutions may come in another one.
+    """
     if gradient.stride() == parameter.stride():
         return gradient
     return torch.empty_like(parameter).copy_(gradient)
 
 
 def check_step(clip: float | None, precision: str) -> None:
-    """Refuse settings with which :func:`descend` cannot run.
+    """Check the settings of :func:`descend`.
 
     Raises:
-        ValueError: for a norm that is not positive, or an unknown precision.
+        ValueError: for a ``clip`` that is not positive, or an unknown precision.
     """
     if precision not in get_args(Precision):
         raise ValueError(f"Expected precision among {get_args(Precision)} but got {precision!r}.")
     if clip is not None and not clip > 0:
-        raise ValueError(f"Expected a positive clip but got {clip}; give None for no bound.")
+        raise ValueError(f"Expected a positive clip but got {clip}; give None for no clipping.")

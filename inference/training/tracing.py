@@ -16,23 +16,23 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from priorzoo.inference.batch import Batch
 from priorzoo.inference.objectives.contract import Objective
-from priorzoo.inference.training.step import Precision, autocast, gradients_of, laid_out
+from priorzoo.inference.training.step import Precision, autocast, gradients_of, match_layout
 
 Found = TypeVar("Found")
 
 
 class UntraceableError(ValueError):
-    """The program cannot be written as a graph of fixed shapes; the message says why."""
+    """Raised if a program cannot be recorded as a graph of fixed shapes; the message says why."""
 
 
 @dataclass(frozen=True)
 class Traced:
-    """Loss and gradients for batches of one shape.
+    """Recorded loss and gradients for batches of one shape.
 
-    ``graph`` takes :attr:`inputs`, then the tensors of a batch, and gives the batch means of the
-    terms, stacked in the order of ``terms``, then each value of the loss's ``carry``, and then a
-    gradient for each of ``learnt``. Where there are ``natural`` gradients, ``second`` takes the
-    same and gives one for each.
+    ``graph`` takes :attr:`inputs`, then the tensors of a batch. It returns the batch means of the
+    terms, stacked in the order of ``terms``, then the values of the loss's ``carry``, and then a
+    gradient for each parameter in ``learnt``. If there are natural gradients, ``second`` takes the
+    same inputs and returns a gradient for each parameter in ``natural``.
     """
 
     graph: GraphModule
@@ -45,18 +45,18 @@ class Traced:
 
     @property
     def inputs(self) -> list[Tensor]:
-        """Parameters and buffers, which the graph reads anew at each call."""
-        return [number.detach() for number in self.state.values()]
+        """Current parameters and buffers, to pass to the graph at each call."""
+        return [tensor.detach() for tensor in self.state.values()]
 
 
 def state_of(module: nn.Module, recurse: bool = True) -> dict[str, Tensor]:
-    """Parameters and buffers by name, those that do not persist among them."""
+    """Parameters and buffers by name, including buffers that are not persistent."""
     buffers = dict(module.named_buffers(recurse=recurse))
     return dict(module.named_parameters(recurse=recurse)) | buffers
 
 
 class _Part(nn.Module):
-    """A method of an objective as what a module is called for."""
+    """Makes a method of an objective the ``forward`` of a module."""
 
     def __init__(self, objective: Objective, method: Callable[[Batch], Found]) -> None:
         super().__init__()
@@ -66,81 +66,80 @@ class _Part(nn.Module):
         return self.method(batch)
 
 
-def _called(
+def _call_with(
     objective: Objective,
     method: Callable[[Batch], Found],
-    numbers: Mapping[str, Tensor],
+    values: Mapping[str, Tensor],
     batch: Batch,
 ) -> Found:
-    """A method of an objective with other parameters and buffers.
+    """Call a method of an objective with other values of its parameters and buffers.
 
-    Each is put in every place that holds it, once. Torch's own way with ties counts the places in a
-    module that model and guide share twice, and puts back the wrong tensor.
+    Every name of a shared tensor is replaced once. Torch's own ``tie_weights`` counts the names in
+    a module that model and guide share twice, and restores the wrong tensor.
     """
-    others = {id(own): numbers[name] for name, own in state_of(objective).items()}
+    others = {id(own): values[name] for name, own in state_of(objective).items()}
     part = _Part(objective, method)
-    places = {
+    replacements = {
         f"{home}.{name}".lstrip("."): others[id(own)]
         for home, module in part.named_modules()
         for name, own in state_of(module, recurse=False).items()
     }
-    found: Found = torch.func.functional_call(part, places, (batch,), tie_weights=False)
+    found: Found = torch.func.functional_call(part, replacements, (batch,), tie_weights=False)
     return found
 
 
 def trace(objective: Objective, batch: Batch, precision: Precision = "float32") -> Traced:
     """Record what an objective computes on a batch, without computing it.
 
-    Parameters and buffers, the clock of the schedules among them, are inputs; random operations
-    draw anew at each call. What the program decides in Python is decided here once, so that other
-    numbers than tensors may not change from step to step.
+    Parameters and buffers, including the clock of schedules, are inputs of the graph; random
+    operations make new draws at each call. Python code runs only here, so that Python numbers and
+    branches are fixed for all steps.
 
     Raises:
-        UntraceableError: where shapes or decisions depend on the values of tensors.
+        UntraceableError: if shapes or branches depend on the values of tensors.
     """
     state = state_of(objective)
-    wanted = [name for name, number in state.items() if number.requires_grad]
+    wanted = [name for name, tensor in state.items() if tensor.requires_grad]
     terms: list[str] = []
     carried: list[str] = []
     learnt: list[str] = []
     natural: list[str] = []
 
     def step(*inputs: Tensor) -> tuple[Tensor, ...]:
-        numbers, own = _divided(inputs, state, batch)
-        leaves = {name: numbers[name].detach().requires_grad_() for name in wanted}
+        values, given = _named(inputs, state, batch)
+        leaves = {name: values[name].detach().requires_grad_() for name in wanted}
         with torch.enable_grad(), autocast(batch.x.device, precision):
-            value, found, carry = _called(objective, objective.loss, numbers | leaves, own)
+            value, found, carry = _call_with(objective, objective.loss, values | leaves, given)
         gradients = dict(zip(wanted, gradients_of(value, list(leaves.values())), strict=True))
-        given = {n: laid_out(g, leaves[n]) for n, g in gradients.items() if g is not None}
-        terms[:], carried[:], learnt[:] = found, carry, given
+        made = {n: match_layout(g, leaves[n]) for n, g in gradients.items() if g is not None}
+        terms[:], carried[:], learnt[:] = found, carry, made
         means = torch.stack([term.detach().mean() for term in found.values()])
-        return means, *carry.values(), *given.values()
+        return means, *carry.values(), *made.values()
 
-    def again(*inputs: Tensor) -> tuple[Tensor, ...]:
-        numbers, own = _divided(inputs, state, batch)
-        found = _called(objective, objective.natural_gradients, numbers, own)
+    def natural_step(*inputs: Tensor) -> tuple[Tensor, ...]:
+        found = _call_with(objective, objective.natural_gradients, *_named(inputs, state, batch))
         natural[:] = found
         return tuple(found.values())
 
-    inputs = [number.detach() for number in state.values()] + batch.tensors
-    graph, second = record(step, inputs), record(again, inputs)
+    inputs = [tensor.detach() for tensor in state.values()] + batch.tensors
+    graph, second = record(step, inputs), record(natural_step, inputs)
     return Traced(graph, state, terms, carried, learnt, second if natural else None, natural)
 
 
-def _divided(
+def _named(
     inputs: Sequence[Tensor], state: Mapping[str, Tensor], batch: Batch
 ) -> tuple[dict[str, Tensor], Batch]:
-    """Parameters and buffers by name, and the batch of the rest."""
-    numbers = dict(zip(state, inputs, strict=False))
-    return numbers, batch.holding(list(inputs[len(state) :]))
+    """Split a graph's inputs into parameters and buffers by name, and the batch."""
+    values = dict(zip(state, inputs, strict=False))
+    return values, batch.with_tensors(list(inputs[len(state) :]))
 
 
 def record(step: Callable[..., object], inputs: Sequence[Tensor]) -> GraphModule:
-    """The graph of a function on tensors of these shapes, which are only pretended."""
+    """Record the graph of a function with fake tensors in the shapes of the inputs."""
     try:
         with FakeTensorMode(allow_non_fake_inputs=True) as mode:
-            pretended = [mode.from_tensor(each) for each in inputs]
-            graph = make_fx(step, _allow_non_fake_inputs=True)(*pretended)
+            fake = [mode.from_tensor(each) for each in inputs]
+            graph = make_fx(step, _allow_non_fake_inputs=True)(*fake)
     except (DataDependentOutputException, DynamicOutputShapeException) as error:
         raise UntraceableError(f"{error.func} depends on the values of a tensor") from error
     except (RuntimeError, TypeError, ValueError, NotImplementedError, AssertionError) as error:

@@ -30,7 +30,7 @@ class DoublyReparameterised(ImportanceWeighted):
 
     def loss(self, batch):
         draws = draw_pair(self.model, self.guide, batch, self.samples)
-        z = draws.drawn.nodes["z"]
+        z = draws.guide_trace.nodes["z"]
         score = z["fn"].log_prob(z["value"].detach())
         log_w = draws.log_weights() + score - score.detach()  # q's own parameters are held
         weight = log_w.detach().softmax(0)

@@ -115,7 +115,7 @@ def test_the_bound_is_a_sum_over_all_pairs_at_the_same_draws(nested):
     model, guide = made(nested)
     x = torch.randn(B, P)
     torch.manual_seed(1)
-    z = draw_pair(model, guide, Batch(x)).drawn.nodes["z"]["value"]
+    z = draw_pair(model, guide, Batch(x)).guide_trace.nodes["z"]["value"]
     z = z.reshape(K2, -1, B, D).expand(K2, K1, B, D)
     expected = torch.zeros(B)
     for a, b in PAIRS:

@@ -137,12 +137,12 @@ def test_labels_clamp_their_rows_alone():
     labels = {"r_1": torch.tensor([2, -1, 0, -1, 1, -1])}
     objective = ConjugateELBO(model, guide)
     draws = objective.draw(Batch(x, N, labels))
-    found = draws.drawn.nodes["r_1"]["fn"].probs
+    found = draws.guide_trace.nodes["r_1"]["fn"].probs
     free = cluster_probabilities(model, guide, x, "r_1")
     known = labels["r_1"] >= 0
     torch.testing.assert_close(found[known], torch.eye(3)[labels["r_1"][known]])
     torch.testing.assert_close(found[~known], free[~known])
-    other = draws.drawn.nodes["r_2"]["fn"].probs
+    other = draws.guide_trace.nodes["r_2"]["fn"].probs
     torch.testing.assert_close(other, cluster_probabilities(model, guide, x, "r_2"))
 
 

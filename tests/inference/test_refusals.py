@@ -66,7 +66,7 @@ def test_settings_that_do_not_fit_are_refused(zoo, settings, message):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"particles": 0}, "positive particles but got 0"),
+        ({"particles": 0}, "at least one particle but got particles=0"),
         ({"kl": {"y": KL(0.5), "z": KL()}}, r"among \['z'\] but got \['y'\]"),
     ],
 )

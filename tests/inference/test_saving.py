@@ -214,7 +214,7 @@ def test_damaged_numbers(tmp_path):
     saved(tmp_path)
     file = tmp_path / "model.safetensors"
     file.write_bytes(file.read_bytes()[:100])
-    with pytest.raises(ValueError, match="numbers"):
+    with pytest.raises(ValueError, match="Expected parameters"):
         load(tmp_path)
 
 
@@ -222,7 +222,7 @@ def test_numbers_of_another_pair(tmp_path):
     saved(tmp_path / "one")
     save(tmp_path / "two", VAE(MLP(D + 1, P), code=D + 1), Code(MLP(P, 2 * D + 2)))
     (tmp_path / "two" / "model.safetensors").replace(tmp_path / "one" / "model.safetensors")
-    with pytest.raises(ValueError, match="do not fit the classes"):
+    with pytest.raises(ValueError, match=r"(?s)that fit its classes but got .*; train again"):
         load(tmp_path / "one")
 
 
@@ -245,7 +245,7 @@ def test_classes_that_have_changed(tmp_path, class_path, message):
     config["model"]["class_path"] = class_path
     if message is None:
         config["model"]["init_args"]["colour"] = 1
-        message = r"GMVAE has changed since it was saved.*colour"
+        message = r"GMVAE as it was saved but it has changed.*colour"
     file.write_text(json.dumps(config))
     with pytest.raises(ValueError, match=message):
         load(tmp_path)

@@ -45,7 +45,7 @@ def drawn(guide, x, particles, seed):
     """The codes that an objective of so many particles draws under a seed."""
     torch.manual_seed(seed)
     objective = ELBO(guide.model, guide, particles=particles)
-    sites = objective.draw(Batch(x)).drawn.nodes
+    sites = objective.draw(Batch(x)).guide_trace.nodes
     return sites["z"]["value"], sites["w"]["value"]
 
 
@@ -110,7 +110,7 @@ def test_the_first_version_has_four_terms():
     x = rows(5)
     torch.manual_seed(5)
     draws = ELBO(model, guide).draw(Batch(x))
-    z, w = (draws.drawn.nodes[name]["value"] for name in ("z", "w"))
+    z, w = (draws.guide_trace.nodes[name]["value"] for name in ("z", "w"))
     terms = terms_of(model, guide, x, 5, {"z": KL(analytic=True), "w": KL(analytic=True)}, 1)
     q_y = guide.classifier(x).softmax(-1)
     _, _, divergence = by_hand(model, guide, x, z, w)
@@ -133,7 +133,7 @@ def test_consistency_violation_is_the_entropy_of_the_prior_s_posterior(version):
     objective = ELBO(model, guide, particles=3)
     torch.manual_seed(6)
     draws = objective.draw(Batch(x))
-    z, w = (draws.drawn.nodes[name]["value"] for name in ("z", "w"))
+    z, w = (draws.guide_trace.nodes[name]["value"] for name in ("z", "w"))
     hidden, last = model.heads.layers
     heads = last(hidden(w).tanh()).reshape(3, 5, K, 2 * D)
     parts = Normal(heads[..., :D], deviation(heads[..., D:]))

@@ -20,8 +20,8 @@ from priorzoo.inference import (
     save,
 )
 from priorzoo.inference.batch import Batch
+from priorzoo.inference.nggp.collapsed_bound import Codes, CollapsedBound, Mixture
 from priorzoo.inference.nggp.growth import births, deaths, grow, grow_model, merges, splits
-from priorzoo.inference.nggp.judge import Codes, Judge, Mixture
 from priorzoo.inference.nggp.objective import Collapsed
 from priorzoo.models import MLP, Gaussian
 from priorzoo.models.nggp.code_families import FAMILIES
@@ -42,56 +42,56 @@ def mixture(*centres, room=8, scale=0.5):
     return Mixture(loc, torch.full((room, 2), scale), torch.arange(room) < len(centres))
 
 
-def judge():
-    return Judge(NGGP(1.0, 0.25), 1.0, 400)
+def collapsed_bound():
+    return CollapsedBound(NGGP(1.0, 0.25), 1.0, 400)
 
 
 def accepted(move, start, data):
     """Of each proposal, whether other rows of the same clusters accept it."""
-    j, order = judge(), torch.randperm(len(data.mean))
+    j, order = collapsed_bound(), torch.randperm(len(data.mean))
     data, held = data.part(order[::2]), data.part(order[1::2])
     before = j.assign(start, held)
     return [j.accepts(start, before, j.refit(new, data), held) for new in move(j, start, data)]
 
 
 def test_a_cluster_that_holds_two_is_split_and_one_that_holds_one_is_not():
-    start = judge().refit(mixture([0.0, 0.0], scale=3.0), codes(2))
+    start = collapsed_bound().refit(mixture([0.0, 0.0], scale=3.0), codes(2))
     assert accepted(splits, start, codes(2)) == [True]
-    start = judge().refit(mixture([3.0, 0.0], [-3.0, 0.0]), codes(2))
+    start = collapsed_bound().refit(mixture([3.0, 0.0], [-3.0, 0.0]), codes(2))
     assert not any(accepted(splits, start, codes(2)))
 
 
 def test_a_cluster_is_born_where_rows_are_explained_badly_and_only_there():
-    start = judge().refit(mixture([3.0, 0.0], [-3.0, 0.0]), codes(2))
+    start = collapsed_bound().refit(mixture([3.0, 0.0], [-3.0, 0.0]), codes(2))
     assert any(accepted(births, start, codes(3)))
     assert not any(accepted(births, start, codes(2)))
 
 
 def test_clusters_that_share_their_rows_merge_and_others_do_not():
-    same = judge().refit(mixture([3.1, 0.0], [2.9, 0.0], [-3.0, 0.0]), codes(2))
+    same = collapsed_bound().refit(mixture([3.1, 0.0], [2.9, 0.0], [-3.0, 0.0]), codes(2))
     assert accepted(merges, same, codes(2))[0]
-    apart = judge().refit(mixture([3.0, 0.0], [-3.0, 0.0]), codes(2))
+    apart = collapsed_bound().refit(mixture([3.0, 0.0], [-3.0, 0.0]), codes(2))
     assert not any(accepted(merges, apart, codes(2)))
 
 
 def test_a_cluster_without_rows_dies_and_one_with_rows_does_not():
-    start = judge().refit(mixture([3.0, 0.0], [-3.0, 0.0], [30.0, 30.0]), codes(2))
+    start = collapsed_bound().refit(mixture([3.0, 0.0], [-3.0, 0.0], [30.0, 30.0]), codes(2))
     assert accepted(deaths, start, codes(2)) == [True, False, False]
 
 
 @pytest.mark.parametrize(("start", "count"), [(1, 4), (3, 1)])
 def test_grows_and_shrinks_to_the_clusters_there_are(count, start):
     begun = mixture(*torch.randn(start, 2).tolist())
-    found, _ = grow(judge(), begun, codes(count, 200), codes(count, 200))
+    found, _ = grow(collapsed_bound(), begun, codes(count, 200), codes(count, 200))
     assert found.active.sum() == count
     gap = torch.cdist(found.loc[found.active], CENTRES[:count]).amin(-1)
     assert gap.max() < 0.2
 
 
 def test_a_full_house_stays_as_it_is():
-    start = judge().refit(mixture([0.0, 0.0], room=1, scale=3.0), codes(2))
-    assert not list(splits(judge(), start, codes(2)))
-    assert not list(births(judge(), start, codes(2)))
+    start = collapsed_bound().refit(mixture([0.0, 0.0], room=1, scale=3.0), codes(2))
+    assert not list(splits(collapsed_bound(), start, codes(2)))
+    assert not list(births(collapsed_bound(), start, codes(2)))
 
 
 @pytest.mark.usefixtures("double")
@@ -99,8 +99,8 @@ def test_the_bound_rises_with_each_assignment_and_is_the_sum_written_out():
     data, start = codes(2, 400), mixture([3.0, 0.0], [-3.0, 0.0])
     data = Codes(*(part.double() for part in data))
     start = Mixture(start.loc.double(), start.scale.double(), start.active)
-    j = judge()
-    values = [j.bound(start, data, j.assign(start, data, rounds)) for rounds in (0, 1, 4)]
+    j = collapsed_bound()
+    values = [j.value(start, data, j.assign(start, data, rounds)) for rounds in (0, 1, 4)]
     assert values[0] <= values[1] + 1e-6
     assert values[1] <= values[2] + 1e-6
     q = torch.zeros(400, 9, dtype=torch.float64)
@@ -108,7 +108,7 @@ def test_the_bound_rises_with_each_assignment_and_is_the_sum_written_out():
     fits = FAMILIES["gaussian"].expected_log(data.mean, data.spread, start.loc[:2], start.scale[:2])
     own = fits[torch.arange(400), torch.arange(400) % 2].mean()
     prior = j.law.log_probability(torch.tensor([200.0, 200.0])) / 400
-    assert j.bound(start, data, q) == pytest.approx((own + prior).item(), abs=1e-6)
+    assert j.value(start, data, q) == pytest.approx((own + prior).item(), abs=1e-6)
 
 
 def pair(law="normal", family="gaussian", gradient="pathwise", **sizes):
@@ -239,7 +239,7 @@ def test_clusters_of_shares_are_found_and_their_concentrations():
         return Codes(shape / total, total.rsqrt().expand_as(shape))
 
     even = torch.full((8, 3), 1 / 3)
-    j = Judge(NGGP(1.0, 0.25), 1.0, 900, 0.1, kind)
+    j = CollapsedBound(NGGP(1.0, 0.25), 1.0, 900, 0.1, kind)
     found, _ = grow(j, Mixture(even, even, torch.arange(8) < 1), drawn(), drawn())
     there = (found.loc / found.scale.square())[found.active]
     assert len(there) == 3

@@ -399,7 +399,7 @@ def test_refusals():
     model = VAE(MLP(2, 6, ()), code=2)
     with pytest.raises(ValueError, match="use ELBO"):
         ConjugateELBO(model, Code(MLP(6, 4, ())))
-    with pytest.raises(ValueError, match="take Adam"):
+    with pytest.raises(ValueError, match="use Adam"):
         ConjugateAdam(model.parameters())
     for wrong in ({"rate": 1.5}, {"rate": 0.0}, {"delay": 0.0}, {"forgetting": -1.0}):
         with pytest.raises(ValueError, match="Expected"):

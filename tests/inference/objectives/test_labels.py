@@ -22,7 +22,7 @@ def test_a_known_label_is_an_observed_cluster(name, particles, zoo):
     torch.manual_seed(0)
     draws = objective.draw(Batch(x, None, {"y": label}))
     terms = objective.terms_of(draws)
-    sites = {n: s["value"] for n, s in draws.drawn.nodes.items() if n in ("z", "w")}
+    sites = {n: s["value"] for n, s in draws.guide_trace.nodes.items() if n in ("z", "w")}
     expected = {"kl[y]": 0.0, "reconstruction": 0.0, "kl[z]": 0.0}
     for s in range(particles):
         one = {n: _of(value, label, s, particles) for n, value in sites.items()}
@@ -93,7 +93,7 @@ def test_a_classification_term_without_labels_is_refused(zoo):
     ("labels", "message"),
     [
         ({"y": torch.zeros(3, dtype=torch.int64)}, r"shape \(20,\)"),
-        ({"y": torch.zeros(20)}, "integer labels"),
+        ({"y": torch.zeros(20)}, "one integer label of 'y'"),
         ({"y": torch.full((20,), 3)}, "from 0 to 2, or -1"),
         ({"y": torch.full((20,), -2)}, "from 0 to 2, or -1"),
         ({"z": torch.zeros(20, dtype=torch.int64)}, r"enumerates, \['y'\]"),

@@ -177,7 +177,7 @@ def test_an_iterable_of_batches_is_taken_in_its_order(zoo, batches):
 def test_a_tensor_without_a_name_beside_the_rows_is_refused(zoo, beside):
     """Nothing says whether it is a label, an exposure or a covariate; it is not dropped."""
     batches = [beside(part) for part in zoo["vae"].rows(10).split(4)]
-    with pytest.raises(ValueError, match=r"but got .*name what stands beside"):
+    with pytest.raises(ValueError, match=r"but got .*give each tensor beside the rows a name"):
         fit(*zoo["vae"].pair(), batches, steps=1, size=10)
 
 

@@ -1,4 +1,4 @@
-"""What the collapsed bound says of a mixture, apart from any network: the judge of its moves."""
+"""The collapsed bound of a mixture for given codes, which decides whether a move is kept."""
 
 from typing import NamedTuple
 
@@ -11,40 +11,41 @@ from priorzoo.models.nggp.occupancy import Occupancy, expected_log_prior, log_pr
 
 
 class Codes(NamedTuple):
-    """Guesses q(z | x): ``mean`` and ``spread`` in their family, each ``(M, D)``."""
+    """Posteriors q(z | x) of M rows: ``mean`` and ``spread`` of their family, each ``(M, D)``."""
 
     mean: Tensor
     spread: Tensor
 
     def part(self, rows: Tensor) -> "Codes":
-        """Some of the rows."""
+        """The posteriors of some rows."""
         return Codes(self.mean[rows], self.spread[rows])
 
 
 class Mixture(NamedTuple):
-    """Components of means ``loc`` and spreads ``scale``, ``(K, ...)``, the ``active`` there."""
+    """Components with means ``loc`` and spreads ``scale``, ``(K, ...)``; ``active`` ones exist."""
 
     loc: Tensor
     scale: Tensor
     active: Tensor
 
     def without(self, k: int) -> "Mixture":
-        """Component k is there no more."""
+        """The mixture without component k."""
         active = self.active.clone()
         active[k] = False
         return self._replace(active=active)
 
-    def free(self) -> int | None:
-        """A place for one more, if there is one."""
-        places = (~self.active).nonzero().flatten().tolist()
-        return places[0] if places else None
+    def unused(self) -> int | None:
+        """The index of a component that is not active, or None if all are."""
+        indices = (~self.active).nonzero().flatten().tolist()
+        return indices[0] if indices else None
 
 
-class Judge(NamedTuple):
-    """The prior that judges mixtures of codes that stand for ``data`` data.
+class CollapsedBound(NamedTuple):
+    """The collapsed bound of mixtures, for codes that represent a data set of ``data`` rows.
 
-    ``breadth`` is that of the base measure; ``margin`` is what a move must gain, see
-    :mod:`priorzoo.inference.nggp.growth`; ``kind`` is the family of codes and components.
+    ``law`` is the NGGP; ``breadth`` is the width of the base measure; ``margin`` is what a move
+    must gain, see :mod:`priorzoo.inference.nggp.growth`; ``kind`` is the family of codes and
+    components.
     """
 
     law: NGGP
@@ -53,26 +54,27 @@ class Judge(NamedTuple):
     margin: float = 0.1
     kind: CodeFamily = FAMILIES["gaussian"]
 
-    def put(self, mixture: Mixture, k: int, codes: Codes, weight: Tensor) -> Mixture:
-        """Component k made the one that codes fit best under weights ``(M,)``."""
+    def fit(self, mixture: Mixture, k: int, codes: Codes, weight: Tensor) -> Mixture:
+        """The mixture with component k fitted to the codes with weights ``(M,)``."""
         best = self.kind.match(*codes, weight.unsqueeze(-1))
         loc, scale, active = (part.clone() for part in mixture)
         loc[k], scale[k], active[k] = best[0][0], best[1][0], True
         return Mixture(loc, scale, active)
 
     def fits(self, mixture: Mixture, codes: Codes) -> Tensor:
-        """``(M, C + 1)`` expected log densities under the C components there are, and the base."""
+        """``(M, C + 1)`` expected log densities under the C active components and the base."""
         base = self.kind.base(mixture.loc, mixture.scale, self.breadth)
-        there = self._there(mixture)
+        used = self._active_and_new(mixture)
         loc, scale = (
-            torch.cat([part, last])[there] for part, last in zip(mixture[:2], base, strict=True)
+            torch.cat([part, last])[used] for part, last in zip(mixture[:2], base, strict=True)
         )
         return self.kind.expected_log(*codes, loc, scale)
 
     def assign(self, mixture: Mixture, codes: Codes, rounds: int = 8) -> Tensor:
-        """``(M, K + 1)`` probabilities q(y): coordinate ascent, all rows at once.
+        """``(M, K + 1)`` probabilities q(y) by coordinate ascent on all rows at once.
 
-        q(v), which costs as much as the rest and moves little, takes its turn every fourth round.
+        q(v) is updated only every fourth round, since that takes as long as all else and changes
+        little.
         """
         fits = self.fits(mixture, codes)
         q, v = fits.softmax(-1), torch.zeros(())
@@ -84,17 +86,17 @@ class Judge(NamedTuple):
             others = sizes.times((self.data - 1) / self.data)
             q = (fits + log_prior(self.law, others, v)).softmax(-1)
         everywhere = q.new_zeros(len(q), len(mixture.loc) + 1)
-        return everywhere.index_copy(1, self._there(mixture), q)
+        return everywhere.index_copy(1, self._active_and_new(mixture), q)
 
-    def bound(self, mixture: Mixture, codes: Codes, q: Tensor | None = None) -> float:
-        """The collapsed bound of the codes, in nats per datum, but for what no move changes."""
-        q = (self.assign(mixture, codes) if q is None else q)[:, self._there(mixture)]
+    def value(self, mixture: Mixture, codes: Codes, q: Tensor | None = None) -> float:
+        """The collapsed bound of the codes in nats per datum, up to terms that no move changes."""
+        q = (self.assign(mixture, codes) if q is None else q)[:, self._active_and_new(mixture)]
         each = torch.where(q > 0, q * (self.fits(mixture, codes) - q.log()), 0.0).sum(-1).mean()
         sizes, alone = self._sizes(q)
         return float(each + expected_log_prior(self.law, sizes, alone, self.data) / self.data)
 
     def refit(self, mixture: Mixture, codes: Codes, rounds: int = 5) -> Mixture:
-        """Components fit to the codes they hold, by turns with :meth:`assign`."""
+        """Fit the components to the codes by expectation maximisation with :meth:`assign`."""
         for _ in range(rounds):
             q = self.assign(mixture, codes, 2)[:, :-1]
             held = (mixture.active & (q.sum(0) > 1)).nonzero().flatten()
@@ -104,19 +106,19 @@ class Judge(NamedTuple):
         return mixture
 
     def accepts(self, old: Mixture, before: Tensor, new: Mixture, held: Codes) -> bool:
-        """Whether the move is kept from one mixture, of which held codes have q, to the other."""
+        """Whether to replace the old mixture, which gives ``held`` q(y) ``before``, by the new."""
         after = self.assign(new, held)
         moved = float((after - before).abs().sum(-1).mean()) / 2
-        price = self.margin * moved + 1 / self.data
+        threshold = self.margin * moved + 1 / self.data
         more = int(new.active.sum()) > int(old.active.sum())
-        gain = self.bound(new, held, after) - self.bound(old, held, before)
-        return gain > (price if more else -price)
+        gain = self.value(new, held, after) - self.value(old, held, before)
+        return gain > (threshold if more else -threshold)
 
     def _sizes(self, q: Tensor) -> tuple[Occupancy, Tensor]:
         factor = self.data / len(q)
         return Occupancy.of(q[:, :-1]).sum().times(factor), q[:, -1].sum() * factor
 
-    def _there(self, mixture: Mixture) -> Tensor:
-        """Numbers of the components there are, and of a cluster of one's own."""
+    def _active_and_new(self, mixture: Mixture) -> Tensor:
+        """Indices of the active components and of the last, a new cluster."""
         present = torch.cat([mixture.active, torch.ones_like(mixture.active[:1])])
         return present.nonzero().flatten()
