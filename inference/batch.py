@@ -64,9 +64,10 @@ def in_precision(model: nn.Module, batch: Batch, transform: Transform | None = N
     """Convert floating-point rows and context to the dtype of the model's parameters.
 
     With a transform other than ``torch.bernoulli`` the rows are not converted, since the transform
-    decides the dtype that the model gets.
+    decides the dtype that the model gets. Programs without parameters, such as functions, get rows
+    as they are.
     """
-    weights = [p for p in model.parameters() if p.is_floating_point()]
+    weights = [p for p in getattr(model, "parameters", list)() if p.is_floating_point()]
     own = transform is not None and transform is not torch.bernoulli
 
     def converted(value: Tensor) -> Tensor:

@@ -32,7 +32,7 @@ def load_state(file: str | os.PathLike[str]) -> Any:
         ValueError: for a file that is damaged or of a newer format.
     """
     if not Path(file).is_file():
-        raise FileNotFoundError(f"Expected a checkpoint at {file} but there is none; train anew.")
+        raise FileNotFoundError(f"Expected a checkpoint at {file} but there is none; train again.")
     try:
         with safe_open(file, "pt") as opened:
             written = json.loads(opened.metadata()["state"])
@@ -41,7 +41,7 @@ def load_state(file: str | os.PathLike[str]) -> Any:
         newer = written["format"] > FORMAT
     except (SafetensorError, KeyError, TypeError, json.JSONDecodeError) as error:
         raise ValueError(
-            f"Expected a checkpoint at {file} but it is damaged ({error!r}); train anew."
+            f"Expected a checkpoint at {file} but it is damaged ({error!r}); train again."
         ) from error
     if newer:
         raise ValueError(
