@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from priorzoo.inference.batch import Batch, in_precision
+from priorzoo.inference.batch import Batch, Context, Labels, in_precision
 from priorzoo.inference.objectives.schedules import Clock
 from priorzoo.inference.sites import Site
 
@@ -50,10 +50,15 @@ class Objective(nn.Module, ABC):
         """The loss of a mini-batch, differentiable with respect to the parameters."""
 
     def forward(
-        self, x: Tensor, size: int | None = None, labels: Mapping[str, Tensor] | None = None
+        self,
+        x: Tensor,
+        size: int | None = None,
+        labels: Labels | None = None,
+        context: Context | None = None,
     ) -> tuple[Tensor, Terms]:
         """Value and terms of :meth:`loss` for rows ``(B, P)`` of a data set of ``size`` rows."""
-        found = self.loss(in_precision(self.model, Batch(x, size, labels or {})))
+        batch = Batch(x, size, labels or {}, context or {})
+        found = self.loss(in_precision(self.model, batch))
         return found.value, found.terms
 
     def natural_gradients(self, batch: Batch) -> Mapping[str, Tensor]:
