@@ -112,7 +112,7 @@ class ConvEncoder(nn.Module):
         _, sides = _sides((height, width), _strides(self.channels, self.strides))
         for layer, (height, width) in zip(self.layers, sides, strict=False):
             h = functional.pad(h, (0, width - h.shape[-1], 0, height - h.shape[-2]))
-            h = layer(h).relu()
+            h = _convolved(layer, h).relu()
         return self.head(h.reshape(*x.shape[:-1], -1), y).to(x.dtype)
 
 
@@ -167,10 +167,21 @@ class ConvDecoder(nn.Module):
         batch = h.shape[:-1]
         h = h.reshape(-1, *self.start)
         for layer, (height, width) in zip(self.layers, reversed(self.crops), strict=True):
-            h = layer(h.relu())[..., :height, :width]
+            h = _convolved(layer, h.relu())[..., :height, :width]
         height, width, depth = picture(self.shape, math.prod(self.shape))
         h = h.reshape(-1, self.copies, depth, height, width).movedim(2, -1)
         return h.reshape(*batch, self.outputs).to(z.dtype)
+
+
+def _convolved(layer: nn.Module, h: Tensor) -> Tensor:
+    """The layer's output, in float32 for pictures smaller than its kernel.
+
+    On the CPU, gradients of such convolutions in half precision can be NaN in torch.
+    """
+    if min(h.shape[-2:]) >= 3:
+        return layer(h)
+    with torch.autocast(h.device.type, enabled=False):
+        return layer(h.to(next(layer.parameters()).dtype))
 
 
 def _strides(channels: Sequence[int], strides: Sequence[int] | None) -> Sequence[int]:
