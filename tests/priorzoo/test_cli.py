@@ -288,7 +288,7 @@ def test_the_command_line_leaves_the_random_state_alone(tmp_path):
         ("train digits-vae --model.code 0", "model.code of at least 1 but got 0"),
         ("train digits-gmvae --model.clusters -1", "model.clusters of at least 1 but got -1"),
         ("train digits-vae --clip 0", "positive clip"),
-        ("train digits-vae --particles 0", "positive particles"),
+        ("train digits-vae --particles 0", "at least one particle but got particles=0"),
         ("train mnist.vae", "Unknown recipe"),
         ("list modles", "did you mean 'models'?"),
         ("evaluate nowhere", "no run folder"),
