@@ -7,6 +7,8 @@ names of ``priorzoo`` too; each is imported when it is first asked for.
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+# Type checkers and editors follow the star imports; at run time __getattr__ finds the same names,
+# so that importing priorzoo does not import torch.
 if TYPE_CHECKING:
     from priorzoo.guides import *  # noqa: F403
     from priorzoo.inference import *  # noqa: F403

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, fields, is_dataclass, replace
 from types import NoneType, UnionType
-from typing import TypeGuard, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, TypeGuard, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import yaml
 from jsonargparse import ArgumentParser
@@ -26,7 +26,10 @@ from priorzoo.benchmarks.recipes.parts import (
 from priorzoo.benchmarks.recipes.recipe import Part, Recipe, part
 
 Changes = Mapping[str, object]
-Settings = TypeVar("Settings")
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+Settings = TypeVar("Settings", bound="DataclassInstance")
 
 PROSE = {"summary", "paper", "published"}  # of a recipe; nothing that is trained depends on them
 
@@ -139,7 +142,7 @@ def change(settings: Settings, changes: Changes) -> Settings:
             raise ValueError(unknown_name("option", f"--{name}", [f"--{known}" for known in hints]))
         made[head] = _put(made.get(head, getattr(settings, head)), path, value, head)
     read = {name: _read(value, hints[name], name) for name, value in made.items()}
-    return replace(settings, **read)  # type: ignore[type-var]
+    return replace(settings, **read)
 
 
 def read_value(text: str) -> object:
