@@ -9,11 +9,10 @@ from pathlib import Path
 from textwrap import fill
 from typing import Any
 
-from matplotlib.artist import Artist
 from matplotlib.axes import Axes
-from matplotlib.container import Container
 from matplotlib.figure import Figure
 from matplotlib.legend import Legend
+from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 
 # The muted scheme of Tol, "Colour Schemes", 2021, made for the colour-blind; black is its tenth.
@@ -25,7 +24,6 @@ NUMBER: dict[str, Any] = {"weight": "bold"}  # or letter over points
 NUMBER |= {"path_effects": [withStroke(linewidth=2, foreground="white")]}
 BESIDE: dict[str, Any] = {"loc": "center left", "bbox_to_anchor": (1, 0.5)}
 BESIDE |= {"frameon": False, "fontsize": "small"}
-Handles = Sequence[Artist | Container]
 NARROWEST = 4.0  # inches that a title and a caption take, however narrow the figure
 
 
@@ -49,8 +47,7 @@ def new_axes(width: float, height: float, title: str = "", caption: str = "") ->
 
 def new_row(panels: int, title: str = "", caption: str = "") -> list[Axes]:
     """Axes side by side in a new figure."""
-    figure = new_figure(4.2 * panels, 3.6, title, caption)
-    return list(figure.subplots(1, panels, squeeze=False)[0])
+    return list(new_figure(4.2 * panels, 3.6, title, caption).subplots(1, panels, squeeze=False)[0])
 
 
 def _entitle(figure: Figure, title: str) -> None:
@@ -95,8 +92,8 @@ def divide(ax: Axes, rows: int, columns: int = 1, heights: Sequence[float] = ())
     return [ax, *more]
 
 
-def legend_beside(ax: Axes, handles: Handles | None = None, title: str | None = None) -> Legend:
-    """Legend on the right of the axes, where it hides nothing."""
-    handles = ax.get_legend_handles_labels()[0] if handles is None else handles
+def legend_beside(ax: Axes, *more: Line2D, title: str | None = None) -> Legend:
+    """Legend on the right of the axes, where it hides nothing; ``more`` entries come last."""
+    handles = [*ax.get_legend_handles_labels()[0], *more]
     columns = 1 + (len(handles) > LEGIBLE // 2)
     return ax.legend(handles=handles, title=title, ncols=columns, **BESIDE)

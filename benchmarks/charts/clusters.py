@@ -13,11 +13,9 @@ CONSIDERED = "A dot far above its bar: data points consider the cluster but rare
 COUNTS = "Counts. Two dark cells in a row split a class, two in a column merge classes."
 
 
-def hard_shares(probabilities: Tensor) -> tuple[Tensor, Tensor]:
-    """Clusters ``(K,)`` by decreasing share of hard assignments, and the share of each cluster."""
-    _, clusters = probabilities.shape
-    share = probabilities.argmax(-1).bincount(minlength=clusters) / len(probabilities)
-    return share.argsort(descending=True, stable=True), share
+def hard_shares(probabilities: Tensor) -> Tensor:
+    """The share of the hard assignments that each cluster has, ``(K,)``."""
+    return probabilities.argmax(-1).bincount(minlength=probabilities.shape[1]) / len(probabilities)
 
 
 def draw_usage(probabilities: Tensor, ax: Axes | None = None) -> Axes:
@@ -26,8 +24,8 @@ def draw_usage(probabilities: Tensor, ax: Axes | None = None) -> Axes:
     Bars count hard assignments and dots average ``q(y)``: a dot far above its bar is a cluster
     that many data consider and few choose. The line is 1/K, an even use.
     """
-    order, share = hard_shares(probabilities)
-    clusters = len(order)
+    share, clusters = hard_shares(probabilities), probabilities.shape[1]
+    order = share.argsort(descending=True, stable=True)
     width, title = min(8.0, 4 + 0.15 * clusters), "Share of the data in each cluster"
     ax = new_axes(width, 3, title, CONSIDERED) if ax is None else ax
     ranks, soft = range(clusters), probabilities.mean(0)[order].tolist()

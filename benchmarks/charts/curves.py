@@ -59,7 +59,7 @@ def draw_terms(history: History, ax: Axes | None = None) -> Axes:
         marks.set_xticks([*ends], [*ends.values()], fontsize="small", rotation=slope, ha=start)
     found = [split for split in DASHES if any(row["split"] == split for row in history)]
     splits = [Line2D([], [], color="grey", linestyle=DASHES[k], label=k) for k in found]
-    legend_beside(ax, [*ax.get_legend_handles_labels()[0], *splits])
+    legend_beside(ax, *splits)
     return ax
 
 

@@ -19,7 +19,6 @@ from priorzoo.benchmarks.charts.clusters import hard_shares
 
 SHARE = "share of the data points whose most probable cluster it is"
 GAP = 0.08  # between tiles; lengths are in tile heights, from the upper left corner
-Size = tuple[float, float]
 INCHES = 0.4  # of a tile height on new axes
 
 
@@ -46,11 +45,11 @@ def draw_clusters(
     step, down = _width(shape) + GAP, 1 + GAP
     start = members * step + 0.5
     end = start - 0.5 if drawn is None else start + drawn.shape[1] * step
-    share = hard_shares(probabilities)[1]
+    share = hard_shares(probabilities)
     used = int((share > 0).sum())
     shown = _fullest(share)[:LEGIBLE]
     reading = f"Percentages: {SHARE}. Good: members look alike, and samples like members."
-    ax = _canvas(ax, (end, len(shown) * down), "Members and samples of each cluster", reading)
+    ax = _canvas(ax, end, len(shown) * down, "Members and samples of each cluster", reading)
     for top, cluster in enumerate(shown):
         for left, member in enumerate(_confident(probabilities, cluster)[:members]):
             _tile(ax, pictures[member], left * step, top * down)
@@ -86,16 +85,15 @@ def draw_components(
     shown = _fullest(shares)
     columns = min(len(shown), ceil(sqrt(2.5 * len(shown))))
     across, down = max(width, 0.8) + 2 * GAP, 1.5
-    size = columns * across, ceil(len(shown) / columns) * down
-    reading = f"Bars and percentages: {SHARE}."
-    ax = _canvas(ax, size, "Decoded mean of each component", reading, 2 * INCHES)
+    title, reading = "Decoded mean of each component", f"Bars and percentages: {SHARE}."
+    height = ceil(len(shown) / columns) * down
+    ax = _canvas(ax, columns * across, height, title, reading, 2 * INCHES)
     for cell, component in enumerate(shown):
         left, top = cell % columns * across, cell // columns * down
         if shares[component] > 0:
             _tile(ax, pictures[component], left, top)
-        full = float(shares[component] / shares.max())
-        for part, hue in ((1.0, OTHERS), (full, HUES[0])):
-            ax.barh(top + 1 + GAP, part * width, GAP, left, color=hue, linewidth=0)
+        lengths = [width, float(shares[component] / shares.max()) * width]
+        ax.barh([top + 1 + GAP] * 2, lengths, GAP, left, color=[OTHERS, HUES[0]], linewidth=0)
         text, middle = _name(component, shares), left + width / 2
         ax.text(middle, top + 1 + 2 * GAP, text, ha="center", va="top", fontsize="small")
     return ax
@@ -112,10 +110,9 @@ def draw_grid(
     caption: str = "",
 ) -> Axes:
     """Images ``(N, P)``, row by row, with names of rows beside them and heads of columns above."""
-    pictures, step = _pictures(images, shape), _width(shape) + GAP
-    down = 1 + GAP
-    size = min(columns, len(pictures)) * step, ceil(len(pictures) / columns) * down
-    ax = _canvas(ax, size, title, caption)
+    pictures, step, down = _pictures(images, shape), _width(shape) + GAP, 1 + GAP
+    across, height = min(columns, len(pictures)) * step, ceil(len(pictures) / columns) * down
+    ax = _canvas(ax, across, height, title, caption)
     for cell, picture in enumerate(pictures):
         _tile(ax, picture, cell % columns * step, cell // columns * down)
     middles = [left * step + _width(shape) / 2 for left in range(len(heads))]
@@ -141,9 +138,9 @@ def draw_reconstructions(
     originals, remade = _pictures(images, shape), _pictures(reconstructions, shape)
     step, down = _width(shape) + GAP, 2 + 4 * GAP
     rows = ceil(len(originals) / columns)
-    size = min(columns, len(originals)) * step, rows * down
+    across, title = min(columns, len(originals)) * step, "Data and their reconstructions"
     reading = "Details that a reconstruction lacks are not in the latent code."
-    ax = _canvas(ax, size, "Data and their reconstructions", reading)
+    ax = _canvas(ax, across, rows * down, title, reading)
     for cell, (original, copy) in enumerate(zip(originals, remade, strict=True)):
         left, top = cell % columns * step, cell // columns * down
         _tile(ax, original, left, top)
@@ -193,9 +190,10 @@ def _name(cluster: int, share: Tensor) -> str:
     return f"{cluster}:  {share[cluster]:.1%}" if share[cluster] > 0 else f"{cluster}:  empty"
 
 
-def _canvas(ax: Axes | None, size: Size, title: str, caption: str, unit: float = INCHES) -> Axes:
+def _canvas(
+    ax: Axes | None, width: float, height: float, title: str, caption: str, unit: float = INCHES
+) -> Axes:
     """Axes without frame or ticks, whose unit is a tile height; of fitting size when new."""
-    width, height = size
     ax = new_axes(width * unit + 1, height * unit + 0.4, title, caption) if ax is None else ax
     ax.set(xlim=(-GAP, width), ylim=(height, -GAP), aspect="equal", xticks=[], yticks=[])
     ax.tick_params(length=0, top=False, bottom=False, labeltop=True, labelbottom=False)
@@ -204,7 +202,5 @@ def _canvas(ax: Axes | None, size: Size, title: str, caption: str, unit: float =
 
 
 def _tile(ax: Axes, picture: NDArray[np.float32], left: float, top: float) -> None:
-    limits = ax.axis()
     extent = (left, left + picture.shape[1] / picture.shape[0], top + 1, top)
     ax.imshow(picture, cmap="gray", vmin=0, vmax=1, extent=extent)
-    ax.axis(limits)

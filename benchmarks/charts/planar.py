@@ -15,14 +15,7 @@ from matplotlib.patches import Ellipse
 from pyro import poutine
 from torch import Tensor, nn
 
-from priorzoo.benchmarks.charts.axes import (
-    HUES,
-    NUMBER,
-    legend_beside,
-    new_axes,
-    new_figure,
-    new_row,
-)
+from priorzoo.benchmarks.charts import axes
 from priorzoo.benchmarks.charts.curves import READING, History, draw_term, draw_terms
 from priorzoo.inference import cluster_probabilities, codes
 from priorzoo.inference.sites import evaluating, site_of
@@ -81,8 +74,7 @@ def look(model: nn.Module, guide: nn.Module, x: Tensor, name: str = "") -> View:
     q = cluster_probabilities(model, guide, x)
     reach = 1.1 * x.abs().max()
     ticks = torch.linspace(-1, 1, SIDE, device=x.device) * reach
-    up, across = torch.meshgrid(ticks, ticks, indexing="ij")
-    grid = torch.stack([across, up], -1).reshape(-1, 2)
+    grid = torch.cartesian_prod(ticks, ticks).flip(-1)  # rows go up
     certainty, regions = cluster_probabilities(model, guide, grid).max(-1)
     every = torch.arange(q.shape[1], device=x.device).repeat_interleave(DRAWN)
     with evaluating(model):
@@ -101,27 +93,26 @@ def draw_regions(views: Sequence[View]) -> list[Axes]:
     data in the colour of their cluster, with the ellipse of two standard deviations of each
     component. Components without data are left out.
     """
-    figure = new_figure(2.6 * len(views), 5.4, "Clusters in the plane", REGIONS)
-    axes: list[Axes] = list(figure.subplots(2, len(views), squeeze=False).flat)
-    for view, above, below in zip(views, axes, axes[len(views) :], strict=False):
+    figure = axes.new_figure(2.6 * len(views), 5.4, "Clusters in the plane", REGIONS)
+    panels: list[Axes] = list(figure.subplots(2, len(views), squeeze=False).flat)
+    for view, above, below in zip(views, panels, panels[len(views) :], strict=False):
         held = view.clusters.bincount(minlength=len(view.share)) / len(view.clusters)
-        hues = dict(zip(range(len(held)), cycle(HUES), strict=False))
+        hues = [axes.HUES[k % len(axes.HUES)] for k in range(len(held))]
         _draw_ground(above, view, hues)
         for k in (held > EMPTY).nonzero().squeeze(1).tolist():
             _dot(above, view.drawn[k], 3, hues[k], str(k))
             own = view.z[:SHOWN][view.clusters[:SHOWN] == k]
             _dot(below, own, 2, hues[k], str(k))
             below.add_patch(_ellipse(view.drawn_codes[k], hues[k]))
-            across, up = own.mean(0).tolist()
-            below.annotate(str(k), (across, up), **NUMBER)
+            below.annotate(str(k), tuple(own.mean(0).tolist()), **axes.NUMBER)
         below.autoscale_view()
         below.set(xticks=[], yticks=[])
-    return axes
+    return panels
 
 
-def _draw_ground(ax: Axes, view: View, hues: Mapping[int, str]) -> None:
+def _draw_ground(ax: Axes, view: View, hues: Sequence[str]) -> None:
     """The data, and the cluster of each place."""
-    colours = torch.tensor([to_rgb(hue) for hue in hues.values()])
+    colours = torch.tensor([to_rgb(hue) for hue in hues])
     picture = 1 - 0.45 * view.certainty.unsqueeze(-1) * (1 - colours[view.regions])
     low, high = view.ticks[0].item(), view.ticks[-1].item()
     ax.imshow(picture.numpy(), extent=(low, high, low, high), origin="lower", zorder=0)
@@ -150,28 +141,27 @@ def draw_floor(histories: Mapping[str, History], floor: float) -> Axes:
     merging of clusters, one at 0 a degenerate clustering.
     """
     caption = "A curve that falls to the floor: clusters merge. At 0: y says nothing of the data."
-    ax = new_axes(5, 3, "KL[y] and its floor over training", caption)
-    for (name, history), hue in zip(histories.items(), cycle(HUES), strict=False):
+    ax = axes.new_axes(5, 3, "KL[y] and its floor over training", caption)
+    for (name, history), hue in zip(histories.items(), cycle(axes.HUES), strict=False):
         draw_term(ax, history, "train", "kl[y]", color=hue, label=name)
     ax.axhline(floor, color="grey", linestyle="--", linewidth=1, label=f"floor, {floor:.3g}")
     ax.set(xlabel="step", ylabel="KL[y], nats per datum")
     ax.set_ylim(bottom=min(0.0, ax.get_ylim()[0]))
-    legend_beside(ax)
+    axes.legend_beside(ax)
     return ax
 
 
 def draw_guides(histories: Mapping[str, History]) -> list[Axes]:
     """:func:`draw_terms` of each run in its own column, all with the same ordinates."""
-    axes = new_row(len(histories), "Terms of the ELBO over training", READING)
-    for ax, (name, history) in zip(axes, histories.items(), strict=True):
-        draw_terms(history, ax)
-        ax.set_title(name)
-    below = [twin for ax in axes for twin in ax.get_shared_x_axes().get_siblings(ax) if twin != ax]
-    for level in (axes, below):
+    panels = axes.new_row(len(histories), "Terms of the ELBO over training", READING)
+    for ax, (name, history) in zip(panels, histories.items(), strict=True):
+        draw_terms(history, ax).set_title(name)
+    twins = [twin for ax in panels for twin in ax.get_shared_x_axes().get_siblings(ax)]
+    for level in (panels, [twin for twin in twins if twin not in panels]):
         limits = [limit for ax in level for limit in ax.get_ylim()]
         for ax in level:
             ax.set_ylim(min(limits), max(limits))
-    return axes
+    return panels
 
 
 def floor_of(settings: Mapping[str, Any]) -> float:

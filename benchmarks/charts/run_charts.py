@@ -20,16 +20,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from priorzoo import inference
 from priorzoo.benchmarks.data.sets import Dataset
 from priorzoo.benchmarks.scores.run import Run
-from priorzoo.inference import (
-    Stream,
-    cluster_probabilities,
-    codes,
-    component_means,
-    draw,
-    reconstructions,
-)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -43,7 +36,7 @@ def draw_run(run: Run, dataset: Dataset) -> list[Path]:
     from priorzoo.benchmarks.charts.axes import save
     from priorzoo.benchmarks.charts.planes import POINTS
 
-    with Stream(0, run.device):
+    with inference.Stream(0, run.device):
         x = dataset.drawn(dataset.x_test[:POINTS].to(run.device))
         y = None if dataset.y_test is None else dataset.y_test[:POINTS]
         drawn = dict(charts(run.model, run, dataset, x, y))
@@ -77,9 +70,9 @@ def common_charts(run: Run, dataset: Dataset, x: Tensor) -> Iterator[Chart]:
     yield "terms", lambda: curves.draw_terms(run.history)
     if shape := picture_shape(dataset.shape):
         first = x[:10].cpu()
-        decoded = reconstructions(run.model, run.guide, x[:10]).cpu()
+        decoded = inference.reconstructions(run.model, run.guide, x[:10]).cpu()
         yield "reconstructions", lambda: pictures.draw_reconstructions(first, decoded, shape)
-        samples = draw(run.story, 100).cpu()
+        samples = inference.draw(run.story, 100).cpu()
         yield "samples", lambda: pictures.draw_samples(samples, shape)
 
 
@@ -89,27 +82,26 @@ def code_charts(
     """The codes at a site in the plane of their components; with clusters, those too."""
     from priorzoo.benchmarks.charts import clusters, pictures, planar, planes
 
-    z = codes(run.model, run.guide, x, site=site).cpu()
-    if not run.clusters:
-        yield "plane", lambda: planes.draw_plane(z, None, y)[0]
-        return
-    q = cluster_probabilities(run.model, run.guide, x).cpu()
+    given = run.model, run.guide, x
+    z = inference.codes(*given, site=site).cpu()
+    q = inference.cluster_probabilities(*given).cpu() if run.clusters else None
     yield "plane", lambda: planes.draw_plane(z, q, y)[0]
+    if q is None:
+        return
     yield "usage", lambda: clusters.draw_usage(q)
     if math.prod(dataset.shape) == z.shape[1] == 2:
-        view = planar.look(run.model, run.guide, x)
+        view = planar.look(*given)
         yield "regions", lambda: planar.draw_regions([view])[0]
     floor = planar.floor_of(run.settings)
     if floor > 0:
         yield "floor", lambda: planar.draw_floor({"KL[y]": run.history}, floor)
     if y is not None:
-        labels = y
-        yield "confusion", lambda: clusters.draw_confusion(q.argmax(-1), labels, q.shape[1])
+        yield "confusion", lambda: clusters.draw_confusion(q.argmax(-1), y, q.shape[1])
     if shape := picture_shape(dataset.shape):
         every = range(q.shape[1])
-        own = torch.stack([draw(run.model, SAMPLES, given={"y": k}).cpu() for k in every])
+        own = torch.stack([inference.draw(run.model, SAMPLES, given={"y": k}).cpu() for k in every])
         yield "clusters", lambda: pictures.draw_clusters(x.cpu(), q, own, shape)
-        means, shares = component_means(run.model).cpu(), clusters.hard_shares(q)[1]
+        means, shares = inference.component_means(run.model).cpu(), clusters.hard_shares(q)
         yield "components", lambda: pictures.draw_components(means, shares, shape)
 
 

@@ -40,8 +40,7 @@ def draw_sweep(rows: Sequence[Row], ax: Axes | None = None) -> Axes:
         middle = np.array([mean(values) for values in found])
         spread = np.array([stdev(values) if len(values) > 1 else 0.0 for values in found])
         panel.plot([*groups], middle, "o-", color=hue, markersize=3.5, linewidth=1.2)
-        band = middle - spread, middle + spread
-        panel.fill_between([*groups], *band, color=hue, alpha=0.25, linewidth=0)
+        panel.fill_between([*groups], middle - spread, middle + spread, color=hue, alpha=0.25, lw=0)
         panel.set_xscale("log", base=2)
         panel.set_xticks([*groups], [str(k) for k in groups])
         panel.set(xlabel="components K", ylabel=f"{name}, nats")

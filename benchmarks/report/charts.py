@@ -22,11 +22,8 @@ HUES = [DARKER.get(hue, hue) for hue in axes.HUES]
 
 def longest(groups: Sequence[Group]) -> list[Group]:
     """Of each line that has a history the group of the most steps, of its own settings."""
-    kept: dict[str, Group] = {}
-    for group in sorted(groups, key=lambda group: group.steps):
-        if not group.other and any(row.get("history") for row in group.rows):
-            kept[group.name] = group
-    return list(kept.values())
+    own = [g for g in groups if not g.other and any(row.get("history") for row in g.rows)]
+    return list({g.name: g for g in sorted(own, key=lambda g: g.steps)}.values())
 
 
 def curve(history: Sequence[Row], name: str) -> dict[float, float]:
@@ -34,17 +31,14 @@ def curve(history: Sequence[Row], name: str) -> dict[float, float]:
 
     A single test row, as the end of a stage leaves it, is no curve.
     """
-    found = [_points(history, name, split) for split in ("test", "valid", "train")]
-    return next((points for points in found if len(points) > 1), max(found, key=len))
-
-
-def _points(history: Sequence[Row], name: str, split: str) -> dict[float, float]:
-    points = {}
+    found: dict[str, dict[float, float]] = {"test": {}, "valid": {}, "train": {}}
     for row in history:
         value = {**row.get("terms", {}), **row.get("metrics", {}), **row}.get(name)
-        if row.get("split", "train") == split and isinstance(value, int | float):
-            points[row["step"]] = value
-    return points
+        if row.get("split", "train") in found and isinstance(value, int | float):
+            found[row.get("split", "train")][row["step"]] = value
+    return next(
+        (points for points in found.values() if len(points) > 1), max(found.values(), key=len)
+    )
 
 
 def band(curves: Sequence[Mapping[float, float]]) -> list[tuple[float, float, float]]:

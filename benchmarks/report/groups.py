@@ -10,14 +10,9 @@ from priorzoo.benchmarks.papers import paper as catalogue
 from priorzoo.benchmarks.papers.paper import BUDGETS, Line, Measure, Paper
 from priorzoo.benchmarks.rows.files import Row
 
-OTHER = "other settings"
 LENGTHS = {"steps", "epochs", "every", "curve"}  # the table has the steps
-SHOWN = (
-    catalogue.NEGATIVE,
-    catalogue.MAJORITY,
-    catalogue.HUNGARIAN,
-    catalogue.NMI,
-)  # of runs that no paper names
+# Of runs that no paper names.
+SHOWN = (catalogue.NEGATIVE, catalogue.MAJORITY, catalogue.HUNGARIAN, catalogue.NMI)
 
 
 @dataclass(frozen=True)
@@ -66,11 +61,9 @@ class Group:
         if measure.published is None or not values:
             return ""
         published = measure.published_at(self.steps)
-        why = OTHER if self.other else measure.incomparable
-        if not why and published is None:
-            why = f"nothing published at {self.steps:,} steps"
+        why = "other settings" if self.other else measure.incomparable
         if why or published is None:
-            return f"not comparable: {why}"
+            return f"not comparable: {why or f'nothing published at {self.steps:,} steps'}"
         gap = (published - mean(values)) * (1 if measure.higher else -1)
         if not math.isfinite(gap):
             return "short by any measure: not finite"
@@ -127,9 +120,8 @@ def _precision(row: Row) -> str:
 def settings_of(row: Row, line: Line | None = None) -> str:
     """What a row changes beside its line, but for lengths, as options."""
     known = LENGTHS if line is None else LENGTHS | line.changes.keys()
-    changes = {name: v for name, v in sorted(row["changes"].items()) if name not in known}
-    written = {name: v if isinstance(v, str) else json.dumps(v) for name, v in changes.items()}
-    return ", ".join(f"{name}={value}" for name, value in written.items())
+    changes = [(name, v) for name, v in sorted(row["changes"].items()) if name not in known]
+    return ", ".join(f"{name}={v if isinstance(v, str) else json.dumps(v)}" for name, v in changes)
 
 
 def _parts(rows: Iterable[Row]) -> list[tuple[Row, ...]]:

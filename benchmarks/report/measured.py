@@ -77,31 +77,21 @@ def step_table(rows: Iterable[Row]) -> Table:
     return build(rows, STEP, caption="A training step")
 
 
-def gradient_table(rows: Iterable[Row]) -> Table:
-    """Gradient estimators beside the exact gradient."""
-    return build(rows, GRADIENT)
-
-
 def ratio_table(rows: Iterable[Row]) -> Table:
     """A row for each case and a column for each arm: the median ratio and its quartiles.
 
     Of the sizes that a sweep varies only the recipe's K and D with a batch of 20 are shown; of
     cases measured twice, the first.
     """
-    kept = [row for row in rows if row["hidden"] is None or _usual(row)]
-    kept = [row for row in kept if not row["arm"].startswith("plain")]
-    arms = list(dict.fromkeys(row["arm"] for row in kept))
     cases: dict[str, dict[str, Cell]] = {}
-    for row in kept:
+    for row in rows:
+        usual = (row["batch"], row["clusters"] or 10, row["code"]) == (20, 10, 64)
+        if row["arm"].startswith("plain") or not (usual or row["hidden"] is None):
+            continue
         name = f"{case(row)}, {row['precision']}".replace("\n", ", ")
         name += ", by a plain VAE's step" if row["base"].startswith("plain") else ""
         ratio = Cell("1", 1.0) if row["arm"] == row["base"] else _ratio(row)
         cases.setdefault(name, {}).setdefault(row["arm"], ratio)
-    lines = tuple(
-        (Cell(name), *(found.get(arm, Cell()) for arm in arms)) for name, found in cases.items()
-    )
-    return Table(("recipe and sizes", *arms), lines)
-
-
-def _usual(row: Row) -> bool:
-    return (row["batch"], row["clusters"] or 10, row["code"]) == (20, 10, 64)
+    arms = dict.fromkeys(arm for ratios in cases.values() for arm in ratios)
+    lines = ((Cell(name), *(own.get(arm, Cell()) for arm in arms)) for name, own in cases.items())
+    return Table(("recipe and sizes", *arms), tuple(lines))

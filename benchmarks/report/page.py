@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import StrictUndefined, Template
 
 from priorzoo.benchmarks.papers.paper import BUDGETS, Paper
 from priorzoo.benchmarks.report.sections import Section, count_verdicts, of_measurements, of_papers
@@ -39,18 +39,13 @@ def write_report(folder: Path, out: Path, papers: Sequence[Paper] = ()) -> Path:
 
 
 def _page(sections: Sequence[Section], rows: Sequence[Row]) -> str:
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
+    text = Path(__file__).with_name("report.html").read_text("utf-8")
+    page = Template(
+        text, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     facts = _facts(rows) | {"against the published values": count_verdicts(sections)}
     known = {name: text for name, text in facts.items() if text}
-    return environment.get_template("report.html").render(
-        sections=sections, facts=known, count_verdicts=count_verdicts
-    )
+    return page.render(sections=sections, facts=known, count_verdicts=count_verdicts)
 
 
 def _facts(rows: Sequence[Row]) -> dict[str, str]:

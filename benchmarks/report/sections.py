@@ -1,7 +1,6 @@
 """What stands below each heading of a report, made from rows."""
 
 import base64
-import mimetypes
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -134,7 +133,7 @@ def of_measurements(rows: Sequence[Row]) -> Iterator[Section]:
     if gradients := [row for row in rows if "estimator" in row]:
         hues = _hues(row["estimator"] for row in gradients)
         axes, words = draw.draw_gradients(gradients, hues), f"variance of {', '.join(hues)}"
-        tables, charts = [measured.gradient_table(gradients)], [_drawn(axes, words, hues)]
+        tables, charts = [build(gradients, measured.GRADIENT)], [_drawn(axes, words, hues)]
         yield Section("gradients", "Gradient estimators", tables=tables, charts=charts)
     if failures := [row for row in rows if "error" in row]:
         tables = [build(failures, measured.FAILURE)]
@@ -161,5 +160,4 @@ def _drawn(axes: Axes, words: str, legend: Mapping[str, str] | None = None) -> I
 
 
 def _uri(path: Path) -> str:
-    kind = mimetypes.guess_type(path.name)[0] or "image/png"
-    return f"data:{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"
+    return f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}"

@@ -119,15 +119,15 @@ def to_markdown(table: Table) -> str:
 
 def to_csv(table: Table) -> str:
     """Values in full; what else a cell says stands in columns of its own, such as ``NMI: sd``."""
-    records: list[dict[str, str | float]] = []
+    records: list[dict[str, object]] = []
     for row in table.rows:
-        record: dict[str, str | float] = {}
+        record: dict[str, object] = {}
         for name, cell in zip(table.head, row, strict=True):
             text = "" if cell.text == NONE else cell.text
             record[name] = text if cell.value is None else cell.value
             more = {"published": cell.published, "verdict": cell.verdict, "note": cell.note}
-            record |= {f"{name}: {key}": text for key, text in more.items() if text}
-            record |= {} if cell.deviation is None else {f"{name}: sd": cell.deviation}
+            told = more | {"sd": "" if cell.deviation is None else cell.deviation}
+            record |= {f"{name}: {key}": value for key, value in told.items() if value != ""}
         records.append(record | {"command": "; ".join(row[0].commands)})
     file = io.StringIO()
     names = list(dict.fromkeys(name for record in records for name in record))

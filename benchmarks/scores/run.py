@@ -35,8 +35,7 @@ class Run:
     @property
     def settings(self) -> Mapping[str, Any]:
         """The resolved settings of the recipe."""
-        settings: Mapping[str, Any] = self.result["settings"]
-        return settings
+        return self.result["settings"]
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -150,7 +150,5 @@ class PythaeVAE(nn.Module):
 
 def layers(sizes: Sequence[int]) -> nn.Sequential:
     """Linear maps of these sizes with ReLUs between them."""
-    parts: list[nn.Module] = []
-    for before, after in itertools.pairwise(sizes):
-        parts += [nn.Linear(before, after), nn.ReLU()]
-    return nn.Sequential(*parts[:-1])
+    pairs = [(nn.Linear(*ends), nn.ReLU()) for ends in itertools.pairwise(sizes)]
+    return nn.Sequential(*[part for pair in pairs for part in pair][:-1])

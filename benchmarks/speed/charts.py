@@ -35,9 +35,8 @@ def draw_growth(rows: Sequence[Row], size: str) -> Axes:
     widest = max(groups.values(), key=lambda group: len({row[size] for row in group}))
     for arm, mine in grouped(widest, itemgetter("arm")).items():
         timed = sorted(grouped(mine, itemgetter(size)).items())
-        times = [median(row["microseconds"] for row in group) for _, group in timed]
-        sizes = [value for value, _ in timed]
-        ax.plot(sizes, times, marker="o", color=COLOURS.get(arm), label=arm)
+        times = [(value, median(row["microseconds"] for row in group)) for value, group in timed]
+        ax.plot(*zip(*times, strict=True), marker="o", color=COLOURS.get(arm), label=arm)
     ax.set(xscale="log", yscale="log", xlabel=SIZES[size], ylabel="microseconds a step")
     sizes = sorted({row[size] for row in widest})
     ax.set_xticks(sizes, [str(value) for value in sizes])
@@ -57,8 +56,7 @@ def draw_ratios(rows: Sequence[Row]) -> Axes:
     for place, (arm, mine) in enumerate(arms.items()):
         across = [cases.index(case(row)) + (place + 0.5) * width - 0.4 for row in mine]
         heights = np.array([row["ratio"] for row in mine])
-        low, high = np.array([row["ratio_quartiles"] for row in mine]).T
-        errors = [heights - low, high - heights]
+        errors = np.abs(np.array([row["ratio_quartiles"] for row in mine]).T - heights)
         ax.bar(across, heights, width, yerr=errors, color=COLOURS.get(arm), label=arm)
     ax.axhline(1, color="black", linewidth=0.8)
     ax.set_xticks(range(len(cases)), cases, fontsize="small", parse_math=False)

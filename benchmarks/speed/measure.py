@@ -23,8 +23,7 @@ from priorzoo.benchmarks.recipes.recipe import BINARY, BOUND, Recipe, part
 from priorzoo.benchmarks.runs.run import machine
 from priorzoo.benchmarks.speed.by_hand import HAND, SHAPE, by_hand
 from priorzoo.guides import Code
-from priorzoo.inference import Stream, draw
-from priorzoo.inference.batch import Batch
+from priorzoo.inference import Batch, Stream, draw
 from priorzoo.inference.pairs import run_pair
 from priorzoo.inference.sites import is_enumerated, latent_sites
 from priorzoo.inference.training.execution import Execution
@@ -33,6 +32,7 @@ from priorzoo.models import VAE
 from priorzoo.models.distributions.exponential import Natural
 
 Arm = Callable[[int], object]  # takes so many steps
+Arms = dict[str, Callable[[], Arm]]  # by name, each still to be built
 ROWS = 2_000
 QUARTILES = (0.25, 0.5, 0.75)
 SIZES: Mapping[str, Mapping[str, Any]] = {
@@ -169,7 +169,7 @@ def seconds_of(arm: Arm, steps: int, device: torch.device) -> float:
     return time.perf_counter() - begun
 
 
-def build_arms(recipe: Recipe, device: torch.device) -> dict[str, Callable[[], Arm]]:
+def build_arms(recipe: Recipe, device: torch.device) -> Arms:
     """What can be measured for a recipe, by name, each still to be built.
 
     ``hand-written`` and ``hand-written, compiled`` where there is such a yardstick; for a guide
@@ -184,9 +184,7 @@ def build_arms(recipe: Recipe, device: torch.device) -> dict[str, Callable[[], A
     data = draw_data(plain, ROWS, device)  # a vague prior on precisions draws unbounded codes
     alike = recipe.encoder == recipe.decoder and recipe.likelihood == BINARY
     losses = by_hand(model, guide, recipe.encoder.init_args["hidden"]) if alike else {}
-    found: dict[str, Callable[[], Arm]] = {}
-    for name, make in losses.items():
-        found[name] = partial(_loop, make, data, recipe)
+    found: Arms = {name: partial(_loop, make, data, recipe) for name, make in losses.items()}
     if HAND in losses:
         found[f"{HAND}, compiled"] = partial(_loop, losses[HAND], data, recipe, compiled=True)
     if mixture:
@@ -278,11 +276,7 @@ def _stock(recipe: Recipe, data: Tensor) -> Arm:
     pyro.clear_param_store()
 
     def registered(name: str, program: nn.Module) -> Callable[[Tensor], object]:
-        def run(x: Tensor) -> object:
-            pyro.module(name, program)
-            return program(x, len(data))
-
-        return run
+        return lambda x: pyro.module(name, program)(x, len(data))
 
     adam = PyroOptim(torch.optim.Adam, {"lr": 1e-3})
     svi = SVI(registered("model", model), registered("guide", guide), adam, bound)

@@ -57,9 +57,9 @@ def bench_command(words: Sequence[str]) -> None:
 
 def measurements() -> Measurements:
     """What ``bench`` measures besides grids, by name: of speed, and what papers add."""
-    from priorzoo.benchmarks.speed import runs as whole
+    from priorzoo.benchmarks.speed.runs import measure_runs
 
-    own: Measurements = {"speed": _speed, "speed-runs": whole.measure, "estimators": _estimators}
+    own: Measurements = {"speed": _speed, "speed-runs": measure_runs, "estimators": _estimators}
     return own | {name: command for paper in PAPERS for name, command in paper.commands.items()}
 
 
@@ -133,12 +133,12 @@ def _estimators(settings: Namespace) -> None:
       --seed N     of the draws [0]
       --rows FILE  file of rows to append to
     """
-    from priorzoo.benchmarks.report.measured import gradient_table
-    from priorzoo.benchmarks.report.table import to_markdown
+    from priorzoo.benchmarks.report.measured import GRADIENT
+    from priorzoo.benchmarks.report.table import build, to_markdown
     from priorzoo.benchmarks.rows.files import append_row
     from priorzoo.benchmarks.speed import estimators
 
     rows = estimators.measure(settings.draws, settings.seed)
-    print(to_markdown(gradient_table(rows)), end="")
+    print(to_markdown(build(rows, GRADIENT)), end="")
     for row in rows if settings.rows else ():
         append_row(row, settings.rows)
