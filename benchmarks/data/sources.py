@@ -4,7 +4,7 @@ import math
 import zipfile
 import zlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from torch import Tensor
 
 Array = NDArray[Any]
 Half = tuple[Array, Array | None]  # rows, and their labels if there are any
+Chosen = slice | Array  # which rows
 CELEBA = {"gender": "Male", "glasses": "Eyeglasses", "smiling": "Smiling"}
 
 
@@ -216,8 +217,8 @@ def bbc_news(request: Request) -> Parts:
     path = _local(request, "bbc_news_bow")
     arrays = _read(path, "x", "y", "part", "vocab")
     train, valid, test = (np.flatnonzero(arrays["part"] == p) for p in ("train", "val", "test"))
-    rows, vocabulary = np.concatenate([train, valid]), tuple(arrays["vocab"].tolist())
-    return _select(path, arrays["x"], arrays["y"], rows, test, vocabulary=vocabulary)
+    made = _select(path, arrays["x"], arrays["y"], np.concatenate([train, valid]), test)
+    return replace(made, vocabulary=tuple(arrays["vocab"].tolist()))
 
 
 @listed("3,000 points of separated clusters, blobs:K for K of them; needs no file", number="8")
@@ -286,21 +287,13 @@ def _order(count: int) -> Array:
 
 
 def _select(
-    where: object,
-    x: Array,
-    y: Array | None,
-    train: slice | Array,
-    test: slice | Array,
-    scale: float = 1,
-    vocabulary: tuple[str, ...] = (),
+    where: object, x: Array, y: Array | None, train: Chosen, test: Chosen, scale: float = 1
 ) -> Parts:
     first, last = ((x[rows], None if y is None else y[rows]) for rows in (train, test))
-    return _parts(where, first, last, scale, vocabulary)
+    return _parts(where, first, last, scale)
 
 
-def _parts(
-    where: object, train: Half, test: Half, scale: float = 1, vocabulary: tuple[str, ...] = ()
-) -> Parts:
+def _parts(where: object, train: Half, test: Half, scale: float = 1) -> Parts:
     """Checks the arrays and makes tensors of them, the rows divided by ``scale``."""
     named = (("train", *train), ("test", *test))
     x_train, x_test = (_rows(x, f"x_{part} of {where}").div_(scale) for part, x, _ in named)
@@ -312,7 +305,7 @@ def _parts(
     y_train, y_test = (
         None if y is None else _labels(y, len(x), f"y_{part} of {where}") for part, x, y in named
     )
-    return Parts(x_train, x_test, y_train, y_test, vocabulary)
+    return Parts(x_train, x_test, y_train, y_test)
 
 
 def _rows(x: Array, what: str) -> Tensor:

@@ -20,14 +20,7 @@ from priorzoo.benchmarks.grid import clusterings
 from priorzoo.benchmarks.grid.clusterings import CLUSTERINGS, Clustering
 from priorzoo.benchmarks.papers import RECIPES
 from priorzoo.benchmarks.papers.paper import Budget, Extra
-from priorzoo.benchmarks.recipes.changes import (
-    PROSE,
-    Changes,
-    apply,
-    change,
-    differences,
-    read_value,
-)
+from priorzoo.benchmarks.recipes.changes import PROSE, Changes, apply, as_text, change, differences
 from priorzoo.benchmarks.recipes.recipe import Recipe, Stage
 from priorzoo.benchmarks.rows.files import FORMAT
 from priorzoo.benchmarks.runs import run as runs
@@ -67,7 +60,7 @@ class Cell:
         """A stable hash of all that the row depends on, but its seed and its machine."""
         changes = {name: value for name, value in self.changes.items() if name not in LENGTHS}
         parts = [self.recipe, _definition(self.recipe), changes, *self._lengths()]
-        text = json.dumps(runs.plain(parts), sort_keys=True)
+        text = json.dumps(parts, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
     def _lengths(self) -> list[float | None]:
@@ -75,8 +68,7 @@ class Cell:
             return [self.clustering().rows, self.clustering().epochs]
         recipe = self.resolved()
         found = [recipe.steps, recipe.epochs, recipe.init_steps if recipe.n_init > 1 else None]
-        for stage in recipe.stages:
-            found += [stage.steps, stage.epochs]
+        found += [length for stage in recipe.stages for length in (stage.steps, stage.epochs)]
         return [None if length is None else float(length) for length in found]
 
     @property
@@ -93,8 +85,8 @@ class Cell:
 
     def origin(self) -> Row:
         """What a row says of its cell."""
-        said = {"cell": self.key, "budget": self.budget, "changes": dict(self.changes)}
-        return {"format": FORMAT, **said}
+        changes = dict(self.changes)
+        return {"format": FORMAT, "cell": self.key, "budget": self.budget, "changes": changes}
 
     def failure(self, error: str) -> Row:
         """The row of a cell that could not be made."""
@@ -153,15 +145,6 @@ def _scaled(timed: Timed, share: float) -> Timed:
     return replace(
         timed, steps=steps, epochs=None if timed.epochs is None else timed.epochs * share
     )
-
-
-def as_text(value: object) -> str:
-    """A value as ``--set`` reads it back.
-
-    >>> as_text([400, 200]), as_text("relu"), as_text("16")
-    ('[400, 200]', 'relu', '"16"')
-    """
-    return value if isinstance(value, str) and read_value(value) == value else json.dumps(value)
 
 
 def work(cell: Cell, out: Path, root: str | None, device: str) -> Row:

@@ -156,7 +156,7 @@ def _line(
 ) -> Line:
     protocol = "average of runs after full training, best-example protocol"
     lasts = lengths(50, None if "particles" in changes else 20_000, 200_000)
-    measures = (NEGATIVE, BEST.beside(mean, protocol, spread), MAJORITY)
+    measures = (NEGATIVE, BEST.beside(mean, protocol, spread=spread), MAJORITY)
     return Line(title, recipe, lasts, changes, measures)
 
 

@@ -82,10 +82,10 @@ RECIPES = {
 _MEASURES = (
     Measure(
         "autoencoder, then k-means", ("stages", "autoencoder", "k-means", "accuracy_hungarian")
-    ).beside(0.792, "k-means on the codes of an autoencoder, Hungarian", 0.019),
+    ).beside(0.792, "k-means on the codes of an autoencoder, Hungarian", spread=0.019),
     Measure("mixture of its codes", ("stages", "mixture", "metrics", "accuracy_hungarian")),
     replace(HUNGARIAN, title="trained together").beside(
-        0.716, "a public re-run, 20 seeds, Hungarian; the paper's best run is .945", 0.044
+        0.716, "a public re-run, 20 seeds, Hungarian; the paper's best run is .945", spread=0.044
     ),
     NEGATIVE,
 )

@@ -13,6 +13,7 @@ Budget = Literal["quick", "standard", "paper"]
 BUDGETS: tuple[Budget, ...] = get_args(Budget)
 HOW = {"precision", "step", "steps", "epochs", "every", "curve"}  # a recipe is run, not what it is
 
+Published = float | Mapping[int, float]
 Extra = Callable[[Run, Dataset, bool], Result]  # the last argument: whether it has to be quick
 
 
@@ -34,7 +35,7 @@ class Measure:
 
     title: str
     path: tuple[str, ...]
-    published: float | Mapping[int, float] | None = None
+    published: Published | None = None
     spread: float | None = None
     protocol: str = ""
     higher: bool = True
@@ -49,15 +50,9 @@ class Measure:
             value = value.get(key) if isinstance(value, Mapping) else None
         return self.sign * float(value) if isinstance(value, int | float) else None
 
-    def beside(
-        self,
-        published: float | Mapping[int, float],
-        protocol: str,
-        spread: float | None = None,
-        **more: Any,
-    ) -> "Measure":
+    def beside(self, published: Published, protocol: str, **more: Any) -> "Measure":
         """The same measure beside a published value, with further fields that change."""
-        return replace(self, published=published, protocol=protocol, spread=spread, **more)
+        return replace(self, published=published, protocol=protocol, **more)
 
     def published_at(self, steps: int) -> float | None:
         """The published value to compare with one of ours after so many steps."""

@@ -68,7 +68,7 @@ def _logged(
     negative, accuracy = (
         dict(zip(_STEPS, values[recipe], strict=False)) for values in (_NEGATIVE, _ACCURACY)
     )
-    majority = MAJORITY.beside(accuracy, _LOGS, _SPREAD[recipe])
+    majority = MAJORITY.beside(accuracy, _LOGS, spread=_SPREAD[recipe])
     measures = (NEGATIVE.beside(negative, _LOGS), ENTROPY, majority)
     return Line(title, recipe, lengths(100, 10_000, steps), changes or {}, measures)
 

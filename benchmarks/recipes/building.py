@@ -2,21 +2,22 @@
 
 import inspect
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from priorzoo import guides, models
-from priorzoo.benchmarks.recipes.recipe import Part, Recipe, Stage, part
-from priorzoo.inference import KL, Objective, Penalty, Training, check_pair
+from priorzoo.benchmarks.recipes.recipe import Part, Recipe, part
+from priorzoo.inference import Objective, Penalty, Training, check_pair
 from priorzoo.inference.saving import locate
 from priorzoo.models.contract import DeclaresNetworks, Sizes
 
 OF_NETWORKS = ("inputs", "outputs", "clusters", "shape")  # arguments that every network may take
+OF_TRAINING = ("schedule_unit", "batch_size", "clip", "precision", "step", "every")
 LAYERS = ("code", "clusters", "hidden", "channels")  # sizes that a recipe chooses
 Kind = TypeVar("Kind")
 Arguments = Mapping[str, object]
@@ -106,73 +107,44 @@ def filled(kind: type, model: type | None = None) -> set[str]:
     return names & set(inspect.signature(kind).parameters)
 
 
-def build_objective(
-    recipe: Recipe,
-    model: nn.Module,
-    guide: nn.Module,
-    objective: Part | None = None,
-    kl: Mapping[str, KL] | None = None,
-) -> Objective:
-    """The recipe's objective of a pair; another class or other KL policies if given."""
-    objective = recipe.objective if objective is None else objective
-    kind = locate(objective.class_path, Objective)
+def build_objective(recipe: Recipe, model: nn.Module, guide: nn.Module) -> Objective:
+    """The recipe's objective of a pair."""
+    kind = locate(recipe.objective.class_path, Objective)
     penalties = {
         name: locate(chosen.class_path, Penalty)(**chosen.init_args)
         for name, chosen in recipe.penalties.items()
     }
-    known = {
-        "kl": recipe.kl if kl is None else kl,
-        "particles": recipe.particles,
-        "penalties": penalties,
-    }
+    known = {"kl": recipe.kl, "particles": recipe.particles, "penalties": penalties}
     taken = inspect.signature(kind).parameters
     given = {name: value for name, value in known.items() if name in taken}
-    made: Objective = kind(model, guide, **given, **objective.init_args)
-    return made
+    return kind(model, guide, **given, **recipe.objective.init_args)
 
 
 def build_training(
-    recipe: Recipe,
-    model: nn.Module,
-    guide: nn.Module,
-    data: Tensor,
-    stage: Stage | None = None,
-    **settings: object,
+    recipe: Recipe, model: nn.Module, guide: nn.Module, data: Tensor, **settings: Any
 ) -> Training:
-    """The training of a pair as the recipe, or one of its stages, says.
+    """The training of a pair as the recipe says.
 
     Args:
         data: rows ``(N, P)``.
-        stage: whose objective and KL policies take the place of the recipe's.
         settings: further arguments of :class:`Training`, which go before those of the recipe.
     """
     schedule = recipe.schedule
-    objective = build_objective(
-        recipe, model, guide, *((stage.objective, stage.kl) if stage is not None else ())
-    )
-    own = {
-        "objective": objective,
+    own: dict[str, Any] = {name: getattr(recipe, name) for name in OF_TRAINING} | {
+        "objective": build_objective(recipe, model, guide),
         "optimiser": lambda parameters: make(recipe.optimiser, Optimizer, parameters),
         "schedule": None if schedule is None else lambda o: make(schedule, LRScheduler, o),
-        "schedule_unit": recipe.schedule_unit,
-        "batch_size": recipe.batch_size,
-        "clip": recipe.clip,
-        "precision": recipe.precision,
-        "step": recipe.step,
-        "every": recipe.every,
     }
-    build: Callable[..., Training] = Training
-    return build(model, guide, data, **own | settings)
+    return Training(model, guide, data, **own | settings)
 
 
 def make(chosen: Part, family: type[Kind], first: object) -> Kind:
     """An optimiser of parameters, or a schedule of an optimiser."""
     kind = locate(chosen.class_path, family)
     try:
-        made: Kind = kind(first, **chosen.init_args)
+        return kind(first, **chosen.init_args)
     except (RuntimeError, TypeError, ZeroDivisionError) as error:
         raise ValueError(f"{kind.__name__} cannot be built: {error}") from error
-    return made
 
 
 def fits(recipe: Recipe, kind: type[nn.Module]) -> bool:
@@ -224,11 +196,10 @@ def _fill(chosen: Part, known: Arguments) -> nn.Module:
     if unknown:
         raise ValueError(f"Expected arguments among {names} for {kind.__name__} but got {unknown}.")
     try:
-        made: nn.Module = kind(**arguments | own)
+        return kind(**arguments | own)
     except (TypeError, RuntimeError, ZeroDivisionError) as error:
         hint = "" if isinstance(kind, DeclaresNetworks) else _hint(kind)
         raise ValueError(f"{kind.__name__} cannot be built: {error}.{hint}") from error
-    return made
 
 
 def _hint(kind: type) -> str:

@@ -5,7 +5,7 @@ import json
 from argparse import ArgumentError
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, fields, is_dataclass, replace
+from dataclasses import asdict, is_dataclass, replace
 from types import NoneType, UnionType
 from typing import TYPE_CHECKING, TypeGuard, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -13,16 +13,7 @@ import yaml
 from jsonargparse import ArgumentParser
 from torch import nn
 
-from priorzoo.benchmarks.recipes.parts import (
-    arguments,
-    filled,
-    find,
-    is_kind,
-    named,
-    parameters,
-    public,
-    unknown_name,
-)
+from priorzoo.benchmarks.recipes import parts
 from priorzoo.benchmarks.recipes.recipe import Part, Recipe, part
 
 Changes = Mapping[str, object]
@@ -63,7 +54,7 @@ def apply(recipe: Recipe, changes: Changes) -> Recipe:
         more |= {name: value for name, value in free.items() if name not in changes}
     made = change(made, more)
     for place, chosen in _parts(made).items():
-        for name in filled(made, place) & chosen.init_args.keys():
+        for name in parts.filled(made, place) & chosen.init_args.keys():
             raise ValueError(f"Expected no --{place}.{name}, which is filled in; leave it out.")
     return made
 
@@ -111,7 +102,7 @@ def resolved(recipe: Recipe) -> Recipe:
     """The recipe with the arguments that its parts leave out at the defaults of their classes."""
     plain, made = (bool, int, float, str, list, tuple, NoneType), dict[str, object]()
     for name, chosen in _parts(recipe).items():
-        known = {key: one.default for key, one in arguments(recipe, name).items()}
+        known = {key: one.default for key, one in parts.arguments(recipe, name).items()}
         defaults = {key: value for key, value in known.items() if isinstance(value, plain)}
         made[name] = replace(chosen, init_args={**defaults, **chosen.init_args})
     return change(recipe, made)
@@ -119,8 +110,7 @@ def resolved(recipe: Recipe) -> Recipe:
 
 def written(recipe: Recipe) -> dict[str, object]:
     """All settings of a recipe as JSON has them, defaults of classes included."""
-    plain: dict[str, object] = json.loads(json.dumps(asdict(resolved(recipe))))
-    return plain
+    return json.loads(json.dumps(asdict(resolved(recipe))))
 
 
 def _changeable(recipe: Recipe) -> dict[str, object]:
@@ -128,8 +118,7 @@ def _changeable(recipe: Recipe) -> dict[str, object]:
 
 
 def _parts(recipe: Recipe) -> dict[str, Part]:
-    found = {item.name: getattr(recipe, item.name) for item in fields(recipe)}
-    return {name: value for name, value in found.items() if isinstance(value, Part)}
+    return {name: value for name, value in vars(recipe).items() if isinstance(value, Part)}
 
 
 def change(settings: Settings, changes: Changes) -> Settings:
@@ -139,7 +128,9 @@ def change(settings: Settings, changes: Changes) -> Settings:
     for name, value in changes.items():
         head, *path = name.removesuffix(".class_path").replace(".init_args.", ".").split(".")
         if head not in hints:
-            raise ValueError(unknown_name("option", f"--{name}", [f"--{known}" for known in hints]))
+            raise ValueError(
+                parts.unknown_name("option", f"--{name}", [f"--{known}" for known in hints])
+            )
         made[head] = _put(made.get(head, getattr(settings, head)), path, value, head)
     read = {name: _read(value, hints[name], name) for name, value in made.items()}
     return replace(settings, **read)
@@ -153,9 +144,17 @@ def read_value(text: str) -> object:
     """
     for read in (json.loads, yaml.safe_load):  # YAML takes 1e-3 for text, JSON does not
         with suppress(ValueError, yaml.YAMLError):
-            value: object = read(text)
-            return value
+            return read(text)
     return text
+
+
+def as_text(value: object) -> str:
+    """A value as :func:`read_value` reads it back.
+
+    >>> as_text([400, 200]), as_text("relu"), as_text("16")
+    ('[400, 200]', 'relu', '"16"')
+    """
+    return value if isinstance(value, str) and read_value(value) == value else json.dumps(value)
 
 
 def _put(old: object, path: Sequence[str], value: object, place: str) -> object:
@@ -167,7 +166,7 @@ def _put(old: object, path: Sequence[str], value: object, place: str) -> object:
     if "class_path" not in before or not isinstance(value, (str, Mapping)):
         return value
     new = {"class_path": value} if isinstance(value, str) else _plain(value)
-    known = parameters(find(str(new.get("class_path", before["class_path"])), place))
+    known = parts.parameters(parts.find(str(new.get("class_path", before["class_path"])), place))
     kept = {"class_path", *known, *new}  # of another class, only the arguments that both take
     return {name: one for name, one in (before | new).items() if name in kept}
 
@@ -186,14 +185,14 @@ def _read(value: object, hint: object, place: str) -> object:
         return value
     for kind in kinds:
         origin, inner = get_origin(kind), get_args(kind)
-        of_class = kind is Part or is_kind(kind, nn.Module)
+        of_class = kind is Part or parts.is_kind(kind, nn.Module)
         if (of_class and isinstance(value, str)) or "class_path" in _plain(value):
             return _part({"class_path": value} if isinstance(value, str) else _plain(value), place)
         if isinstance(value, Mapping) and of_class:
             raise ValueError(f"Expected a class for --{place}; give --{place} first.")
         if isinstance(value, Mapping) and _is_data(kind):
             return _built(kind, value, place)
-        if isinstance(value, Mapping) and is_kind(origin, Mapping):
+        if isinstance(value, Mapping) and parts.is_kind(origin, Mapping):
             return {key: _read(one, inner[1], f"{place}.{key}") for key, one in value.items()}
         if origin is tuple and _is_data(inner[0]) and isinstance(value, (list, tuple)):
             return tuple(_read(one, inner[0], f"{place}.{i}") for i, one in enumerate(value))
@@ -201,11 +200,11 @@ def _read(value: object, hint: object, place: str) -> object:
 
 
 def _part(given: Changes, place: str) -> Part:
-    kind = find(str(given["class_path"]), place)
-    known, read = parameters(kind), dict[str, object]()
+    kind = parts.find(str(given["class_path"]), place)
+    known, read = parts.parameters(kind), dict[str, object]()
     for name, one in given.items():
         if name not in {"class_path", *known}:
-            raise ValueError(unknown_name(f"argument of {kind.__name__}", name, known))
+            raise ValueError(parts.unknown_name(f"argument of {kind.__name__}", name, known))
         if name != "class_path":
             read[name] = _read(one, known[name].annotation, f"{place}.{name}")
     return part(kind, **read)
@@ -215,7 +214,7 @@ def _built(kind: type, given: Changes, place: str) -> object:
     hints = get_type_hints(kind)
     for name in given.keys() - hints.keys():
         known = [f"--{place}.{one}" for one in hints]
-        raise ValueError(unknown_name("option", f"--{place}.{name}", known))
+        raise ValueError(parts.unknown_name("option", f"--{place}.{name}", known))
     made = {name: _read(one, hints[name], f"{place}.{name}") for name, one in given.items()}
     try:
         return kind(**made)
@@ -230,10 +229,11 @@ def _checked(value: object, hint: object, place: str) -> object:
     parser = ArgumentParser(exit_on_error=False)
     parser.add_argument("--value", type=hint)
     try:
-        found: object = parser.parse_object({"value": value}).value
+        return parser.parse_object({"value": value}).value
     except ArgumentError as error:
-        raise ValueError(f"Expected {named(hint)} for --{place} but got {value!r}.") from error
-    return found
+        raise ValueError(
+            f"Expected {parts.named(hint)} for --{place} but got {value!r}."
+        ) from error
 
 
 def _without_none(value: object) -> object:
@@ -246,7 +246,7 @@ def _without_none(value: object) -> object:
 def _short(class_path: str, place: str) -> str:
     """The public name of a class where it has one, else its import path."""
     name = class_path.rpartition(".")[2]
-    return name if public(place).get(name) is find(class_path, place) else class_path
+    return name if parts.public(place).get(name) is parts.find(class_path, place) else class_path
 
 
 def _is_data(kind: object) -> TypeGuard[type]:

@@ -5,6 +5,7 @@ import json
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -102,19 +103,17 @@ class Course:
         """
         self._folder = folder
         self._settings = json.dumps({"seed": self.seed, **settings})
-        begun = self._begun
-        first = 0 if begun is None else begun["stage"]
-        if begun is None and self.recipe.n_init > 1:
+        first = 0 if self._begun is None else self._begun["stage"]
+        if self._begun is None and self.recipe.n_init > 1:
             self._choose(progress)
         for index, stage in enumerate(self.stages[first:], first):
-            state = begun if index == first else None
-            if stage.begin is not None and state is None:
+            if stage.begin is not None and self._begun is None:
                 done = self._call(stage.begin, derive(self.seed, 1 + index))
                 self._record({"step": self.step, "split": "begin", "stage": stage.name} | done)
             training = self.trainings[index]
             if training is not None:
                 with learning(stage, self.model, self.guide):
-                    self._train(index, training, state, progress, watch)
+                    self._train(index, training, progress, watch)
             if judge is not None and stage.name:
                 self._record({"step": self.step, "split": "test", "stage": stage.name} | judge())
         (folder / "checkpoint.safetensors").unlink(missing_ok=True)
@@ -125,12 +124,7 @@ class Course:
             file.write(json.dumps(row) + "\n")
 
     def _train(
-        self,
-        index: int,
-        training: Training,
-        begun: Mapping[str, Any] | None,
-        progress: bool,
-        watch: Callable[[], Row] | None,
+        self, index: int, training: Training, progress: bool, watch: Callable[[], Row] | None
     ) -> None:
         stage = self.stages[index]
         marks = {"stage": stage.name} if stage.name else {}
@@ -149,8 +143,9 @@ class Course:
             save_state(self._folder / "checkpoint.safetensors", state)
 
         training.record, training.checkpoint = mark, checkpoint
-        if begun is not None:
-            training.restore(begun["training"])
+        if self._begun is not None:
+            training.restore(self._begun["training"])
+            self._begun = None
         if training.step < total:
             training.run(total - training.step, progress=progress)
         self.step += training.step
@@ -216,18 +211,12 @@ class Course:
 
     def _training(self, stage: Stage, **settings: object) -> Training:
         x, labels = self.given
-        own = {} if stage.name else {"patience": self.recipe.patience}
-        return build_training(
-            self.recipe,
-            self.model,
-            self.guide,
-            x,
-            stage,
-            labels=labels,
-            transform=self.rows.transform,
-            validation=self.held if len(self.held) else None,
-            **(own | settings),
-        )
+        instead: dict[str, Any] = {"objective": stage.objective, "kl": stage.kl}
+        recipe = replace(self.recipe, **{k: v for k, v in instead.items() if v is not None})
+        own: dict[str, Any] = {"labels": labels, "transform": self.rows.transform}
+        own["validation"] = self.held if len(self.held) else None
+        own["patience"] = None if stage.name else recipe.patience
+        return build_training(recipe, self.model, self.guide, x, **own | settings)
 
 
 @contextmanager
@@ -244,15 +233,8 @@ def learning(stage: Stage, model: nn.Module, guide: nn.Module) -> Iterator[None]
                 f"Expected stage {stage.name!r} to name parameters to learn but none "
                 f"begins with {prefix!r}; there are {', '.join(parameters)}."
             )
-    others = (
-        ()
-        if not stage.learn
-        else [
-            p
-            for n, p in parameters.items()
-            if p.requires_grad and not n.startswith(tuple(stage.learn))
-        ]
-    )
+    chosen = tuple(stage.learn or parameters)
+    others = [p for n, p in parameters.items() if p.requires_grad and not n.startswith(chosen)]
     for parameter in others:
         parameter.requires_grad_(False)
     try:

@@ -246,7 +246,7 @@ def train_arm(recipe: Recipe, data: Tensor, step: Execution) -> Arm:
     """Steps of the recipe's own training, all of a call in one row of its history."""
     model, guide = (part.to(data.device) for part in build_pair(recipe, SHAPE))
     chosen = {"transform": transform_of(recipe.binarise), "step": step, "every": 10**9}
-    return build_training(recipe, model, guide, data, None, **chosen).run
+    return build_training(recipe, model, guide, data, **chosen).run
 
 
 def _loop(
