@@ -142,9 +142,8 @@ def omniglot28(request: Request) -> Parts:
     The drawings of Lake et al., 2015, reduced to 28 x 28, 15 of 20 per character to train on.
     The split is not that of Burda et al., 2015: nats are not comparable with theirs.
     """
-    path = _local(request, "omniglot28")
     y = "y" if request.labels == "character" else request.labels
-    arrays = _read(path, "x_train", "x_test", f"{y}_train", f"{y}_test")
+    path, arrays = _local(request, "omniglot28", "x_train", "x_test", f"{y}_train", f"{y}_test")
     order = _order(len(arrays["x_train"]))
     train = arrays["x_train"][order], arrays[f"{y}_train"][order]
     return _parts(path, train, (arrays["x_test"], arrays[f"{y}_test"]), scale=255)
@@ -156,8 +155,7 @@ def cmu_faces(request: Request) -> Parts:
 
     Mitchell, "Machine Learning", 1997, chapter 4: 20 people, 4 poses, 4 expressions, sunglasses.
     """
-    path = _local(request, "cmu_faces")
-    arrays = _read(path, "x", "is_test", request.labels)
+    path, arrays = _local(request, "cmu_faces", "x", "is_test", request.labels)
     order, test = _order(len(arrays["x"])), arrays["is_test"].astype(bool)
     train = order[~test[order]]
     return _select(path, arrays["x"], arrays[request.labels], train, test, scale=255)
@@ -170,16 +168,14 @@ def celeba(request: Request) -> Parts:
     The central 178 x 178 of each picture at 64 x 64, in [0, 1] (Paquet, Ghaisas and Tieleman, 2018,
     have [-1, 1]), some 10 GB, and one attribute as labels.
     """
-    halves = []
-    for split in ("train", "test"):
-        pictures, attributes, names = _celeba(request.root, split)
-        halves.append((pictures, attributes[:, names.index(CELEBA[request.labels])]))
-    return _parts(request.root / "celeba", halves[0], halves[1], scale=255)
+    whole = (_celeba(request.root, split) for split in ("train", "test"))
+    train, test = ((x, attributes[CELEBA[request.labels]]) for x, attributes in whole)
+    return _parts(request.root / "celeba", train, test, scale=255)
 
 
 @lru_cache(maxsize=2)
-def _celeba(root: Path, split: str) -> tuple[Array, Array, tuple[str, ...]]:
-    """Pictures, attributes and the names of these; kept, since each choice of labels wants them."""
+def _celeba(root: Path, split: str) -> tuple[Array, Mapping[str, Array]]:
+    """Pictures, and attributes by name; kept, since each choice of labels wants them."""
     from torchvision import datasets
 
     box = (0, 20, 178, 198)
@@ -191,7 +187,7 @@ def _celeba(root: Path, split: str) -> tuple[Array, Array, tuple[str, ...]]:
             f"No readable CelebA in {root / 'celeba'} ({error}); put torchvision's files there, "
             "or name the folder that holds celeba by PRIORZOO_DATA or --data-root."
         ) from error
-    return np.stack(pictures), source.attr.numpy(), tuple(source.attr_names)
+    return np.stack(pictures), dict(zip(source.attr_names, source.attr.numpy().T, strict=False))
 
 
 @listed("1,965 frames of one face, 28 x 20, unlabelled")
@@ -201,8 +197,7 @@ def freyfaces(request: Request) -> Parts:
     Roweis and Saul, 2000. The validation rows end the training rows, so ``validation=200``
     restores the split of sizes 1565, 200 and 200 of Tomczak and Welling, 2018.
     """
-    path = _local(request, "freyfaces")
-    arrays = _read(path, "x", "split_train", "split_valid", "split_test")
+    path, arrays = _local(request, "freyfaces", "x", "split_train", "split_valid", "split_test")
     train = np.concatenate([arrays["split_train"], arrays["split_valid"]])
     return _select(path, arrays["x"], None, train, arrays["split_test"], scale=255)
 
@@ -214,8 +209,7 @@ def bbc_news(request: Request) -> Parts:
     Greene and Cunningham, 2006, lemmatised and split by OCTIS. The validation rows end the
     training rows, so ``validation=334`` restores that split.
     """
-    path = _local(request, "bbc_news_bow")
-    arrays = _read(path, "x", "y", "part", "vocab")
+    path, arrays = _local(request, "bbc_news_bow", "x", "y", "part", "vocab")
     train, valid, test = (np.flatnonzero(arrays["part"] == p) for p in ("train", "val", "test"))
     made = _select(path, arrays["x"], arrays["y"], np.concatenate([train, valid]), test)
     return replace(made, vocabulary=tuple(arrays["vocab"].tolist()))
@@ -243,14 +237,14 @@ def archive(path: Path, request: Request) -> Parts:
     return _parts(path, train, test)
 
 
-def _local(request: Request, stem: str) -> Path:
+def _local(request: Request, stem: str, *keys: str) -> tuple[Path, dict[str, Array]]:
     path = request.root / f"{stem}.npz"
     if not path.is_file():
         raise FileNotFoundError(
             f"No {path.name} in {request.root}; put it there (it has no download), "
             "or name its folder by PRIORZOO_DATA or --data-root."
         )
-    return path
+    return path, _read(path, *keys)
 
 
 def _read(path: Path, *keys: str, optional: tuple[str, ...] = ()) -> dict[str, Array]:

@@ -20,8 +20,8 @@ from priorzoo.benchmarks.grid import clusterings
 from priorzoo.benchmarks.grid.clusterings import CLUSTERINGS, Clustering
 from priorzoo.benchmarks.papers import RECIPES
 from priorzoo.benchmarks.papers.paper import Budget, Extra
-from priorzoo.benchmarks.recipes.changes import PROSE, Changes, apply, as_text, change, differences
-from priorzoo.benchmarks.recipes.recipe import Recipe, Stage
+from priorzoo.benchmarks.recipes.changes import PROSE, apply, as_text, change, differences
+from priorzoo.benchmarks.recipes.recipe import Changes, Recipe, Stage
 from priorzoo.benchmarks.rows.files import FORMAT
 from priorzoo.benchmarks.runs import run as runs
 from priorzoo.benchmarks.scores.run import Run

@@ -2,7 +2,7 @@
 
 import resource
 from argparse import Namespace
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
@@ -14,7 +14,7 @@ from priorzoo.benchmarks.charts.run_charts import Chart, charts, default_charts,
 from priorzoo.benchmarks.data.sets import Dataset
 from priorzoo.benchmarks.papers.paper import BOUND, Line, Measure, Paper, lengths
 from priorzoo.benchmarks.recipes.common import digits
-from priorzoo.benchmarks.recipes.recipe import Recipe, part
+from priorzoo.benchmarks.recipes.recipe import Changes, Recipe, part
 from priorzoo.benchmarks.rows.files import append_row
 from priorzoo.benchmarks.runs import run as runs
 from priorzoo.benchmarks.scores.registry import finish, prepare
@@ -97,8 +97,7 @@ def _(model: NonparametricVAE, run: Run, dataset: Dataset, labels: Labels) -> Re
     """Remembers training rows, in a file beside the model."""
     with Stream(run.seed, run.device):
         x = dataset.drawn(dataset.x_train.to(run.device))
-    memory = remember(model, run.guide, x, run.settings["memory"], seed=run.seed)
-    memory.save(run.folder)
+    remember(model, run.guide, x, run.settings["memory"], seed=run.seed).save(run.folder)
     return {}
 
 
@@ -166,11 +165,9 @@ def pixel_plane(dataset: Dataset, way: str, seed: int = 0) -> dict[str, float]:
         from umap import UMAP
 
         made = UMAP(random_state=seed, n_jobs=1)
-    known, asked = (
-        made.fit_transform(dataset.x_train.numpy()),
-        made.transform(dataset.x_test.numpy()),
-    )
-    return plane_scores(dataset, torch.from_numpy(known), torch.from_numpy(asked))
+    known = torch.from_numpy(made.fit_transform(dataset.x_train.numpy()))
+    asked = torch.from_numpy(made.transform(dataset.x_test.numpy()))
+    return plane_scores(dataset, known, asked)
 
 
 class Interpolation:
@@ -185,12 +182,10 @@ class Interpolation:
 
     def between(self, first: Tensor, last: Tensor, steps: int = STEPS) -> Tensor:
         """``(Q, steps, P)`` between the rows of indices ``(Q,)`` and ``(Q,)``."""
-        ends = self.points[first], self.points[last]
-        if self.memory is not None:
-            return self.memory.between(*ends, steps)
-        z = interpolate(*ends, steps)
-        drawn = draw(self.run.model, z[..., 0].numel(), given={"z": z.flatten(0, 1)})
-        return drawn.unflatten(0, z.shape[:2])
+        lines = interpolate(self.points[first], self.points[last], steps)
+        places = lines.flatten(0, 1)
+        z = places if self.memory is None else self.memory.codes_at(places)
+        return draw(self.run.model, len(z), given={"z": z}).unflatten(0, lines.shape[:2])
 
 
 def train_judge(dataset: Dataset, epochs: int = 3) -> nn.Module:
@@ -353,10 +348,10 @@ _PLANE = (
     Measure("through the plane, nats", ("embedding", "through_plane"), digits=1),
     Measure("confident in between", ("embedding", "confident_between")),
 )
-_STOPPED = {"model.stop_gradient": True}
+_STOPPED = "MNIST, 500 dimensions, gradients stopped at the code"
 
 
-def _line(title: str, recipe: str, changes: Mapping[str, object]) -> Line:
+def _line(title: str, recipe: str, changes: Changes) -> Line:
     return Line(title, recipe, lengths(0.1, 10, 200), changes, _PLANE, {"embedding": _judged})
 
 
@@ -370,9 +365,7 @@ PAPER = Paper(
             for k in (2, 10, 50, 500)
             for name, what in (("nonparametric", "tied to a plane, code"), ("plain-vae", "code"))
         ),
-        _line(
-            "MNIST, 500 dimensions, gradients stopped at the code", "nonparametric-500", _STOPPED
-        ),
+        _line(_STOPPED, "nonparametric-500", {"model.stop_gradient": True}),
         _line("Fashion-MNIST, 50 dimensions", "nonparametric-fashion", {}),
         Line("Frey faces, 20 dimensions", "nonparametric-frey", lengths(5, 300, 300), {}, (BOUND,)),
     ),

@@ -3,7 +3,7 @@
 import math
 import tempfile
 from argparse import Namespace
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +12,7 @@ import torch
 
 from priorzoo.benchmarks.papers.paper import ARI, BEST, MAJORITY, NEGATIVE, Line, Paper, lengths
 from priorzoo.benchmarks.recipes.common import REFERENCE, mlps
-from priorzoo.benchmarks.recipes.recipe import Recipe, part
+from priorzoo.benchmarks.recipes.recipe import Changes, Recipe, part
 from priorzoo.benchmarks.runs.course import Course
 from priorzoo.benchmarks.runs.run import open_run, plain, read_data
 from priorzoo.benchmarks.scores.run import Result
@@ -114,13 +114,13 @@ def planar(settings: Namespace) -> None:
         _draw_runs(settings.runs, settings.out)
 
 
-def watch(recipe: Recipe, seed: int = 0, data_root: str | None = None) -> "list[View]":
+def watch(recipe: Recipe, seed: int = 0) -> "list[View]":
     """Train, and look at the test rows at every row of the history of the training proper."""
     from priorzoo.benchmarks.charts.planar import look
 
     recipe = replace(recipe, curve=True)
     settings = plain(asdict(recipe))
-    dataset = read_data(settings, data_root, seed=seed)
+    dataset = read_data(settings, seed=seed)
     course = Course(recipe, dataset, torch.device("cpu"), seed)
     views: list[View] = []
 
@@ -151,9 +151,7 @@ def _draw_runs(folders: Sequence[Path], out: Path) -> None:
     axes.save(planar.draw_guides(histories)[0], out / "terms.png", 90)
 
 
-def _line(
-    title: str, recipe: str, mean: float, spread: float, changes: Mapping[str, object]
-) -> Line:
+def _line(title: str, recipe: str, mean: float, spread: float, changes: Changes) -> Line:
     protocol = "average of runs after full training, best-example protocol"
     lasts = lengths(50, None if "particles" in changes else 20_000, 200_000)
     measures = (NEGATIVE, BEST.beside(mean, protocol, spread=spread), MAJORITY)

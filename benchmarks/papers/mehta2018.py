@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor
 from priorzoo import inference
 from priorzoo.benchmarks.charts.run_charts import Chart, charts, default_charts
 from priorzoo.benchmarks.data.sets import Dataset
-from priorzoo.benchmarks.papers.paper import CLUSTERING, NEGATIVE, Budget, Line, Paper, lengths
+from priorzoo.benchmarks.papers.paper import CLUSTERING, NEGATIVE, Line, Paper, lengths
 from priorzoo.benchmarks.recipes.common import digits, mlps
 from priorzoo.benchmarks.recipes.recipe import Recipe, Stage, part
 from priorzoo.benchmarks.scores import registry
@@ -179,9 +179,8 @@ def _(
 ) -> Iterator[Chart]:
     """The charts of any model, then K over training, v, sizes of clusters, and their words."""
     yield from default_charts(model, run, dataset, x, y)
-    yield from cluster_charts(
-        model, run, inference.cluster_probabilities(model, run.guide, x).cpu()
-    )
+    q = inference.cluster_probabilities(model, run.guide, x).cpu()
+    yield from cluster_charts(model, run, q)
 
 
 def cluster_charts(model: NGGPMixture, run: Run, q: Tensor) -> Iterator[Chart]:
@@ -233,11 +232,11 @@ def log_posterior_of_v(model: NGGPMixture, data: int, v: Tensor) -> Tensor:
     return energy - torch.trapezoid(energy.exp(), v.double()).log()
 
 
-def prior_shares(law: NGGP, seed: int = 0) -> Tensor:
+def prior_shares(law: NGGP) -> Tensor:
     """``(S, R)`` shares of clusters in partitions drawn from the prior, the largest first."""
     law = _precise(law)
     with torch.random.fork_rng([]):
-        torch.manual_seed(seed)
+        torch.manual_seed(0)
         labels = law.simulate(ROWS, PARTITIONS)
     sizes = torch.stack([row.bincount(minlength=ROWS) for row in labels])
     return sizes.sort(descending=True).values / ROWS
@@ -354,10 +353,7 @@ ALIKE: dict[str, object] = {"model.code": 20, "encoder.hidden": [400, 200]}
 ALIKE |= {"decoder.hidden": [200, 400], "batch_size": 64}
 
 
-def _line(
-    title: str, recipe: str, lasts: Mapping[Budget, float], changes: Mapping[str, Any] | None = None
-) -> Line:
-    return Line(title, recipe, lasts, changes or {}, (*CLUSTERING, NEGATIVE))
+_MEASURES, _ARTICLES = (*CLUSTERING, NEGATIVE), lengths(5, 200, 200)
 
 
 def _clustering(title: str, recipe: str, k: int, data: Mapping[str, str]) -> Line:
@@ -371,13 +367,14 @@ def _images(name: str, shown: str) -> Iterator[Line]:
     """The lines of a data set of images."""
     data = {} if name == "mnist" else {"data": name}
     recipe, growing = f"nggp-{name.split('_')[0]}", lengths(1, 20, 200)
-    yield _line(f"{shown}, NGGP, Gaussian components", recipe, growing)
-    yield _line(f"{shown}, NGGP, Dirichlet components", f"{recipe}-dirichlet", growing)
+    for kind, name in (("Gaussian", recipe), ("Dirichlet", f"{recipe}-dirichlet")):
+        yield Line(f"{shown}, NGGP, {kind} components", name, growing, {}, _MEASURES)
     for k in (20, 32, 40):
         title = f"{shown}, Gaussian-mixture VAE, K = {k}"
         changes = {**data, **ALIKE, "model.clusters": k}
-        yield _line(title, "gmvae", lengths(100, 10_000, 100_000), changes)
-    yield _line(f"{shown}, stick-breaking VAE", "sb-vae", lengths(50, 20_000, 100_000), data)
+        yield Line(title, "gmvae", lengths(100, 10_000, 100_000), changes, _MEASURES)
+    sticks = lengths(50, 20_000, 100_000)
+    yield Line(f"{shown}, stick-breaking VAE", "sb-vae", sticks, data, _MEASURES)
     for k in (10, 20, 32, 40):
         yield _clustering(f"{shown}, k-means", "k-means", k, data)
     for clustering, words in BESIDE.items():
@@ -391,7 +388,7 @@ PAPER = Paper(
     (
         *_images("fashion_mnist", "Fashion-MNIST"),
         *_images("mnist", "MNIST"),
-        _line("BBC news, NGGP, Gaussian components", "nggp-bbc", lengths(5, 200, 200)),
+        Line("BBC news, NGGP, Gaussian components", "nggp-bbc", _ARTICLES, {}, _MEASURES),
         *(
             _clustering(f"BBC news, {words}", clustering, k, {"data": "bbc_news"})
             for k in (5, 10)

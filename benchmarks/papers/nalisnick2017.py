@@ -89,15 +89,11 @@ def _(model: nn.Module, run: Run, dataset: Dataset, x: Tensor, y: Tensor | None)
     yield from code_charts(run, dataset, x, y, site="v")
 
 
-_NEIGHBOURS = "error of k nearest neighbours on latents, fully trained"
+_PROTOCOL = "error of k nearest neighbours on latents, fully trained"
+_HOW = {"protocol": _PROTOCOL, "higher": False, "digits": 4}
 _BOUND = Measure("-log p(x), nats", ("importance", "log p(x)"), higher=False, sign=-1, digits=2)
 _MEASURES = (
-    *(
-        metric(f"knn_error_{k}", f"error, k = {k}", higher=False, digits=4).beside(
-            error, _NEIGHBOURS
-        )
-        for k, error in ERRORS.items()
-    ),
+    *(metric(f"knn_error_{k}", f"error, k = {k}", published=v, **_HOW) for k, v in ERRORS.items()),
     _BOUND.beside(98.01, "100 importance samples, fully trained"),
 )
 _LENGTHS = lengths(50, 20_000, 100_000)

@@ -49,19 +49,12 @@ def score_codebook(model: VQVAE, run: Run, dataset: Dataset, x: Tensor) -> dict[
     return {"codes_in_use": float((share > 0).sum()), "perplexity": float(entropy.exp())}
 
 
+_MEASURES = NEGATIVE, metric("codes_in_use", "codes in use"), metric("perplexity", "perplexity")
 PAPER = Paper(
     "oord2017",
     "A vector-quantised code, on MNIST",
     SOURCE,
-    (
-        Line(
-            "VQ-VAE, 8 positions, K = 64",
-            "vq-vae",
-            lengths(50, 10_000, 250_000),
-            {},
-            (NEGATIVE, metric("codes_in_use", "codes in use"), metric("perplexity", "perplexity")),
-        ),
-    ),
+    (Line("VQ-VAE, 8 positions, K = 64", "vq-vae", lengths(50, 10_000, 250_000), {}, _MEASURES),),
     "Of -ELBO, 8 log 64 = 33.27 nats are those of the code, which is uniform. The paper has images "
     "and audio through convolutions, and no values for MNIST.",
     recipes=RECIPES,

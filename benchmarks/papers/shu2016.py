@@ -1,11 +1,11 @@
 """Shu, "Gaussian Mixture VAE: Lessons in Variational Inference", 2016."""
 
-from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 from priorzoo.benchmarks.papers.paper import ENTROPY, MAJORITY, NEGATIVE, Line, Paper, lengths
 from priorzoo.benchmarks.recipes.common import DIGITS, REFERENCE, digits
-from priorzoo.benchmarks.recipes.recipe import Part, Recipe, part
+from priorzoo.benchmarks.recipes.recipe import Changes, Part, Recipe, part
 from priorzoo.guides import ClusterThenCode
 from priorzoo.models import GMVAE, M2, MLP, ModifiedM2
 
@@ -27,12 +27,12 @@ _ACCURACY = {
 _SPREAD = {"m2": None, "modified-m2": 0.06, "gmvae": 0.05}
 
 
-def _compared(name: str, summary: str, model: Part) -> Recipe:
+def _compared(name: str, summary: str, model: Part, **more: Any) -> Recipe:
     """A recipe of the comparison, all of which share the reference's settings."""
     first = {"-elbo": _NEGATIVE[name][0], "accuracy_majority": _ACCURACY[name][0]}
     published = {f"{metric} at 10,000 steps": value for metric, value in first.items()}
-    recipe = replace(REFERENCE, summary=summary, paper=SOURCE, model=model, published=published)
-    return replace(recipe, guide=part(ClusterThenCode))
+    more |= {"model": model, "guide": part(ClusterThenCode)}
+    return replace(REFERENCE, summary=summary, paper=SOURCE, published=published, **more)
 
 
 _SMALL = {"code": 8, "clusters": 10}
@@ -41,12 +41,10 @@ RECIPES = {
     "m2": _compared(
         "m2", "M2 without labels, which leaves its cluster unused", part(M2, code=64, clusters=10)
     ),
-    "modified-m2": replace(
-        _compared(
-            "modified-m2",
-            "modified M2 (relu), a mixture by construction, with a variance floor",
-            part(ModifiedM2, code=64, clusters=10, link="relu", offset=True),
-        ),
+    "modified-m2": _compared(
+        "modified-m2",
+        "modified M2 (relu), a mixture by construction, with a variance floor",
+        part(ModifiedM2, code=64, clusters=10, link="relu", offset=True),
         decoder=part(MLP, hidden=[512]),
     ),
     "gmvae": _compared(
@@ -61,41 +59,36 @@ RECIPES = {
 }
 
 
-def _logged(
-    title: str, recipe: str, steps: int, changes: Mapping[str, object] | None = None
-) -> Line:
+def _logged(title: str, recipe: str, steps: int, changes: Changes) -> Line:
     """A line that Shu's logs have values for."""
     negative, accuracy = (
         dict(zip(_STEPS, values[recipe], strict=False)) for values in (_NEGATIVE, _ACCURACY)
     )
     majority = MAJORITY.beside(accuracy, _LOGS, spread=_SPREAD[recipe])
     measures = (NEGATIVE.beside(negative, _LOGS), ENTROPY, majority)
-    return Line(title, recipe, lengths(100, 10_000, steps), changes or {}, measures)
+    return Line(title, recipe, lengths(100, 10_000, steps), changes, measures)
 
 
-def _changed(
-    title: str, recipe: str, changes: Mapping[str, object], standard: int = 10_000
-) -> Line:
+def _changed(title: str, recipe: str, standard: int, changes: Changes) -> Line:
     """A line of settings that Shu did not try."""
     lasts = lengths(standard / 100, standard, 250_000)
     return Line(title, recipe, lasts, changes, (NEGATIVE, ENTROPY, MAJORITY))
 
 
-_RELU, _FLOW = "modified M2 (relu)", {"guide": "ClusterThenFlow"}
+_RELU, _CLOSED = "modified M2 (relu)", "modified M2 (relu), KL of z in closed form"
+_FLOW = {"guide": "ClusterThenFlow"}
 PAPER = Paper(
     "shu2016",
     "M2, modified M2 and the explicit mixture on MNIST",
     SOURCE,
     (
-        _logged("M2", "m2", 250_000),
-        _logged(_RELU, "modified-m2", 100_000),
-        _logged(
-            f"{_RELU}, KL of z in closed form", "modified-m2", 100_000, {"kl.z.analytic": True}
-        ),
-        _logged("Gaussian-mixture VAE", "gmvae", 250_000),
-        _changed("Gaussian-mixture VAE, K = 16", "gmvae", {"model.clusters": 16}),
-        _changed("M2, flow for q(z given x, y)", "m2", _FLOW, 5_000),
-        _changed("Gaussian-mixture VAE, flow for q(z given x, y)", "gmvae", _FLOW, 5_000),
+        _logged("M2", "m2", 250_000, {}),
+        _logged(_RELU, "modified-m2", 100_000, {}),
+        _logged(_CLOSED, "modified-m2", 100_000, {"kl.z.analytic": True}),
+        _logged("Gaussian-mixture VAE", "gmvae", 250_000, {}),
+        _changed("Gaussian-mixture VAE, K = 16", "gmvae", 10_000, {"model.clusters": 16}),
+        _changed("M2, flow for q(z given x, y)", "m2", 5_000, _FLOW),
+        _changed("Gaussian-mixture VAE, flow for q(z given x, y)", "gmvae", 5_000, _FLOW),
     ),
     "The reference's modified M2 ends in NaN between 113,000 and 128,000 steps in all its runs.",
     ("elbo", "accuracy_majority", "entropy"),

@@ -14,9 +14,8 @@ from jsonargparse import ArgumentParser
 from torch import nn
 
 from priorzoo.benchmarks.recipes import parts
-from priorzoo.benchmarks.recipes.recipe import Part, Recipe, part
+from priorzoo.benchmarks.recipes.recipe import Changes, Part, Recipe, part
 
-Changes = Mapping[str, object]
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 

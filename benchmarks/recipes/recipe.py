@@ -12,6 +12,8 @@ from priorzoo.inference.training.loop import Unit
 from priorzoo.inference.training.step import Precision
 from priorzoo.models import MLP, Bernoulli
 
+Changes = Mapping[str, object]  # by dotted option, values that take the place of the recipe's
+
 
 @dataclass(frozen=True)
 class Part:
