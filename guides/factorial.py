@@ -31,7 +31,6 @@ class FactorialCode(nn.Module):
         pseudo: pseudo-count of each component at initialisation, where its mean is random.
     """
 
-    unit: Tensor
     networks = staticmethod(encodes)
 
     def __init__(
@@ -52,7 +51,7 @@ class FactorialCode(nn.Module):
             components.append(Natural(start))
         self.weights = nn.ParameterList(weights)
         self.components = nn.ParameterList(components)
-        self.register_buffer("unit", torch.ones(()), persistent=False)
+        self.unit: Tensor = nn.Buffer(torch.ones(()), persistent=False)
 
     def forward(self, x: Tensor, size: int | None = None) -> None:
         for i, (weights, components) in enumerate(self.globals(), 1):

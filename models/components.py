@@ -18,18 +18,14 @@ class Components(nn.Module):
             The offset is redundant, but with it Adam moves all clusters together twice as fast.
     """
 
-    shared: Tensor
-
     def __init__(self, code: int, clusters: int, offset: bool = False) -> None:
         super().__init__()
         self.code, self.clusters, self.offset = code, clusters, offset
         bound = math.sqrt(6 / (clusters + code))
         self.loc = nn.Parameter(torch.empty(clusters, code).uniform_(-bound, bound))
         self.raw = nn.Parameter(torch.empty(clusters, code).uniform_(-bound, bound))
-        if offset:
-            self.shared = nn.Parameter(torch.zeros(2, code))
-        else:
-            self.register_buffer("shared", torch.zeros(2, code))
+        shared = torch.zeros(2, code)
+        self.shared: Tensor = nn.Parameter(shared) if offset else nn.Buffer(shared)
 
     def components(self) -> tuple[Tensor, Tensor]:
         """Means and standard deviations, each ``(K, D)``."""

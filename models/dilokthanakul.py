@@ -41,8 +41,6 @@ class DilokthanakulGMVAE(nn.Module):
         learn_weights: whether the mixture weights pi are learnt; uniform, as in the paper, if not.
     """
 
-    origin: Tensor
-    logits: Tensor
     networks = staticmethod(decodes)
 
     def __init__(
@@ -61,12 +59,10 @@ class DilokthanakulGMVAE(nn.Module):
         self.code, self.second_code, self.clusters = code, second_code, clusters
         self.hidden = hidden
         self.heads = MLP(second_code, clusters * 2 * code, hidden, activation="tanh")
-        self.register_buffer("origin", torch.zeros(second_code), persistent=False)
+        self.origin = nn.Buffer(torch.zeros(second_code), persistent=False)
         self.learn_weights = learn_weights
-        if learn_weights:
-            self.logits = nn.Parameter(torch.zeros(clusters))
-        else:
-            self.register_buffer("logits", torch.zeros(clusters), persistent=False)
+        uniform = nn.Buffer(torch.zeros(clusters), persistent=False)
+        self.logits: Tensor = nn.Parameter(torch.zeros(clusters)) if learn_weights else uniform
 
     def forward(self, x: Tensor | None = None, size: int | None = None) -> Tensor:
         with data_plate(x, size):

@@ -43,7 +43,6 @@ class FactorialMixture(nn.Module):
         ValueError: for a code that cannot be shared equally.
     """
 
-    unit: Tensor
     networks = staticmethod(decodes)
 
     def __init__(
@@ -65,7 +64,7 @@ class FactorialMixture(nn.Module):
         self.concentration, self.mean, self.count = concentration, mean, count
         self.shape, self.rate = shape, rate
         factors(code, clusters)
-        self.register_buffer("unit", torch.ones(()), persistent=False)
+        self.unit = nn.Buffer(torch.ones(()), persistent=False)
 
     def forward(self, x: Tensor | None = None, size: int | None = None) -> Tensor:
         mixtures = [self._mixture(i, k, d) for i, k, d in factors(self.code, self.clusters)]

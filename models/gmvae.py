@@ -29,7 +29,6 @@ class GMVAE(Components):
         offset: as in :class:`Components`.
     """
 
-    logits: Tensor
     networks = staticmethod(decodes)
 
     def __init__(
@@ -45,10 +44,8 @@ class GMVAE(Components):
         self.decoder = decoder
         self.likelihood = Bernoulli() if likelihood is None else likelihood
         self.learn_weights = learn_weights
-        if learn_weights:
-            self.logits = nn.Parameter(torch.zeros(clusters))
-        else:
-            self.register_buffer("logits", torch.zeros(clusters))
+        logits = torch.zeros(clusters)
+        self.logits: Tensor = nn.Parameter(logits) if learn_weights else nn.Buffer(logits)
 
     def forward(self, x: Tensor | None = None, size: int | None = None) -> Tensor:
         loc, scale = self.components()

@@ -61,8 +61,6 @@ class Gaussian(nn.Module):
             and Tieleman, 2018).
     """
 
-    log_scale: Tensor
-
     def __init__(self, scale: float = 1.0, spread: Spread = "fixed") -> None:
         super().__init__()
         if not scale > SCALE_FLOOR:
@@ -71,11 +69,8 @@ class Gaussian(nn.Module):
             raise ValueError(f"Expected spread among {get_args(Spread)} but got {spread!r}.")
         self.scale, self.spread = scale, spread
         self.width = 2 if spread in ("network", "bounded") else 1
-        log_scale = torch.tensor(math.log(scale - SCALE_FLOOR))
-        if spread == "shared":
-            self.log_scale = nn.Parameter(log_scale)
-        else:
-            self.register_buffer("log_scale", log_scale)
+        start = torch.tensor(math.log(scale - SCALE_FLOOR))
+        self.log_scale: Tensor = nn.Parameter(start) if spread == "shared" else nn.Buffer(start)
 
     def forward(self, output: Tensor) -> dist.Independent:
         if self.width == 2:

@@ -32,9 +32,6 @@ class M2(nn.Module):
         code, clusters: D and K.
     """
 
-    origin: Tensor
-    uniform: Tensor
-
     def __init__(
         self,
         conditional_decoder: nn.Module,
@@ -46,8 +43,8 @@ class M2(nn.Module):
         self.conditional_decoder = conditional_decoder
         self.likelihood = Bernoulli() if likelihood is None else likelihood
         self.code, self.clusters = code, clusters
-        self.register_buffer("origin", torch.zeros(code), persistent=False)
-        self.register_buffer("uniform", torch.zeros(clusters), persistent=False)
+        self.origin = nn.Buffer(torch.zeros(code), persistent=False)
+        self.uniform = nn.Buffer(torch.zeros(clusters), persistent=False)
 
     @staticmethod
     def networks(outputs: int, code: int, clusters: int) -> dict[str, Sizes]:
@@ -77,8 +74,6 @@ class ModifiedM2(Components):
         offset: as in :class:`Components`.
     """
 
-    origin: Tensor
-    uniform: Tensor
     networks = staticmethod(decodes)
 
     def __init__(
@@ -97,8 +92,8 @@ class ModifiedM2(Components):
         self.likelihood = Bernoulli() if likelihood is None else likelihood
         self.link = link
         self.layer = nn.Linear(code, code) if link == "layer" else nn.Identity()
-        self.register_buffer("origin", torch.zeros(code), persistent=False)
-        self.register_buffer("uniform", torch.zeros(clusters), persistent=False)
+        self.origin = nn.Buffer(torch.zeros(code), persistent=False)
+        self.uniform = nn.Buffer(torch.zeros(clusters), persistent=False)
 
     def forward(self, x: Tensor | None = None, size: int | None = None) -> Tensor:
         loc, scale = self.components()

@@ -72,7 +72,33 @@ class MLP(nn.Module):
         return h.to(x.dtype)
 
 
-class ConvEncoder(nn.Module):
+class _Convolutional(nn.Module):
+    """Base class of networks of pictures, which have the same settings.
+
+    A subclass builds its layers in ``_build``.
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        shape: Sequence[int],
+        channels: Sequence[int] = (32, 64),
+        hidden: Sequence[int] = (256,),
+        clusters: int | None = None,
+        strides: Sequence[int] | None = None,
+    ) -> None:
+        super().__init__()
+        self.inputs, self.outputs, self.shape = inputs, outputs, shape
+        self.channels, self.hidden, self.clusters = channels, hidden, clusters
+        self.strides = strides
+        self._build(_strides(channels, strides))
+
+    def _build(self, strides: Sequence[int]) -> None:
+        raise NotImplementedError
+
+
+class ConvEncoder(_Convolutional):
     """Convolutions over a picture, then an :class:`MLP`, which the cluster, if any, enters.
 
     Args:
@@ -84,27 +110,15 @@ class ConvEncoder(nn.Module):
             before stride 1, odd sides are padded to even ones.
     """
 
-    def __init__(
-        self,
-        inputs: int,
-        outputs: int,
-        shape: Sequence[int],
-        channels: Sequence[int] = (32, 64),
-        hidden: Sequence[int] = (256,),
-        clusters: int | None = None,
-        strides: Sequence[int] | None = None,
-    ) -> None:
-        super().__init__()
-        self.inputs, self.outputs, self.shape = inputs, outputs, shape
-        self.channels, self.hidden, self.clusters = channels, hidden, clusters
-        self.strides = strides
-        height, width, depth = picture(shape, inputs)
-        sizes = [depth, *channels]
-        pairs = zip(itertools.pairwise(sizes), _strides(channels, strides), strict=True)
+    def _build(self, strides: Sequence[int]) -> None:
+        height, width, depth = picture(self.shape, self.inputs)
+        sizes = [depth, *self.channels]
+        pairs = zip(itertools.pairwise(sizes), strides, strict=True)
         self.layers = nn.ModuleList(nn.Conv2d(*pair, 3, step, 1) for pair, step in pairs)
         glorot(self)
-        _, sides = _sides((height, width), _strides(channels, strides))
-        self.head = MLP(math.prod(sides[-1]) * sizes[-1], outputs, hidden, clusters)
+        _, sides = _sides((height, width), strides)
+        flat = math.prod(sides[-1]) * sizes[-1]
+        self.head = MLP(flat, self.outputs, self.hidden, self.clusters)
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         height, width, depth = picture(self.shape, self.inputs)
@@ -116,7 +130,7 @@ class ConvEncoder(nn.Module):
         return self.head(h.reshape(*x.shape[:-1], -1), y).to(x.dtype)
 
 
-class ConvDecoder(nn.Module):
+class ConvDecoder(_Convolutional):
     """The mirror of :class:`ConvEncoder`: an :class:`MLP`, then transposed convolutions.
 
     Args:
@@ -126,41 +140,23 @@ class ConvDecoder(nn.Module):
             ``strides`` are listed in the encoder's order and used in reverse.
     """
 
-    def __init__(
-        self,
-        inputs: int,
-        outputs: int,
-        shape: Sequence[int],
-        channels: Sequence[int] = (32, 64),
-        hidden: Sequence[int] = (256,),
-        clusters: int | None = None,
-        strides: Sequence[int] | None = None,
-    ) -> None:
-        super().__init__()
-        self.inputs, self.outputs, self.shape = inputs, outputs, shape
-        self.channels, self.hidden, self.clusters = channels, hidden, clusters
-        self.strides = strides
-        height, width, depth = picture(shape, math.prod(shape))
-        self.copies = outputs // math.prod(shape)
-        if self.copies * math.prod(shape) != outputs:
-            raise ValueError(f"Expected a multiple of shape {shape} as outputs but got {outputs}.")
-        strides = _strides(channels, strides)
-        self.crops, sides = _sides((height, width), strides)
-        sizes = [depth * self.copies, *channels]
-        self.layers = nn.ModuleList(
-            nn.ConvTranspose2d(
-                sizes[i + 1],
-                sizes[i],
-                3,
-                step,
-                1,
-                ((sides[i][0] - 1) % step, (sides[i][1] - 1) % step),
+    def _build(self, strides: Sequence[int]) -> None:
+        values = math.prod(self.shape)
+        height, width, depth = picture(self.shape, values)
+        self.copies, left = divmod(self.outputs, values)
+        if left:
+            raise ValueError(
+                f"Expected a multiple of shape {self.shape} as outputs but got {self.outputs}."
             )
-            for i, step in reversed(list(enumerate(strides)))
-        )
+        self.crops, sides = _sides((height, width), strides)
+        sizes = [depth * self.copies, *self.channels]
+        self.layers = nn.ModuleList()
+        for i, step in reversed(list(enumerate(strides))):
+            rest = ((sides[i][0] - 1) % step, (sides[i][1] - 1) % step)
+            self.layers.append(nn.ConvTranspose2d(sizes[i + 1], sizes[i], 3, step, 1, rest))
         glorot(self)
         self.start = (sizes[-1], *sides[-1])
-        self.head = MLP(inputs, math.prod(self.start), hidden, clusters)
+        self.head = MLP(self.inputs, math.prod(self.start), self.hidden, self.clusters)
 
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         h = self.head(z, y)

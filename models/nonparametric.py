@@ -23,18 +23,14 @@ class SquaredExponential(nn.Module):
     """
 
     capacity: int | None = None  # maximal number of codes to predict from; None for no limit
-    log_length: Tensor
 
     def __init__(self, length: float = 1.0, learn_length: bool = False) -> None:
         super().__init__()
         if not length > 0:
             raise ValueError(f"Expected a positive length but got {length}.")
         self.length, self.learn_length = length, learn_length
-        log_length = torch.tensor(math.log(length))
-        if learn_length:
-            self.log_length = nn.Parameter(log_length)
-        else:
-            self.register_buffer("log_length", log_length)
+        start = torch.tensor(math.log(length))
+        self.log_length: Tensor = nn.Parameter(start) if learn_length else nn.Buffer(start)
 
     def targets(self, u: Tensor, loc: Tensor) -> Tensor:
         """What :meth:`predict` weights by the kernel, from places ``(M, 2)``, codes ``(M, D)``."""
@@ -163,8 +159,6 @@ class NonparametricVAE(nn.Module):
             so that the codes are those of a plain VAE.
     """
 
-    origin: Tensor
-    centre: Tensor
     networks = staticmethod(decodes)
 
     def __init__(
@@ -184,8 +178,8 @@ class NonparametricVAE(nn.Module):
         self.code, self.plane = code, plane
         self.coupling = KernelMean() if coupling is None else coupling
         self.weight, self.unit_plane, self.stop_gradient = weight, unit_plane, stop_gradient
-        self.register_buffer("origin", torch.zeros(code), persistent=False)
-        self.register_buffer("centre", torch.zeros(plane), persistent=False)
+        self.origin = nn.Buffer(torch.zeros(code), persistent=False)
+        self.centre = nn.Buffer(torch.zeros(plane), persistent=False)
 
     def forward(self, x: Tensor | None = None, size: int | None = None) -> Tensor:
         flat = dist.Normal(self.origin, torch.ones_like(self.origin)).expand([2, self.code])

@@ -29,7 +29,6 @@ class StickBreakingVAE(nn.Module):
         concentration: alpha_0.
     """
 
-    shape: Tensor
     networks = staticmethod(decodes)
 
     def __init__(
@@ -48,7 +47,7 @@ class StickBreakingVAE(nn.Module):
         self.decoder = decoder
         self.likelihood = Bernoulli() if likelihood is None else likelihood
         self.code, self.concentration = code, concentration
-        self.register_buffer("shape", torch.full((code - 1,), concentration), persistent=False)
+        self.shape = nn.Buffer(torch.full((code - 1,), concentration), persistent=False)
 
     def forward(self, x: Tensor | None = None, size: int | None = None) -> Tensor:
         with data_plate(x, size):

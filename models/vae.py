@@ -23,7 +23,6 @@ class VAE(nn.Module):
         code: D.
     """
 
-    origin: Tensor
     networks = staticmethod(decodes)
 
     def __init__(
@@ -33,7 +32,7 @@ class VAE(nn.Module):
         self.decoder = decoder
         self.likelihood = Bernoulli() if likelihood is None else likelihood
         self.code = code
-        self.register_buffer("origin", torch.zeros(code), persistent=False)
+        self.origin = nn.Buffer(torch.zeros(code), persistent=False)
 
     def forward(self, x: Tensor | None = None, size: int | None = None) -> Tensor:
         with data_plate(x, size):

@@ -32,8 +32,6 @@ class VampPrior(nn.Module):
         bounded: whether pseudo-inputs are clamped to [0, 1], the range of pixels.
     """
 
-    uniform: Tensor
-
     def __init__(
         self,
         decoder: nn.Module,
@@ -49,7 +47,7 @@ class VampPrior(nn.Module):
         self.likelihood = Bernoulli() if likelihood is None else likelihood
         self.rows, self.code, self.clusters, self.bounded = rows, code, clusters, bounded
         self.pseudo_inputs = nn.Parameter(0.05 + 0.01 * torch.randn(clusters, rows))
-        self.register_buffer("uniform", torch.zeros(clusters), persistent=False)
+        self.uniform = nn.Buffer(torch.zeros(clusters), persistent=False)
 
     @staticmethod
     def networks(rows: int, outputs: int, code: int) -> dict[str, Sizes]:

@@ -29,8 +29,6 @@ class VQVAE(nn.Module):
         code, clusters, positions: D, K and M.
     """
 
-    uniform: Tensor
-
     def __init__(
         self,
         decoder: nn.Module,
@@ -44,7 +42,7 @@ class VQVAE(nn.Module):
         self.likelihood = Bernoulli() if likelihood is None else likelihood
         self.code, self.clusters, self.positions = code, clusters, positions
         self.codebook = nn.Parameter(torch.empty(clusters, code).uniform_(-1, 1) / clusters)
-        self.register_buffer("uniform", torch.zeros(positions, clusters), persistent=False)
+        self.uniform = nn.Buffer(torch.zeros(positions, clusters), persistent=False)
 
     @staticmethod
     def networks(outputs: int, code: int, positions: int) -> dict[str, Sizes]:

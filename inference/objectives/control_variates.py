@@ -27,9 +27,6 @@ class Baselined(ELBO):
         decay: decay of the running mean per step.
     """
 
-    level: Tensor
-    count: Tensor
-
     def __init__(
         self,
         model: nn.Module,
@@ -47,8 +44,8 @@ class Baselined(ELBO):
                 "the other particles as the baseline."
             )
         self.network, self.decay = network, decay
-        self.register_buffer("level", torch.zeros(()))
-        self.register_buffer("count", torch.zeros(()))
+        self.level = nn.Buffer(torch.zeros(()))
+        self.count: Tensor = nn.Buffer(torch.zeros(()))
 
     def loss_of(self, draws: Draws) -> Loss:
         value, terms, _ = super().loss_of(draws)

@@ -17,13 +17,10 @@ class Clock(nn.Module):
         total: steps in the whole training; None while unknown.
     """
 
-    step: Tensor
-    lengths: Tensor
-
     def __init__(self, epoch: int | None = None, total: int | None = None) -> None:
         super().__init__()
-        self.register_buffer("step", torch.zeros((), dtype=torch.int64), persistent=False)
-        self.register_buffer("lengths", torch.zeros(2), persistent=False)
+        self.step: Tensor = nn.Buffer(torch.zeros((), dtype=torch.int64), persistent=False)
+        self.lengths = nn.Buffer(torch.zeros(2), persistent=False)
         self.epoch, self.total = epoch, total
 
     @property

@@ -51,11 +51,6 @@ class NGGPMixture(nn.Module):
             is that of the collapsed bound, see :class:`Collapsed`, and not of each datum's prior.
     """
 
-    mean: Tensor
-    variance: Tensor
-    log_empty: Tensor
-    active: Tensor
-    counted: Tensor
     law_numbers: Tensor
     networks = staticmethod(decodes)
 
@@ -97,11 +92,10 @@ class NGGPMixture(nn.Module):
         if learn_law:
             odds = math.log(discount / (1 - discount))
             self.law_numbers = nn.Parameter(torch.tensor([math.log(concentration), odds]))
-        self.register_buffer("counted", torch.zeros((), dtype=torch.int64))
-        self.register_buffer("active", torch.arange(clusters) < start)
+        self.counted = nn.Buffer(torch.zeros((), dtype=torch.int64))
+        self.active = nn.Buffer(torch.arange(clusters) < start)
         share = torch.where(self.active, 1 / start, torch.zeros(clusters)) * (1 - 1 / start / 10)
-        for name, part in Occupancy.of(share)._asdict().items():
-            self.register_buffer(name, part)
+        self.mean, self.variance, self.log_empty = map(nn.Buffer, Occupancy.of(share))
 
     @property
     def law(self) -> NGGP:
