@@ -27,7 +27,7 @@ from priorzoo.benchmarks.scores.run import Run
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-Chart = tuple[str, "Callable[[], Axes]"]  # the name of its file, and what draws it
+Charts = Iterator[tuple[str, "Callable[[], Axes]"]]  # of each the name of its file, what draws it
 SAMPLES = 8  # of each cluster
 
 
@@ -49,7 +49,7 @@ def draw_run(run: Run, dataset: Dataset) -> list[Path]:
 
 def default_charts(
     model: nn.Module, run: Run, dataset: Dataset, x: Tensor, y: Tensor | None
-) -> Iterator[Chart]:
+) -> Charts:
     """The charts of any model: terms, samples, codes, and clusters where it has any.
 
     Args:
@@ -63,7 +63,7 @@ def default_charts(
 charts = singledispatch(default_charts)
 
 
-def common_charts(run: Run, dataset: Dataset, x: Tensor) -> Iterator[Chart]:
+def common_charts(run: Run, dataset: Dataset, x: Tensor) -> Charts:
     """Terms of the bound over the training; of pictures, reconstructions and samples too."""
     from priorzoo.benchmarks.charts import curves, pictures
 
@@ -76,9 +76,7 @@ def common_charts(run: Run, dataset: Dataset, x: Tensor) -> Iterator[Chart]:
         yield "samples", lambda: pictures.draw_samples(samples, shape)
 
 
-def code_charts(
-    run: Run, dataset: Dataset, x: Tensor, y: Tensor | None, site: str = "z"
-) -> Iterator[Chart]:
+def code_charts(run: Run, dataset: Dataset, x: Tensor, y: Tensor | None, site: str = "z") -> Charts:
     """The codes at a site in the plane of their components; with clusters, those too."""
     from priorzoo.benchmarks.charts import clusters, pictures, planar, planes
 

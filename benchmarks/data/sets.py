@@ -93,8 +93,7 @@ def load(
     x, x_test = _binarised(name, binarise, seed, *rows)
     shape, words = tuple(parts.x_train.shape[1:]), parts.vocabulary
     y, held_y = (None if parts.y_train is None else parts.y_train[rows] for rows in (fit, held))
-    test = x_test, parts.y_test
-    return Dataset(name, x[fit], y, x[held], held_y, *test, shape, binarise, words)
+    return Dataset(name, x[fit], y, x[held], held_y, x_test, parts.y_test, shape, binarise, words)
 
 
 def keep_rows(labels: Mapping[str, Tensor], count: int, seed: int) -> dict[str, Tensor]:
@@ -209,10 +208,9 @@ def _find(name: str) -> tuple[Source, str]:
     if source.number:
         if not labels.isdecimal() or not 1 <= int(labels) <= 1_000:
             raise ValueError(f"Expected 1 to 1000 clusters, as in {stem}:8, but got {name!r}.")
-        return source, labels
-    if not source.labels:
+    elif not source.labels:
         raise ValueError(f"Expected no choice of labels but got {name!r}; write {stem!r}.")
-    if labels not in source.labels:
+    elif labels not in source.labels:
         hint = nearest(labels, source.labels)
         raise ValueError(f"Expected labels that {stem} has but got {labels!r}; {hint}")
     return source, labels

@@ -142,9 +142,8 @@ def lengthened(recipe: Recipe, length: float) -> Recipe:
 
 def _scaled(timed: Timed, share: float) -> Timed:
     steps = None if timed.steps is None else max(1, round(timed.steps * share))
-    return replace(
-        timed, steps=steps, epochs=None if timed.epochs is None else timed.epochs * share
-    )
+    epochs = None if timed.epochs is None else timed.epochs * share
+    return replace(timed, steps=steps, epochs=epochs)
 
 
 def work(cell: Cell, out: Path, root: str | None, device: str) -> Row:
@@ -162,8 +161,7 @@ def work(cell: Cell, out: Path, root: str | None, device: str) -> Row:
     how |= {"resume": resume, "overwrite": not resume and (folder / "history.jsonl").is_file()}
     run, dataset = runs.train(cell.recipe, cell.resolved(), folder, command=cell.command, **how)
     row |= run.result | cell.origin() | {"peak_mib": _peak(run.device.type)}
-    quick = cell.budget == "quick"
-    row |= {key: measure(run, dataset, quick) for key, measure in cell.extra.items()}
+    row |= {key: of(run, dataset, cell.budget == "quick") for key, of in cell.extra.items()}
     if cell.importance:
         row["importance"] = runs.score(run, dataset, cell.importance)["terms"]
     row["history"] = f"history/{cell.name}.jsonl"

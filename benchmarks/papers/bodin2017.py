@@ -2,7 +2,6 @@
 
 import resource
 from argparse import Namespace
-from collections.abc import Iterator
 from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
@@ -10,11 +9,10 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from priorzoo.benchmarks.charts.run_charts import Chart, charts, default_charts, picture_shape
+from priorzoo.benchmarks.charts.run_charts import Charts, charts, default_charts, picture_shape
 from priorzoo.benchmarks.data.sets import Dataset
 from priorzoo.benchmarks.papers.paper import BOUND, Line, Measure, Paper, lengths
-from priorzoo.benchmarks.recipes.common import digits
-from priorzoo.benchmarks.recipes.recipe import Changes, Recipe, part
+from priorzoo.benchmarks.recipes import Changes, Recipe, digits, mlps, part
 from priorzoo.benchmarks.rows.files import append_row
 from priorzoo.benchmarks.runs import run as runs
 from priorzoo.benchmarks.scores.registry import finish, prepare
@@ -39,14 +37,12 @@ WAYS = 6  # interpolations that are drawn
 SOURCE = "Bodin et al., Nonparametric Inference for Auto-Encoding Variational Bayes, 2017"
 # Grey images, as in the paper, which is silent on the length of the training. Its "drop-out
 # probability of 0.9" is the probability to keep a unit.
-_NETWORK = part(MLP, hidden=[500, 500], dropout=0.1)
 _plain = Recipe(
     summary="the baseline of the nonparametric VAE",
     paper=SOURCE,
     model=part(VAE, code=500),
     guide=part(Code),
-    encoder=_NETWORK,
-    decoder=_NETWORK,
+    **mlps(500, 500, dropout=0.1),
     optimiser=part(torch.optim.Adam, lr=1e-3, fused=True),
     binarise="none",
     train=55_000,
@@ -102,9 +98,7 @@ def _(model: NonparametricVAE, run: Run, dataset: Dataset, labels: Labels) -> Re
 
 
 @charts.register(NonparametricVAE)
-def _(
-    model: NonparametricVAE, run: Run, dataset: Dataset, x: Tensor, y: Tensor | None
-) -> Iterator[Chart]:
+def _(model: NonparametricVAE, run: Run, dataset: Dataset, x: Tensor, y: Tensor | None) -> Charts:
     """The charts of any model, then the plane, what it decodes to, and ways through it."""
     from priorzoo.benchmarks.charts import pictures
     from priorzoo.benchmarks.charts.planes import POINTS, draw_embedding
@@ -289,9 +283,8 @@ def draw_runs(named: dict[str, Run], dataset: Dataset, folder: Path, shown: int 
     x, y = dataset.x_test[: planes.POINTS], dataset.y_test
     panels = axes.new_row(len(named), "Latent codes in the plane, by class", planes.POINT)
     for ax, (name, run) in zip(panels, named.items(), strict=True):
-        site = "u" if isinstance(run.model, NonparametricVAE) else "z"
-        places = codes(run.model, run.guide, x, site=site)
-        planes.draw_embedding({name: (places, y)}, symbol=site, axes=[ax])
+        seen = Interpolation(run, x)
+        planes.draw_embedding({name: (seen.points, y)}, symbol=seen.site, axes=[ax])
     ends = dataset.x_train[torch.cat(different_pairs(dataset.y_train, shown))]
     first, last = torch.arange(2 * shown).chunk(2)
     between = [Interpolation(run, ends).between(first, last) for run in named.values()]

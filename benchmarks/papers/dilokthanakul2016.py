@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from priorzoo.benchmarks.papers.paper import ARI, BEST, MAJORITY, NEGATIVE, Line, Paper, lengths
-from priorzoo.benchmarks.recipes.common import REFERENCE, mlps
-from priorzoo.benchmarks.recipes.recipe import Changes, Recipe, part
+from priorzoo.benchmarks.recipes import REFERENCE, Changes, Recipe, mlps, part
 from priorzoo.benchmarks.runs.course import Course
 from priorzoo.benchmarks.runs.run import open_run, plain, read_data
 from priorzoo.benchmarks.scores.run import Result

@@ -6,8 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from priorzoo.benchmarks.papers.paper import HUNGARIAN, NEGATIVE, Line, Measure, Paper, lengths
-from priorzoo.benchmarks.recipes.common import REFERENCE, digits, mlps
-from priorzoo.benchmarks.recipes.recipe import Stage, part
+from priorzoo.benchmarks.recipes import REFERENCE, Stage, digits, mlps, part
 from priorzoo.guides import CodeThenCluster
 from priorzoo.inference import Autoencoder, codes
 from priorzoo.models import GMVAE, Components
@@ -43,10 +42,9 @@ def place_mixture(
     found = (mixture.means_, mixture.covariances_, mixture.weights_)
     means, variances, weights = (torch.as_tensor(values).to(model.loc) for values in found)
     model.set_components(means, variances)
-    learnt = dict(model.named_parameters()).get("logits")
-    if learnt is not None:
+    if isinstance(model.logits, nn.Parameter):
         with torch.no_grad():
-            learnt.copy_(weights.log())
+            model.logits.copy_(weights.log())
 
 
 SOURCE = "Jiang et al., Variational Deep Embedding, 2017"

@@ -3,8 +3,7 @@
 from dataclasses import replace
 
 from priorzoo.benchmarks.papers.paper import NEGATIVE, Line, Paper, lengths, metric
-from priorzoo.benchmarks.recipes.common import REFERENCE, mlps
-from priorzoo.benchmarks.recipes.recipe import part
+from priorzoo.benchmarks.recipes import REFERENCE, mlps, part
 from priorzoo.guides import ClusterThenCode
 from priorzoo.inference import KL, Classification, Linear
 from priorzoo.models import M2

@@ -9,11 +9,10 @@ import torch
 from torch import Tensor
 
 from priorzoo import inference
-from priorzoo.benchmarks.charts.run_charts import Chart, charts, default_charts
+from priorzoo.benchmarks.charts.run_charts import Charts, charts, default_charts
 from priorzoo.benchmarks.data.sets import Dataset
 from priorzoo.benchmarks.papers.paper import CLUSTERING, NEGATIVE, Line, Paper, lengths
-from priorzoo.benchmarks.recipes.common import digits, mlps
-from priorzoo.benchmarks.recipes.recipe import Recipe, Stage, part
+from priorzoo.benchmarks.recipes import Recipe, Stage, digits, mlps, part
 from priorzoo.benchmarks.scores import registry
 from priorzoo.benchmarks.scores.run import Result, Run
 from priorzoo.guides import CollapsedCode
@@ -111,7 +110,6 @@ RECIPES = {
         validation=0,
         batch_size=100,
         steps=600,
-        every=200,
     ),
     "digits-nggp": _digits,
 }
@@ -174,16 +172,14 @@ def top_words(
 
 
 @charts.register(NGGPMixture)
-def _(
-    model: NGGPMixture, run: Run, dataset: Dataset, x: Tensor, y: Tensor | None
-) -> Iterator[Chart]:
+def _(model: NGGPMixture, run: Run, dataset: Dataset, x: Tensor, y: Tensor | None) -> Charts:
     """The charts of any model, then K over training, v, sizes of clusters, and their words."""
     yield from default_charts(model, run, dataset, x, y)
     q = inference.cluster_probabilities(model, run.guide, x).cpu()
     yield from cluster_charts(model, run, q)
 
 
-def cluster_charts(model: NGGPMixture, run: Run, q: Tensor) -> Iterator[Chart]:
+def cluster_charts(model: NGGPMixture, run: Run, q: Tensor) -> Charts:
     """Charts of clusters whose number is open.
 
     Args:
@@ -235,16 +231,14 @@ def log_posterior_of_v(model: NGGPMixture, data: int, v: Tensor) -> Tensor:
 def prior_shares(law: NGGP) -> Tensor:
     """``(S, R)`` shares of clusters in partitions drawn from the prior, the largest first."""
     law = _precise(law)
-    with torch.random.fork_rng([]):
-        torch.manual_seed(0)
+    with inference.Stream(0):
         labels = law.simulate(ROWS, PARTITIONS)
     sizes = torch.stack([row.bincount(minlength=ROWS) for row in labels])
     return sizes.sort(descending=True).values / ROWS
 
 
 def _draw_v(model: NGGPMixture, guide: CollapsedCode, data: int) -> "Axes":
-    with torch.no_grad(), torch.random.fork_rng([]):
-        torch.manual_seed(0)
+    with torch.no_grad(), inference.Stream(0, model.active.device):
         draws = guide.q_v(data).sample((DRAWS,)).cpu()
         law = model.law_of_v(data)
         low, high = float(draws.min()) - 3, float(draws.max()) + 4

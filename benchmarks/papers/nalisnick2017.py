@@ -1,16 +1,14 @@
 """Nalisnick & Smyth, "Stick-Breaking Variational Autoencoders", 2017."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
-from priorzoo.benchmarks.charts.run_charts import Chart, charts, code_charts, common_charts
+from priorzoo.benchmarks.charts.run_charts import Charts, charts, code_charts, common_charts
 from priorzoo.benchmarks.data.sets import Dataset
 from priorzoo.benchmarks.papers.paper import Line, Measure, Paper, lengths, metric
-from priorzoo.benchmarks.recipes.common import REFERENCE, digits, mlps
-from priorzoo.benchmarks.recipes.recipe import part
+from priorzoo.benchmarks.recipes import REFERENCE, digits, mlps, part
 from priorzoo.benchmarks.scores import metrics
 from priorzoo.benchmarks.scores.registry import scores
 from priorzoo.benchmarks.scores.run import Run
@@ -84,7 +82,7 @@ def knn_errors(known: Tensor, labels: Tensor, asked: Tensor, truth: Tensor) -> d
 
 
 @charts.register(StickBreakingVAE)
-def _(model: nn.Module, run: Run, dataset: Dataset, x: Tensor, y: Tensor | None) -> Iterator[Chart]:
+def _(model: nn.Module, run: Run, dataset: Dataset, x: Tensor, y: Tensor | None) -> Charts:
     yield from common_charts(run, dataset, x)
     yield from code_charts(run, dataset, x, y, site="v")
 

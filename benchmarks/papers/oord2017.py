@@ -7,8 +7,7 @@ from torch import Tensor
 
 from priorzoo.benchmarks.data.sets import Dataset
 from priorzoo.benchmarks.papers.paper import NEGATIVE, Line, Paper, lengths, metric
-from priorzoo.benchmarks.recipes.common import REFERENCE, digits
-from priorzoo.benchmarks.recipes.recipe import part
+from priorzoo.benchmarks.recipes import REFERENCE, digits, part
 from priorzoo.benchmarks.scores.registry import scores
 from priorzoo.benchmarks.scores.run import Run
 from priorzoo.guides import Quantised

@@ -11,11 +11,10 @@ from torch import Tensor, nn
 
 from priorzoo import inference
 from priorzoo.benchmarks.charts import run_charts
-from priorzoo.benchmarks.charts.run_charts import Chart
+from priorzoo.benchmarks.charts.run_charts import Charts
 from priorzoo.benchmarks.data.sets import Dataset
 from priorzoo.benchmarks.papers.paper import BOUND, Line, Measure, Paper, lengths, metric
-from priorzoo.benchmarks.recipes.common import digits, mlps
-from priorzoo.benchmarks.recipes.recipe import Recipe, Stage, part
+from priorzoo.benchmarks.recipes import Recipe, Stage, digits, mlps, part
 from priorzoo.benchmarks.scores import metrics, registry
 from priorzoo.benchmarks.scores.run import Result, Run
 from priorzoo.guides import FactorialCode
@@ -251,9 +250,7 @@ def _regression(x: Tensor, labels: Tensor) -> Callable[[Tensor, Tensor], float]:
 
 
 @run_charts.charts.register(FactorialMixture)
-def _(
-    model: FactorialMixture, run: Run, dataset: Dataset, x: Tensor, y: Tensor | None
-) -> Iterator[Chart]:
+def _(model: FactorialMixture, run: Run, dataset: Dataset, x: Tensor, y: Tensor | None) -> Charts:
     if isinstance(run.guide, FactorialCode):
         yield from run_charts.common_charts(run, dataset, x)
         yield from factor_charts(model, run.guide, run, run_charts.picture_shape(dataset.shape))
@@ -263,7 +260,7 @@ def _(
 
 def factor_charts(
     model: FactorialMixture, guide: FactorialCode, run: Run, picture: tuple[int, ...]
-) -> Iterator[Chart]:
+) -> Charts:
     """Weights of each factor, and for pictures the clusters of each and grids of the first two.
 
     Args:

@@ -4,8 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 from priorzoo.benchmarks.papers.paper import ENTROPY, MAJORITY, NEGATIVE, Line, Paper, lengths
-from priorzoo.benchmarks.recipes.common import DIGITS, REFERENCE, digits
-from priorzoo.benchmarks.recipes.recipe import Changes, Part, Recipe, part
+from priorzoo.benchmarks.recipes import DIGITS, REFERENCE, Changes, Part, Recipe, digits, part
 from priorzoo.guides import ClusterThenCode
 from priorzoo.models import GMVAE, M2, MLP, ModifiedM2
 

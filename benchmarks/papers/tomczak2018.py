@@ -3,8 +3,7 @@
 from dataclasses import replace
 
 from priorzoo.benchmarks.papers.paper import MAJORITY, NEGATIVE, Line, Paper, lengths
-from priorzoo.benchmarks.recipes.common import REFERENCE, digits
-from priorzoo.benchmarks.recipes.recipe import part
+from priorzoo.benchmarks.recipes import REFERENCE, digits, part
 from priorzoo.guides import CodeThenCluster
 from priorzoo.models import VampPrior
 

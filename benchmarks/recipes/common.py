@@ -19,9 +19,13 @@ REFERENCE = Recipe(
 )
 
 
-def mlps(*hidden: int) -> dict[str, Any]:
-    """Encoder and decoder with hidden layers of these widths; the decoder's are in reverse."""
-    return {"encoder": part(MLP, hidden=[*hidden]), "decoder": part(MLP, hidden=[*hidden[::-1]])}
+def mlps(*hidden: int, **more: object) -> dict[str, Any]:
+    """Encoder and decoder with hidden layers of these widths; the decoder's are in reverse.
+
+    Further arguments are those of :class:`MLP`, alike for both.
+    """
+    both = {"encoder": hidden, "decoder": hidden[::-1]}
+    return {name: part(MLP, hidden=[*sizes], **more) for name, sizes in both.items()}
 
 
 DIGITS = replace(

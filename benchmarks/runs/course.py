@@ -54,8 +54,7 @@ class Course:
         elif recipe.labelled:
             self.labels = {"y": keep_labels(rows.y_train, recipe.labelled, seed)}
         self.given = repeat_labelled(self.x, self.labels, recipe.labelled_share)
-        own = Stage("", steps=recipe.steps, epochs=recipe.epochs)
-        self.stages = [*recipe.stages, own]
+        self.stages = [*recipe.stages, Stage("", steps=recipe.steps, epochs=recipe.epochs)]
         self.model, self.guide = self._pair(seed)
         check_data(self.model, rows.x_test.to(where), "x_test")
         self.trainings = self._trainings()
@@ -110,10 +109,9 @@ class Course:
             if stage.begin is not None and self._begun is None:
                 done = self._call(stage.begin, derive(self.seed, 1 + index))
                 self._record({"step": self.step, "split": "begin", "stage": stage.name} | done)
-            training = self.trainings[index]
-            if training is not None:
+            if index in self.trainings:
                 with learning(stage, self.model, self.guide):
-                    self._train(index, training, progress, watch)
+                    self._train(index, progress, watch)
             if judge is not None and stage.name:
                 self._record({"step": self.step, "split": "test", "stage": stage.name} | judge())
         (folder / "checkpoint.safetensors").unlink(missing_ok=True)
@@ -123,10 +121,8 @@ class Course:
         with (self._folder / "history.jsonl").open("a") as file:
             file.write(json.dumps(row) + "\n")
 
-    def _train(
-        self, index: int, training: Training, progress: bool, watch: Callable[[], Row] | None
-    ) -> None:
-        stage = self.stages[index]
+    def _train(self, index: int, progress: bool, watch: Callable[[], Row] | None) -> None:
+        stage, training = self.stages[index], self.trainings[index]
         marks = {"stage": stage.name} if stage.name else {}
         total = training.length(stage.steps, stage.epochs)
 
@@ -168,8 +164,7 @@ class Course:
         settings = {name: offered[name] for name in offered if name in named}
         settings |= {"seed": seed, **chosen.init_args}
         with Stream(seed, self.where):
-            done: Row | None = function(self.model, self.guide, self.x, **settings)
-        return done or {}
+            return function(self.model, self.guide, self.x, **settings) or {}
 
     def _choose(self, progress: bool) -> None:
         """Short runs from several starts, of which the one with the best bound goes on."""
@@ -183,8 +178,7 @@ class Course:
             training = self._training(self.stages[-1], seed=seed, patience=None)
             training.run(self.recipe.init_steps, progress=progress)
             terms = evaluate(self.model, self.guide, held, transform=drawn, seed=self.seed)
-            steps = self.recipe.init_steps
-            self._record({"step": steps, "split": "init", "start": start, **terms})
+            self._record({"step": self.recipe.init_steps, "split": "init", "start": start, **terms})
             self.seconds += training.seconds
             if terms["elbo"] > best:
                 best, chosen = terms["elbo"], (self.model, self.guide)
@@ -196,17 +190,15 @@ class Course:
             model, guide = build_pair(self.recipe, self.rows.shape)
         return model.to(self.where), guide.to(self.where)
 
-    def _trainings(self) -> list[Training | None]:
-        """That of each stage; None for one that takes no step. A bad length is found here."""
-        found: list[Training | None] = []
+    def _trainings(self) -> dict[int, Training]:
+        """That of each stage that takes steps, by its index. A bad length is found here."""
+        found: dict[int, Training] = {}
         for index, stage in enumerate(self.stages):
-            training = None
             if stage.begin is None or stage.steps is not None or stage.epochs is not None:
                 with learning(stage, self.model, self.guide):
                     seed = derive(self.seed, 1 + index) if stage.name else self.seed
-                    training = self._training(stage, seed=seed)
-                training.length(stage.steps, stage.epochs)
-            found.append(training)
+                    found[index] = self._training(stage, seed=seed)
+                found[index].length(stage.steps, stage.epochs)
         return found
 
     def _training(self, stage: Stage, **settings: object) -> Training:
@@ -235,13 +227,11 @@ def learning(stage: Stage, model: nn.Module, guide: nn.Module) -> Iterator[None]
             )
     chosen = tuple(stage.learn or parameters)
     others = [p for n, p in parameters.items() if p.requires_grad and not n.startswith(chosen)]
-    for parameter in others:
-        parameter.requires_grad_(False)
+    nn.ParameterList(others).requires_grad_(False)
     try:
         yield
     finally:
-        for parameter in others:
-            parameter.requires_grad_(True)
+        nn.ParameterList(others).requires_grad_(True)
 
 
 def derive(seed: int, index: int) -> int:
