@@ -63,16 +63,17 @@ def figure_of(drawn: Axes | Figure) -> Figure:
     return figure
 
 
-def save(drawn: Axes | Figure, path: str | Path, dpi: int = 150, run: str = "") -> None:
+def save(drawn: Axes | Figure, path: str | Path, dpi: int = 150, run: str = "") -> Path:
     """Writes the whole figure, cut to what is drawn, as a PNG that depends on nothing else.
 
-    A ``run``, such as "gmvae, seed 0", is added to the title.
+    A ``run``, such as "gmvae, seed 0", is added to the title. Returns the path.
     """
-    figure = figure_of(drawn)
+    figure, path = figure_of(drawn), Path(path)
     if run:
         _entitle(figure, ": ".join(filter(None, [figure.get_suptitle(), run])))
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, format="png", dpi=dpi, bbox_inches="tight", metadata={"Software": None})
+    return path
 
 
 def divide(ax: Axes, rows: int, columns: int = 1, heights: Sequence[float] = ()) -> list[Axes]:

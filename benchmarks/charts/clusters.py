@@ -66,9 +66,8 @@ def draw_confusion(
     """
     order = hungarian_order(assignments, labels, clusters)
     counts = contingency(assignments, labels, clusters).T[:, order]
-    if clusters > LEGIBLE:
-        used = counts.any(0)
-        order, counts = order[used], counts[:, used]
+    shown = counts.any(0) | (clusters <= LEGIBLE)
+    order, counts = order[shown], counts[:, shown]
     shares = counts / counts.sum(1, keepdim=True)
     if ax is None:
         width, height = min(9.0, 2.4 + 0.4 * len(order)), min(9.0, 1.2 + 0.36 * len(counts))

@@ -72,15 +72,13 @@ def look(model: nn.Module, guide: nn.Module, x: Tensor, name: str = "") -> View:
             "draw_plane projects others."
         )
     q = cluster_probabilities(model, guide, x)
-    reach = 1.1 * x.abs().max()
-    ticks = torch.linspace(-1, 1, SIDE, device=x.device) * reach
+    ticks = 1.1 * x.abs().max() * torch.linspace(-1, 1, SIDE, device=x.device)
     grid = torch.cartesian_prod(ticks, ticks).flip(-1)  # rows go up
-    certainty, regions = cluster_probabilities(model, guide, grid).max(-1)
+    certainty, regions = cluster_probabilities(model, guide, grid).view(SIDE, SIDE, -1).max(-1)
     every = torch.arange(q.shape[1], device=x.device).repeat_interleave(DRAWN)
     with evaluating(model):
         trace = poutine.trace(poutine.condition(model, {"y": every})).get_trace(size=len(every))
     drawn, drawn_codes = (site_of(trace, s)["value"].reshape(-1, DRAWN, 2) for s in ("x", "z"))
-    regions, certainty = regions.reshape(SIDE, SIDE), certainty.reshape(SIDE, SIDE)
     parts = [x, z, q.argmax(-1), q.mean(0), ticks, regions, certainty, drawn, drawn_codes]
     return View(name, *(part.cpu() for part in parts))
 

@@ -33,18 +33,14 @@ SAMPLES = 8  # of each cluster
 
 def draw_run(run: Run, dataset: Dataset) -> list[Path]:
     """Write the charts that fit the run's model to its folder ``figures``; returns their paths."""
-    from priorzoo.benchmarks.charts.axes import save
-    from priorzoo.benchmarks.charts.planes import POINTS
+    from priorzoo.benchmarks.charts import axes, planes
 
     with inference.Stream(0, run.device):
-        x = dataset.drawn(dataset.x_test[:POINTS].to(run.device))
-        y = None if dataset.y_test is None else dataset.y_test[:POINTS]
+        x = dataset.drawn(dataset.x_test[: planes.POINTS].to(run.device))
+        y = None if dataset.y_test is None else dataset.y_test[: planes.POINTS]
         drawn = dict(charts(run.model, run, dataset, x, y))
-    paths, title = [], f"{run.result['recipe']}, seed {run.seed}"
-    for name, make in drawn.items():
-        paths.append(run.folder / "figures" / f"{name}.png")
-        save(make(), paths[-1], run=title)
-    return paths
+    folder, title = run.folder / "figures", f"{run.result['recipe']}, seed {run.seed}"
+    return [axes.save(make(), folder / f"{name}.png", run=title) for name, make in drawn.items()]
 
 
 def default_charts(

@@ -37,8 +37,7 @@ def draw_sweep(rows: Sequence[Row], ax: Axes | None = None) -> Axes:
     panels = divide(new_axes(7, 5, caption=caption) if ax is None else ax, 2, 2)
     for panel, hue, (name, start) in zip(panels, HUES, PARTS.items(), strict=False):
         found = [[_part(row["terms"], start) for row in group] for group in groups.values()]
-        middle = np.array([mean(values) for values in found])
-        spread = np.array([stdev(values) if len(values) > 1 else 0.0 for values in found])
+        middle, spread = np.array([(mean(v), stdev(v) if len(v) > 1 else 0.0) for v in found]).T
         panel.plot([*groups], middle, "o-", color=hue, markersize=3.5, linewidth=1.2)
         panel.fill_between([*groups], middle - spread, middle + spread, color=hue, alpha=0.25, lw=0)
         panel.set_xscale("log", base=2)

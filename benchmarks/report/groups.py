@@ -44,8 +44,7 @@ class Group:
     @property
     def shown(self) -> dict[str, Measure]:
         """The measures, by title, that are published or that the rows have."""
-        measures = self.line.measures
-        return {m.title: m for m in measures if m.published is not None or self.values(m)}
+        return {m.title: m for m in self.line.measures if m.published is not None or self.values(m)}
 
     def values(self, measure: Measure) -> list[float]:
         """One for each row that has the measure."""
@@ -129,7 +128,7 @@ def _parts(rows: Iterable[Row]) -> list[tuple[Row, ...]]:
     parts: dict[tuple[str, str, int, str, int, str], dict[int, Row]] = {}
     for row in rows:
         budget = row["budget"]
-        place = BUDGETS.index(budget) if budget in BUDGETS else len(BUDGETS)
+        place = [*BUDGETS, budget].index(budget)
         key = (row["recipe"], settings_of(row), place, budget, row["steps"], row["cell"])
         parts.setdefault(key, {})[row["seed"]] = row
     return [tuple(parts[key][seed] for seed in sorted(parts[key])) for key in sorted(parts)]

@@ -44,8 +44,7 @@ def _page(sections: Sequence[Section], rows: Sequence[Row]) -> str:
         text, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     facts = _facts(rows) | {"against the published values": count_verdicts(sections)}
-    known = {name: text for name, text in facts.items() if text}
-    return page.render(sections=sections, facts=known, count_verdicts=count_verdicts)
+    return page.render(sections=sections, facts=facts, count_verdicts=count_verdicts)
 
 
 def _facts(rows: Sequence[Row]) -> dict[str, str]:

@@ -5,14 +5,13 @@ from dataclasses import replace
 from functools import partial
 from statistics import mean
 
-from priorzoo.benchmarks.papers.paper import Measure
+from priorzoo.benchmarks.papers.paper import Measure, metric
 from priorzoo.benchmarks.report.groups import Group
 from priorzoo.benchmarks.report.table import NONE, Cell, Table, build, number, span, spread
 
 
 def _used(group: Group) -> Cell:
-    used = [row["metrics"].get("used_clusters") for row in group.rows]
-    found = [clusters for clusters in used if clusters is not None]
+    found = group.values(metric("used_clusters", "used K"))
     return Cell(span(found)) if found else Cell()
 
 
@@ -31,8 +30,7 @@ def _seconds(group: Group) -> Cell:
 
 
 def _said(group: Group, name: str) -> Cell:
-    words = sorted({str(row[name]) for row in group.rows} - {""})
-    return Cell(", ".join(words)) if words else Cell()
+    return Cell(", ".join(sorted({str(row[name]) for row in group.rows} - {""})) or NONE)
 
 
 ORIGIN: Mapping[str, Callable[[Group], Cell]] = {

@@ -75,8 +75,7 @@ def of_papers(papers: Sequence[Paper], rows: Sequence[Row]) -> Iterator[Section]
     """A section for each paper, and one of the runs of other recipes if there are any."""
     groups = group_rows(papers, rows)
     for paper in (*papers, OTHERS):
-        mine = groups[paper.name]
-        if not mine:
+        if not (mine := groups[paper.name]):
             continue
         dashed = "Dashed: the mean of the reference's own logs." if paper.logs else ""
         yield Section(
@@ -155,8 +154,7 @@ def _speed(rows: Sequence[Row]) -> Section:
 
 def _drawn(axes: Axes, words: str, legend: Mapping[str, str] | None = None) -> Image:
     with TemporaryDirectory() as folder:
-        save(axes, Path(folder, "chart.png"))
-        return Image(_uri(Path(folder, "chart.png")), words, legend or {})
+        return Image(_uri(save(axes, Path(folder, "chart.png"))), words, legend or {})
 
 
 def _uri(path: Path) -> str:

@@ -72,8 +72,7 @@ class HandVAE(nn.Module):
         noise = torch.randn_like(loc)
         z = loc + scale * noise
         kl = (0.5 * (z**2 - noise**2) - scale.log()).sum(-1)
-        logits = self.decoder(z)
-        pixels = functional.binary_cross_entropy_with_logits(logits, x, reduction="none")
+        pixels = functional.binary_cross_entropy_with_logits(self.decoder(z), x, reduction="none")
         return (pixels.sum(-1) + kl).mean()
 
 
@@ -111,7 +110,7 @@ class HandGMVAE(nn.Module):
         return (log_q.exp() * cost).sum(0).mean() + log_q.new_tensor(float(len(log_q))).log()
 
 
-class PythaeVAE(nn.Module):
+class PythaeVAE(HandVAE):
     """Loss of Pythae's VAE with the same networks and likelihood; needs that library.
 
     Args:
@@ -119,27 +118,21 @@ class PythaeVAE(nn.Module):
     """
 
     def __init__(self, pixels: int, code: int, hidden: Sequence[int]) -> None:
-        super().__init__()
+        super().__init__(pixels, code, hidden)
         from pythae.models import VAE, VAEConfig
         from pythae.models.base.base_utils import ModelOutput
         from pythae.models.nn import BaseDecoder, BaseEncoder
 
-        class Encoder(BaseEncoder):
-            def __init__(self) -> None:
-                super().__init__()
-                self.layers = layers([pixels, *hidden, 2 * code])
+        encoder, decoder = self.encoder, self.decoder
 
+        class Encoder(BaseEncoder):
             def forward(self, x: Tensor) -> object:
-                loc, log_variance = self.layers(x.flatten(1)).chunk(2, -1)
+                loc, log_variance = encoder(x.flatten(1)).chunk(2, -1)
                 return ModelOutput(embedding=loc, log_covariance=log_variance)
 
         class Decoder(BaseDecoder):
-            def __init__(self) -> None:
-                super().__init__()
-                self.layers = layers([code, *hidden[::-1], pixels])
-
             def forward(self, z: Tensor) -> object:
-                return ModelOutput(reconstruction=self.layers(z).sigmoid())
+                return ModelOutput(reconstruction=decoder(z).sigmoid())
 
         settings = VAEConfig(input_dim=(pixels,), latent_dim=code, reconstruction_loss="bce")
         self.model = VAE(settings, Encoder(), Decoder())

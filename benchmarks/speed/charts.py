@@ -67,11 +67,10 @@ def draw_ratios(rows: Sequence[Row]) -> Axes:
 
 def draw_speed(rows: Sequence[Row], folder: Path) -> list[Path]:
     """Write the charts of :func:`speed_charts` into a folder."""
-    paths = []
-    for number, (words, axes) in enumerate(speed_charts(rows), 1):
-        paths.append(folder / f"speed-{number}-{words.split(':')[0].replace(' ', '-')}.png")
-        save(axes, paths[-1])
-    return paths
+    return [
+        save(axes, folder / f"speed-{number}-{words.split(':')[0].replace(' ', '-')}.png")
+        for number, (words, axes) in enumerate(speed_charts(rows), 1)
+    ]
 
 
 def speed_charts(rows: Sequence[Row]) -> Iterator[tuple[str, Axes]]:

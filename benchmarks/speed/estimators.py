@@ -13,8 +13,7 @@ from priorzoo.models.distributions.estimators import Gradient, estimated
 from priorzoo.models.nggp.log_u import LogU
 
 SHAPES = (0.1, 0.4, 1.0, 1.7, 20.0)
-BOOSTS = (0, 1, 5, 10)  # B of RSVI
-CHOICES: list[tuple[Gradient, int]] = [("rsvi", b) for b in BOOSTS]
+CHOICES: list[tuple[Gradient, int]] = [("rsvi", b) for b in (0, 1, 5, 10)]  # B of RSVI
 CHOICES += [("pathwise", 0), ("score", 0)]
 PARTICLES = 10
 

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -255,11 +256,10 @@ def _loop(
     program = make().to(data.device)
     optimiser = torch.optim.Adam(program.parameters(), lr=1e-3, fused=True)
     run: Callable[[Tensor], Tensor] = torch.compile(program) if compiled else program
-    half = recipe.precision == "bf16"
 
     def step(x: Tensor) -> None:
         optimiser.zero_grad()
-        with torch.autocast(data.device.type, torch.bfloat16, enabled=half):
+        with torch.autocast(data.device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
             loss = run(x)
         loss.backward()
         optimiser.step()
@@ -302,11 +302,9 @@ def _within_aten(event: FunctionEvent) -> bool:
 
 def _peak(profile: torch.profiler.profile) -> int:
     """The highest sum of what was allocated and freed, in the order of time."""
-    held = peak = 0
     assert profile.profiler is not None
     assert profile.profiler.kineto_results is not None
-    for event in sorted(profile.profiler.kineto_results.events(), key=lambda e: e.start_ns()):
-        if event.name() == "[memory]":
-            held += event.nbytes()  # type: ignore[attr-defined]  # not in torch's stubs
-            peak = max(peak, held)
-    return peak
+    events = sorted(profile.profiler.kineto_results.events(), key=lambda e: e.start_ns())
+    # The stubs of torch lack nbytes.
+    taken = (e.nbytes() for e in events if e.name() == "[memory]")  # type: ignore[attr-defined]
+    return max(accumulate(taken, initial=0))

@@ -6,6 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from priorzoo.benchmarks.papers import PAPERS
+from priorzoo.benchmarks.report.table import build, to_markdown
+from priorzoo.benchmarks.rows.files import FAILURES, append_row
+from priorzoo.benchmarks.runs.run import pick_device
 from priorzoo.cli.options import Parser, print_next, repeatable
 
 Measurements = dict[str, Callable[[Namespace], None]]
@@ -36,8 +39,6 @@ def bench_command(words: Sequence[str]) -> None:
         measure(settings)
         return
     from priorzoo.benchmarks.grid import planning, runner
-    from priorzoo.benchmarks.rows.files import FAILURES
-    from priorzoo.benchmarks.runs.run import pick_device
 
     settings = Parser("bench", bench_command).parse(words)
     budget = settings.budget
@@ -101,9 +102,6 @@ def _speed(settings: Namespace) -> None:
       --device NAME             auto, cpu or cuda [auto]
     """
     from priorzoo.benchmarks.report.measured import step_table
-    from priorzoo.benchmarks.report.table import to_markdown
-    from priorzoo.benchmarks.rows.files import append_row
-    from priorzoo.benchmarks.runs.run import pick_device
     from priorzoo.benchmarks.speed import charts, measure
 
     device = pick_device(settings.device)
@@ -134,8 +132,6 @@ def _estimators(settings: Namespace) -> None:
       --rows FILE  file of rows to append to
     """
     from priorzoo.benchmarks.report.measured import GRADIENT
-    from priorzoo.benchmarks.report.table import build, to_markdown
-    from priorzoo.benchmarks.rows.files import append_row
     from priorzoo.benchmarks.speed import estimators
 
     rows = estimators.measure(settings.draws, settings.seed)

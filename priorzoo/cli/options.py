@@ -39,8 +39,7 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, name: str, command: Callable[..., object]) -> None:
         self.text = inspect.getdoc(command) or ""
-        own = "--help" in self.text
-        super().__init__(f"priorzoo {name}", add_help=not own, allow_abbrev=False)
+        super().__init__(f"priorzoo {name}", add_help="--help" not in self.text, allow_abbrev=False)
         for option, takes, many, default in OPTION.findall(self.text):
             if option.startswith("-") and not takes:
                 self.add_argument(*option.split(", "), action="store_true")
@@ -97,15 +96,12 @@ def repeatable(words: Sequence[str], command: str = "train") -> str:
     >>> repeatable(["m2", "--seed", "3", "--steps", "9", "--overwrite", "--out=a"])
     'priorzoo train m2 --steps 9'
     """
-    kept, rest = [], list(words)
-    while rest:
-        word = rest.pop(0)
-        if word.split("=")[0] in PLACES:
-            if "=" not in word:
-                rest.pop(0)
-        elif word not in ("--overwrite", "--resume", "--download"):
-            kept.append(word)
-    return shlex.join(["priorzoo", *command.split(), *kept])
+    left_out = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    for name in PLACES:
+        left_out.add_argument(name)
+    for name in ("--overwrite", "--resume", "--download"):
+        left_out.add_argument(name, action="store_true")
+    return shlex.join(["priorzoo", *command.split(), *left_out.parse_known_args(words)[1]])
 
 
 def print_table(rows: Mapping[str, str], indent: int = 0) -> None:

@@ -19,8 +19,7 @@ def print_scores(result: Mapping[str, Mapping[str, float]]) -> None:
     """Terms and metrics, one a line, with their units."""
     terms = result["terms"]
     print("held-out terms, nats per datum")
-    names = sorted(terms, key="elbo".__ne__)
-    lines = {name: _line(name, terms[name]) for name in names}
+    lines = {name: _line(name, terms[name]) for name in sorted(terms, key="elbo".__ne__)}
     if terms["elbo"] > 0:
         lines["elbo"] += "; above 0, as p(x) is a density and no probability"
     print_table(lines, indent=2)

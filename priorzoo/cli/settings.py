@@ -74,10 +74,8 @@ def settings_help(recipe: Recipe, everything: bool) -> str:
     for option, value, kind, told, chosen in _settings(recipe):
         said = f"--{option} {_shown(value)}"
         if everything:
-            lines += [
-                f"  {said}  ({kind})" if kind else f"  {said}",
-                *([f"      {told}"] * bool(told)),
-            ]
+            lines.append(f"  {said}  ({kind})" if kind else f"  {said}")
+            lines += [f"      {told}"] if told else []
         elif chosen:
             choices = f"{kind}; " if kind.startswith("one of") else ""
             line = f"  {said:<38} {choices}{told if kind else ''}".rstrip()
