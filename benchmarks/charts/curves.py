@@ -78,13 +78,12 @@ def _curves(ax: Axes, history: History, names: Mapping[str, str], hues: Sequence
             draw_term(ax, history, split, term, linestyle=dashes, color=hue, label=label)
 
 
-def draw_term(ax: Axes, history: History, split: str, term: str, **style: str | None) -> None:
+def draw_term(ax: Axes, history: History, split: str, term: str, **style: Any) -> None:
     """A line of a term of the bound; a point if there is but one row."""
     sign = 1 if term.startswith("kl[") else -1
     rows = [row for row in history if row["split"] == split and term in row]
     steps, values = [row["step"] for row in rows], [sign * row[term] for row in rows]
-    look: dict[str, Any] = {"marker": "." if len(rows) == 1 else "", **style}
-    ax.plot(steps, values, linewidth=1.2, **look)
+    ax.plot(steps, values, linewidth=1.2, marker="." if len(rows) == 1 else "", **style)
 
 
 def crop(ax: Axes) -> None:
@@ -104,5 +103,4 @@ def crop(ax: Axes) -> None:
     for (step, value), arrow, height in ((by_value[-1], "up", 0.97), (by_value[0], "down", 0.06)):
         if not low <= value <= high:
             words = f"$\\{arrow}arrow$ {value:,.4g} at step {step:.0f}"
-            place: dict[str, Any] = {"transform": ax.transAxes, "ha": "right", "va": "top"}
-            ax.text(0.98, height, words, fontsize="small", **place)
+            ax.text(0.98, height, words, transform=ax.transAxes, ha="right", va="top", size="small")

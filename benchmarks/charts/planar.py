@@ -96,7 +96,12 @@ def draw_regions(views: Sequence[View]) -> list[Axes]:
     for view, above, below in zip(views, panels, panels[len(views) :], strict=False):
         held = view.clusters.bincount(minlength=len(view.share)) / len(view.clusters)
         hues = [axes.HUES[k % len(axes.HUES)] for k in range(len(held))]
-        _draw_ground(above, view, hues)
+        colours = torch.tensor([to_rgb(hue) for hue in hues])
+        ground = 1 - 0.45 * view.certainty.unsqueeze(-1) * (1 - colours[view.regions])
+        ends = 2 * (view.ticks[0].item(), view.ticks[-1].item())
+        above.imshow(ground.numpy(), extent=ends, origin="lower", zorder=0)
+        above.set(title=view.name, xlim=ends[:2], ylim=ends[:2], xticks=[], yticks=[])
+        _dot(above, view.x[:SHOWN], 1, "grey", "data")
         for k in (held > EMPTY).nonzero().squeeze(1).tolist():
             _dot(above, view.drawn[k], 3, hues[k], str(k))
             own = view.z[:SHOWN][view.clusters[:SHOWN] == k]
@@ -106,16 +111,6 @@ def draw_regions(views: Sequence[View]) -> list[Axes]:
         below.autoscale_view()
         below.set(xticks=[], yticks=[])
     return panels
-
-
-def _draw_ground(ax: Axes, view: View, hues: Sequence[str]) -> None:
-    """The data, and the cluster of each place."""
-    colours = torch.tensor([to_rgb(hue) for hue in hues])
-    picture = 1 - 0.45 * view.certainty.unsqueeze(-1) * (1 - colours[view.regions])
-    low, high = view.ticks[0].item(), view.ticks[-1].item()
-    ax.imshow(picture.numpy(), extent=(low, high, low, high), origin="lower", zorder=0)
-    _dot(ax, view.x[:SHOWN], 1, "grey", "data")
-    ax.set(title=view.name, xlim=(low, high), ylim=(low, high), xticks=[], yticks=[])
 
 
 def _dot(ax: Axes, points: Tensor, area: float, colour: str, label: str) -> None:

@@ -19,10 +19,8 @@ from priorzoo.benchmarks.scores.metrics import contingency, hungarian_match, hun
 POINTS = 5_000  # that a plane can hold; also the test data that the charts of a run look at
 MARKERS = "o^sDvP*X"
 POINT = "Each point is the latent code of one data point."
-MATCH = (
-    " Clusters have the colours of the classes that they match; further ones, with another marker, "
-)
-MATCH += "that of their most frequent class. Good: both pictures look alike."
+MATCH = " Clusters have the colours of the classes that they match; further ones, with another "
+MATCH += "marker, that of their most frequent class. Good: both pictures look alike."
 CLOSE = 0.05  # of the plane's width and height, at which two numbers would overlap
 
 Style = tuple[str, str]  # colour and marker

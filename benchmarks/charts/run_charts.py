@@ -86,8 +86,7 @@ def code_charts(run: Run, dataset: Dataset, x: Tensor, y: Tensor | None, site: s
     if math.prod(dataset.shape) == z.shape[1] == 2:
         view = planar.look(*given)
         yield "regions", lambda: planar.draw_regions([view])[0]
-    floor = planar.floor_of(run.settings)
-    if floor > 0:
+    if (floor := planar.floor_of(run.settings)) > 0:
         yield "floor", lambda: planar.draw_floor({"KL[y]": run.history}, floor)
     if y is not None:
         yield "confusion", lambda: clusters.draw_confusion(q.argmax(-1), y, q.shape[1])
@@ -123,8 +122,6 @@ def picture_shape(shape: Sequence[int]) -> tuple[int, ...]:
     One channel may come first or last, three only last, as the convolutions have it.
     """
     shape = tuple(shape)
-    if len(shape) == 3 and shape[2] == 1:
-        shape = shape[:2]
-    elif len(shape) == 3 and shape[0] == 1 and shape[2] != 3:
-        shape = shape[1:]
+    if len(shape) == 3 and shape[2] != 3 and 1 in (shape[0], shape[2]):
+        shape = shape[:2] if shape[2] == 1 else shape[1:]
     return shape if len(shape) == 2 or shape[2:] == (3,) else ()

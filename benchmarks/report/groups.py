@@ -75,13 +75,12 @@ class Group:
         return f"short by {text if float(text) else f'{gap:.1g}'}"
 
 
-def group_rows(papers: Sequence[Paper], rows: Iterable[Row]) -> dict[str, list[Group]]:
+def group_rows(papers: Sequence[Paper], rows: Sequence[Row]) -> dict[str, list[Group]]:
     """The groups of each paper, by its name, and those of recipes that no paper names, ``other``.
 
     A paper's groups are those of its lines and then, in the first paper that has their recipe,
     those of other settings. Of two rows of one seed the last counts.
     """
-    rows = list(rows)
     lines = [line for paper in papers for line in paper.lines]
     strays = [row for row in rows if not any(line.fits(row) for line in lines)]
     found = {}

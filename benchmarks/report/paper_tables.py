@@ -56,8 +56,7 @@ def paper_tables(groups: Sequence[Group]) -> list[Table]:
 
 def paper_table(groups: Sequence[Group]) -> Table:
     """Ours beside published, a row for each group."""
-    shown = {title: None for group in groups for title in group.shown}
-    measured = {title: partial(_measure, title=title) for title in shown}
+    measured = {title: partial(_measure, title=title) for group in groups for title in group.shown}
     origin = {k: cell for k, cell in ORIGIN.items() if any(cell(g) != Cell() for g in groups)}
     protocols: dict[str, dict[str, None]] = {}
     for measure in (m for group in groups if not group.other for m in group.line.measures):
@@ -91,8 +90,7 @@ def _published(group: Group, measure: Measure) -> str:
     published, digits = measure.published, measure.digits
     if published is None or group.other:
         return ""
-    value = measure.published_at(group.steps)
-    if value is not None:
+    if (value := measure.published_at(group.steps)) is not None:
         around = "" if measure.spread is None else f" ± {measure.spread:.{digits}f}"
         return f"{value:.{digits}f}{around}"
     if group.rows or not isinstance(published, Mapping):

@@ -86,7 +86,7 @@ def k_means_table(papers: Sequence[Paper], rows: Sequence[Row]) -> Table:
         found = [floors.get(_place(row), []) for row in group.rows]
         return number(mean(map(mean, found)), ".3f") if all(found) else Cell()
 
-    groups = group_rows(papers, (row for row in rows if row["terms"])).values()
+    groups = group_rows(papers, [row for row in rows if row["terms"]]).values()
     made = [group for found in groups for group in found if group.rows]
     # One line for a group, also where it is a line of two papers.
     shown = {(group.rows[0]["command"], group.steps): group for group in made}

@@ -95,12 +95,10 @@ def _curves(paper: Paper, groups: Sequence[Group]) -> list[Image]:
     dashed = {name: draw.logged(paper, groups, name) for name in paper.curves}
     named = {group.name for group in runs}.union(*dashed.values())
     hues = _hues(group.name for group in groups if group.name in named)
-    drawn = {name: draw.draw_curves(runs, name, hues, dashed[name]) for name in paper.curves}
-    titled = f"over the steps: {', '.join(hues)}"
     return [
-        _drawn(axes, f"{draw.axis_title(name)} {titled}", hues)
-        for name, axes in drawn.items()
-        if axes is not None
+        _drawn(axes, f"{draw.axis_title(name)} over the steps: {', '.join(hues)}", hues)
+        for name in paper.curves
+        if (axes := draw.draw_curves(runs, name, hues, dashed[name])) is not None
     ]
 
 

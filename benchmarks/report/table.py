@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import compress
 from statistics import mean, stdev
 from typing import TypeVar
 
@@ -56,15 +57,13 @@ class Table:
 
     def condensed(self) -> "Table":
         """Without columns such as the budget where all rows agree; a note then says it once."""
-        said = [{row[column] for row in self.rows} - {Cell()} for column in range(len(self.head))]
-        kept = [i for i, cells in enumerate(said) if len(cells) > 1 or self.head[i] not in SHARED]
-        dropped = [
-            (self.head[i], cell) for i in range(len(said)) if i not in kept for cell in said[i]
-        ]
-        shared = ", ".join(f"{name} {cell.name}" for name, cell in dropped)
-        rows = tuple(tuple(row[i] for i in kept) for row in self.rows)
+        said = {name: {row[i] for row in self.rows} - {Cell()} for i, name in enumerate(self.head)}
+        same = {name: said[name] for name in said if name in SHARED and len(said[name]) <= 1}
+        kept = [name not in same for name in self.head]
+        shared = ", ".join(f"{name} {cell.name}" for name in same for cell in same[name])
+        rows = tuple(tuple(compress(row, kept)) for row in self.rows)
         notes = (f"In every row: {shared}.", *self.notes) if shared else self.notes
-        return Table(tuple(self.head[i] for i in kept), rows, notes, self.caption)
+        return Table(tuple(compress(self.head, kept)), rows, notes, self.caption)
 
 
 def build(
@@ -89,8 +88,7 @@ def spread(values: Sequence[float], digits: int) -> Cell:
     >>> spread([1.0, 2.0], 2).text
     '1.50 ± 0.71'
     """
-    wild = sum(not math.isfinite(value) for value in values)
-    if wild:
+    if wild := sum(not math.isfinite(value) for value in values):
         return Cell(f"not finite in {wild} of {len(values)}")
     middle = f"{mean(values):.{digits}f}"
     if len(values) == 1:

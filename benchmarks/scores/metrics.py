@@ -26,7 +26,13 @@ def contingency(assignments: Tensor, labels: Tensor, clusters: int | None = None
         ValueError: for no rows, unequal lengths, and assignments outside ``range(clusters)``.
     """
     assignments, labels = _pair(assignments, labels)
-    clusters = _clusters(assignments, clusters)
+    low, high = int(assignments.min()), int(assignments.max())
+    clusters = high + 1 if clusters is None else clusters
+    if low < 0 or high >= clusters:
+        raise ValueError(
+            f"Expected assignments in [0, {clusters}) but got them in [{low}, {high}]; "
+            "pass the number of clusters that the model has."
+        )
     classes, codes = labels.unique(return_inverse=True)
     cells = torch.bincount(assignments * len(classes) + codes, minlength=clusters * len(classes))
     return cells.view(clusters, len(classes))
@@ -95,8 +101,7 @@ def used_clusters(assignments: Tensor) -> int:
 
 def tail_occupancy(assignments: Tensor, clusters: int) -> float:
     """The share of rows held by the ``floor(K / 2)`` clusters that hold fewest."""
-    assignments = _codes("assignments", assignments)
-    counts = torch.bincount(assignments, minlength=_clusters(assignments, clusters))
+    counts = contingency(assignments, assignments, clusters).sum(-1)
     return counts.sort().values[: clusters // 2].sum().item() / len(assignments)
 
 
@@ -183,17 +188,6 @@ def _codes(what: str, codes: Tensor) -> Tensor:
     if len(codes) == 0:
         raise ValueError(f"Expected {what} of at least one row but got none.")
     return codes.detach().cpu().long()
-
-
-def _clusters(assignments: Tensor, clusters: int | None) -> int:
-    low, high = int(assignments.min()), int(assignments.max())
-    clusters = high + 1 if clusters is None else clusters
-    if low < 0 or high >= clusters:
-        raise ValueError(
-            f"Expected assignments in [0, {clusters}) but got them in [{low}, {high}]; "
-            "pass the number of clusters that the model has."
-        )
-    return clusters
 
 
 def _simplex(probabilities: Tensor) -> Tensor:

@@ -84,8 +84,7 @@ def k_means_scores(run: Run, dataset: Dataset, clusters: int) -> Result:
         for x in (dataset.x_train[:FITTED], dataset.x_test)
     )
     means = KMeans(clusters, n_init=5, random_state=run.seed).fit(z)
-    assigned = torch.as_tensor(means.predict(z_test)).long()
-    certain = torch.nn.functional.one_hot(assigned, clusters).double()
+    certain = torch.eye(clusters, dtype=torch.float64)[means.predict(z_test)]
     return {"k-means": metrics.score(certain, dataset.y_test)}
 
 

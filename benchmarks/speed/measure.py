@@ -76,8 +76,7 @@ class Case:
             "encoder.hidden": self.hidden,
             "decoder.hidden": self.hidden,
         }
-        given = {name: value for name, value in changes.items() if value is not None}
-        return apply(RECIPES[self.recipe], given)
+        return apply(RECIPES[self.recipe], {k: v for k, v in changes.items() if v is not None})
 
 
 def cases(
@@ -239,8 +238,7 @@ def cost(arm: Arm, device: torch.device) -> dict[str, Any]:
 
 def draw_data(recipe: Recipe, rows: int, device: torch.device) -> Tensor:
     """Synthetic pictures ``(rows, 784)``: pixels of draws from the recipe's model."""
-    model, _ = build_pair(recipe, SHAPE)
-    return draw(model, rows, means=False).to(device)
+    return draw(build_pair(recipe, SHAPE)[0], rows, means=False).to(device)
 
 
 def train_arm(recipe: Recipe, data: Tensor, step: Execution) -> Arm:

@@ -46,9 +46,8 @@ def bench_command(words: Sequence[str]) -> None:
     cells = planning.plan(settings.names, seeds, planning.read_sets(settings.set or []), budget)
     pick_device(settings.device)
     out = Path(settings.out or f"runs/bench-{budget}")
-    where = {"root": settings.data_root, "device": settings.device}
-    shown = sys.stderr.isatty()
-    taken, failed = runner.run_grid(cells, out, jobs=settings.jobs, progress=shown, **where)
+    how = {"root": settings.data_root, "device": settings.device, "progress": sys.stderr.isatty()}
+    taken, failed = runner.run_grid(cells, out, jobs=settings.jobs, **how)
     done = len(cells) - failed
     print(f"{done} of {len(cells)} cells have a row in {out / runner.ROWS}, {taken} were run")
     if failed:

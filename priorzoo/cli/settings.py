@@ -98,9 +98,8 @@ def _settings(recipe: Recipe) -> Iterator[tuple[str, object, str, str, bool]]:
         for key, one in arguments(recipe, name).items():
             kind = "any value" if one.annotation is one.empty else named(one.annotation)
             default = "" if one.default is one.empty else one.default
-            chosen = key in value.init_args
             given = value.init_args.get(key, default)
-            yield f"{name}.{key}", given, kind, of_class.get(key, ""), chosen
+            yield f"{name}.{key}", given, kind, of_class.get(key, ""), key in value.init_args
 
 
 def described(kind: Callable[..., object], section: str = "Args") -> dict[str, str]:
