@@ -22,9 +22,12 @@ from priorzoo.inference.sites import (
     sample_sites,
     site_of,
 )
+from priorzoo.inference.supports import WRAPPERS, describe, same_support
 from priorzoo.models.contract import accepted, check_context
+from priorzoo.models.distributions.mixtures import BIASED, PathwiseMixture
 
 Result = TypeVar("Result")
+PATHWISE = "draw it from priorzoo.models.estimated(...) if its components are diagonal Gaussians"
 
 
 def run_pair(
@@ -135,22 +138,36 @@ def _unmatched(of_model: Mapping[str, Site], of_guide: Mapping[str, Site]) -> It
 
 
 def _differences(name: str, model_site: Site, guide_site: Site) -> Iterator[str]:
-    shapes = [tuple(site["value"].shape) for site in (model_site, guide_site)]
-    supports = [_support(site) for site in (model_site, guide_site)]
+    sites = (model_site, guide_site)
+    shapes = [tuple(site["value"].shape) for site in sites]
+    supports = [describe(site["fn"]) for site in sites]
     if shapes[0] != shapes[1]:
         yield f"site {name!r} of 2 rows is {shapes[0]} in the model, {shapes[1]} in the guide"
     elif isinstance(guide_site["fn"], dist.Delta):  # a point, of a discrete site too
         if not model_site["fn"].support.check(guide_site["value"]).all():
             yield f"site {name!r} is a point outside its support, {supports[0]}, in the guide"
-    elif supports[0] != supports[1]:
+    elif not same_support(*(site[part] for part in ("fn", "value") for site in sites)):
         yield f"site {name!r} has support {supports[0]} in the model, {supports[1]} in the guide"
     enumerated = guide_site["infer"].get("enumerate") == "parallel"
-    if not enumerated and not guide_site["fn"].has_rsample and not is_scored(guide_site):
-        yield f"the guide neither enumerates nor reparameterises site {name!r}"
+    if not enumerated and not is_scored(guide_site):
+        yield from _without_gradient(name, guide_site["fn"])
 
 
-def _support(site: Site) -> str:
-    fn = site["fn"]
-    if fn.has_enumerate_support:
-        return f"{len(fn.enumerate_support(expand=False))} values"
-    return str(fn.support)
+def _without_gradient(name: str, fn: dist.TorchDistribution) -> Iterator[str]:
+    """What is wrong with a draw whose gradient is missing or biased, and what to do."""
+    while isinstance(fn, WRAPPERS):
+        fn = fn.base_dist
+    kind = type(fn).__name__
+    if isinstance(fn, BIASED) and not isinstance(fn, PathwiseMixture):
+        yield f"site {name!r} is a {kind}, whose gradients are biased: {PATHWISE}"
+    elif hasattr(fn, "component_distribution"):
+        yield (
+            f"site {name!r} is a {kind}, whose draws have no gradient: sample its component as a "
+            f"site of both programs that the guide enumerates, or {PATHWISE}"
+        )
+    elif not fn.has_rsample:
+        marked = 'mark it infer={"enumerate": "parallel"}, or ' if fn.has_enumerate_support else ""
+        yield (
+            f"the guide neither enumerates nor reparameterises site {name!r}: {marked}draw it from "
+            'priorzoo.models.estimated(..., "score")'
+        )

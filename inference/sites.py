@@ -25,8 +25,19 @@ class Means(Messenger):
             return
         scored = is_scored(site) and not site["fn"].support.is_discrete
         if site["fn"].has_rsample or scored:
-            site["value"] = site["fn"].mean
+            site["value"] = _mean(site)
             site["done"] = True
+
+
+def _mean(site: Site) -> Tensor:
+    try:
+        mean: Tensor = site["fn"].mean
+    except NotImplementedError as error:
+        raise ValueError(
+            f"Expected a distribution with a mean at site {site['name']!r} but got "
+            f"{type(site['fn']).__name__}; define its property mean."
+        ) from error
+    return mean
 
 
 class Clamp(Messenger):

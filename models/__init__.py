@@ -3,6 +3,7 @@
 from priorzoo.models.components import Components
 from priorzoo.models.contract import Sizes
 from priorzoo.models.dilokthanakul import DilokthanakulGMVAE
+from priorzoo.models.distributions.estimators import estimated
 from priorzoo.models.distributions.exponential import (
     Dirichlet,
     Gamma,
@@ -53,4 +54,5 @@ __all__ = [
     "VampPrior",
     "conjugate",
     "data_plate",
+    "estimated",
 ]

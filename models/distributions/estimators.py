@@ -14,6 +14,7 @@ from pyro.distributions import TorchDistribution
 from torch import Tensor
 from torch.types import _size
 
+from priorzoo.models.distributions.mixtures import pathwise_mixture
 from priorzoo.models.distributions.sticks import inside
 from priorzoo.models.pyro_internals import ScoreParts, sum_rightmost
 
@@ -29,7 +30,8 @@ def estimated(
         fn: the distribution; for ``rsvi`` a Gamma, Beta or Dirichlet distribution, or an
             ``Independent`` of one.
         gradient: ``pathwise``, the distribution's own reparameterisation (implicit gradients for
-            these three: Figurnov et al., 2018); ``rsvi``, through the acceptance-rejection sampler;
+            these three and for mixtures of diagonal Gaussians, also as ``MixtureSameFamily``:
+            Figurnov et al., 2018); ``rsvi``, through the acceptance-rejection sampler;
             ``score``, the score function, which works for any distribution but has the highest
             variance.
         augmentation: B of :class:`RejectionGamma`.
@@ -61,7 +63,9 @@ def estimated(
 def _pathwise(fn: TorchDistribution) -> TorchDistribution:
     if isinstance(fn, dist.Beta):
         return PathwiseBeta(fn.concentration1, fn.concentration0)
-    return PathwiseDirichlet(fn.concentration) if isinstance(fn, dist.Dirichlet) else fn
+    if isinstance(fn, dist.Dirichlet):
+        return PathwiseDirichlet(fn.concentration)
+    return pathwise_mixture(fn)
 
 
 class Events(dist.Independent):
