@@ -163,7 +163,7 @@ def _without_gradient(name: str, fn: dist.TorchDistribution) -> Iterator[str]:
     elif hasattr(fn, "component_distribution"):
         yield (
             f"site {name!r} is a {kind}, whose draws have no gradient: sample its component as a "
-            f"site of both programs that the guide enumerates, or {PATHWISE}"
+            f"site that the guide enumerates, or {PATHWISE}"
         )
     elif not fn.has_rsample:
         marked = 'mark it infer={"enumerate": "parallel"}, or ' if fn.has_enumerate_support else ""

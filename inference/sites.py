@@ -95,9 +95,29 @@ def is_scored(site: Site) -> bool:
 
 def log_prob(site: Site) -> Tensor:
     """Log density of the site at its value, unscaled, in its batch shape."""
-    with pyro.validation_enabled(False):  # validation would synchronise with the device
+    with pyro.validation_enabled(False), _unchecked(site["fn"]):
         score: Tensor = site["fn"].log_prob(site["value"])
     return score
+
+
+@contextmanager
+def _unchecked(fn: object) -> Iterator[None]:
+    """Without checks of values, which would synchronise with the device.
+
+    A distribution made before the program was run, such as the prior of a ``PyroSample``, may have
+    the checks of that time.
+    """
+    parts = [fn]
+    for part in parts:  # grows: the distributions within distributions
+        parts += [v for v in vars(part).values() if isinstance(v, torch.distributions.Distribution)]
+    checked = [part for part in parts if vars(part).get("_validate_args")]
+    for part in checked:
+        vars(part)["_validate_args"] = False
+    try:
+        yield
+    finally:
+        for part in checked:
+            vars(part)["_validate_args"] = True
 
 
 @contextmanager

@@ -2,6 +2,8 @@
 
 import resource
 
+import pyro
+import pyro.distributions as dist
 import pytest
 import torch
 from torch import nn
@@ -23,7 +25,7 @@ from priorzoo.inference.batch import Batch
 from priorzoo.inference.data.batches import Pixels
 from priorzoo.inference.training.execution import Captured, choose
 from priorzoo.inference.training.tracing import trace
-from priorzoo.models import MLP, VAE
+from priorzoo.models import MLP, VAE, data_plate
 
 P, D = 6, 2
 
@@ -227,6 +229,27 @@ def test_code_that_gives_other_gradients_is_not_used(zoo, monkeypatch):
     with pytest.warns(UserWarning, match="wrong by 200.0%"):
         found = fit(*made(zoo["gmvae"]), x, steps=3, step="compiled")
     assert [row["elbo"] for row in found] == [row["elbo"] for row in expected]
+
+
+class Kept(nn.Module):
+    """Keeps its prior, with the checks of values that were on when it was made."""
+
+    def __init__(self, decoder):
+        super().__init__()
+        self.decoder = decoder
+        self.prior = dist.Normal(0.0, 1.0, validate_args=True).expand([D]).to_event(1)
+
+    def forward(self, x=None, size=None):
+        with data_plate(x, size):
+            z = pyro.sample("z", self.prior)
+            pyro.sample("x", dist.Bernoulli(logits=self.decoder(z)).to_event(1), obs=x)
+
+
+def test_a_distribution_that_checks_its_values_is_traced(zoo):
+    """Such as the prior of a PyroSample; the checks of the user's object stay on."""
+    model = Kept(MLP(D, P))
+    assert trace(ELBO(model, Code(MLP(P, 2 * D))), Batch(zoo["vae"].rows(5), 10)).learnt
+    assert model.prior.base_dist._validate_args
 
 
 class Counting(ELBO):
