@@ -1,8 +1,6 @@
 """Evaluation on held-out data: the terms of the ELBO, and the importance-weighted bound."""
 
 import math
-from collections.abc import Iterator
-from dataclasses import replace
 
 import pyro
 import torch
@@ -10,9 +8,10 @@ from torch import Tensor, nn
 
 from priorzoo.inference.batch import Batch, Context, Transform, in_precision
 from priorzoo.inference.data.checks import check_data
+from priorzoo.inference.data.transformed import transformed
 from priorzoo.inference.objectives.conjugate import bound, predictive
 from priorzoo.inference.objectives.elbo import draw_pair
-from priorzoo.inference.randomness import Stream
+from priorzoo.inference.randomness import Stream, derive
 from priorzoo.inference.sites import evaluating
 
 
@@ -32,10 +31,13 @@ def evaluate(
     Args:
         x: rows ``(N, P)``. The KL of a global site counts 1/N for each row; that of a conjugate
             one, which belongs to the training set, is left out: see :meth:`ConjugateELBO.held_out`.
-        transform: applied to each batch, such as ``torch.bernoulli`` for dynamic binarisation.
+        transform: applied to rows, such as ``torch.bernoulli`` for dynamic binarisation. What it
+            makes of a row depends only on the seed and the row's number, so that all models and
+            batch sizes are evaluated on the same rows: see :func:`transformed`.
         importance_samples: S of :func:`importance_bound`, reported as ``log p(x)``; 0 to skip it.
         batch_size: rows processed at a time.
-        seed: seed of the transform and the draws; the global random state is not changed.
+        seed: seed of the transform, the draws and the importance samples, each of which has a
+            stream of its own; the global random state is not changed.
         context: keyword arguments of the programs beside x, each ``(N, ...)``.
 
     Raises:
@@ -45,17 +47,22 @@ def evaluate(
         raise ValueError(
             f"Expected importance_samples of at least 0 but got {importance_samples}; 0 for none."
         )
-    whole = in_precision(model, Batch(x, context=context or {}), transform)
+    given = Batch(x, context=context or {})
+    whole = in_precision(model, given, transform)
     check_data(model, whole.x, transform=transform, context=whole.context)
     objective, pair = bound(model, guide), predictive(model, guide)
     totals: dict[str, float] = {}
-    with evaluating(model, guide), torch.no_grad(), Stream(seed, x.device):
-        for batch in _batches(whole, batch_size, transform):
-            terms = objective.held_out(batch)
+    draws, samples = Stream(seed, x.device), Stream(derive(seed, 2), x.device)
+    with evaluating(model, guide), torch.no_grad():
+        for rows in transformed(given, batch_size, transform, seed):
+            batch = in_precision(model, rows, transform)
+            with draws:
+                terms = objective.held_out(batch)
             if importance_samples:
-                terms["log p(x)"] = importance_bound(
-                    *pair, batch.x, importance_samples, context=batch.context
-                )
+                with samples:
+                    terms["log p(x)"] = importance_bound(
+                        *pair, batch.x, importance_samples, context=batch.context
+                    )
             for name, term in terms.items():
                 part = float(term.mean()) * len(batch.x) / len(x)
                 totals[name] = totals.get(name, 0.0) + part
@@ -99,8 +106,3 @@ def importance_bound(
         with pyro.validation_enabled(False):
             total = torch.logaddexp(total, draws.log_weights().logsumexp(0))
     return total - math.log(samples)
-
-
-def _batches(batch: Batch, rows: int, transform: Transform | None) -> Iterator[Batch]:
-    for part in batch.split(rows):
-        yield part if transform is None else replace(part, x=transform(part.x))

@@ -2,7 +2,14 @@
 
 from types import TracebackType
 
+import numpy as np
 import torch
+
+
+def derive(seed: int, *place: int) -> int:
+    """A seed for one part of what ``seed`` determines, unlike those of neighbouring parts."""
+    words = [seed % 2**64, *(index % 2**32 for index in place)]
+    return int(np.random.SeedSequence(words).generate_state(1)[0])
 
 
 class Stream:

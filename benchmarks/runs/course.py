@@ -9,7 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -17,6 +16,7 @@ from priorzoo.benchmarks.data.sets import Dataset, keep_labels, keep_rows, repea
 from priorzoo.benchmarks.recipes.building import build_pair, build_training
 from priorzoo.benchmarks.recipes.recipe import Part, Recipe, Stage
 from priorzoo.inference import Stream, Training, check_data, evaluate
+from priorzoo.inference.randomness import derive
 from priorzoo.inference.saving import configuration, locate_function
 from priorzoo.inference.training.checkpoints import load_state, save_state
 
@@ -232,8 +232,3 @@ def learning(stage: Stage, model: nn.Module, guide: nn.Module) -> Iterator[None]
         yield
     finally:
         nn.ParameterList(others).requires_grad_(True)
-
-
-def derive(seed: int, index: int) -> int:
-    """A seed for the part of a run with this index, unlike those of its neighbours."""
-    return int(np.random.SeedSequence([seed, index % 2**32]).generate_state(1)[0])

@@ -1,0 +1,48 @@
+"""Batches of an evaluation, whose random transform has a random stream of its own."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from priorzoo.inference.batch import Batch, Transform
+from priorzoo.inference.randomness import Stream, derive
+
+BLOCK = 100  # rows that are transformed at a time, whatever the batch size
+
+
+def transformed(batch: Batch, rows: int, transform: Transform | None, seed: int) -> Iterator[Batch]:
+    """Divide the batch into batches of at most ``rows`` transformed rows.
+
+    Blocks of 100 rows are transformed under a seed that is derived from ``seed`` and the block's
+    number; the last block is filled up with copies of its last row. So what an elementwise random
+    transform draws for a row depends on nothing but the seed, the row and its number. The caller's
+    random stream is neither read nor moved.
+
+    Args:
+        batch: the rows with their labels and context.
+        rows: rows in a batch.
+        transform: applied to the blocks; None for rows as they are.
+        seed: seed of the transform.
+    """
+    if transform is None:
+        yield from batch.split(rows)
+        return
+    blocks = batch.x.split(BLOCK)
+
+    @lru_cache(maxsize=1)  # a block may end in the next batch
+    def made(index: int) -> Tensor:
+        block = blocks[index]
+        place = torch.arange(BLOCK, device=block.device).clamp(max=len(block) - 1)
+        with Stream(derive(seed, index, 1), block.device):
+            return transform(block[place])[: len(block)]
+
+    start = 0
+    for part in batch.split(rows):
+        stop = start + len(part.x)
+        first, last = start // BLOCK, (stop - 1) // BLOCK
+        found = torch.cat([made(index) for index in range(first, last + 1)])
+        yield replace(part, x=found[start - first * BLOCK : stop - first * BLOCK])
+        start = stop
