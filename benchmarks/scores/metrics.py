@@ -82,13 +82,22 @@ def hungarian_match(assignments: Tensor, labels: Tensor, clusters: int) -> dict[
 def hungarian_order(assignments: Tensor, labels: Tensor, clusters: int) -> Tensor:
     """The clusters in the order of the classes they match, for the rows of a confusion matrix.
 
-    Clusters without a partner follow, by their most frequent class, and empty ones come last.
+    With at least as many clusters as classes, each class has the cluster in its place:
+    ``contingency(...)[order]`` has its large entries on the diagonal. With fewer, some classes have
+    none, and the large entries lie below one another from left to right, in ascending columns.
+    Clusters without a partner, or there without a row of its class, follow by their most frequent
+    class, and empty ones come last.
 
     Returns:
-        ``(K,)``, a permutation: ``contingency(...)[order]`` has its large entries on the diagonal.
+        ``(K,)``, a permutation of the clusters.
     """
     table = contingency(assignments, labels, clusters)
-    matched = list(hungarian_match(assignments, labels, clusters))
+    classes = labels.unique().tolist()
+    matched = [
+        cluster
+        for cluster, label in hungarian_match(assignments, labels, clusters).items()
+        if clusters >= len(classes) or table[cluster, classes.index(label)] > 0
+    ]
     rank = [(not row.any(), int(row.argmax())) for row in table]
     rest = sorted(set(range(clusters)) - set(matched), key=rank.__getitem__)
     return torch.tensor(matched + rest)

@@ -85,16 +85,38 @@ def test_hungarian_order_puts_partners_on_the_diagonal():
     assert metrics.hungarian_order(shuffle[MANY], LABELS, 6).tolist() == [5, 2, 4, 1, 0, 3]
 
 
-@pytest.mark.parametrize(("clusters", "classes"), [(6, 3), (3, 3), (2, 4), (1, 1)])
-def test_hungarian_order_is_a_permutation_that_attains_the_accuracy(clusters, classes):
-    probabilities, labels = draw(clusters, classes)
-    assignments = probabilities.argmax(-1)
+@pytest.mark.parametrize(
+    ("used", "clusters", "classes"),
+    [(6, 6, 3), (3, 3, 3), (1, 1, 1), (2, 3, 3), (3, 9, 5)]
+    + [(2, 2, 4), (1, 1, 3), (2, 3, 5), (1, 4, 6), (3, 4, 5), (5, 6, 9)],  # fewer than classes
+)
+@pytest.mark.parametrize("seed", range(4))
+def test_hungarian_order_is_a_permutation_that_attains_the_accuracy(used, clusters, classes, seed):
+    """The best sum over places on the diagonal, or with few clusters over ascending columns."""
+    generator = torch.Generator().manual_seed(seed)
+    names = torch.randperm(clusters, generator=generator)[:used]
+    assignments = names[torch.randint(used, (60,), generator=generator)]
+    labels = torch.randint(classes, (60,), generator=generator)
+    labels[:classes] = torch.arange(classes)
     order = metrics.hungarian_order(assignments, labels, clusters)
     assert sorted(order.tolist()) == list(range(clusters))
+    table = metrics.contingency(assignments, labels, clusters)[order]
+    expected = metrics.hungarian_accuracy(assignments, labels)
     if clusters >= classes:
-        diagonal = metrics.contingency(assignments, labels, clusters)[order].diagonal()
-        expected = metrics.hungarian_accuracy(assignments, labels)
-        assert diagonal.sum().item() / len(labels) == pytest.approx(expected)
+        best = table.diagonal().sum().item()
+    else:
+        held = table[table.any(1)]
+        assert not table[len(held) :].any()  # empty clusters are the last
+        columns = itertools.combinations(range(classes), len(held))
+        best = max(held[range(len(held)), chosen].sum().item() for chosen in columns)
+    assert best / 60 == pytest.approx(expected)
+
+
+def test_hungarian_order_with_few_clusters_by_hand():
+    """Of five classes, cluster 3 holds 5 and cluster 1 holds 9; clusters 0 and 2 are empty."""
+    labels = torch.tensor([5, 5, 9, 9, 9, 1, 3, 2])
+    order = metrics.hungarian_order(torch.tensor([3, 3, 1, 1, 1, 3, 1, 1]), labels, 4)
+    assert order.tolist() == [3, 1, 0, 2]
 
 
 def test_used_clusters_leaves_out_the_empty():

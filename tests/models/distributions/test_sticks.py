@@ -129,3 +129,41 @@ def test_logit_normal_has_its_mean():
         mean = stats.norm(loc, scale).expect(expit, lb=loc - 9 * scale, ub=loc + 9 * scale)
         assert q.mean[i].item() == pytest.approx(mean, rel=1e-6)
     assert q.expand((3, 2)).rsample().shape == (3, 2)
+
+
+LOCS, SCALES = (-60.0, -20.0, -3.0, 0.0, 0.7, 8.0, 40.0), (1e-3, 0.3, 1.4, 1.6, 4.0, 20.0, 300.0)
+
+
+def logit_normal_mean(loc, scale):
+    """By mpmath with 30 digits, over the standard Gaussian variable, divided at the steep place."""
+    with mpmath.workdps(30):
+        peak = min(scale, -loc / scale)  # of the integrand, if the mean is near 0
+        ends = {-40, 40, *(p for p in (0, peak, -loc / scale) if abs(p) < 40)}
+        width = max(1, 30 / scale)
+        ends |= {p for p in (-loc / scale - width, -loc / scale + width, peak - 8) if abs(p) < 40}
+        return mpmath.quad(
+            lambda z: mpmath.npdf(z) / (1 + mpmath.exp(-loc - scale * z)), sorted(ends), maxdegree=9
+        )
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 1e-5)])
+def test_logit_normal_mean_holds_at_any_scale(dtype, tolerance):
+    loc, scale = torch.meshgrid(torch.tensor(LOCS), torch.tensor(SCALES), indexing="ij")
+    found = LogitNormal(loc.to(dtype), scale.to(dtype)).mean
+    for i, mu in enumerate(LOCS):
+        for j, sigma in enumerate(SCALES):
+            expected = float(logit_normal_mean(mu, sigma))
+            assert found[i, j].item() == pytest.approx(expected, rel=tolerance, abs=1e-30)
+
+
+def test_logit_normal_mean_has_the_gradient_of_the_integral():
+    for mu, sigma in ((0.7, 0.3), (-2.0, 4.0), (3.0, 20.0)):
+        loc, scale = (torch.tensor(value, requires_grad=True) for value in (mu, sigma))
+        LogitNormal(loc, scale).mean.backward()
+        step = 1e-4
+        for got, change in ((loc.grad, (step, 0)), (scale.grad, (0, step))):
+            up, down = (
+                logit_normal_mean(mu + sign * change[0], sigma + sign * change[1])
+                for sign in (1, -1)
+            )
+            assert got.item() == pytest.approx(float((up - down) / (2 * step)), rel=1e-6)
