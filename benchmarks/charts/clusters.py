@@ -54,9 +54,9 @@ def draw_confusion(
     """Counts of each class (row) in each cluster (column), coloured by the share of the class.
 
     Clusters matched one-to-one with classes come first and make the diagonal (where there are fewer
-    clusters than classes, a descending line); the others follow, by their majority class. Of more than 20 clusters, those without data are left out. One dark cell
-    in a row is a class kept whole, two are a class split; two dark cells in a column are classes
-    merged.
+    clusters than classes, a descending line); the others follow, by their majority class. Of more
+    than 20 clusters, those without data are left out. One dark cell in a row is a class kept whole,
+    two are a class split; two dark cells in a column are classes merged.
 
     Args:
         assignments, labels: ``(N,)``.

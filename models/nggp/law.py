@@ -4,10 +4,28 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import pyro.distributions as dist
 import torch
+from pyro.distributions import constraints
 from torch import Tensor
 
 from priorzoo.models.nggp.log_u import LogU
+
+
+class NextLogU(dist.MixtureSameFamily):
+    """V = log U of n data and the next one: a mixture of laws over whether that begins a cluster.
+
+    Args:
+        laws: p(v) given n + 1 data in K and in K + 1 clusters, of batch shape ``(2,)``.
+        log_weights: ``(2,)`` log of how often the next datum joins a cluster and begins one, each
+            up to the normaliser of its law.
+    """
+
+    support = constraints.real  # and not the class's own constraint around it
+
+    def __init__(self, laws: LogU, log_weights: Tensor) -> None:
+        choice = dist.Categorical(logits=log_weights + laws.log_normaliser, validate_args=False)
+        super().__init__(choice, laws, validate_args=False)
 
 
 @dataclass(frozen=True)
@@ -51,6 +69,20 @@ class NGGP:
     def law_of_v(self, data: Tensor | float, occupied: Tensor | float) -> LogU:
         """p(v | z), which depends only on n and K."""
         return LogU(data, occupied, self.concentration, self.discount, self.tilt, False)
+
+    def law_of_v_and_next(self, data: Tensor | float, occupied: Tensor, joined: Tensor) -> NextLogU:
+        """p(v | z_1..n) where u counts one more datum, of an unknown cluster.
+
+        With a v from it, the next datum is in cluster k with probability proportional to n_k -
+        sigma, and in a new one to exp(:meth:`log_new`): on average these are :meth:`predictive`.
+
+        Args:
+            data, occupied: n and K, 0-dimensional.
+            joined: the sum of n_k - sigma over the clusters that can be joined, 0-dimensional.
+        """
+        laws = self.law_of_v(data + 1, torch.stack([occupied, occupied + 1]))
+        weights = torch.stack([joined, self.concentration.to(joined)])
+        return NextLogU(laws, weights.clamp(min=torch.finfo(weights.dtype).tiny).log())
 
     def log_joint(self, sizes: Tensor, v: Tensor) -> Tensor:
         """log p(z, v) of sizes ``(..., K)`` and ``v`` of shape ``(...)``."""

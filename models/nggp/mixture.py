@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from priorzoo.models.contract import decodes
 from priorzoo.models.likelihoods import Bernoulli
 from priorzoo.models.nggp.code_families import FAMILIES, FamilyName
-from priorzoo.models.nggp.law import NGGP
+from priorzoo.models.nggp.law import NGGP, NextLogU
 from priorzoo.models.nggp.log_u import LogU
 from priorzoo.models.nggp.occupancy import Occupancy, expected_log_prior, log_prior
 from priorzoo.models.plates import data_plate
@@ -136,6 +136,29 @@ class NGGPMixture(nn.Module):
         present = torch.cat([self.active, torch.ones_like(self.active[:1])])
         return torch.where(present, logits, INACTIVE_LOGIT)
 
+    def law_of_v_and_next(self) -> NextLogU:
+        """p(v | z) of the training data where u counts one more datum, see :class:`NGGP`."""
+        data = int(self.counted)
+        occupied = (self.occupancy(data).occupied.sum() + self.alone(data)).clamp(1, data)
+        return self.law.law_of_v_and_next(float(data), occupied, self.joined().sum())
+
+    def log_predictive(self, v: Tensor) -> Tensor:
+        """``(..., K + 1)`` logits of the cluster of one more datum beside the training data.
+
+        Clusters that may be empty count by the chance that they are not; one more datum does not
+        join data that are alone in their cluster.
+        """
+        new = self.law.log_new(v).unsqueeze(-1)
+        tiny = torch.finfo(new.dtype).tiny
+        held = torch.where(self.active, self.joined().clamp(min=tiny).log(), INACTIVE_LOGIT)
+        return torch.cat([held.expand(*new.shape[:-1], -1), new], -1)
+
+    def joined(self) -> Tensor:
+        """``(K,)`` weights E[n_k - sigma; n_k > 0] by which one more datum joins each cluster."""
+        sizes = self.occupancy(int(self.counted))
+        weight = (sizes.mean - self.law.discount * sizes.occupied).clamp(min=0)
+        return torch.where(self.active, weight, 0.0)
+
     def components(self) -> tuple[Tensor, Tensor]:
         """Means and spreads ``(K + 1, ...)`` of the components; the last is the base measure."""
         loc, scale = self.kind.components(self.loc, self.raw)
@@ -143,13 +166,13 @@ class NGGPMixture(nn.Module):
         return torch.cat([loc, middle]), torch.cat([scale, wide])
 
     def forward(self, x: Tensor | None = None, size: int | None = None) -> Tensor:
-        data = size if size is not None else len(x if x is not None else ())
-        if x is None and self.counted > 0:  # a sample is one more datum beside the training set
-            data = int(self.counted) + 1
+        data = max(size if size is not None else len(x if x is not None else ()), 1)
         loc, scale = self.components()
-        v = pyro.sample("v", self.law_of_v(max(data, 1)))
+        next_one = x is None and bool(self.counted > 0)  # one more datum beside the training set
+        v = pyro.sample("v", self.law_of_v_and_next() if next_one else self.law_of_v(data))
         with data_plate(x, size):
-            y = pyro.sample("y", dist.Categorical(logits=self.log_prior(v, max(data, 1))))
+            logits = self.log_predictive(v) if next_one else self.log_prior(v, data)
+            y = pyro.sample("y", dist.Categorical(logits=logits))
             z = pyro.sample("z", self.kind.component(loc[y], scale[y]))
             return pyro.sample("x", self.likelihood(self.decoder(z)), obs=x)
 

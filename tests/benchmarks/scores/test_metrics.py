@@ -87,8 +87,10 @@ def test_hungarian_order_puts_partners_on_the_diagonal():
 
 @pytest.mark.parametrize(
     ("used", "clusters", "classes"),
-    [(6, 6, 3), (3, 3, 3), (1, 1, 1), (2, 3, 3), (3, 9, 5)]
-    + [(2, 2, 4), (1, 1, 3), (2, 3, 5), (1, 4, 6), (3, 4, 5), (5, 6, 9)],  # fewer than classes
+    [
+        *[(6, 6, 3), (3, 3, 3), (1, 1, 1), (2, 3, 3), (3, 9, 5)],
+        *[(2, 2, 4), (1, 1, 3), (2, 3, 5), (1, 4, 6), (3, 4, 5), (5, 6, 9)],  # fewer than classes
+    ],
 )
 @pytest.mark.parametrize("seed", range(4))
 def test_hungarian_order_is_a_permutation_that_attains_the_accuracy(used, clusters, classes, seed):

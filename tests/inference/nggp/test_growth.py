@@ -2,9 +2,11 @@
 
 import math
 
+import numpy as np
 import pyro
 import pytest
 import torch
+from scipy.stats import kstest
 from torch.distributions import kl_divergence
 from torch.fx.experimental.proxy_tensor import make_fx
 
@@ -178,12 +180,68 @@ def test_samples_come_from_the_clusters_there_are_by_their_sizes():
 
 
 def test_few_samples_have_the_cluster_probabilities_of_one_more_datum():
+    """Given u, by the means of n_k - sigma, whatever the number of samples."""
     model, _ = pair(code=2)
     model.observe(torch.rand(100, 7).softmax(-1), data=5_000)
     drawn = pyro.poutine.trace(model).get_trace(size=3).nodes
-    expected = model.log_prior(drawn["v"]["value"], 5_001).softmax(-1)
-    torch.testing.assert_close(drawn["y"]["fn"].probs.expand(3, 7), expected.expand(3, 7))
+    new = (drawn["v"]["value"].exp() + 1) ** 0.25
+    weights = torch.cat([5_000 * model.mean[:3] - 0.25, torch.zeros(3), new.reshape(1)])
+    expected = (weights / weights.sum()).expand(3, 7)
+    torch.testing.assert_close(drawn["y"]["fn"].probs.expand(3, 7), expected, rtol=1e-4, atol=1e-6)
     assert drawn["x"]["value"].shape == (3, 5)
+
+
+LAWS = [(1.0, 1e-9, 1.0), (1.0, 0.25, 1.0), (5.0, 0.1, 1.0), (1.4, 0.4, 0.7), (1.0, 0.9, 1.0)]
+
+
+@pytest.mark.usefixtures("double")
+@pytest.mark.parametrize("process", [*LAWS, (0.3, 0.6, 0.0)])
+@pytest.mark.parametrize("others", [0, 1, 5, 60, 400])
+@pytest.mark.parametrize("certain", [True, False])
+def test_samples_have_the_predictive_probabilities_of_the_partition(process, others, certain):
+    """On average over v, by quadrature: of three clusters with a sure datum each, and others.
+
+    E[n_k - sigma] V(n + 1, K) / V(n, K) and V(n + 1, K + 1) / V(n, K), as K is certain.
+    """
+    alpha, sigma, tau = process
+    model, _ = pair(clusters=4, concentration=alpha, discount=sigma, tilt=tau)
+    q = torch.eye(5)[:3]
+    more = (3 * torch.rand(others, 3)).softmax(-1)
+    if certain:
+        more = torch.nn.functional.one_hot(more.argmax(-1), 3).to(q)
+    model.observe(torch.cat([q, torch.nn.functional.pad(more, (0, 2))]), data=3 + others)
+    law = pyro.poutine.trace(model).get_trace(size=2).nodes["v"]["fn"]
+    parts, shares = law.component_distribution, law.mixture_distribution.probs
+
+    def probability(k):
+        by_part = parts.expect(lambda v: model.log_predictive(v).softmax(-1)[..., k])
+        return (shares * by_part).sum().item()
+
+    process, n = model.law, torch.tensor(3.0 + others)
+    ratio = [process.log_share(n + 1, 3.0 + j) - process.log_share(n, 3.0) for j in (0, 1)]
+    sizes = 1 + more.sum(0)
+    expected = [*((sizes - sigma) * ratio[0].exp()).tolist(), 0.0, ratio[1].exp().item()]
+    assert sum(expected) == pytest.approx(1, abs=1e-8)
+    assert [probability(k) for k in range(5)] == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.usefixtures("double")
+def test_v_of_samples_is_drawn_from_its_density():
+    """Kolmogorov and Smirnov: a distribution function by trapezoids of the two laws' formula."""
+    model, _ = pair(concentration=1.0, discount=0.9)
+    model.observe(torch.eye(7)[[0, 0, 1]], data=3)
+    law = pyro.poutine.trace(model).get_trace(size=2).nodes["v"]["fn"]
+    v = torch.linspace(-12, 12, 20_001)
+    rate = v.exp() + 1
+    density = (4 * v - (4 - 0.9 * 2) * rate.log() - (rate**0.9 - 1) / 0.9).exp()
+    density = density * (3 - 0.9 * 2 + rate**0.9)
+    cdf = torch.cumulative_trapezoid(density, v)
+    cdf = torch.cat([torch.zeros(1), cdf / cdf[-1]]).numpy()
+    drawn = law.sample((20_000,)).numpy()
+    assert kstest(drawn, lambda x: np.interp(x, v.numpy(), cdf)).pvalue > 1e-3
+    at = torch.tensor([-1.0, 0.5, 2.0])
+    expected = torch.tensor(np.interp(at, v, density / torch.trapezoid(density, v))).log()
+    torch.testing.assert_close(law.log_prob(at), expected, rtol=0, atol=1e-5)
 
 
 @pytest.mark.usefixtures("double")
