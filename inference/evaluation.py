@@ -10,6 +10,7 @@ from priorzoo.inference.batch import Batch, Context, Transform, in_precision
 from priorzoo.inference.data.checks import check_data
 from priorzoo.inference.data.transformed import transformed
 from priorzoo.inference.objectives.conjugate import bound, predictive
+from priorzoo.inference.objectives.contract import Terms
 from priorzoo.inference.objectives.elbo import draw_pair
 from priorzoo.inference.randomness import Stream, derive
 from priorzoo.inference.sites import evaluating
@@ -51,7 +52,7 @@ def evaluate(
     whole = in_precision(model, given, transform)
     check_data(model, whole.x, transform=transform, context=whole.context)
     objective, pair = bound(model, guide), predictive(model, guide)
-    totals: dict[str, float] = {}
+    totals: Terms = {}
     draws, samples = Stream(seed, x.device), Stream(derive(seed, 2), x.device)
     with evaluating(model, guide), torch.no_grad():
         for rows in transformed(given, batch_size, transform, seed):
@@ -64,9 +65,9 @@ def evaluate(
                         *pair, batch.x, importance_samples, context=batch.context
                     )
             for name, term in terms.items():
-                part = float(term.mean()) * len(batch.x) / len(x)
-                totals[name] = totals.get(name, 0.0) + part
-    return totals
+                part = term.mean(0).double() * len(batch.x) / len(x)
+                totals[name] = totals[name] + part if name in totals else part
+        return {name: float(term) for name, term in objective.concluded(totals, len(x)).items()}
 
 
 def importance_bound(

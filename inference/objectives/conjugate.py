@@ -233,8 +233,12 @@ class Pretraining(ConjugateELBO):
         return terms | {"elbo": bound}
 
 
+@singledispatch
 def bound(model: nn.Module, guide: nn.Module) -> ELBO:
-    """The ELBO that evaluates a pair; a :class:`ConjugateELBO` if it has conjugate variables."""
+    """The ELBO that evaluates a pair; a :class:`ConjugateELBO` if it has conjugate variables.
+
+    Other implementations are registered by the class of the model.
+    """
     conjugates = any(isinstance(parameter, Natural) for parameter in guide.parameters())
     return (ConjugateELBO if conjugates else ELBO)(model, guide)
 

@@ -181,6 +181,10 @@ class ELBO(Objective):
         with pyro.validation_enabled(False):
             return self.terms_of(self.draw(batch))
 
+    def concluded(self, means: Terms, rows: int) -> Terms:
+        """The terms of all ``rows``, from means of those of :meth:`held_out` over all rows."""
+        return means
+
     def check(self, sites: Mapping[str, Site]) -> None:
         unknown = [name for name in self.kl if name not in sites]
         if unknown:

@@ -61,6 +61,12 @@ class Occupancy(NamedTuple):
         variance = (self.variance / some - (1 - chance) * mean.square()).clamp(min=0)
         return chance * (f(mean) + curvature(mean) * variance / 2)
 
+    def expect_log_gamma(self, discount: Tensor) -> Tensor:
+        """``(..., K)``: E[lgamma(n_k - sigma); n_k > 0], by :meth:`expect`."""
+        return self.expect(
+            lambda n: torch.lgamma(n - discount), lambda n: torch.polygamma(1, n - discount)
+        )
+
 
 def log_prior(law: NGGP, others: Occupancy, v: Tensor) -> Tensor:
     r"""``(..., K + 1)``: E[log p(z_n = k | others, u)] of each cluster k and of a new one.
@@ -93,9 +99,7 @@ def expected_log_joint(
         data: n.
         v: log u, ``(...)``.
     """
-    known = sizes.expect(
-        lambda n: torch.lgamma(n - law.discount), lambda n: torch.polygamma(1, n - law.discount)
-    )
+    known = sizes.expect_log_gamma(law.discount)
     occupied = sizes.occupied.sum(-1) + alone
     held = known.sum(-1) + alone * torch.lgamma(1 - law.discount)
     constant = torch.lgamma(torch.as_tensor(float(data)).to(held))
