@@ -87,7 +87,8 @@ def _plain(ax: Axes) -> None:
 
 def axis_title(name: str) -> str:
     """A term or metric in words."""
-    return "ELBO, nats" if name == "elbo" else name.replace("_", " ")
+    bounds = {"elbo": "ELBO, nats", "pseudo-likelihood": "pseudo-likelihood, nats"}
+    return bounds.get(name, name.replace("_", " "))
 
 
 def logged(paper: Paper, groups: Sequence[Group], name: str) -> dict[str, Points]:

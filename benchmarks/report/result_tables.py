@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from statistics import mean
 
-from priorzoo.benchmarks.papers.paper import BEST, MAJORITY, NEGATIVE, NMI, Measure, Paper
+from priorzoo.benchmarks.papers.paper import BEST, MAJORITY, NEGATIVE, NMI, PSEUDO, Measure, Paper
 from priorzoo.benchmarks.report.groups import Group, group_rows
 from priorzoo.benchmarks.report.measured import ratio_table
 from priorzoo.benchmarks.report.paper_tables import ORIGIN, line_cell, paper_tables
@@ -90,13 +90,19 @@ def k_means_table(papers: Sequence[Paper], rows: Sequence[Row]) -> Table:
     made = [group for found in groups for group in found if group.rows]
     # One line for a group, also where it is a line of two papers.
     shown = {(group.rows[0]["command"], group.steps): group for group in made}
-    columns = {m.title: partial(_mean, measure=m) for m in (NEGATIVE, MAJORITY, BEST, NMI)}
+    measures = (NEGATIVE, PSEUDO, MAJORITY, BEST, NMI)
+    columns = {
+        m.title: partial(_mean, measure=m)
+        for m in measures
+        if any(group.values(m) for group in shown.values())
+    }
     last = {"k-means, as many clusters": beside, **ORIGIN}
     return build(shown.values(), {"line": line_cell, **columns, **last})
 
 
 def _mean(group: Group, measure: Measure) -> Cell:
-    return spread(group.values(measure), measure.digits)
+    values = group.values(measure)
+    return spread(values, measure.digits) if values else Cell()
 
 
 def pixel_table(rows: Iterable[Row]) -> Table:

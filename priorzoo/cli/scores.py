@@ -9,6 +9,7 @@ from priorzoo.cli.settings import described
 
 MEANING = described(metrics.score, "Returns") | {
     "elbo": "bound on log p(x)",
+    "pseudo-likelihood": "of an NGGP mixture: each row given the others' clusters; no bound",
     "objective": "what is maximised",
     "reconstruction": "expected log p(x given the latent variables)",
     "log p(x)": "importance-weighted bound on log p(x), at least the ELBO",

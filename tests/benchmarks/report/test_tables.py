@@ -210,3 +210,17 @@ def test_markdown_keeps_commands_as_they_are_and_escapes_the_rest():
         "",
         "n",
     ]
+
+
+def test_a_pseudo_likelihood_has_a_column_of_its_own():
+    """The project's own rows of NGGP mixtures call no figure ELBO, and their tables do not."""
+    rows = read_rows(RESULTS / "clusters") + read_rows(RESULTS / "bbc")
+    growing = [row for row in rows if row["recipe"].startswith("nggp")]
+    assert len(growing) >= 15
+    assert all("elbo" not in row["terms"] for row in growing)
+    made = k_means_table(PAPERS, rows)
+    for cells in made.rows:
+        row = dict(zip(made.head, cells, strict=True))
+        pseudo = "NGGP" in cells[0].text
+        assert (row["-ELBO, nats"] == Cell()) == pseudo
+        assert (row["-pseudo-likelihood, nats"] == Cell()) != pseudo
