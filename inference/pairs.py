@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from priorzoo.inference.batch import Batch, Context, in_precision
 from priorzoo.inference.randomness import Stream
+from priorzoo.inference.running import keeping_state, running
 from priorzoo.inference.sites import (
     Clamp,
     Means,
@@ -25,6 +26,7 @@ from priorzoo.inference.sites import (
 from priorzoo.inference.supports import WRAPPERS, describe, same_support
 from priorzoo.models.contract import accepted, check_context
 from priorzoo.models.distributions.mixtures import BIASED, PathwiseMixture
+from priorzoo.models.pyro_internals import sites_of_rows
 
 Result = TypeVar("Result")
 PATHWISE = "draw it from priorzoo.models.estimated(...) if its components are diagonal Gaussians"
@@ -53,7 +55,8 @@ def run_pair(
     """
     check_context(batch.context, len(batch.x), model, guide)
     vectorised = particles > 1
-    with pyro.validation_enabled(False), poutine.enum(first_available_dim=-2 - vectorised):
+    enumerated = poutine.enum(first_available_dim=-2 - vectorised)
+    with running(model, guide), pyro.validation_enabled(False), enumerated:
 
         def run(program: Callable[..., object], context: Context) -> poutine.Trace:
             program = Means()(program) if means else program
@@ -88,6 +91,7 @@ def check_pair(
         rows: Tensor = site_of(two, "x")["value"] if x is None else batch.x
         where = f"rows {tuple(rows.shape[1:])}, which {type(model).__name__} draws"
         trace = _attempt(guide, where, lambda: poutine.trace(guide).get_trace(rows, **of_guide))
+        _check_amortised(guide)
         model_sites = {name: site for name, site in sample_sites(two) if name != "x"}
         problems = list(_problems(model_sites, latent_sites(trace)))
         if problems:
@@ -99,12 +103,29 @@ def check_pair(
             _attempt(model, "the guide's draws", lambda: replayed(rows, **of_model))
 
 
+def _check_amortised(guide: nn.Module) -> None:
+    for part in guide.modules():
+        sites = sites_of_rows(part)
+        if sites:
+            raise ValueError(
+                f"Expected a guide that computes the parameters of each row from x but "
+                f"{type(part).__name__} has its own for {sites}, in the order of the rows, and "
+                "batches are random rows; use a network."
+            )
+
+
 @contextmanager
 def trying(*modules: nn.Module) -> Iterator[None]:
-    """Run programs inside ``with``; random state, modes and Pyro's settings are then restored."""
+    """Run programs inside ``with``; random state, modes, buffers and settings are then restored."""
     parameters = [p for module in modules for p in module.parameters()]
     device = parameters[0].device if parameters else torch.device("cpu")
-    with evaluating(*modules), torch.no_grad(), Stream(0, device), pyro.validation_enabled(False):
+    with (
+        evaluating(*modules),
+        keeping_state(*modules),
+        torch.no_grad(),
+        Stream(0, device),
+        pyro.validation_enabled(False),
+    ):
         yield
 
 

@@ -5,6 +5,8 @@ from types import TracebackType
 import numpy as np
 import torch
 
+from priorzoo.inference.running import TURNS
+
 
 def derive(seed: int, *place: int) -> int:
     """A seed for one part of what ``seed`` determines, unlike those of neighbouring parts."""
@@ -16,7 +18,8 @@ class Stream:
     """A seeded random state that replaces torch's global one inside ``with``.
 
     Draws depend only on the seed and on earlier draws from the same stream, so that two trainings
-    that alternate in one process draw the same numbers as each would alone.
+    that alternate in one process draw the same numbers as each would alone. Other threads that
+    draw, or run a program, wait until the end of ``with``.
 
     Args:
         seed: the seed.
@@ -29,6 +32,7 @@ class Stream:
         self.state = [torch.Generator(place).manual_seed(seed).get_state() for place in places]
 
     def __enter__(self) -> None:
+        TURNS.__enter__()
         self.outside = self._read()
         self._write(self.state)
 
@@ -40,6 +44,13 @@ class Stream:
     ) -> None:
         self.state = self._read()
         self._write(self.outside)
+        TURNS.__exit__()
+
+    def give_way(self) -> None:
+        """Inside ``with``, let the threads that wait go first, with the random state of outside."""
+        if TURNS.wanted:
+            self.__exit__(None, None, None)
+            self.__enter__()
 
     def _read(self) -> list[torch.Tensor]:
         states = [torch.get_rng_state()]

@@ -4,6 +4,7 @@ import importlib
 import inspect
 import json
 import os
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,17 @@ import pyro
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_model
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+from torch.nn.utils.parametrize import type_before_parametrizations
 
 from priorzoo.inference.randomness import Stream
+from priorzoo.inference.rebuilding import (
+    check_names,
+    check_outputs,
+    plain_state,
+    without_compilation,
+)
 
 FORMAT = 2
 
@@ -23,22 +32,28 @@ def save(folder: str | os.PathLike[str], model: nn.Module, guide: nn.Module) -> 
     """Write ``config.json`` and ``model.safetensors`` to a folder, which is created if missing.
 
     Each module must keep its constructor arguments as attributes of the same names (the
-    scikit-learn convention), so that :func:`load` can construct it again.
+    scikit-learn convention), so that :func:`load` can construct it again. The pair is constructed
+    and compared before anything is written; of a module that ``torch.compile`` has wrapped, the
+    module is saved.
+
+    Warns:
+        UserWarning: for a class of a script or notebook, which :func:`load` finds only there.
 
     Raises:
-        ValueError: for a module that does not keep an argument, or keeps a value that JSON does not
-            have.
+        ValueError: for a module that does not keep an argument, keeps a value that JSON does not
+            have, or was changed after its construction.
     """
     path = Path(folder)
-    text = json.dumps(configuration(model, guide), indent=2)
+    config = configuration(model, guide)
+    text = json.dumps(config, indent=2)
+    again = rebuild(config, model, guide)
     path.mkdir(parents=True, exist_ok=True)
-    pair = _pair(model, guide)
-    replace_file(path / "model.safetensors", lambda file: save_model(pair, str(file)))
+    replace_file(path / "model.safetensors", lambda file: save_model(again, str(file)))
     replace_file(path / "config.json", lambda file: file.write_text(text + "\n"))
 
 
 def configuration(model: nn.Module, guide: nn.Module) -> dict[str, Any]:
-    """The content of ``config.json``; call it before a long training to check that it can be saved.
+    """The content of ``config.json``.
 
     Raises:
         ValueError: for the reasons of :func:`save`.
@@ -81,11 +96,8 @@ def load(
     if other != FORMAT:
         remedy = "upgrade priorzoo" if other > FORMAT else "an older priorzoo wrote it; train again"
         raise ValueError(f"Expected format {FORMAT} in {path} but got {other}; {remedy}.")
-    seen: dict[str, nn.Module] = {}
     try:
-        with Stream(0):
-            model = build(config["model"], "model", seen)
-            guide = build(config["guide"], "guide", seen)
+        model, guide = _build_both(config)
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(
             f"Expected a model and guide in {path / 'config.json'} but it is damaged ({error!r}); "
@@ -93,7 +105,7 @@ def load(
         ) from error
     pair = _pair(model, guide)
     try:
-        _load_parameters(pair, path / "model.safetensors")
+        _load_parameters(pair, load_file(path / "model.safetensors"))
     except (RuntimeError, OSError, SafetensorError) as error:
         raise ValueError(
             f"Expected parameters in {path} that fit its classes but got {error}; train again."
@@ -102,20 +114,51 @@ def load(
     return model, guide
 
 
-def _load_parameters(pair: nn.Module, file: Path) -> None:
-    """Load the parameters and buffers of a file in the precision in which they were saved.
+def _build_both(config: Mapping[str, Any]) -> tuple[nn.Module, nn.Module]:
+    seen: dict[str, nn.Module] = {}
+    with Stream(0):
+        return build(config["model"], "model", seen), build(config["guide"], "guide", seen)
 
-    Where several names share one tensor, the file has only one of them.
+
+def _load_parameters(pair: nn.Module, saved: Mapping[str, Tensor]) -> None:
+    """Load parameters and buffers in the precision in which they were saved.
+
+    Where several names share one tensor, a file has only one of them.
     """
-    saved = load_file(file)
+    dtypes = {tensor.dtype for tensor in saved.values() if tensor.is_floating_point()}
+    if len(dtypes) == 1:  # also of buffers that are not saved
+        pair.to(dtypes.pop())
     state = pair.state_dict(keep_vars=True)
     for name in state.keys() & saved.keys():
+        if is_lazy(state[name]):
+            state[name].materialize(saved[name].shape, dtype=saved[name].dtype)
         state[name].data = state[name].data.to(saved[name].dtype)
     missing, unexpected = pair.load_state_dict(saved, strict=False)
     filled = {id(state[name]) for name in state.keys() & saved.keys()}
     missing = [name for name in missing if id(state[name]) not in filled]
     if missing or unexpected:
         raise RuntimeError(f"missing names {missing} and unexpected names {unexpected}")
+
+
+def rebuild(config: Mapping[str, Any], model: nn.Module, guide: nn.Module) -> nn.ModuleDict:
+    """The pair as :func:`load` would construct it, with the parameters of the given one.
+
+    Call it before a long training to check that the pair can be saved.
+
+    Raises:
+        ValueError: if it differs from the given pair, which was then changed after construction.
+    """
+    try:
+        pair = _pair(*_build_both(config))
+    except Exception as error:  # of any type, from constructors
+        raise ValueError(
+            f"Expected a pair whose classes can construct it again but got {error!r}; keep the "
+            "constructor's arguments as they were given, as attributes of the same names."
+        ) from error
+    check_names(_pair(model, guide), pair)
+    _load_parameters(pair, plain_state(_pair(model, guide)))
+    check_outputs((model, guide), (pair["model"], pair["guide"]))
+    return pair
 
 
 def describe(module: nn.Module, place: str, seen: dict[int, str]) -> dict[str, Any]:
@@ -127,16 +170,13 @@ def describe(module: nn.Module, place: str, seen: dict[int, str]) -> dict[str, A
         seen: names of the modules already described, by identity; a module that occurs again is
             written as a reference to the first.
     """
+    module = without_compilation(module)
     if id(module) in seen:
         return {"same_as": seen[id(module)]}
     seen[id(module)] = place
-    kind = type(module)
+    kind = type_before_parametrizations(module)
     entry: dict[str, Any] = {"class_path": f"{kind.__module__}.{kind.__qualname__}"}
-    if not _is_found(kind, entry["class_path"]):
-        raise ValueError(
-            f"Expected the class of {place} at {entry['class_path']} but it is not there; define "
-            "it at the top level of a Python module."
-        )
+    _check_class(kind, entry["class_path"], place)
     if kind in (nn.Sequential, nn.ModuleList):
         parts = module.named_children()
         return entry | {"children": [describe(part, f"{place}.{i}", seen) for i, part in parts]}
@@ -204,8 +244,10 @@ def _imported(path: str, what: str) -> object:
     try:
         return getattr(importlib.import_module(home), name)
     except (ImportError, AttributeError, ValueError) as error:
+        script = "; run the script or notebook cell that defines it first, or move it to a module"
         raise ValueError(
             f"Expected a {what} at {path!r} but it cannot be imported: {error}"
+            f"{script if home == '__main__' else ''}"
         ) from error
 
 
@@ -251,11 +293,27 @@ def _revive(value: object, place: str, seen: dict[str, nn.Module]) -> object:
     return value
 
 
-def _is_found(kind: type, class_path: str) -> bool:
+def _check_class(kind: type, class_path: str, place: str) -> None:
+    """Check that a class can be imported; warn if it may be another one when it is loaded."""
     try:
-        return locate(class_path) is kind
-    except ValueError:
-        return False
+        found = locate(class_path)
+    except ValueError as error:
+        raise ValueError(
+            f"Expected the class of {place} at {class_path} but it is not there; define it at the "
+            "top level of a Python module."
+        ) from error
+    if found is not kind:
+        warnings.warn(
+            f"Expected the present class at {class_path} but {place} is of one that was defined "
+            "before; it is saved, and will be loaded as the present one.",
+            stacklevel=5,
+        )
+    if kind.__module__ == "__main__":
+        warnings.warn(
+            f"Expected the class of {place} in a module but {class_path} is in a script or "
+            "notebook; before load, define it there too, or move it to a module now.",
+            stacklevel=5,
+        )
 
 
 def _pair(model: nn.Module, guide: nn.Module) -> nn.ModuleDict:

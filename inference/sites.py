@@ -11,6 +11,7 @@ from pyro import poutine
 from torch import Tensor, nn
 
 from priorzoo.inference.batch import Labels
+from priorzoo.inference.running import running
 from priorzoo.models.pyro_internals import AnyMessage, Messenger, site_is_subsample
 
 Site = dict[str, Any]  # a Pyro message; its fields depend on its type
@@ -123,11 +124,12 @@ def _unchecked(fn: object) -> Iterator[None]:
 @contextmanager
 def evaluating(*modules: nn.Module) -> Iterator[None]:
     """Put modules in evaluation mode inside ``with``, and restore their modes afterwards."""
-    modes = [(part, part.training) for module in modules for part in module.modules()]
-    for part, _ in modes:
-        part.training = False
-    try:
-        yield
-    finally:
-        for part, mode in modes:
-            part.training = mode
+    with running(*modules):
+        modes = [(part, part.training) for module in modules for part in module.modules()]
+        for part, _ in modes:
+            part.training = False
+        try:
+            yield
+        finally:
+            for part, mode in modes:
+                part.training = mode

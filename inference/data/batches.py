@@ -98,6 +98,27 @@ class Batches:
         context = {name: value[index] for name, value in self.context.items()}
         return self._finish(Batch(self.data[index], self.size, labels, context))
 
+    def first(self, rows: int) -> Batch | None:
+        """The first rows of the data as a batch; None for an iterable, which may have one pass."""
+        if not isinstance(self.data, Tensor):
+            return None
+        return self.gather(torch.arange(min(rows, len(self.data)), device=self.data.device))
+
+    @property
+    def last(self) -> int:
+        """Number of rows in the last batch of a pass, as far as known: 0 if it is like the others.
+
+        An iterable may have a ``batch_size`` and ``drop_last``, as a ``DataLoader`` has.
+        """
+        each = self.batch_size if isinstance(self.data, Tensor) else self._each()
+        return 0 if each is None or self.size < each else self.size % each
+
+    def _each(self) -> int | None:
+        each = getattr(self.data, "batch_size", None)
+        return (
+            each if isinstance(each, int) and not getattr(self.data, "drop_last", False) else None
+        )
+
     def state(self) -> Position:
         """The position in the current pass.
 

@@ -1,7 +1,7 @@
 """The training step as one compiled graph, without the Python overhead of a Pyro program."""
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -11,6 +11,8 @@ from torch.optim import Optimizer
 from priorzoo.inference.batch import Batch
 from priorzoo.inference.objectives.contract import Objective, Terms
 from priorzoo.inference.randomness import Stream
+from priorzoo.inference.running import TURNS
+from priorzoo.inference.training.state import UntraceableError
 from priorzoo.inference.training.step import (
     Precision,
     apply_gradients,
@@ -18,7 +20,7 @@ from priorzoo.inference.training.step import (
     finish_step,
     take_step,
 )
-from priorzoo.inference.training.tracing import UntraceableError, trace
+from priorzoo.inference.training.tracing import trace
 
 Run = Callable[..., Sequence[Tensor]]  # compiled code: tensors in, tensors out
 # fallback_random: the same draws as eager code. inplace_buffers: a kernel may overwrite an input
@@ -57,6 +59,15 @@ class Compiled:
         self._runs: tuple[Run, Run | None] | None = None
 
     def __call__(self, batch: Batch) -> Terms:
+        with TURNS:
+            return self._step(batch)
+
+    def rejoin(self) -> None:
+        """Give the compiled step the tensors that other calls have put in place of its own."""
+        if self._runs is not None:
+            self._traced.kept.rejoin()
+
+    def _step(self, batch: Batch) -> Terms:
         if self._layout is None and self.rows in (None, len(batch.x)):
             self._layout = batch.layout
             self._compile(batch)
@@ -64,18 +75,21 @@ class Compiled:
             return take_step(
                 self.objective, self.optimiser, batch, clip=self.clip, precision=self.precision
             )
+        self.rejoin()
         traced, (first, second) = self._traced, self._runs
         given = [*self._inputs, *batch.tensors]
         with torch.no_grad():
             means, *found = first(*given)
         carry = dict(zip(traced.carry, found, strict=False))
-        apply_gradients(
-            self.optimiser, zip(self._learnt, found[len(carry) :], strict=True), self.clip
-        )
+        replaced, gradients = found[len(carry) :], found[len(carry) + len(traced.replaced) :]
+        store(traced.state, traced.replaced, replaced)
+        apply_gradients(self.optimiser, zip(self._learnt, gradients, strict=True), self.clip)
         natural: dict[str, Tensor] = {}
         if second is not None:
             with torch.no_grad():
-                natural = dict(zip(traced.natural, second(*given), strict=True))
+                again = second(*given)
+            natural = dict(zip(traced.natural, again, strict=False))
+            store(traced.state, traced.replaced_again, again[len(natural) :])
         finish_step(self.objective, self.optimiser, natural, carry)
         return dict(zip(traced.terms, means.unbind(), strict=True))
 
@@ -98,6 +112,13 @@ class Compiled:
         self._learnt = [traced.state[name] for name in traced.learnt]
 
 
+@torch.no_grad()
+def store(state: Mapping[str, Tensor], names: Sequence[str], values: Sequence[Tensor]) -> None:
+    """Copy values that a program has put in place of parameters and buffers into these."""
+    for name, value in zip(names, values, strict=False):
+        state[name].copy_(value)
+
+
 def lower(graph: GraphModule, inputs: list[Tensor], precision: Precision = "float32") -> Run:
     """Compile a graph to machine code that makes the same draws, and check its outputs.
 
@@ -118,16 +139,31 @@ def lower(graph: GraphModule, inputs: list[Tensor], precision: Precision = "floa
 
 
 def disagreement(graph: GraphModule, run: Run, inputs: list[Tensor]) -> float:
-    """The largest relative error of an output of compiled code, compared with the graph.
+    """The largest relative error of compiled code, compared with the graph.
 
-    The error of an output is the norm of the difference divided by the norm of the output, or by a
-    thousandth of the largest norm if that is more, so that rounding errors of zero do not count.
+    Both run on copies of the inputs, since a program may write to its buffers. Compared are the
+    outputs, and the inputs that were written to.
     """
-    outputs = []
+    outputs, written = [], []
     for one in (graph, run):
+        given = [each.clone() for each in inputs]
         with Stream(0, inputs[0].device):
-            outputs.append([output.double() for output in one(*inputs)])
-    expected, found = outputs
+            outputs.append(list(one(*given)))
+        written.append(given)
+    moved = [i for i, each in enumerate(written[0]) if not torch.equal(each, inputs[i])]
+    errors = [_error(*outputs)]
+    if moved:
+        errors.append(_error(*([given[i] for i in moved] for given in written)))
+    return max(errors)
+
+
+def _error(expected: Sequence[Tensor], found: Sequence[Tensor]) -> float:
+    """The largest relative error of a tensor.
+
+    It is the norm of the difference divided by the norm of the tensor, or by a thousandth of the
+    largest norm if that is more, so that rounding errors of zero do not count.
+    """
+    expected, found = ([each.double() for each in tensors] for tensors in (expected, found))
     sizes = torch.stack([output.norm() for output in expected])
     errors = torch.stack([(a - b).norm() for a, b in zip(found, expected, strict=True)])
     return (errors / sizes.clamp(min=1e-3 * sizes.max())).max().item()

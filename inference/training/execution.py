@@ -96,6 +96,7 @@ class Captured(Steps):
 
     def __init__(self, descend: Compiled, batches: Batches) -> None:
         super().__init__(descend, batches)
+        self.descend: Compiled = descend
         self.rows = min(batches.batch_size, batches.size)
         self.order = torch.empty(batches.size, dtype=torch.int64, device=batches.device)
         self.start = torch.zeros((), dtype=torch.int64, device=batches.device)
@@ -113,6 +114,7 @@ class Captured(Steps):
         if rows != self.rows or self._graph is None:
             self._warm_up_or_capture(rows)
         else:
+            self.descend.rejoin()
             self._graph.replay()
         self.count += 1
 
@@ -138,7 +140,7 @@ class Captured(Steps):
         self._add(self.descend(self.batches.gather(index)))
 
     def _can_be_captured(self) -> bool:
-        return not (isinstance(self.descend, Compiled) and self.descend.reason)
+        return not self.descend.reason
 
 
 def prepare(optimiser: Optimizer, step: Execution) -> None:

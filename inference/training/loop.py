@@ -18,11 +18,13 @@ from priorzoo.inference.data.checks import check_data, check_labels
 from priorzoo.inference.evaluation import evaluate
 from priorzoo.inference.objectives.contract import Objective, Terms
 from priorzoo.inference.objectives.elbo import ELBO
-from priorzoo.inference.pairs import check_pair, run_pair
+from priorzoo.inference.pairs import check_pair, run_pair, trying
 from priorzoo.inference.prediction import draw
 from priorzoo.inference.randomness import Stream
-from priorzoo.inference.sites import evaluating, is_enumerated, latent_sites
+from priorzoo.inference.running import TURNS, keeping_state
+from priorzoo.inference.sites import is_enumerated, latent_sites
 from priorzoo.inference.training.compiled import Compiled
+from priorzoo.inference.training.dry_run import check_last_batch, make_parameters
 from priorzoo.inference.training.execution import Captured, Execution, Steps, choose, prepare
 from priorzoo.inference.training.step import Precision, check_step, take_step
 from priorzoo.models.contract import accepted, check_context, needed
@@ -120,21 +122,25 @@ class Training:
     ) -> None:
         self.model, self.guide, self.transform = model, guide, transform
         self.objective = ELBO(model, guide) if objective is None else objective
-        parameters = self._learnt()
-        self.device = parameters[0].device
+        first = next(self.objective.parameters(), data if isinstance(data, Tensor) else None)
+        self.device = torch.device("cpu") if first is None else first.device
         self.objective.to(self.device).train()  # a loaded pair is in evaluation mode
-        self._keep_data(data, labels or {}, context or {})
+        self.seed, self.every, self.batch_size, self.patience = seed, every, batch_size, patience
+        self._check_numbers()
+        self._keep_data(data, labels or {}, context or {}, size)
+        make_parameters(model, guide, self.batches, seed)
+        parameters = self._learnt()
         self.validation = self._in_memory(validation, {}, validation_context or {})
         self.execution = choose(step, self.device, isinstance(data, Tensor))
         self.optimiser = (optimiser or _adam)(parameters)
         prepare(self.optimiser, self.execution)
         self.schedule = None if schedule is None else schedule(self.optimiser)
-        self.schedule_unit, self.batch_size, self.clip = schedule_unit, batch_size, clip
+        self.schedule_unit, self.clip = schedule_unit, clip
         self.precision: Precision = precision
-        self.patience, self.record, self.checkpoint = patience, record, checkpoint
-        self.seed, self.every = seed, every
+        self.record, self.checkpoint = record, checkpoint
         self._check()
-        self._begin(size)
+        self._begin()
+        check_last_batch(self.objective, self.batches, precision, seed)
 
     def _learnt(self) -> list[nn.Parameter]:
         parameters = [p for p in self.objective.parameters() if p.requires_grad]
@@ -142,7 +148,9 @@ class Training:
             raise ValueError("Expected trainable parameters but model and guide have none.")
         return parameters
 
-    def _keep_data(self, data: Tensor | Iterables, labels: Labels, context: Context) -> None:
+    def _keep_data(
+        self, data: Tensor | Iterables, labels: Labels, context: Context, size: int | None
+    ) -> None:
         whole = self._in_memory(data, labels, context)
         if whole is None and context:
             raise ValueError(
@@ -152,17 +160,6 @@ class Training:
         self.data = data if whole is None else whole.x
         self.labels = dict(labels)
         self.context = {} if whole is None else whole.context
-
-    def _in_memory(self, data: object, labels: Labels, context: Context) -> Batch | None:
-        """Rows in memory, labels and context in the precision of the networks; None otherwise."""
-        if not isinstance(data, Tensor):
-            return None
-        return in_precision(self.model, Batch(data, None, labels, context), self.transform)
-
-    def _begin(self, size: int | None) -> None:
-        """Initialise everything that changes during the training."""
-        if self.validation is not None:
-            self.validation = self.validation.to(self.device)
         self.batches = Batches(
             self.data,
             self.labels,
@@ -173,6 +170,17 @@ class Training:
             self.device,
         )
         self.size, self.epoch = self.batches.size, self.batches.epoch
+
+    def _in_memory(self, data: object, labels: Labels, context: Context) -> Batch | None:
+        """Rows in memory, labels and context in the precision of the networks; None otherwise."""
+        if not isinstance(data, Tensor):
+            return None
+        return in_precision(self.model, Batch(data, None, labels, context), self.transform)
+
+    def _begin(self) -> None:
+        """Initialise everything that changes during the training."""
+        if self.validation is not None:
+            self.validation = self.validation.to(self.device)
         self.objective.clock.restart(self.epoch)
         self.stream = Stream(self.seed, self.device)
         self.steps = self._steps()
@@ -267,6 +275,7 @@ class Training:
         """Train until a step, and average the terms, with one host synchronisation."""
         begun = self.step
         while self.step < until:
+            self.stream.give_way()
             self.steps()
             self.step += 1
             bar.update()
@@ -304,14 +313,15 @@ class Training:
 
     def _validate(self) -> None:
         assert self.validation is not None
-        terms = evaluate(
-            self.model,
-            self.guide,
-            self.validation.x,
-            transform=self.transform,
-            seed=self.seed,
-            context=self.validation.context,
-        )
+        with TURNS, keeping_state(self.model, self.guide):
+            terms = evaluate(
+                self.model,
+                self.guide,
+                self.validation.x,
+                transform=self.transform,
+                seed=self.seed,
+                context=self.validation.context,
+            )
         if isinstance(self.schedule, ReduceLROnPlateau):
             self.schedule.step(-terms["elbo"])
         row = {"step": self.step, "epoch": self.step / self.epoch, "split": "valid", **terms}
@@ -330,6 +340,15 @@ class Training:
         if self.record is not None:
             self.record(row)
 
+    def _check_numbers(self) -> None:
+        for name, value in (
+            ("batch_size", self.batch_size),
+            ("every", self.every),
+            ("patience", self.patience),
+        ):
+            if value is not None and value < 1:
+                raise ValueError(f"Expected a positive {name} but got {value}.")
+
     def _check(self) -> None:
         if self.objective.model is not self.model or self.objective.guide is not self.guide:
             raise ValueError("Expected an objective of the same model and guide but got another.")
@@ -343,13 +362,6 @@ class Training:
             check_data(self.model, held, "validation", self.transform, beside)
         elif self.patience is not None:
             raise ValueError("Expected validation rows with patience but got none; give some.")
-        for name, value in (
-            ("batch_size", self.batch_size),
-            ("every", self.every),
-            ("patience", self.patience),
-        ):
-            if value is not None and value < 1:
-                raise ValueError(f"Expected a positive {name} but got {value}.")
         check_step(self.clip, self.precision)
         self._check_schedule()
         if self.labels or (isinstance(self.objective, ELBO) and self.objective.kl):
@@ -373,7 +385,7 @@ class Training:
     def _check_sites(self) -> None:
         """Check the site names in the objective's settings and in the labels before training."""
         context = {name: value[:2] for name, value in self.context.items()}
-        with evaluating(self.guide), torch.no_grad(), Stream(0, self.device):
+        with trying(self.model, self.guide):
             x = draw(self.model, 2, means=False, context=accepted(self.model, context))
             guide_trace, _ = run_pair(self.model, self.guide, Batch(x, context=context))
         sites = latent_sites(guide_trace)

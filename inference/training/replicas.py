@@ -13,8 +13,9 @@ from priorzoo.inference.objectives.contract import Objective
 from priorzoo.inference.randomness import Stream
 from priorzoo.inference.training.compiled import Run, lower
 from priorzoo.inference.training.execution import prepare
+from priorzoo.inference.training.state import state_of
 from priorzoo.inference.training.step import Precision, apply_gradients
-from priorzoo.inference.training.tracing import Traced, record, state_of, trace
+from priorzoo.inference.training.tracing import Traced, record, trace
 
 aten = torch.ops.aten
 
@@ -84,6 +85,7 @@ class Replicas:
         begun, sums = self.step, torch.zeros(())
         with self.stream:
             for left in reversed(range(steps)):
+                self.stream.give_way()
                 names, means = self._descend()
                 sums = sums.to(means.device) + means
                 self.step += 1
@@ -102,7 +104,10 @@ class Replicas:
             self._runs[rows] = self._vectorise(x)
         traced, run = self._runs[rows]
         with torch.no_grad():
-            means, *gradients = run(*self._inputs(), x)
+            means, *found = run(*self._inputs(), x)
+            for name, value in zip(traced.replaced, found, strict=False):
+                self.state[name].copy_(value)
+        gradients = found[len(traced.replaced) :]
         learnt = (self.state[name] for name in traced.learnt)
         apply_gradients(self.optimiser, zip(learnt, gradients, strict=True))
         self.state["clock.step"] += 1

@@ -9,6 +9,7 @@ from torch.optim import Optimizer
 
 from priorzoo.inference.batch import Batch, Context, Labels, in_precision
 from priorzoo.inference.objectives.contract import Objective, Terms
+from priorzoo.inference.running import TURNS
 
 Precision = Literal["float32", "bf16"]
 Gradients = Iterable[tuple[Tensor, Tensor | None]]
@@ -40,10 +41,21 @@ def descend(
 
     Returns:
         The batch means of the terms before the step, in nats per datum, on the device.
+
+    Raises:
+        ValueError: for parameters that the programs make in this call, which the optimiser lacks.
     """
     check_step(clip, precision)
     batch = in_precision(objective.model, Batch(x, size, labels or {}, context or {}))
-    return take_step(objective, optimiser, batch, clip=clip, precision=precision)
+    before = set(map(id, objective.parameters()))
+    terms = take_step(objective, optimiser, batch, clip=clip, precision=precision)
+    new = [name for name, parameter in objective.named_parameters() if id(parameter) not in before]
+    if new:
+        raise ValueError(
+            f"Expected an optimiser of all parameters but some were made in this call: {new}; call "
+            "the objective on a batch before you make the optimiser."
+        )
+    return terms
 
 
 def take_step(
@@ -55,12 +67,13 @@ def take_step(
     precision: Precision = "float32",
 ) -> Terms:
     """:func:`descend` on a :class:`Batch`."""
-    objective.clock.to(batch.x.device)  # the networks may have moved after the clock was made
-    with autocast(batch.x.device, precision):
-        value, terms, carry = objective.loss(batch)
-    learnt = [parameter for parameter in objective.parameters() if parameter.requires_grad]
-    apply_gradients(optimiser, zip(learnt, gradients_of(value, learnt), strict=True), clip)
-    finish_step(objective, optimiser, objective.natural_gradients(batch), carry)
+    with TURNS:
+        objective.clock.to(batch.x.device)  # the networks may have moved after the clock was made
+        with autocast(batch.x.device, precision):
+            value, terms, carry = objective.loss(batch)
+        learnt = [parameter for parameter in objective.parameters() if parameter.requires_grad]
+        apply_gradients(optimiser, zip(learnt, gradients_of(value, learnt), strict=True), clip)
+        finish_step(objective, optimiser, objective.natural_gradients(batch), carry)
     return {name: term.detach().mean() for name, term in terms.items()}
 
 

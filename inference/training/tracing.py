@@ -1,11 +1,10 @@
 """Loss and gradients of a Pyro program as one graph of tensor operations."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TypeVar
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch._subclasses.fake_tensor import (
     DataDependentOutputException,
     DynamicOutputShapeException,
@@ -16,13 +15,8 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from priorzoo.inference.batch import Batch
 from priorzoo.inference.objectives.contract import Objective
+from priorzoo.inference.training.state import Attributes, State, UntraceableError
 from priorzoo.inference.training.step import Precision, autocast, gradients_of, match_layout
-
-Found = TypeVar("Found")
-
-
-class UntraceableError(ValueError):
-    """Raised if a program cannot be recorded as a graph of fixed shapes; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -30,62 +24,32 @@ class Traced:
     """Recorded loss and gradients for batches of one shape.
 
     ``graph`` takes :attr:`inputs`, then the tensors of a batch. It returns the batch means of the
-    terms, stacked in the order of ``terms``, then the values of the loss's ``carry``, and then a
-    gradient for each parameter in ``learnt``. If there are natural gradients, ``second`` takes the
-    same inputs and returns a gradient for each parameter in ``natural``.
+    terms, stacked in the order of ``terms``, then the values of the loss's ``carry``, then the new
+    values of the tensors in ``replaced``, and then a gradient for each parameter in ``learnt``. If
+    there are natural gradients, ``second`` takes the same inputs and returns a gradient for each
+    parameter in ``natural``, and then the new values of ``replaced_again``. Buffers that a program
+    writes to are written to by the graphs.
     """
 
     graph: GraphModule
-    state: dict[str, Tensor]
+    kept: State
     terms: list[str] = field(default_factory=list)
     carry: list[str] = field(default_factory=list)
+    replaced: list[str] = field(default_factory=list)
     learnt: list[str] = field(default_factory=list)
     second: GraphModule | None = None
     natural: list[str] = field(default_factory=list)
+    replaced_again: list[str] = field(default_factory=list)
+
+    @property
+    def state(self) -> dict[str, Tensor]:
+        """Parameters and buffers by name, the graph's first inputs."""
+        return self.kept.tensors
 
     @property
     def inputs(self) -> list[Tensor]:
         """Current parameters and buffers, to pass to the graph at each call."""
         return [tensor.detach() for tensor in self.state.values()]
-
-
-def state_of(module: nn.Module, recurse: bool = True) -> dict[str, Tensor]:
-    """Parameters and buffers by name, including buffers that are not persistent."""
-    buffers = dict(module.named_buffers(recurse=recurse))
-    return dict(module.named_parameters(recurse=recurse)) | buffers
-
-
-class _Part(nn.Module):
-    """Makes a method of an objective the ``forward`` of a module."""
-
-    def __init__(self, objective: Objective, method: Callable[[Batch], Found]) -> None:
-        super().__init__()
-        self.objective, self.method = objective, method
-
-    def forward(self, batch: Batch) -> object:
-        return self.method(batch)
-
-
-def _call_with(
-    objective: Objective,
-    method: Callable[[Batch], Found],
-    values: Mapping[str, Tensor],
-    batch: Batch,
-) -> Found:
-    """Call a method of an objective with other values of its parameters and buffers.
-
-    Every name of a shared tensor is replaced once. Torch's own ``tie_weights`` counts the names in
-    a module that model and guide share twice, and restores the wrong tensor.
-    """
-    others = {id(own): values[name] for name, own in state_of(objective).items()}
-    part = _Part(objective, method)
-    replacements = {
-        f"{home}.{name}".lstrip("."): others[id(own)]
-        for home, module in part.named_modules()
-        for name, own in state_of(module, recurse=False).items()
-    }
-    found: Found = torch.func.functional_call(part, replacements, (batch,), tie_weights=False)
-    return found
 
 
 def trace(objective: Objective, batch: Batch, precision: Precision = "float32") -> Traced:
@@ -96,42 +60,50 @@ def trace(objective: Objective, batch: Batch, precision: Precision = "float32") 
     branches are fixed for all steps.
 
     Raises:
-        UntraceableError: if shapes or branches depend on the values of tensors.
+        UntraceableError: if shapes or branches depend on the values of tensors, or if the program
+            changes other state than its parameters and buffers.
     """
-    state = state_of(objective)
-    wanted = [name for name, tensor in state.items() if tensor.requires_grad]
-    terms: list[str] = []
-    carried: list[str] = []
-    learnt: list[str] = []
-    natural: list[str] = []
+    state = State(objective)
+    wanted = [name for name, tensor in state.tensors.items() if tensor.requires_grad]
+    made = Traced(GraphModule({}, torch.fx.Graph()), state)
+
+    def named(inputs: Sequence[Tensor]) -> tuple[dict[str, Tensor], Batch]:
+        values = dict(zip(state.tensors, inputs, strict=False))
+        return values, batch.with_tensors(list(inputs[len(values) :]))
 
     def step(*inputs: Tensor) -> tuple[Tensor, ...]:
-        values, given = _named(inputs, state, batch)
+        values, given = named(inputs)
         leaves = {name: values[name].detach().requires_grad_() for name in wanted}
-        with torch.enable_grad(), autocast(batch.x.device, precision):
-            value, found, carry = _call_with(objective, objective.loss, values | leaves, given)
-        gradients = dict(zip(wanted, gradients_of(value, list(leaves.values())), strict=True))
-        made = {n: match_layout(g, leaves[n]) for n, g in gradients.items() if g is not None}
-        terms[:], carried[:], learnt[:] = found, carry, made
+        with state.replaced_by(values | leaves) as replaced:
+            with torch.enable_grad(), autocast(batch.x.device, precision):
+                value, found, carry = objective.loss(given)
+            gradients = dict(zip(wanted, gradients_of(value, list(leaves.values())), strict=True))
+        learnt = {
+            name: match_layout(gradient, leaves[name])
+            for name, gradient in gradients.items()
+            if gradient is not None and name not in replaced
+        }
+        made.terms[:], made.carry[:] = found, carry
+        made.replaced[:], made.learnt[:] = replaced, learnt
         means = torch.stack([term.detach().mean() for term in found.values()])
-        return means, *carry.values(), *made.values()
+        return means, *carry.values(), *replaced.values(), *learnt.values()
 
     def natural_step(*inputs: Tensor) -> tuple[Tensor, ...]:
-        found = _call_with(objective, objective.natural_gradients, *_named(inputs, state, batch))
-        natural[:] = found
-        return tuple(found.values())
+        values, given = named(inputs)
+        with state.replaced_by(values) as replaced:
+            found = objective.natural_gradients(given)
+        made.natural[:], made.replaced_again[:] = found, replaced
+        return *found.values(), *replaced.values()
 
-    inputs = [tensor.detach() for tensor in state.values()] + batch.tensors
-    graph, second = record(step, inputs), record(natural_step, inputs)
-    return Traced(graph, state, terms, carried, learnt, second if natural else None, natural)
-
-
-def _named(
-    inputs: Sequence[Tensor], state: Mapping[str, Tensor], batch: Batch
-) -> tuple[dict[str, Tensor], Batch]:
-    """Split a graph's inputs into parameters and buffers by name, and the batch."""
-    values = dict(zip(state, inputs, strict=False))
-    return values, batch.with_tensors(list(inputs[len(state) :]))
+    attributes = Attributes(objective)
+    inputs = [*made.inputs, *batch.tensors]
+    try:
+        graph, second = record(step, inputs), record(natural_step, inputs)
+        attributes.check(graph)
+        attributes.check(second)
+    finally:
+        attributes.restore()
+    return replace(made, graph=graph, second=second if made.natural else None)
 
 
 def record(step: Callable[..., object], inputs: Sequence[Tensor]) -> GraphModule:

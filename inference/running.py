@@ -1,0 +1,120 @@
+"""Running programs one at a time: Pyro's stack, its settings and the random state are global."""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from threading import Lock, get_ident
+from typing import cast
+
+import pyro
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+
+from priorzoo.models.pyro_internals import global_parameters
+
+Home = dict[str, Tensor | None]
+
+
+class Turns:
+    """A re-entrant lock that threads get in the order in which they asked for it."""
+
+    def __init__(self) -> None:
+        self._guard, self._owner, self._depth = Lock(), 0, 0
+        self._queue: deque[tuple[int, Lock]] = deque()
+
+    @property
+    def wanted(self) -> bool:
+        """Whether another thread is waiting."""
+        return bool(self._queue)
+
+    def __enter__(self) -> None:
+        thread = get_ident()
+        with self._guard:
+            if self._owner in (0, thread):
+                self._owner, self._depth = thread, self._depth + 1
+                return
+            mine = thread, Lock()
+            mine[1].acquire()
+            self._queue.append(mine)
+        try:
+            mine[1].acquire()  # until the thread before hands over
+        except BaseException:  # an interrupt: the place in the queue must not stay
+            with self._guard:
+                if self._owner != thread:
+                    self._queue.remove(mine)
+                    raise
+            self.__exit__()
+            raise
+
+    def __exit__(self, *_: object) -> None:
+        with self._guard:
+            self._depth -= 1
+            if self._depth == 0:
+                self._owner = 0
+                if self._queue:
+                    self._owner, turn = self._queue.popleft()
+                    self._depth = 1
+                    turn.release()
+
+
+TURNS = Turns()
+
+
+class GlobalParameterError(ValueError):
+    """Raised for a parameter that belongs to no module of model and guide."""
+
+
+@contextmanager
+def running(*programs: Callable[..., object]) -> Iterator[None]:
+    """Run programs inside ``with``: other threads wait, and Pyro's parameter store is empty.
+
+    The global store has one tensor for each name, so that pairs of one process would share what
+    PyroModules, automatic guides and ``pyro.module`` register there. The store of before is then
+    restored.
+
+    Raises:
+        GlobalParameterError: for a ``pyro.param`` of a program, which no module keeps.
+    """
+    store = pyro.get_param_store()
+    with TURNS, store.scope():
+        yield
+        if len(store):
+            _check_owned(global_parameters(store), programs)
+
+
+def _check_owned(found: Mapping[str, Tensor], programs: Iterable[object]) -> None:
+    modules = [program for program in programs if isinstance(program, nn.Module)]
+    own = {id(parameter) for module in modules for parameter in module.parameters()}
+    foreign = [name for name, parameter in found.items() if id(parameter) not in own]
+    if foreign:
+        raise GlobalParameterError(
+            f"Expected parameters of the model's and guide's modules but pyro.param or pyro.module "
+            f"keeps {foreign} in Pyro's global store, where they would not be trained or saved; "
+            "make them nn.Parameters or submodules, or PyroParams of a PyroModule for constraints."
+        )
+
+
+def places_of(module: nn.Module) -> Iterator[tuple[Home, str, Tensor]]:
+    """Where modules keep parameters and buffers: a dictionary, the name in it, and the tensor."""
+    for part in module.modules():
+        for home in (cast(Home, part._parameters), part._buffers):
+            for name, tensor in home.items():
+                if tensor is not None:
+                    yield home, name, tensor
+
+
+@contextmanager
+def keeping_state(*modules: nn.Module) -> Iterator[None]:
+    """Restore, after ``with``, the buffers and parameters that programs replace or write to."""
+    kept = [
+        (home, name, tensor, tensor.detach().clone())
+        for module in modules
+        for home, name, tensor in places_of(module)
+        if not is_lazy(tensor)
+    ]
+    try:
+        yield
+    finally:
+        for home, name, tensor, value in kept:
+            home[name] = tensor
+            tensor.data.copy_(value)  # by ``data``: autograd need not know

@@ -1,0 +1,140 @@
+"""Running a pair before training: parameters made in the first call, and unfit last batches."""
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from priorzoo.inference.batch import Batch
+from priorzoo.inference.data.batches import Batches
+from priorzoo.inference.objectives.contract import Objective
+from priorzoo.inference.pairs import run_pair
+from priorzoo.inference.prediction import draw
+from priorzoo.inference.randomness import Stream
+from priorzoo.inference.running import GlobalParameterError, keeping_state, running
+from priorzoo.inference.sites import evaluating
+from priorzoo.inference.training.step import Precision, autocast
+from priorzoo.models.contract import needed
+
+FAILURES = (RuntimeError, TypeError, LookupError, ArithmeticError, AttributeError, ValueError)
+FEW = 10  # values: from fewer, the standard error of a variance is about half of it
+
+
+def make_parameters(model: nn.Module, guide: nn.Module, batches: Batches, seed: int) -> None:
+    """Run a pair once, so that lazy modules and automatic guides make their parameters.
+
+    Initial values are drawn from a stream of the seed. Modes and existing parameters and buffers do
+    not change. A pair that cannot run is left to :func:`check_pair`, which says why.
+
+    Raises:
+        ValueError: for parameters in Pyro's global store.
+    """
+    stream = Stream(seed, batches.device)
+    with evaluating(model, guide), keeping_state(model, guide), stream:
+        try:
+            run_pair(model, guide, _some_rows(model, batches, 2))
+        except GlobalParameterError:
+            raise
+        except FAILURES:
+            pass
+
+
+def check_last_batch(
+    objective: Objective, batches: Batches, precision: Precision, seed: int
+) -> None:
+    """Compute the loss of as many rows as the last batch of a pass has, and forget it.
+
+    Raises:
+        ValueError: for a loss that depends on tensors that are trained but belong to no module, or
+            that cannot be computed for a small batch.
+    """
+    model, guide, device = objective.model, objective.guide, batches.device
+    last, in_memory = batches.last, isinstance(batches.data, Tensor)
+    rows = last or (min(batches.batch_size, batches.size) if in_memory else 2)
+    if (not in_memory and needed(model) | needed(guide)) or device.type == "meta":
+        return  # rows of the model lack the context, and rows without values compute nothing
+    which, advice = "in a batch", "choose a larger batch_size"
+    if last:
+        which = f"in the last batch of each pass over {batches.size}"
+        advice = "choose a batch_size that leaves more, or drop the last batch"
+    with running(model, guide), keeping_state(objective), Stream(seed, device):
+        try:
+            batch = replace(_some_rows(model, batches, rows), size=batches.size)
+            with _few_values(objective) as few, autocast(device, precision):
+                value = objective.loss(batch).value
+        except FAILURES as error:
+            if isinstance(error, GlobalParameterError) or (rows > 1 and not last):
+                raise
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise ValueError(
+                f"Expected a loss that can be computed on {rows} row{'s' * (rows > 1)}, {which}, "
+                f"but got the error: {reason}; {advice}."
+            ) from error
+        _check_leaves(objective, value)
+    if few and last:
+        name, values = min(few.items(), key=lambda item: item[1])
+        warnings.warn(
+            f"Expected batches that are large enough for batch normalisation but there are {rows} "
+            f"rows {which}, and {name} computes variances from {values} values; {advice}.",
+            stacklevel=4,
+        )
+
+
+def _some_rows(model: nn.Module, batches: Batches, rows: int) -> Batch:
+    """The first rows of data in memory, or rows of the model in place of an iterable's."""
+    batch = batches.first(rows)
+    if batch is None:
+        with evaluating(model):
+            batch = Batch(draw(model, rows, means=False))
+    return batch
+
+
+@contextmanager
+def _few_values(objective: Objective) -> Iterator[dict[str, int]]:
+    """The batch norms that compute a variance from few values inside ``with``, and how many."""
+    found: dict[str, int] = {}
+
+    def watch(name: str, norm: _BatchNorm) -> torch.utils.hooks.RemovableHandle:
+        def count(_: nn.Module, given: tuple[Tensor, ...]) -> None:
+            values = given[0].numel() // given[0].shape[1]
+            if norm.training and values < FEW:
+                found[name] = values
+
+        return norm.register_forward_pre_hook(count)
+
+    norms = [(n, m) for n, m in objective.named_modules() if isinstance(m, _BatchNorm)]
+    hooks = [watch(name, norm) for name, norm in norms]
+    try:
+        yield found
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _check_leaves(objective: Objective, value: Tensor) -> None:
+    own = {id(parameter) for parameter in objective.parameters()}
+    foreign = [tuple(leaf.shape) for leaf in _leaves(value) if id(leaf) not in own]
+    if foreign:
+        raise ValueError(
+            f"Expected a loss of the parameters of model and guide but it also has gradients for "
+            f"tensors of shapes {foreign} that no module keeps as parameters, so that they would "
+            "not be trained; make them nn.Parameters, or networks submodules (in an "
+            "nn.ModuleList, not in a list)."
+        )
+
+
+def _leaves(value: Tensor) -> Iterator[Tensor]:
+    """The tensors at which a gradient of the value would be accumulated."""
+    seen, waiting = set(), [value.grad_fn]
+    while waiting:
+        node = waiting.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if hasattr(node, "variable"):
+            yield node.variable
+        waiting.extend(before for before, _ in node.next_functions)
