@@ -60,8 +60,8 @@ class Turns:
 TURNS = Turns()
 
 
-class GlobalParameterError(ValueError):
-    """Raised for a parameter that belongs to no module of model and guide."""
+class UntrainedError(ValueError):
+    """Raised for parameters that belong to no module of model and guide."""
 
 
 @contextmanager
@@ -73,7 +73,7 @@ def running(*programs: Callable[..., object]) -> Iterator[None]:
     restored.
 
     Raises:
-        GlobalParameterError: for a ``pyro.param`` of a program, which no module keeps.
+        UntrainedError: for a ``pyro.param`` of a program, which no module keeps.
     """
     store = pyro.get_param_store()
     with TURNS, store.scope():
@@ -87,7 +87,7 @@ def _check_owned(found: Mapping[str, Tensor], programs: Iterable[object]) -> Non
     own = {id(parameter) for module in modules for parameter in module.parameters()}
     foreign = [name for name, parameter in found.items() if id(parameter) not in own]
     if foreign:
-        raise GlobalParameterError(
+        raise UntrainedError(
             f"Expected parameters of the model's and guide's modules but pyro.param or pyro.module "
             f"keeps {foreign} in Pyro's global store, where they would not be trained or saved; "
             "make them nn.Parameters or submodules, or PyroParams of a PyroModule for constraints."

@@ -11,7 +11,7 @@ from pyro import poutine
 from torch import Tensor, nn
 
 from priorzoo.inference.batch import Labels
-from priorzoo.inference.running import running
+from priorzoo.inference.running import TURNS, running
 from priorzoo.models.pyro_internals import AnyMessage, Messenger, site_is_subsample
 
 Site = dict[str, Any]  # a Pyro message; its fields depend on its type
@@ -96,7 +96,7 @@ def is_scored(site: Site) -> bool:
 
 def log_prob(site: Site) -> Tensor:
     """Log density of the site at its value, unscaled, in its batch shape."""
-    with pyro.validation_enabled(False), _unchecked(site["fn"]):
+    with TURNS, pyro.validation_enabled(False), _unchecked(site["fn"]):
         score: Tensor = site["fn"].log_prob(site["value"])
     return score
 

@@ -13,6 +13,7 @@ from priorzoo.inference.batch import Batch, Labels, in_precision
 from priorzoo.inference.objectives.contract import Loss, Objective, Terms
 from priorzoo.inference.objectives.schedules import Linear
 from priorzoo.inference.pairs import run_pair
+from priorzoo.inference.running import TURNS
 from priorzoo.inference.sites import (
     Site,
     is_enumerated,
@@ -103,7 +104,7 @@ def draw_pair(model: nn.Module, guide: nn.Module, batch: Batch, particles: int =
 
     Use it to write your own objective: see :meth:`Draws.log_weights`.
     """
-    with pyro.validation_enabled(False):  # validation would synchronise with the device
+    with TURNS, pyro.validation_enabled(False):  # validation would synchronise with the device
         guide_trace, model_trace = run_pair(model, guide, batch, particles=particles)
     return Draws(model, guide_trace, model_trace, Weights(guide_trace), particles, batch)
 
@@ -173,7 +174,7 @@ class ELBO(Objective):
     def terms(self, x: Tensor, size: int | None = None) -> Terms:
         """The named terms and their sum, ``elbo``, without weights, floors and penalties."""
         batch = in_precision(self.model, Batch(x, size))
-        with pyro.validation_enabled(False):
+        with TURNS, pyro.validation_enabled(False):
             return self.terms_of(self.draw(batch))
 
     def held_out(self, batch: Batch) -> Terms:

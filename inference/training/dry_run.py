@@ -15,7 +15,7 @@ from priorzoo.inference.objectives.contract import Objective
 from priorzoo.inference.pairs import run_pair
 from priorzoo.inference.prediction import draw
 from priorzoo.inference.randomness import Stream
-from priorzoo.inference.running import GlobalParameterError, keeping_state, running
+from priorzoo.inference.running import UntrainedError, keeping_state, running
 from priorzoo.inference.sites import evaluating
 from priorzoo.inference.training.step import Precision, autocast
 from priorzoo.models.contract import needed
@@ -37,7 +37,7 @@ def make_parameters(model: nn.Module, guide: nn.Module, batches: Batches, seed: 
     with evaluating(model, guide), keeping_state(model, guide), stream:
         try:
             run_pair(model, guide, _some_rows(model, batches, 2))
-        except GlobalParameterError:
+        except UntrainedError:
             raise
         except FAILURES:
             pass
@@ -61,27 +61,50 @@ def check_last_batch(
     if last:
         which = f"in the last batch of each pass over {batches.size}"
         advice = "choose a batch_size that leaves more, or drop the last batch"
+    which = f"{rows} row{'s' * (rows > 1)} {which}"
     with running(model, guide), keeping_state(objective), Stream(seed, device):
         try:
             batch = replace(_some_rows(model, batches, rows), size=batches.size)
-            with _few_values(objective) as few, autocast(device, precision):
-                value = objective.loss(batch).value
+            few = _check_loss(objective, batch, precision, batches.epoch)
         except FAILURES as error:
-            if isinstance(error, GlobalParameterError) or (rows > 1 and not last):
+            if isinstance(error, UntrainedError) or (in_memory and not last and rows > 1):
                 raise
+            if not in_memory and not last:
+                return  # batches of the iterable may have other sizes
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise ValueError(
-                f"Expected a loss that can be computed on {rows} row{'s' * (rows > 1)}, {which}, "
-                f"but got the error: {reason}; {advice}."
+                f"Expected a loss that can be computed on {which} but got the error: {reason}; "
+                f"{advice}."
             ) from error
-        _check_leaves(objective, value)
     if few and last:
         name, values = min(few.items(), key=lambda item: item[1])
         warnings.warn(
-            f"Expected batches that are large enough for batch normalisation but there are {rows} "
-            f"rows {which}, and {name} computes variances from {values} values; {advice}.",
+            f"Expected batches that are large enough for batch normalisation but there are {which} "
+            f"and {name} computes variances from {values} values; {advice}.",
             stacklevel=4,
         )
+
+
+def _check_loss(
+    objective: Objective, batch: Batch, precision: Precision, epoch: int
+) -> dict[str, int]:
+    """Check what a loss has gradients for; returns the batch norms with few values."""
+    objective.clock.restart(epoch, epoch)  # a schedule needs some length
+    try:
+        with _few_values(objective) as few, autocast(batch.x.device, precision):
+            value = objective.loss(batch).value
+    finally:
+        objective.clock.restart(epoch)
+    own = {id(parameter) for parameter in objective.parameters()}
+    foreign = [tuple(leaf.shape) for leaf in _leaves(value) if id(leaf) not in own]
+    if foreign:
+        raise UntrainedError(
+            f"Expected a loss of the parameters of model and guide but it also has gradients for "
+            f"tensors of shapes {foreign} that no module keeps as parameters, so that they would "
+            "not be trained; make them nn.Parameters, or networks submodules (in an "
+            "nn.ModuleList, not in a list)."
+        )
+    return few
 
 
 def _some_rows(model: nn.Module, batches: Batches, rows: int) -> Batch:
@@ -113,18 +136,6 @@ def _few_values(objective: Objective) -> Iterator[dict[str, int]]:
     finally:
         for hook in hooks:
             hook.remove()
-
-
-def _check_leaves(objective: Objective, value: Tensor) -> None:
-    own = {id(parameter) for parameter in objective.parameters()}
-    foreign = [tuple(leaf.shape) for leaf in _leaves(value) if id(leaf) not in own]
-    if foreign:
-        raise ValueError(
-            f"Expected a loss of the parameters of model and guide but it also has gradients for "
-            f"tensors of shapes {foreign} that no module keeps as parameters, so that they would "
-            "not be trained; make them nn.Parameters, or networks submodules (in an "
-            "nn.ModuleList, not in a list)."
-        )
 
 
 def _leaves(value: Tensor) -> Iterator[Tensor]:

@@ -17,11 +17,13 @@ from priorzoo.inference import (
     component_means,
     descend,
     draw,
+    draw_pair,
     enumerates,
     evaluate,
     importance_bound,
     reconstructions,
 )
+from priorzoo.inference.batch import Batch
 from priorzoo.inference.randomness import Stream
 from priorzoo.inference.running import Turns
 
@@ -123,8 +125,23 @@ def test_pyros_settings_and_the_random_state_come_out_as_they_went_in(zoo):
     pair, x = zoo["gmvae"].pair(), zoo["gmvae"].rows(20)
     before = torch.get_rng_state()
     settings = pyro.settings.get()
-    in_threads([lambda: codes(*pair, x), lambda: evaluate(*pair, x), lambda: ELBO(*pair)] * 20)
+    uses = [
+        lambda: codes(*pair, x),
+        lambda: evaluate(*pair, x),
+        lambda: check_pair(*pair),
+        lambda: enumerates(*pair, x),
+    ]
+    in_threads(uses * 20)
     assert torch.equal(torch.get_rng_state(), before)
+    objective = ELBO(*pair)
+    uses = [
+        lambda: objective(x)[0].backward(),
+        lambda: objective.terms(x),
+        lambda: importance_bound(*pair, x, 2),
+        lambda: draw_pair(*pair, Batch(x), 2).log_weights(),
+        lambda: draw(pair[0], 3),
+    ]
+    in_threads(uses * 20)
     assert pyro.settings.get() == settings
 
 

@@ -374,8 +374,8 @@ class Squeezes(nn.Module):
 @pytest.mark.parametrize(
     ("layer", "rows", "batch_size", "message"),
     [
-        (lambda: nn.BatchNorm1d(P), 21, 20, "on 1 row, in the last batch of each pass over 21"),
-        (lambda: nn.BatchNorm1d(P), 5, 1, r"on 1 row, in a batch.*larger batch_size"),
+        (lambda: nn.BatchNorm1d(P), 21, 20, "on 1 row in the last batch of each pass over 21"),
+        (lambda: nn.BatchNorm1d(P), 5, 1, r"on 1 row in a batch.*larger batch_size"),
         (Squeezes, 21, 20, "in the last batch of each pass over 21"),
     ],
 )
