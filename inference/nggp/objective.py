@@ -145,7 +145,9 @@ class Collapsed(ELBO):
         of_y = site_of(draws.model_trace, "y")["fn"].logits
         share = torch.cat([sizes.mean, alone.unsqueeze(0)]) / data
         expected = torch.where(share > 0, share * of_y, 0.0).sum(-1).mean()
-        return least_log_prior(model.law, sizes, alone, float(data)) / data - expected
+        of_v = site_of(draws.model_trace, "v")["fn"]  # at the same sizes
+        evidence = least_log_prior(model.law, sizes, alone, float(data), of_v)
+        return evidence.mean() / data - expected
 
 
 def _collapsed(terms: Terms, divergence: Tensor) -> Terms:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from priorzoo.models.nggp.law import NGGP
+from priorzoo.models.nggp.log_u import LogU
 from priorzoo.models.nggp.occupancy import Occupancy
 
 STEP, NODES = 0.4, 60  # of the trapezoidal rule over log t
@@ -51,19 +52,29 @@ def exact_log_prior(law: NGGP, sums: Tensor, alone: Tensor, data: float) -> Tens
     return _log_prior(law, sizes, alone.double(), data, torch.where(sizes.mean > MANY, many, few))
 
 
-def least_log_prior(law: NGGP, sizes: Occupancy, alone: Tensor, data: float) -> Tensor:
+def least_log_prior(
+    law: NGGP, sizes: Occupancy, alone: Tensor, data: float, of_v: LogU | None = None
+) -> Tensor:
     """A lower bound of :func:`exact_log_prior` from three moments: log Gamma is convex (Jensen).
 
-    It is lower by up to about half a nat for each cluster whose size is uncertain.
+    It is lower by up to about half a nat for each cluster whose size is uncertain. The law of v at
+    these sizes may be given, to save its quadrature.
     """
     held = sizes.expect(lambda n: torch.lgamma(n - law.discount), torch.zeros_like)
-    return _log_prior(law, sizes, alone, data, held)
+    return _log_prior(law, sizes, alone, data, held, of_v)
 
 
-def _log_prior(law: NGGP, sizes: Occupancy, alone: Tensor, data: float, held: Tensor) -> Tensor:
+def _log_prior(
+    law: NGGP,
+    sizes: Occupancy,
+    alone: Tensor,
+    data: float,
+    held: Tensor,
+    of_v: LogU | None = None,
+) -> Tensor:
     r""":math:`\log \int \exp E_q[\log p(z_{1..n}, v)] dv`, where held is E[lgamma(n_k - sigma)]."""
     occupied = sizes.occupied.sum(-1) + alone
-    of_v = law.law_of_v(data, occupied.clamp(1, data))
+    of_v = law.law_of_v(data, occupied.clamp(1, data)) if of_v is None else of_v
     each = held.sum(-1) + alone * torch.lgamma(1 - law.discount)
     return of_v.log_normaliser + occupied * law.log_birth + each - torch.lgamma(of_v.data)
 
