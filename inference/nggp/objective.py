@@ -41,7 +41,8 @@ class Collapsed(ELBO):
     ``elbo`` are those of the rows' own q(y), and it is a bound. For a smaller batch it is an
     estimate from below, by the tangent at the running averages of the sizes.
 
-    With another objective the sizes would not change. Further terms, which are not part of the
+    With another objective, such as :class:`Autoencoder`, the sizes do not change, and ``elbo`` is a
+    bound for the mixture whose weights they fix in advance. Further terms, which are not part of the
     loss: ``clusters``, number of existing clusters; ``occupied``, expected number of those with
     data; ``alone``, share of data that are alone in their cluster; ``log u``, the draw of v.
 
