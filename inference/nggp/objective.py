@@ -42,9 +42,11 @@ class Collapsed(ELBO):
     estimate from below, by the tangent at the running averages of the sizes.
 
     With another objective, such as :class:`Autoencoder`, the sizes do not change, and ``elbo`` is a
-    bound for the mixture whose weights they fix in advance. Further terms, which are not part of the
-    loss: ``clusters``, number of existing clusters; ``occupied``, expected number of those with
-    data; ``alone``, share of data that are alone in their cluster; ``log u``, the draw of v.
+    bound for the mixture whose weights they fix in advance.
+
+    Further terms, which are not part of the loss: ``clusters``, number of existing clusters;
+    ``occupied``, expected number of those with data; ``alone``, share of data that are alone in
+    their cluster; ``log u``, the draw of v.
 
     If the model learns alpha and sigma, their gradient is that of the collapsed bound's log p(y) at
     the running sizes, with v integrated out; their values are reported as terms. The gradient of
