@@ -11,6 +11,7 @@ from typing import Any
 
 import pyro
 import torch
+from pyro.infer.autoguide import AutoGuide
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_model
 from torch import Tensor, nn
@@ -24,6 +25,7 @@ from priorzoo.inference.rebuilding import (
     plain_state,
     without_compilation,
 )
+from priorzoo.inference.running import TURNS
 
 FORMAT = 2
 
@@ -44,9 +46,10 @@ def save(folder: str | os.PathLike[str], model: nn.Module, guide: nn.Module) -> 
             have, or was changed after its construction.
     """
     path = Path(folder)
-    config = configuration(model, guide)
-    text = json.dumps(config, indent=2)
-    again = rebuild(config, model, guide)
+    with TURNS:  # no training in another thread takes a step meanwhile
+        config = configuration(model, guide)
+        text = json.dumps(config, indent=2)
+        again = rebuild(config, model, guide)
     path.mkdir(parents=True, exist_ok=True)
     replace_file(path / "model.safetensors", lambda file: save_model(again, str(file)))
     replace_file(path / "config.json", lambda file: file.write_text(text + "\n"))
@@ -171,6 +174,12 @@ def describe(module: nn.Module, place: str, seen: dict[int, str]) -> dict[str, A
             written as a reference to the first.
     """
     module = without_compilation(module)
+    if isinstance(module, AutoGuide):
+        raise ValueError(
+            f"Expected a guide whose class can construct it again but {place} is an automatic "
+            f"{type(module).__name__}, made of a function; save its state_dict() yourself, or "
+            "write the guide as a module."
+        )
     if id(module) in seen:
         return {"same_as": seen[id(module)]}
     seen[id(module)] = place

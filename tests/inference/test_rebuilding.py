@@ -9,6 +9,7 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from pyro.infer.autoguide import AutoNormal
 from torch import nn
 from torch.nn.utils import parametrizations, parametrize, prune
 
@@ -179,6 +180,12 @@ def test_lazy_modules_without_parameters_are_named(tmp_path):
     with pytest.raises(ValueError, match=r"guide\.encoder\.0\.weight.* have no shape yet"):
         save(tmp_path / "run", *pair)
     assert not (tmp_path / "run").exists()
+
+
+def test_an_automatic_guide_is_refused_by_name(tmp_path):
+    model = VAE(MLP(D, P, ()), code=D)
+    with pytest.raises(ValueError, match="guide is an automatic AutoNormal, made of a function"):
+        save(tmp_path / "run", model, AutoNormal(model))
 
 
 # Compiled modules

@@ -22,6 +22,7 @@ from priorzoo.inference import (
     evaluate,
     importance_bound,
     reconstructions,
+    save,
 )
 from priorzoo.inference.batch import Batch
 from priorzoo.inference.randomness import Stream
@@ -54,7 +55,7 @@ def test_one_row_at_a_time_from_four_threads(zoo, name):
     assert all(module.training for part in pair for module in part.modules())
 
 
-def test_everything_at_the_same_time_as_a_training(zoo):
+def test_everything_at_the_same_time_as_a_training(zoo, tmp_path):
     """A training among other threads is that of one alone, bit for bit; they see its parameters."""
     x = zoo["gmvae"].rows(40)
 
@@ -66,20 +67,21 @@ def test_everything_at_the_same_time_as_a_training(zoo):
     alone.run(150)
     pair, done, asked = (among.model, among.guide), threading.Event(), []
 
-    def ask():
+    def ask(folder):
         while not done.is_set():
             for use in (
                 lambda: codes(*pair, x),
                 lambda: draw(pair[0], 5, means=False),
                 lambda: evaluate(*pair, x, importance_samples=2),
                 lambda: check_pair(*pair),
+                lambda: save(folder, *pair),
                 lambda: importance_bound(*pair, x, 2),
             ):
                 use()
                 asked.append(use)
 
     with ThreadPoolExecutor(3) as pool:
-        others = [pool.submit(ask) for _ in range(3)]
+        others = [pool.submit(ask, tmp_path / str(i)) for i in range(3)]
         try:
             among.run(150)
         finally:
