@@ -91,18 +91,19 @@ def _check_loss(
     """Check what a loss has gradients for; returns the batch norms with few values."""
     objective.clock.restart(epoch, epoch)  # a schedule needs some length
     try:
-        with _few_values(objective) as few, autocast(batch.x.device, precision):
-            value = objective.loss(batch).value
+        with _few_values(objective) as few:
+            foreign = _foreign_leaves(objective, batch, precision)
+        if foreign:  # those that the loss makes itself, to differentiate by them, are new each time
+            again = set(map(id, _foreign_leaves(objective, batch, precision)))
+            foreign = [leaf for leaf in foreign if id(leaf) in again]
     finally:
         objective.clock.restart(epoch)
-    own = {id(parameter) for parameter in objective.parameters()}
-    foreign = [tuple(leaf.shape) for leaf in _leaves(value) if id(leaf) not in own]
     if foreign:
         raise UntrainedError(
             f"Expected a loss of the parameters of model and guide but it also has gradients for "
-            f"tensors of shapes {foreign} that no module keeps as parameters, so that they would "
-            "not be trained; make them nn.Parameters, or networks submodules (in an "
-            "nn.ModuleList, not in a list)."
+            f"tensors of shapes {[tuple(leaf.shape) for leaf in foreign]} that no module keeps as "
+            "parameters, so that they would not be trained; make them nn.Parameters, or networks "
+            "submodules (in an nn.ModuleList, not in a list)."
         )
     return few
 
@@ -136,6 +137,14 @@ def _few_values(objective: Objective) -> Iterator[dict[str, int]]:
     finally:
         for hook in hooks:
             hook.remove()
+
+
+def _foreign_leaves(objective: Objective, batch: Batch, precision: Precision) -> list[Tensor]:
+    """The tensors that the loss has gradients for, and no module keeps as parameters."""
+    with autocast(batch.x.device, precision):
+        value = objective.loss(batch).value
+    own = {id(parameter) for parameter in objective.parameters()}
+    return [leaf for leaf in _leaves(value) if id(leaf) not in own]
 
 
 def _leaves(value: Tensor) -> Iterator[Tensor]:

@@ -22,7 +22,7 @@ from torch.distributions import constraints
 from torch.utils.data import DataLoader
 
 from priorzoo.guides import Code
-from priorzoo.inference import ELBO, Training, descend, evaluate, fit
+from priorzoo.inference import ELBO, ConjugateAdam, ConjugateELBO, Training, descend, evaluate, fit
 from priorzoo.models import MLP, VAE, data_plate
 
 P, D = 6, 2
@@ -327,6 +327,14 @@ def test_a_step_of_ones_own_names_parameters_that_it_has_made():
     with pytest.raises(ValueError, match=r"made in this call: \['guide\.locs\.m_unconstrained'"):
         descend(objective, optimiser, x)
     descend(objective, torch.optim.SGD(objective.parameters(), 0.1), x)
+
+
+@pytest.mark.parametrize("name", ["factorial", "factorial-two"])
+def test_tensors_that_a_loss_makes_itself_are_no_parameters(name, zoo):
+    """A conjugate objective differentiates by the expectations that it has computed."""
+    pair = zoo[name].pair()
+    settings = {"objective": ConjugateELBO(*pair), "optimiser": ConjugateAdam}
+    Training(*pair, zoo[name].rows(20), **settings).run(2)
 
 
 @pytest.mark.parametrize("guide", [AutoNormal, AutoDelta])
