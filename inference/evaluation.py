@@ -30,6 +30,8 @@ def evaluate(
 ) -> dict[str, float]:
     """Terms of the ELBO on held-out rows, in nats per datum, without KL weights and floors.
 
+    KL divergences are in closed form where there is one that is exact: see :class:`ClosedForms`.
+
     Args:
         x: rows ``(N, P)``. The KL of a global site counts 1/N for each row; that of a conjugate
             one, which belongs to the training set, is left out: see :meth:`ConjugateELBO.held_out`.

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from priorzoo.inference.batch import Labels
 from priorzoo.inference.running import TURNS, running
+from priorzoo.models.distributions.log_space import log_density
 from priorzoo.models.pyro_internals import AnyMessage, Messenger, site_is_subsample
 
 Site = dict[str, Any]  # a Pyro message; its fields depend on its type
@@ -95,10 +96,9 @@ def is_scored(site: Site) -> bool:
 
 
 def log_prob(site: Site) -> Tensor:
-    """Log density of the site at its value, unscaled, in its batch shape."""
+    """Log density of the site at its value, unscaled, in its batch shape; see `log_density`."""
     with TURNS, pyro.validation_enabled(False), _unchecked(site["fn"]):
-        score: Tensor = site["fn"].log_prob(site["value"])
-    return score
+        return log_density(site["fn"], site["value"])
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Tables of speed, of gradient variance and of runs that failed."""
+"""Tables of speed, of gradient variance, of precision and of runs that failed."""
 
 from collections.abc import Callable, Iterable, Mapping
 
@@ -7,6 +7,7 @@ from priorzoo.benchmarks.report.table import Cell, Table, build, number
 from priorzoo.benchmarks.rows.files import Row
 from priorzoo.benchmarks.speed.charts import case
 
+PRECISIONS = ("float32", "float64")
 Columns = Mapping[str, Callable[[Row], Cell]]
 
 
@@ -70,6 +71,29 @@ FAILURE: Columns = {
     "seed": _text("seed"),
     "error": _text("error"),
 }
+
+
+def precision_table(rows: Iterable[Row], precision: str) -> Table:
+    """A row for each quantity, a column for each shape: the error as a share of the exact value.
+
+    Of estimates, it stands beside their standard error, as a share too.
+    """
+    lines: dict[tuple[str, str], dict[float, Cell]] = {}
+    for row in rows:
+        found, exact = row[precision], row["exact"]
+        error, spread = found["mean"] / exact - 1, found.get("spread")
+        text = (
+            f"{abs(error):.0e}" if spread is None else f"{error:+.0e} ± {spread / abs(exact):.0e}"
+        )
+        cell = Cell(text, error)
+        lines.setdefault((row["quantity"], row["method"]), {})[row["shape"]] = cell
+    shapes = sorted({shape for cells in lines.values() for shape in cells})
+    made = (
+        (Cell(quantity), Cell(method), *(cells.get(shape, Cell()) for shape in shapes))
+        for (quantity, method), cells in lines.items()
+    )
+    head = ("relative error, " + precision, "of its", *(f"a = {shape:g}" for shape in shapes))
+    return Table(head, tuple(made))
 
 
 def step_table(rows: Iterable[Row]) -> Table:

@@ -124,7 +124,7 @@ def _thumbnails(group: Group) -> list[Image]:
 
 
 def of_measurements(rows: Sequence[Row]) -> Iterator[Section]:
-    """Sections of speed, of gradient variance and of runs that failed."""
+    """Sections of speed, of gradient variance, of precision and of runs that failed."""
     if speed := [row for row in rows if "kind" in row]:
         yield _speed(speed)
     if gradients := [row for row in rows if "estimator" in row]:
@@ -132,6 +132,9 @@ def of_measurements(rows: Sequence[Row]) -> Iterator[Section]:
         axes, words = draw.draw_gradients(gradients, hues), f"variance of {', '.join(hues)}"
         tables, charts = [build(gradients, measured.GRADIENT)], [_drawn(axes, words, hues)]
         yield Section("gradients", "Gradient estimators", tables=tables, charts=charts)
+    if precise := [row for row in rows if "quantity" in row]:
+        tables = [measured.precision_table(precise, name) for name in measured.PRECISIONS]
+        yield Section("precision", "Estimators and closed forms in float32", tables=tables)
     if failures := [row for row in rows if "error" in row]:
         tables = [build(failures, measured.FAILURE)]
         yield Section("failures", "Runs that failed", tables=tables)

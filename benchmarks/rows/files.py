@@ -46,9 +46,9 @@ def read_rows(path: Path, *, torn: bool = False) -> list[Row]:
 def read_folder(folder: Path) -> list[Row]:
     """All rows in a folder and its sub-folders, in the order of the files.
 
-    Rows of speed have a ``kind``, those of gradients an ``estimator`` and those of failed runs an
-    ``error``. All others are results of runs: their ``history`` is the list of its rows, and
-    ``figures`` are paths of files.
+    Rows of speed have a ``kind``, those of gradients an ``estimator``, those of precision a
+    ``quantity`` and those of failed runs an ``error``. All others are results of runs: their
+    ``history`` is the list of its rows, and ``figures`` are paths of files.
 
     Raises:
         ValueError: for no folder, for a line that is not a row of this format, for a result that
@@ -64,7 +64,7 @@ def read_folder(folder: Path) -> list[Row]:
         for place, row in lines if path not in histories else []:
             if "split" not in row:  # else of the history of a run without a result
                 _checked(row, place)
-                other = row.keys() & {"kind", "estimator", "error"}
+                other = row.keys() & {"kind", "estimator", "quantity", "error"}
                 found.append(row if other else _complete(row, folder, place))
     return found
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from priorzoo.inference.batch import Batch, in_precision
+from priorzoo.inference.objectives.closed_forms import closed_terms
 from priorzoo.inference.objectives.conjugate import bound
 from priorzoo.inference.objectives.contract import Loss, Terms
 from priorzoo.inference.objectives.elbo import ELBO, KL, Draws, Penalty
@@ -86,7 +87,7 @@ class Collapsed(ELBO):
         """
         with pyro.validation_enabled(False):
             draws = self.draw(batch)
-            found, q = self.terms_of(draws), _probabilities(draws)
+            found, q = closed_terms(self, draws), _probabilities(draws)
         present = cast(NGGPMixture, self.model).active
         sums = {"sums": size_sums(q[0, :, :-1][:, present]), "alone": q[0, :, -1]}
         return _collapsed(found, _negative_entropy(q)) | sums

@@ -14,6 +14,7 @@ from torch import Tensor, distributed, nn
 from torch.distributions import kl_divergence
 
 from priorzoo.inference.batch import Batch
+from priorzoo.inference.objectives.closed_forms import ClosedForms
 from priorzoo.inference.objectives.contract import Loss, Terms
 from priorzoo.inference.objectives.elbo import ELBO, KL, Draws, Penalty
 from priorzoo.inference.pairs import run_pair
@@ -26,6 +27,7 @@ from priorzoo.inference.sites import (
     sample_sites,
     site_of,
 )
+from priorzoo.models.distributions.divergences import closed_kl
 from priorzoo.models.distributions.exponential import ExponentialFamily, Natural
 from priorzoo.models.pyro_internals import AnyMessage, Messenger
 
@@ -97,7 +99,7 @@ class Averaged(ELBO):
     def divergence(self, name: str, model_site: Site, guide_site: Site) -> Tensor:
         if not is_enumerated(guide_site):
             try:
-                return kl_divergence(guide_site["fn"], model_site["fn"])
+                return closed_kl(guide_site["fn"], model_site["fn"])
             except NotImplementedError:
                 pass
         return super().divergence(name, model_site, guide_site)
@@ -235,12 +237,12 @@ class Pretraining(ConjugateELBO):
 
 @singledispatch
 def bound(model: nn.Module, guide: nn.Module) -> ELBO:
-    """The ELBO that evaluates a pair; a :class:`ConjugateELBO` if it has conjugate variables.
+    """The ELBO that evaluates a pair: closed forms where they are exact, draws elsewhere.
 
     Other implementations are registered by the class of the model.
     """
     conjugates = any(isinstance(parameter, Natural) for parameter in guide.parameters())
-    return (ConjugateELBO if conjugates else ELBO)(model, guide)
+    return (ConjugateELBO if conjugates else ClosedForms)(model, guide)
 
 
 @singledispatch

@@ -7,7 +7,6 @@ import pyro
 import torch
 from pyro import poutine
 from torch import Tensor, nn
-from torch.distributions import kl_divergence
 
 from priorzoo.inference.batch import Batch, Labels, in_precision
 from priorzoo.inference.objectives.contract import Loss, Objective, Terms
@@ -23,6 +22,7 @@ from priorzoo.inference.sites import (
     log_prob,
     sample_sites,
 )
+from priorzoo.models.distributions.divergences import closed_kl
 from priorzoo.models.pyro_internals import scale_and_mask
 
 
@@ -245,7 +245,7 @@ class ELBO(Objective):
         """log q - log p of a site at its draw, or their KL in closed form if that was chosen."""
         if name in self.kl and self.kl[name].analytic and not is_enumerated(guide_site):
             try:
-                return kl_divergence(guide_site["fn"], model_site["fn"])
+                return closed_kl(guide_site["fn"], model_site["fn"])
             except NotImplementedError:
                 pass
         log_q = log_prob(guide_site)

@@ -10,16 +10,10 @@ from pyro.ops.indexing import Vindex
 from torch import Tensor
 from torch.distributions import register_kl
 
+from priorzoo.models.distributions.gamma_draws import PathwiseGamma
+from priorzoo.models.distributions.log_space import log_of
+
 Size = torch.Size | list[int] | tuple[int, ...]
-
-
-class Proportions(dist.Dirichlet):
-    """Dirichlet distribution drawn as normalised Gammas, for gradients under ``torch.func``."""
-
-    def rsample(self, sample_shape: Size = torch.Size()) -> Tensor:
-        shape = self._extended_shape(sample_shape)
-        heights = dist.Gamma(self.concentration.expand(shape), 1.0).rsample()
-        return heights / heights.sum(-1, keepdim=True)
 
 
 class Wishart(dist.Wishart):
@@ -31,7 +25,8 @@ class Wishart(dist.Wishart):
     def rsample(self, sample_shape: Size = torch.Size()) -> Tensor:
         *batch, size, _ = self._extended_shape(sample_shape)
         degrees = self.df[..., None] - torch.arange(size, device=self.df.device)
-        lengths = dist.Chi2(degrees.expand(*batch, size)).rsample().sqrt()
+        halves = PathwiseGamma(degrees.expand(*batch, size) / 2, torch.full_like(degrees, 0.5))
+        lengths = (log_of(halves.rsample()) / 2).exp()
         noise = torch.randn(*batch, size, size, dtype=self.df.dtype, device=self.df.device)
         root = self.scale_tril @ (noise.tril(-1) + lengths.diag_embed())
         return root @ root.mT

@@ -8,7 +8,9 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
-from priorzoo.models.distributions.expected import Proportions, Wishart
+from priorzoo.models.distributions.expected import Wishart
+from priorzoo.models.distributions.gamma_draws import PathwiseDirichlet, PathwiseGamma
+from priorzoo.models.distributions.log_space import log_of
 from priorzoo.models.pyro_internals import effectful
 
 
@@ -88,11 +90,11 @@ class Dirichlet(ExponentialFamily):
     @classmethod
     def statistics(cls, *values: Tensor) -> Tensor:
         (weights,) = values
-        return weights.double().log()
+        return log_of(weights).double()
 
     @classmethod
     def sample(cls, names: Sequence[str], usual: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        pi = Proportions(usual[0])
+        pi = PathwiseDirichlet(usual[0])
         return (pyro.sample(names[0], dist.Independent(pi, len(pi.batch_shape))),)
 
     @classmethod
@@ -123,13 +125,13 @@ class Gamma(ExponentialFamily):
 
     @classmethod
     def statistics(cls, *values: Tensor) -> Tensor:
-        alpha = values[0].double()
-        return torch.stack([alpha.log(), alpha], -1)
+        (alpha,) = values
+        return torch.stack([log_of(alpha).double(), alpha.double()], -1)
 
     @classmethod
     def sample(cls, names: Sequence[str], usual: Sequence[Tensor]) -> tuple[Tensor, ...]:
         a, b = usual
-        return (pyro.sample(names[0], dist.Gamma(a, b).to_event(a.dim())),)
+        return (pyro.sample(names[0], dist.Independent(PathwiseGamma(a, b), a.dim())),)
 
     @classmethod
     def expected_statistics(cls, natural: Tensor) -> Tensor:
@@ -167,14 +169,15 @@ class NormalGamma(ExponentialFamily):
 
     @classmethod
     def statistics(cls, *values: Tensor) -> Tensor:
+        log_alpha = log_of(values[1]).double()
         mu, alpha = (value.double() for value in values)
-        return torch.stack([alpha.log(), alpha, alpha * mu, alpha * mu * mu], -1)
+        return torch.stack([log_alpha, alpha, alpha * mu, alpha * mu * mu], -1)
 
     @classmethod
     def sample(cls, names: Sequence[str], usual: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """Sites of mu and alpha, in the order of their names; alpha is drawn first."""
         m, s, a, b = usual
-        alpha = pyro.sample(names[1], dist.Gamma(a, b).to_event(a.dim()))
+        alpha = pyro.sample(names[1], dist.Independent(PathwiseGamma(a, b), a.dim()))
         mu = pyro.sample(names[0], dist.Normal(m, (s * alpha).rsqrt()).to_event(a.dim()))
         return mu, alpha
 

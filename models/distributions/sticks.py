@@ -12,6 +12,9 @@ from torch.distributions.utils import broadcast_all
 from torch.nn import functional
 from torch.types import _size
 
+from priorzoo.models.distributions import log_space
+from priorzoo.models.distributions.log_space import log_beta
+
 EULER = 0.5772156649015329
 
 
@@ -31,18 +34,14 @@ def log_stick_weights(sticks: Tensor) -> Tensor:
     return broken + functional.pad((-sticks).log1p().cumsum(-1), (1, 0))
 
 
-def inside(x: Tensor) -> Tensor:
-    """Replace values that were rounded to 0 or 1 by the nearest number inside (0, 1)."""
-    limits = torch.finfo(x.dtype)
-    return x.clamp(limits.tiny, 1 - limits.eps / 2)
-
-
 class Kumaraswamy(TorchDistribution):
     r"""Density :math:`a b\, x^{a-1} (1 - x^a)^{b-1}` on (0, 1), close to the Beta distribution.
 
     Kumaraswamy, 1980; used for sticks by Nalisnick & Smyth, "Stick-Breaking Variational
-    Autoencoders", 2017. Unlike Pyro's version it computes in log space, so that draws and densities
-    need no epsilon; draws that would round to 0 or 1 become the nearest numbers inside.
+    Autoencoders", 2017. Unlike Pyro's version it computes in log space, see
+    :mod:`priorzoo.models.distributions.log_space`, so that draws and densities need no epsilon. The
+    mean, the expectations and the KL divergence from a Beta are computed in float64; for shapes
+    from 1e-3 to 1e5 they are accurate to 1e-6 of the largest of their terms, in float32 too.
     """
 
     arg_constraints = {"a": constraints.positive, "b": constraints.positive}
@@ -61,20 +60,32 @@ class Kumaraswamy(TorchDistribution):
     def rsample(self, sample_shape: _size = torch.Size()) -> Tensor:
         uniform = torch.rand(self._extended_shape(sample_shape), dtype=self.a.dtype).to(self.a)
         waited = -(-uniform.clamp(min=torch.finfo(self.a.dtype).eps)).log1p()  # exponential
-        return inside((log1mexp(waited / self.b) / self.a).exp())
+        y = waited / self.b  # -log(1 - x^a)
+        log_x = log1mexp(y) / self.a
+        logit = log_x - _log_complement(_log_log(y.double()) - self.a.double().log())
+        return log_space.fraction(logit.to(log_x.dtype), log_x.exp())
 
     def log_prob(self, value: Tensor) -> Tensor:
         if self._validate_args:
             self._validate_sample(value)
-        log_x = value.log()
-        tail = (self.b - 1) * log1mexp(-self.a * log_x)
-        return self.a.log() + self.b.log() + (self.a - 1) * log_x + tail
+        a, b, logit = self.a.double(), self.b.double(), log_space.logit_of(value)
+        near = logit > 30  # log(-log x) is -logit
+        log_log = torch.where(
+            near, -logit, functional.softplus(-torch.where(near, 0.0, logit)).log()
+        )
+        tail = (b - 1) * _log_complement(log_log + a.log())
+        found = a.log() + b.log() + (a - 1) * functional.logsigmoid(logit) + tail
+        return found.to(torch.promote_types(self.a.dtype, value.dtype))
 
     @property
     def mean(self) -> Tensor:
         r""":math:`b\, B(1 + 1/a, b)`."""
-        root = 1 + 1 / self.a
-        return (self.b.log() + _log_beta(root, self.b)).exp()
+        root, b = 1 + 1 / self.a.double(), self.b.double()
+        return (b.log() + log_beta(root, b)).exp().to(self.a)
+
+    def expected_log(self) -> Tensor:
+        r"""E log x, :math:`-(\gamma + \psi(b + 1)) / a`."""
+        return -((EULER + torch.digamma(self.b.double() + 1)) / self.a).to(self.a)
 
     def expected_log_complement(self) -> Tensor:
         """E log(1 - x), by double-exponential quadrature over the uniform variable of a draw.
@@ -82,19 +93,26 @@ class Kumaraswamy(TorchDistribution):
         The series of Nalisnick & Smyth, 2017, converges slowly. Truncated, as they use it, it can
         make the KL divergence from a Beta distribution negative.
         """
-        waited, weight = (x.to(self.a) for x in _quadrature())
-        y = waited / self.b.unsqueeze(-1)
-        tail = y > 15  # x is near 1: log(-log x) cannot be computed from x
-        log_log = torch.where(
-            tail, (-y).exp() / 2 - y, (-log1mexp(torch.where(tail, 1.0, y))).log()
-        ) - self.a.log().unsqueeze(-1)
-        tail = log_log < -10
-        inner = log1mexp(torch.where(tail, 0.0, log_log).exp())
-        return (weight * torch.where(tail, log_log - log_log.exp() / 2, inner)).sum(-1)
+        waited, weight = (x.to(self.a.device) for x in _quadrature())
+        a, b = self.a.double().unsqueeze(-1), self.b.double().unsqueeze(-1)
+        return (weight * _log_complement(_log_log(waited / b) - a.log())).sum(-1).to(self.a)
+
+
+def _log_log(y: Tensor) -> Tensor:
+    """log(-log(1 - exp(-y))) of float64 y > 0, also where exp(-y) is 0."""
+    inner = (-(-(-y.clamp(max=12)).expm1()).log()).log()
+    return torch.where(y > 12, (-y).exp() / 2 - y, inner)
+
+
+def _log_complement(log_x: Tensor) -> Tensor:
+    """log(1 - exp(-x)) of float64 log x, also where x is 0."""
+    x = log_x.clamp(max=6).exp()
+    inner = (-(-x.clamp(min=math.exp(-12))).expm1()).log()
+    return torch.where(log_x < -12, log_x - x / 2, inner)
 
 
 @cache
-def _quadrature(step: float = 0.2, reach: float = 3.4) -> tuple[Tensor, Tensor]:
+def _quadrature(step: float = 0.06, reach: float = 3.36) -> tuple[Tensor, Tensor]:
     """Nodes -log u and weights of a quadrature over u in (0, 1)."""
     t = torch.arange(-round(reach / step), round(reach / step) + 1, dtype=torch.float64) * step
     s = math.pi * t.sinh()
@@ -103,21 +121,23 @@ def _quadrature(step: float = 0.2, reach: float = 3.4) -> tuple[Tensor, Tensor]:
 
 
 def _kl_kumaraswamy_beta(q: Kumaraswamy, p: dist.Beta) -> Tensor:
-    alpha, beta = p.concentration1, p.concentration0
-    log_x = -(EULER + torch.digamma(q.b) + 1 / q.b) / q.a
-    entropic = q.a.log() + q.b.log() - (q.b - 1) / q.b + (q.a - alpha) * log_x
-    return entropic + _log_beta(alpha, beta) - (beta - 1) * q.expected_log_complement()
+    wide = Kumaraswamy(q.a.double(), q.b.double(), validate_args=False)
+    a, b = wide.a, wide.b
+    alpha, beta = p.concentration1.double(), p.concentration0.double()
+    entropic = a.log() + b.log() - (b - 1) / b + (a - alpha) * wide.expected_log()
+    rest = log_beta(alpha, beta) - (beta - 1) * wide.expected_log_complement()
+    return (entropic + rest).to(q.a)
 
 
 register_kl(Kumaraswamy, dist.Beta)(_kl_kumaraswamy_beta)
 
 
-def _log_beta(a: Tensor, b: Tensor) -> Tensor:
-    return torch.lgamma(a) + torch.lgamma(b) - torch.lgamma(a + b)
-
-
 class LogitNormal(dist.TransformedDistribution):
     r"""The logistic function of a Gaussian, on (0, 1).
+
+    Draws and densities are computed from the logit, also where the value rounds to 0 or 1. The KL
+    divergence from a Beta distribution has no closed form but a quadrature that is accurate to 1e-9
+    of its largest term (1e-6 in float32), for any location and scale.
 
     Args:
         loc, scale: mean and standard deviation of the logit.
@@ -133,6 +153,42 @@ class LogitNormal(dist.TransformedDistribution):
 
     def expand(self, batch_shape: _size, _instance: object = None) -> "LogitNormal":
         return LogitNormal(self.loc.expand(batch_shape), self.scale.expand(batch_shape), False)
+
+    def rsample(self, sample_shape: _size = torch.Size()) -> Tensor:
+        return log_space.fraction(self.base_dist.rsample(sample_shape))
+
+    def sample(self, sample_shape: _size = torch.Size()) -> Tensor:
+        with torch.no_grad():
+            return log_space.fraction(self.base_dist.sample(sample_shape))
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        if self._validate_args:
+            self._validate_sample(value)
+        logit, scale = log_space.logit_of(value), self.scale.double()
+        error = (logit - self.loc.double()) / scale
+        jacobian = functional.softplus(logit) + functional.softplus(-logit)
+        found = jacobian - error.square() / 2 - scale.log() - math.log(2 * math.pi) / 2
+        return found.to(torch.promote_types(self.loc.dtype, value.dtype))
+
+    def expected_log_complement(self) -> Tensor:
+        r"""E log(1 - x), in float64; E log x is that plus the location.
+
+        It is :math:`-\mathbb E\,\mathrm{softplus}(m + s Z)`. For s < 1 this is a trapezoidal sum
+        over Z. For larger s, softplus is the mean of a rectified logistic variable L:
+        :math:`\mathbb E_L\, \mathbb E (m + L + s Z)^+`, the inner mean in closed form.
+        """
+        m, s = self.loc.double().unsqueeze(-1), self.scale.double().unsqueeze(-1)
+        z = torch.linspace(-8.4, 8.4, 25, dtype=torch.float64, device=m.device)
+        weight = (-z.square() / 2).softmax(-1)
+        below = torch.where(s < 1, s, 1.0)
+        narrow = (weight * functional.softplus(m + below * z)).sum(-1)
+        logistic = torch.linspace(-28, 28, 81, dtype=torch.float64, device=m.device)
+        weight = (functional.logsigmoid(logistic) + functional.logsigmoid(-logistic)).softmax(-1)
+        wide, height = torch.where(s < 1, 1.0, s), m + logistic
+        ratio = height / wide
+        bell = (-ratio.square() / 2).exp() / math.sqrt(2 * math.pi)
+        mean = (weight * (height * torch.special.ndtr(ratio) + wide * bell)).sum(-1)
+        return -torch.where(self.scale < 1, narrow, mean)
 
     @property
     def loc(self) -> Tensor:
@@ -163,3 +219,14 @@ class LogitNormal(dist.TransformedDistribution):
         below = torch.erfc((logit - loc) / (wide * math.sqrt(2))) / 2
         over_logit = torch.sigmoid(logit) * torch.sigmoid(-logit) * below * (40 - low) / 256
         return torch.where(narrow.squeeze(-1), over_z.sum(-1), over_logit.sum(-1))
+
+
+def _kl_logit_normal_beta(q: LogitNormal, p: dist.Beta) -> Tensor:
+    alpha, beta = p.concentration1.double(), p.concentration0.double()
+    right = q.expected_log_complement()
+    left = right + q.loc.double()
+    entropy = q.scale.double().log() + (math.log(2 * math.pi) + 1) / 2
+    return (log_beta(alpha, beta) - alpha * left - beta * right - entropy).to(q.loc)
+
+
+register_kl(LogitNormal, dist.Beta)(_kl_logit_normal_beta)

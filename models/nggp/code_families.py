@@ -14,6 +14,7 @@ from pyro.distributions import TorchDistribution
 from torch import Tensor
 from torch.nn import functional
 
+from priorzoo.models.distributions.gamma_draws import PathwiseDirichlet
 from priorzoo.models.distributions.gaussian import deviation, raw_variance
 
 FamilyName = Literal["gaussian", "full", "dirichlet"]
@@ -152,7 +153,7 @@ class DirichletCodes(CodeFamily):
         return (1,)
 
     def distribution(self, mean: Tensor, spread: Tensor) -> TorchDistribution:
-        return dist.Dirichlet(mean / spread.square())
+        return PathwiseDirichlet(mean / spread.square())  # draws of small shapes keep their logs
 
     def posterior(self, output: Tensor) -> tuple[Tensor, Tensor]:
         return self._split(functional.softplus(output) + SHAPE_FLOOR)
@@ -170,13 +171,13 @@ class DirichletCodes(CodeFamily):
         return torch.full_like(loc[:1], 1 / code), torch.full_like(scale[:1], breadth / code**0.5)
 
     def expected_log(self, mean: Tensor, spread: Tensor, loc: Tensor, scale: Tensor) -> Tensor:
-        shape = loc / scale.square()
+        shape = loc.double() / scale.double().square()  # in float32 the terms cancel
         constant = torch.lgamma(shape.sum(-1)) - torch.lgamma(shape).sum(-1)
-        return constant + _expected_log_code(mean, spread) @ (shape - 1).mT
+        return (constant + _expected_log_code(mean, spread) @ (shape - 1).mT).to(loc)
 
     def match(self, mean: Tensor, spread: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
         share = (weight / weight.sum(0)).mT
-        logs = share @ _expected_log_code(mean, spread)
+        logs = share @ _expected_log_code(mean, spread).to(mean)
         shape = share @ mean * self._total(share, mean).unsqueeze(-1)
         for _ in range(NEWTON_STEPS):
             total = shape.sum(-1, keepdim=True)
@@ -200,8 +201,9 @@ class DirichletCodes(CodeFamily):
 
 
 def _expected_log_code(mean: Tensor, spread: Tensor) -> Tensor:
-    total = spread[..., :1].square().reciprocal()
-    return torch.digamma(mean * total) - torch.digamma(total)
+    """E log z of each share, in float64."""
+    total = spread[..., :1].double().square().reciprocal()
+    return torch.digamma(mean.double() * total) - torch.digamma(total)
 
 
 def _diagonal(square: Tensor) -> Tensor:

@@ -54,6 +54,10 @@ class LogU(TorchDistribution):
     6. Draws invert the distribution function, which is exponential within a cell. All shapes are
     static. Draws are not reparameterised.
 
+    All of this is computed in float64 and returned in the dtype of the arguments, whose log density
+    is a difference of terms of the size of n: in float32 it then has a relative error of 1e-6. The
+    mean, the variance and expectations are accurate to 1e-5 of the standard deviation.
+
     Args:
         data, occupied: n >= 1 and 1 <= K <= n, positive and real.
         concentration, discount: alpha > 0 and 0 <= sigma < 1.
@@ -81,23 +85,33 @@ class LogU(TorchDistribution):
         self.data, self.occupied, self.concentration, self.discount = broadcast_all(
             data, occupied, concentration, discount
         )
+        given = self.data, self.occupied, self.concentration, self.discount
+        self._numbers = tuple(number.double() for number in given)
         self.tilt = tilt
         self._shift = math.log(tilt) if tilt > 0 else -math.inf
         super().__init__(self.data.shape, validate_args=validate_args)
 
     def expand(self, batch_shape: _size, _instance: object = None) -> "LogU":
-        return self._reshaped(lambda number: number.expand(batch_shape))
+        given = self.data, self.occupied, self.concentration, self.discount
+        n, k, alpha, sigma = (number.expand(batch_shape) for number in given)
+        return LogU(n, k, alpha, sigma, self.tilt, validate_args=False)
 
     def log_prob(self, value: Tensor) -> Tensor:
         if self._validate_args:
             self._validate_sample(value)
-        return self.energy(value) - self.log_normaliser
+        return self._like(self._energy(value.double()) - self._cells.logsumexp(-1))
 
     def energy(self, v: Tensor) -> Tensor:
         """Log density at ``v``, up to :attr:`log_normaliser`."""
-        exponent = laplace_exponent(v, self.concentration, self.discount, self.tilt)
-        growth = self.discount * self.occupied * self._log_rate(v)
-        return self.data * functional.logsigmoid(v - self._shift) + growth - exponent
+        return self._like(self._energy(v.double()))
+
+    def _energy(self, v: Tensor) -> Tensor:
+        n, k, alpha, sigma = self._numbers
+        exponent = laplace_exponent(v, alpha, sigma, self.tilt)
+        return n * functional.logsigmoid(v - self._shift) + sigma * k * self._log_rate(v) - exponent
+
+    def _like(self, found: Tensor) -> Tensor:
+        return found.to(self.data.dtype)
 
     def sample(self, sample_shape: _size = torch.Size()) -> Tensor:
         cells = self._cells  # cached for log_normaliser too, so computed with gradients
@@ -105,7 +119,7 @@ class LogU(TorchDistribution):
             mass = cells.softmax(-1)
             above = mass.cumsum(-1)
             shape = (*self.batch_shape, math.prod(sample_shape))
-            u = torch.rand(shape, dtype=mass.dtype, device=mass.device) * above[..., -1:]
+            u = torch.rand(shape, dtype=self.data.dtype, device=mass.device) * above[..., -1:]
             cell = torch.searchsorted(above, u).clamp(max=2 * CELLS - 1)
             rank = ((u - above.gather(-1, cell)) / mass.gather(-1, cell) + 1).clamp(0, 1)
             left, right = self._edges.gather(-1, cell), self._edges.gather(-1, cell + 1)
@@ -114,17 +128,18 @@ class LogU(TorchDistribution):
             safe = torch.where(steep, slope, 1.0)
             share = torch.where(steep, (rank * safe.expm1()).log1p() / safe, rank)
             drawn = (left + (right - left) * share).movedim(-1, 0)
-            return drawn.reshape((*sample_shape, *self.batch_shape))
+            return self._like(drawn.reshape((*sample_shape, *self.batch_shape)))
 
     @cached_property
     def log_normaliser(self) -> Tensor:
         """Log of the integral of exp(:meth:`energy`), with gradients."""
-        return self._cells.logsumexp(-1)
+        return self._like(self._cells.logsumexp(-1))
 
     def expect(self, function: Callable[[Tensor], Tensor]) -> Tensor:
         """The expectation of an elementwise function of v, by quadrature."""
         nodes, log_weights = self._nodes
-        return (function(nodes) * (log_weights + self._at(nodes)).softmax(-1)).sum(-1)
+        weights = (log_weights + self._at(nodes)).softmax(-1)
+        return self._like((function(nodes) * weights).sum(-1))
 
     @property
     def mean(self) -> Tensor:
@@ -134,7 +149,7 @@ class LogU(TorchDistribution):
     @property
     def variance(self) -> Tensor:
         """Of V, by quadrature."""
-        mean = self.mean.unsqueeze(-1)
+        mean = self.mean.double().unsqueeze(-1)
         return self.expect(lambda v: (v - mean).square())
 
     def _log_rate(self, v: Tensor) -> Tensor:
@@ -143,16 +158,12 @@ class LogU(TorchDistribution):
 
     def _at(self, v: Tensor) -> Tensor:
         """:meth:`energy` at P points for each element of the batch, ``(*batch, P)``."""
-        return self._wide.energy(v)
+        return self._wide._energy(v)
 
     @property
     def _wide(self) -> "LogU":
-        return self._reshaped(lambda number: number.unsqueeze(-1))
-
-    def _reshaped(self, change: Callable[[Tensor], Tensor]) -> "LogU":
-        n, k, alpha, sigma = map(
-            change, (self.data, self.occupied, self.concentration, self.discount)
-        )
+        # From the numbers in float64, whose gradients cancel and must be summed before rounding.
+        n, k, alpha, sigma = (number.unsqueeze(-1) for number in self._numbers)
         return LogU(n, k, alpha, sigma, self.tilt, validate_args=False)
 
     @cached_property
@@ -188,7 +199,7 @@ class LogU(TorchDistribution):
     def _mode(self) -> Tensor:
         """The mode, ``(*batch, 1)``, searched between bounds where the slopes differ in sign."""
         wide = self._wide
-        n, k, alpha, sigma = wide.data, wide.occupied, wide.concentration, wide.discount
+        n, k, alpha, sigma = wide._numbers
         if self.tilt == 0:
             return (sigma * k / alpha).log() / sigma
         low = (n * self.tilt ** (1 - sigma) / (2 * alpha)).log().clamp(max=self._shift)
@@ -207,10 +218,9 @@ class LogU(TorchDistribution):
 
     def _slopes(self, v: Tensor) -> tuple[Tensor, Tensor]:
         """First and second derivatives of :meth:`energy` at ``(*batch, P)`` points."""
-        wide = self._wide
-        share = torch.sigmoid(v - self._shift)
-        pull = wide.concentration * share * (wide.discount * self._log_rate(v)).exp()
-        curl = share * (1 - share)
-        first = wide.data * (1 - share) + wide.discount * wide.occupied * share - pull
-        second = (wide.discount * wide.occupied - wide.data) * curl
-        return first, second - pull * (1 - share + wide.discount * share)
+        n, k, alpha, sigma = self._wide._numbers
+        share, rest = torch.sigmoid(v - self._shift), torch.sigmoid(self._shift - v)
+        pull = alpha * share * (sigma * self._log_rate(v)).exp()
+        first = n * rest + sigma * k * share - pull
+        second = (sigma * k - n) * share * rest
+        return first, second - pull * (rest + sigma * share)

@@ -28,8 +28,8 @@ def bench_command(words: Sequence[str]) -> None:
       --data-root DIR                  folder of the data sets
       --device NAME                    auto, cpu or cuda [auto]
 
-    bench speed, speed-runs, estimators, embedding and planar are measurements with options of
-    their own.
+    bench speed, speed-runs, estimators, precision, embedding and planar are measurements with
+    options of their own.
     """
     kinds = measurements()
     if words and words[0] in kinds:
@@ -59,7 +59,8 @@ def measurements() -> Measurements:
     """What ``bench`` measures besides grids, by name: of speed, and what papers add."""
     from priorzoo.benchmarks.speed.runs import measure_runs
 
-    own: Measurements = {"speed": _speed, "speed-runs": measure_runs, "estimators": _estimators}
+    own: Measurements = {"speed": _speed, "speed-runs": measure_runs}
+    own |= {"estimators": _estimators, "precision": _precision}
     return own | {name: command for paper in PAPERS for name, command in paper.commands.items()}
 
 
@@ -135,5 +136,26 @@ def _estimators(settings: Namespace) -> None:
 
     rows = estimators.measure(settings.draws, settings.seed)
     print(to_markdown(build(rows, GRADIENT)), end="")
+    for row in rows if settings.rows else ():
+        append_row(row, settings.rows)
+
+
+def _precision(settings: Namespace) -> None:
+    """Print the errors of estimators and closed forms in both precisions, for a range of shapes.
+
+    usage: priorzoo bench precision [--OPTION VALUE ...]
+
+      --draws N     of each estimator [100000]
+      --shapes A,B  ten from 0.001 to 100,000 if left out
+      --seed N      of the draws [0]
+      --rows FILE   file of rows to append to
+    """
+    from priorzoo.benchmarks.report.measured import PRECISIONS, precision_table
+    from priorzoo.benchmarks.speed import precision
+
+    shapes = [float(shape) for shape in settings.shapes or precision.SHAPES]
+    rows = precision.measure(settings.draws, settings.seed, shapes, settings.command)
+    for name in PRECISIONS:
+        print(to_markdown(precision_table(rows, name)))
     for row in rows if settings.rows else ():
         append_row(row, settings.rows)

@@ -72,7 +72,8 @@ def test_a_linear_vae_is_probabilistic_pca():
         every=1000,
     )
     found = evaluate(model, guide, x, importance_samples=50)
-    assert found["elbo"] == pytest.approx(maximum.item(), abs=0.05)
+    many = evaluate(model, guide, x.repeat(20, 1))  # with the KL in closed form, draws matter more
+    assert many["elbo"] == pytest.approx(maximum.item(), abs=0.05)
     assert found["log p(x)"] == pytest.approx(maximum.item(), abs=0.05)
     assert evidence(model, x).mean() <= maximum
 

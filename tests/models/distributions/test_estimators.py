@@ -7,12 +7,9 @@ import pytest
 import torch
 from torch import tensor
 
-from priorzoo.models.distributions.estimators import (
-    RejectionDirichlet,
-    RejectionGamma,
-    Scored,
-    estimated,
-)
+from priorzoo.models.distributions.estimators import estimated
+from priorzoo.models.distributions.gamma_draws import RejectionDirichlet, RejectionGamma
+from priorzoo.models.distributions.scoring import Scored
 from priorzoo.models.nggp.log_u import LogU
 
 pytestmark = pytest.mark.usefixtures("double")

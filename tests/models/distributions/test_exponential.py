@@ -9,7 +9,7 @@ from torch.distributions import Dirichlet as TorchDirichlet
 from torch.distributions import Gamma as TorchGamma
 from torch.distributions import Independent, MultivariateNormal, Normal, kl_divergence
 
-from priorzoo.models.distributions.expected import Choice, Component, DiagonalComponent, Proportions
+from priorzoo.models.distributions.expected import Choice, Component, DiagonalComponent
 from priorzoo.models.distributions.exponential import (
     Dirichlet,
     ExponentialFamily,
@@ -18,6 +18,7 @@ from priorzoo.models.distributions.exponential import (
     NormalWishart,
     conjugate,
 )
+from priorzoo.models.distributions.gamma_draws import PathwiseDirichlet
 
 FAMILIES = [Dirichlet, Gamma, NormalGamma, NormalWishart]
 RATE = torch.tensor([[2.0, 0.6, -0.3], [0.6, 1.5, 0.2], [-0.3, 0.2, 0.8]]).double()
@@ -282,7 +283,7 @@ def test_choice_scores_without_normalising():
 def test_proportions_are_dirichlet():
     """Each weight is Beta distributed, by Kolmogorov and Smirnov."""
     c = torch.tensor([0.4, 1.0, 3.0]).double()
-    weights = Proportions(c).sample((4000,))
+    weights = PathwiseDirichlet(c).sample((4000,))
     torch.testing.assert_close(weights.sum(-1), torch.ones(4000).double())
     for k in range(3):
         twin = stats.beta(c[k].item(), (c.sum() - c[k]).item())

@@ -1,0 +1,64 @@
+"""KL divergences in closed form, accurate in float32."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.distributions import Beta, Dirichlet, Distribution, Gamma, kl_divergence, register_kl
+
+from priorzoo.models.distributions.estimators import estimated
+from priorzoo.models.distributions.gamma_draws import (
+    PathwiseBeta,
+    PathwiseDirichlet,
+    PathwiseGamma,
+    RejectionBeta,
+    RejectionDirichlet,
+    RejectionGamma,
+)
+from priorzoo.models.distributions.log_space import is_stock
+from priorzoo.models.distributions.scoring import Scored
+
+
+def closed_kl(q: Any, p: Any) -> Tensor:
+    """KL(q || p) in nats, in the batch shape, by the formula that torch knows for the two classes.
+
+    Between two Gamma, Beta or Dirichlet distributions it is computed in float64, also if q has
+    another gradient estimator: at shapes of 1e5 it is a difference of terms of 1e6, of which
+    float32 loses .1 nats. For shapes from 1e-3 to 1e5 it is then accurate to 1e-6 of its value,
+    but for an absolute error of 1e-9 nats.
+
+    Raises:
+        NotImplementedError: if torch knows none.
+    """
+    base = q
+    while isinstance(base, torch.distributions.Independent):
+        base = base.base_dist
+    return kl_divergence(estimated(q) if is_stock(base) else q, p)
+
+
+def _wide(fn: Any) -> Distribution:
+    """The same distribution in float64, as torch has it."""
+    if isinstance(fn, Gamma):
+        return Gamma(fn.concentration.double(), fn.rate.double(), validate_args=False)
+    if isinstance(fn, Beta):
+        sides = fn.concentration1.double(), fn.concentration0.double()
+        return Beta(*sides, validate_args=False)
+    return Dirichlet(fn.concentration.double(), validate_args=False)
+
+
+def _kl_in_float64(q: Any, p: Any) -> Tensor:
+    return kl_divergence(_wide(q), _wide(p)).to(q.mean.dtype)
+
+
+def _kl_scored(q: Scored, p: Distribution) -> Tensor:
+    return closed_kl(q.base, p)
+
+
+for family, classes in {
+    Gamma: (PathwiseGamma, RejectionGamma),
+    Beta: (PathwiseBeta, RejectionBeta),
+    Dirichlet: (PathwiseDirichlet, RejectionDirichlet),
+}.items():
+    for kind in classes:
+        register_kl(kind, family)(_kl_in_float64)
+register_kl(Scored, Distribution)(_kl_scored)
