@@ -86,13 +86,20 @@ class NGGP:
 
     def log_joint(self, sizes: Tensor, v: Tensor) -> Tensor:
         """log p(z, v) of sizes ``(..., K)`` and ``v`` of shape ``(...)``."""
-        data, occupied = sizes.sum(-1), (sizes > 0).sum(-1).to(sizes)
-        return self.law_of_v(data, occupied).energy(v) + self._rest(sizes, data, occupied)
+        law, wide, data, occupied = self._in_float64(sizes)
+        found = law.law_of_v(data, occupied).energy(v.double()) + law._rest(wide, data, occupied)
+        return found.to(sizes.dtype)
 
     def log_probability(self, sizes: Tensor) -> Tensor:
         """log p(z) of the partition: the joint with v integrated out by quadrature."""
-        data, occupied = sizes.sum(-1), (sizes > 0).sum(-1).to(sizes)
-        return self.law_of_v(data, occupied).log_normaliser + self._rest(sizes, data, occupied)
+        law, wide, data, occupied = self._in_float64(sizes)
+        found = law.law_of_v(data, occupied).log_normaliser + law._rest(wide, data, occupied)
+        return found.to(sizes.dtype)
+
+    def _in_float64(self, sizes: Tensor) -> tuple["NGGP", Tensor, Tensor, Tensor]:
+        """The process, the sizes, n and K in float64, since terms of the size of n log n cancel."""
+        law = NGGP(self.concentration.double(), self.discount.double(), self.tilt)
+        return law, sizes.double(), sizes.double().sum(-1), (sizes > 0).sum(-1).double()
 
     def _rest(self, sizes: Tensor, data: Tensor, occupied: Tensor) -> Tensor:
         """The terms of log p(z, v) that do not depend on v."""
@@ -123,12 +130,12 @@ class NGGP:
 
     def predictive(self, sizes: Tensor) -> Tensor:
         """``(..., K + 1)`` probabilities of the next datum's cluster; the last is a new cluster."""
-        data, occupied = sizes.sum(-1), (sizes > 0).sum(-1).to(sizes)
-        now = self.log_share(data, occupied)
-        joined = (self.log_share(data + 1, occupied) - now).exp()
-        fresh = (self.log_share(data + 1, occupied + 1) - now).exp()
-        old = torch.where(sizes > 0, sizes - self.discount, 0.0) * joined.unsqueeze(-1)
-        return torch.cat([old, fresh.unsqueeze(-1)], -1)
+        law, wide, data, occupied = self._in_float64(sizes)
+        now = law.log_share(data, occupied)
+        joined = (law.log_share(data + 1, occupied) - now).exp()
+        fresh = (law.log_share(data + 1, occupied + 1) - now).exp()
+        old = torch.where(wide > 0, wide - law.discount, 0.0) * joined.unsqueeze(-1)
+        return torch.cat([old, fresh.unsqueeze(-1)], -1).to(sizes.dtype)
 
     def cluster_law(self, data: int, most: int | None = None) -> Tensor:
         """``(most,)`` log probabilities of K = 1, 2, ... clusters of n data; up to n by default.
@@ -137,9 +144,9 @@ class NGGP:
         S(m + 1, K) = S(m, K - 1) + (m - sigma K) S(m, K). Time is proportional to n ``most``.
         """
         most = data if most is None else min(most, data)
-        k = torch.arange(1, most + 1, dtype=self.discount.dtype)
-        *_, stirling = self._log_stirling(data, k)
-        return self.log_share(torch.tensor(float(data)), k) + stirling
+        law, k, *_ = self._in_float64(torch.arange(1, most + 1))
+        *_, stirling = law._log_stirling(data, k)
+        return (law.log_share(torch.tensor(float(data)), k) + stirling).to(self.discount.dtype)
 
     def _log_stirling(self, data: int, k: Tensor) -> Iterator[Tensor]:
         """log S(m, K) at all K in ``k``, for m = 1 to n."""

@@ -21,6 +21,7 @@ from priorzoo.models.distributions.estimators import estimated
 from priorzoo.models.distributions.log_space import log_density, log_of, logit_of
 from priorzoo.models.distributions.sticks import Kumaraswamy, LogitNormal
 from priorzoo.models.nggp.code_families import DirichletCodes
+from priorzoo.models.nggp.law import NGGP
 from priorzoo.models.nggp.log_u import LogU
 
 SHAPES = (1e-3, 0.05, 0.3, 1.0, 7.0, 100.0, 1e4, 1e5)
@@ -346,6 +347,28 @@ def test_expected_logs_of_codes_on_the_simplex(shape):
         for a, b in zip(q, of, strict=True)
     )
     assert found == pytest.approx(float(exact), rel=2e-6, abs=1e-5)
+
+
+@pytest.mark.parametrize("data", [10.0, 1e3, 6e4, 1e5])
+@pytest.mark.parametrize(("alpha", "sigma"), [(1.0, 0.25), (1e-3, 0.5), (100.0, 0.05)])
+def test_laws_of_partitions_are_those_of_float64(data, alpha, sigma):
+    """Predictive probabilities, which sum to 1, and log probabilities, where n log n cancels."""
+    numbers = [torch.tensor(value) for value in (alpha, sigma)]
+    single, double = NGGP(*numbers), NGGP(*(value.double() for value in numbers))
+    sizes = torch.tensor([data - 5, 4.0, 1.0])
+    predictive = single.predictive(sizes)
+    torch.testing.assert_close(predictive, double.predictive(sizes.double()).float())
+    assert predictive.sum().item() == pytest.approx(1, abs=1e-6)
+    if data < 1e4:
+        laws = (each.cluster_law(int(data), 50) for each in (single, double))
+        found, expected = (law.double() for law in laws)
+        torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6)
+    v = single.law_of_v(data, 3.0).mean
+    for one, two in (
+        (single.log_probability(sizes), double.log_probability(sizes.double())),
+        (single.log_joint(sizes, v), double.log_joint(sizes.double(), v.double())),
+    ):
+        torch.testing.assert_close(one.double(), two, rtol=1e-6, atol=1e-6)
 
 
 LAWS = [
