@@ -1,7 +1,10 @@
 """Running a model and its guide on the same draws, and checking that they fit each other."""
 
+import inspect
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from functools import partial
 from typing import TypeVar
 
 import pyro
@@ -10,16 +13,27 @@ import torch
 from pyro import poutine
 from torch import Tensor, nn
 
+from priorzoo.inference.auxiliary import marginal_sites, unmatched
 from priorzoo.inference.batch import Batch, Context, in_precision
+from priorzoo.inference.dimensions import (
+    Before,
+    Deeper,
+    Fence,
+    check_dimensions,
+    is_recorded,
+    keep_depth,
+    known_depth,
+    measured_depth,
+)
 from priorzoo.inference.randomness import Stream
 from priorzoo.inference.running import keeping_state, running
 from priorzoo.inference.sites import (
+    PARTICLES,
     Clamp,
     Means,
     Site,
     evaluating,
     is_scored,
-    latent_sites,
     sample_sites,
     site_of,
 )
@@ -43,31 +57,108 @@ def run_pair(
     """Trace the guide, and the model replayed on its draws, without host synchronisation.
 
     Sites that the guide marks ``infer={"enumerate": "parallel"}`` take all their values, along a
-    dimension of their own to the left of the plates: -2 for the first, or -3 with particles.
+    dimension of their own to the left of the plates of both programs: beside the plate ``data`` it
+    is -2 for the first, or -3 with particles.
 
     Args:
         batch: rows ``(B, P)``; discrete sites are set to its labels if these are known.
-        particles: number S of draws; if it is above 1, they are along dim -2.
+        particles: number S of draws; if it is above 1, they are along the dimension to the left of
+            the plates.
         means: whether reparameterised sites are set to their means instead of drawn.
 
     Returns:
         The traces of guide and model.
+
+    Raises:
+        ValueError: for a pair whose sites do not fit, see :func:`check_traces`.
     """
     check_context(batch.context, len(batch.x), model, guide)
+    programs = inspect.unwrap(model), inspect.unwrap(guide)
+    modules = [program for program in programs if isinstance(program, nn.Module)]
+    known = known_depth(programs)
+    before = Before(modules) if known is None and not is_recorded() else None
+    try:
+        traces = _run(model, guide, batch, particles, means, known or 1)
+    except Exception as error:  # of any kind, where dimensions collide
+        if known and not isinstance(error, Deeper):
+            raise
+        depth = allocate(model, guide, batch, again=True)
+        if depth <= (known or 1):
+            raise
+        if before is not None:
+            before.restore()
+        traces = _run(model, guide, batch, particles, means, depth)
+    else:
+        keep_depth(programs, known or 1)
+    check_traces(*traces)
+    return traces
+
+
+def allocate(
+    model: Callable[..., object],
+    guide: Callable[..., object],
+    batch: Batch,
+    again: bool = False,
+) -> int:
+    """Find how many dimensions the plates of both programs take, see :func:`measured_depth`.
+
+    Args:
+        again: whether to run them although the number is known.
+    """
+    programs = inspect.unwrap(model), inspect.unwrap(guide)
+    known = None if again else known_depth(programs)
+    run = partial(_run, model, guide, batch, 1, False, None)
+    return known or keep_depth(programs, measured_depth(programs, run))
+
+
+def check_traces(guide_trace: poutine.Trace, model_trace: poutine.Trace) -> None:
+    """Check the sites of a guide and its model, run on the same draws.
+
+    Raises:
+        ValueError: for sites that only one of them has, or whose dimensions are not their plates'.
+    """
+    problems = unmatched(dict(sample_sites(model_trace)), dict(sample_sites(guide_trace)))
+    if problems:
+        raise ValueError(f"Expected a guide that fits its model but {'; '.join(problems)}.")
+    check_dimensions(guide_trace, model_trace)
+
+
+def _run(
+    model: Callable[..., object],
+    guide: Callable[..., object],
+    batch: Batch,
+    particles: int,
+    means: bool,
+    depth: int | None,
+) -> tuple[poutine.Trace, poutine.Trace]:
+    """The traces of guide and model; nothing is enumerated if ``depth`` is None."""
     vectorised = particles > 1
-    enumerated = poutine.enum(first_available_dim=-2 - vectorised)
-    with running(model, guide), pyro.validation_enabled(False), enumerated:
 
-        def run(program: Callable[..., object], context: Context) -> poutine.Trace:
-            program = Means()(program) if means else program
-            if vectorised:
-                program = pyro.plate("particles", particles, dim=-2)(program)
-            return poutine.trace(program).get_trace(batch.x, batch.size, **context)
+    def run(program: Callable[..., object], context: Context) -> poutine.Trace:
+        program = Means()(program) if means else program
+        if vectorised:
+            program = pyro.plate(PARTICLES, particles, dim=-1 - (depth or 1))(program)
+        return poutine.trace(program).get_trace(batch.x, batch.size, **context)
 
+    with ExitStack() as stack:
+        stack.enter_context(running(model, guide))
+        stack.enter_context(pyro.validation_enabled(False))
+        if depth is not None:
+            stack.enter_context(poutine.enum(first_available_dim=-1 - depth - vectorised))
+            stack.enter_context(Fence(depth))  # before anything is enumerated
         clamped = Clamp(batch.labels)(guide) if batch.labels else guide
         guide_trace = run(clamped, accepted(guide, batch.context))
-        replayed = poutine.replay(model, trace=guide_trace)
+        replayed = poutine.replay(model, trace=_drawn(guide_trace))
         return guide_trace, run(replayed, accepted(model, batch.context))
+
+
+def _drawn(guide_trace: poutine.Trace) -> poutine.Trace:
+    """The trace without what the guide observes, which is not for the model."""
+    drawn = guide_trace.copy()
+    for name, site in sample_sites(guide_trace):
+        if site["is_observed"]:
+            drawn.remove_node(name)
+    return drawn
 
 
 def check_pair(
@@ -90,17 +181,21 @@ def check_pair(
         two = _attempt(model, "size=2", lambda: poutine.trace(model).get_trace(size=2, **of_model))
         rows: Tensor = site_of(two, "x")["value"] if x is None else batch.x
         where = f"rows {tuple(rows.shape[1:])}, which {type(model).__name__} draws"
+        told = _attempt(model, where, lambda: poutine.trace(model).get_trace(rows, **of_model))
         trace = _attempt(guide, where, lambda: poutine.trace(guide).get_trace(rows, **of_guide))
         _check_amortised(guide)
-        model_sites = {name: site for name, site in sample_sites(two) if name != "x"}
-        problems = list(_problems(model_sites, latent_sites(trace)))
+        problems = list(_problems(dict(sample_sites(told)), dict(sample_sites(trace))))
         if problems:
             pair = f"{type(guide).__name__} does not fit {type(model).__name__}: "
             raise ValueError(pair + "; ".join(problems) + ".")
-        with poutine.enum(first_available_dim=-2):
+        with poutine.enum(first_available_dim=-1 - allocate(model, guide, replace(batch, x=rows))):
             every = _attempt(guide, where, lambda: poutine.trace(guide).get_trace(rows, **of_guide))
-            replayed = poutine.replay(model, trace=every)
-            _attempt(model, "the guide's draws", lambda: replayed(rows, **of_model))
+            replayed = poutine.trace(poutine.replay(model, trace=_drawn(every)))
+            last = _attempt(
+                model, "the guide's draws", lambda: replayed.get_trace(rows, **of_model)
+            )
+        check_traces(every, last)
+        marginal_sites(every, last)
 
 
 def _check_amortised(guide: nn.Module) -> None:
@@ -138,24 +233,10 @@ def _attempt(program: nn.Module, on: str, run: Callable[[], Result]) -> Result:
 
 
 def _problems(of_model: Mapping[str, Site], of_guide: Mapping[str, Site]) -> Iterator[str]:
-    yield from _unmatched(of_model, of_guide)
-    for name in of_model:
-        if name in of_guide:
-            yield from _differences(name, of_model[name], of_guide[name])
-
-
-def _unmatched(of_model: Mapping[str, Site], of_guide: Mapping[str, Site]) -> Iterator[str]:
-    factors = {name for name, site in of_model.items() if site["is_observed"]}
-    missing = [name for name in of_model if name not in of_guide and name not in factors]
-    extra = [
-        name
-        for name, site in of_guide.items()
-        if name not in of_model and not site["infer"].get("is_auxiliary")
-    ]
-    if missing:
-        yield f"the guide lacks the latent sites {missing}"
-    if extra:
-        yield f"the model lacks the guide's sites {extra}"
+    yield from unmatched(of_model, of_guide)
+    for name, site in of_model.items():
+        if name in of_guide and not site["is_observed"] and not of_guide[name]["is_observed"]:
+            yield from _differences(name, site, of_guide[name])
 
 
 def _differences(name: str, model_site: Site, guide_site: Site) -> Iterator[str]:

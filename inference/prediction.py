@@ -12,7 +12,7 @@ from pyro import poutine
 from torch import Tensor, nn
 
 from priorzoo.inference.batch import Batch, Context, in_precision
-from priorzoo.inference.objectives.elbo import Weights
+from priorzoo.inference.objectives.weights import Weights
 from priorzoo.inference.pairs import run_pair
 from priorzoo.inference.randomness import Stream
 from priorzoo.inference.sites import (

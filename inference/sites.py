@@ -16,6 +16,7 @@ from priorzoo.models.distributions.log_space import log_density
 from priorzoo.models.pyro_internals import AnyMessage, Messenger, site_is_subsample
 
 Site = dict[str, Any]  # a Pyro message; its fields depend on its type
+PARTICLES = "particles"  # name of the plate over particles
 
 
 class Means(Messenger):
@@ -64,10 +65,15 @@ class Clamp(Messenger):
 
 
 def sample_sites(trace: poutine.Trace) -> Iterator[tuple[str, Site]]:
-    """Names and sites of the random variables in a trace, without plates."""
+    """Names and sites of the random variables in a trace, without plates and deterministic sites.
+
+    Factors are among them, as observed sites.
+    """
     for name, node in trace.nodes.items():
-        if node["type"] == "sample" and not site_is_subsample(node):
-            yield name, cast(Site, node)
+        site = cast(Site, node)
+        drawn = site["type"] == "sample" and not site_is_subsample(node)
+        if drawn and not site["infer"].get("_deterministic"):
+            yield name, site
 
 
 def latent_sites(trace: poutine.Trace) -> dict[str, Site]:
@@ -90,13 +96,37 @@ def is_local(site: Site) -> bool:
     return any(frame.name == "data" for frame in site["cond_indep_stack"])
 
 
+def is_auxiliary(site: Site) -> bool:
+    """Whether the guide declares that the site is a variable of its own, not of the model."""
+    return bool(site["infer"].get("is_auxiliary"))
+
+
+def plates_of(site: Site) -> dict[str, int]:
+    """The dimensions of the plates around a site by name, particles included."""
+    frames = site["cond_indep_stack"]
+    return {frame.name: frame.dim for frame in frames if frame.dim is not None}
+
+
+def shape_of(site: Site) -> torch.Size:
+    """The shape of the log probability of a site, with its scale and mask."""
+    value: torch.Size = site["value"].shape
+    found = [site["fn"].batch_shape, value[: len(value) - site["fn"].event_dim]]
+    found += [part.shape for part in (site["scale"], site["mask"]) if isinstance(part, Tensor)]
+    return torch.broadcast_shapes(*found)
+
+
 def is_scored(site: Site) -> bool:
     """Whether the site's gradient estimator uses, at least in part, the score of its draw."""
     return bool(getattr(site["fn"], "scored", False))
 
 
 def log_prob(site: Site) -> Tensor:
-    """Log density of the site at its value, unscaled, in its batch shape; see `log_density`."""
+    """Log density of the site at its value, unscaled, in its batch shape; see `log_density`.
+
+    For sites of :func:`marginal_sites` it is the density with auxiliary sites summed out.
+    """
+    if "marginal" in site:
+        return cast(Tensor, site["marginal"])
     with TURNS, pyro.validation_enabled(False), _unchecked(site["fn"]):
         return log_density(site["fn"], site["value"])
 

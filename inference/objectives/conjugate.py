@@ -16,7 +16,7 @@ from torch.distributions import kl_divergence
 from priorzoo.inference.batch import Batch
 from priorzoo.inference.objectives.closed_forms import ClosedForms
 from priorzoo.inference.objectives.contract import Loss, Terms
-from priorzoo.inference.objectives.elbo import ELBO, KL, Draws, Penalty
+from priorzoo.inference.objectives.elbo import ELBO, KL, Draws, Penalty, closed_form
 from priorzoo.inference.pairs import run_pair
 from priorzoo.inference.randomness import Stream
 from priorzoo.inference.sites import (
@@ -97,12 +97,8 @@ class Averaged(ELBO):
     """
 
     def divergence(self, name: str, model_site: Site, guide_site: Site) -> Tensor:
-        if not is_enumerated(guide_site):
-            try:
-                return closed_kl(guide_site["fn"], model_site["fn"])
-            except NotImplementedError:
-                pass
-        return super().divergence(name, model_site, guide_site)
+        closed = closed_form(model_site, guide_site)
+        return super().divergence(name, model_site, guide_site) if closed is None else closed
 
     def draw(self, batch: Batch) -> Draws:
         draws = super().draw(batch)

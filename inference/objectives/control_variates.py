@@ -7,7 +7,6 @@ from torch import Tensor, nn
 
 from priorzoo.inference.objectives.contract import Loss
 from priorzoo.inference.objectives.elbo import ELBO, KL, Draws, Penalty
-from priorzoo.inference.sites import is_local, is_scored, latent_sites
 
 
 class Baselined(ELBO):
@@ -57,10 +56,10 @@ class Baselined(ELBO):
             level = self.network(x)[:, 0]
             error = (level - cost).square().mean()
             value = value + error - error.detach()
-        for site in filter(is_scored, latent_sites(draws.guide_trace).values()):
-            score = torch.as_tensor(site["fn"].score_parts(site["value"]).score_function)
-            baseline = level.detach() if is_local(site) else level.detach().mean()
-            value = value - (baseline * (score - score.detach())).mean()
+        for score in draws.weights.scores:
+            if score.drawn:
+                baseline = level.detach() if score.local else level.detach().mean()
+                value = value - (baseline * score.change).mean()
         return Loss(value, terms, {"cost": cost.mean()})
 
     @torch.no_grad()

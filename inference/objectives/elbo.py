@@ -8,19 +8,21 @@ import torch
 from pyro import poutine
 from torch import Tensor, nn
 
+from priorzoo.inference.auxiliary import marginal_sites
 from priorzoo.inference.batch import Batch, Labels, in_precision
 from priorzoo.inference.objectives.contract import Loss, Objective, Terms
+from priorzoo.inference.objectives.importance import log_weights
 from priorzoo.inference.objectives.schedules import Linear
+from priorzoo.inference.objectives.weights import Weights
 from priorzoo.inference.pairs import run_pair
 from priorzoo.inference.running import TURNS
 from priorzoo.inference.sites import (
     Site,
     is_enumerated,
-    is_local,
-    is_scored,
-    latent_sites,
     log_prob,
+    plates_of,
     sample_sites,
+    shape_of,
 )
 from priorzoo.models.distributions.divergences import closed_kl
 from priorzoo.models.pyro_internals import scale_and_mask
@@ -62,7 +64,7 @@ class Draws:
     model: nn.Module
     guide_trace: poutine.Trace
     model_trace: poutine.Trace
-    weights: "Weights"
+    weights: Weights
     particles: int
     batch: Batch
 
@@ -79,24 +81,12 @@ class Draws:
         Raises:
             ValueError: for a pair with global sites.
         """
-        of_model, of_guide = dict(sample_sites(self.model_trace)), latent_sites(self.guide_trace)
-        sites = [*of_model.items(), *of_guide.items()]
-        shared = sorted({name for name, site in sites if not is_local(site)})
-        if shared:
-            raise ValueError(
-                f"Expected a pair whose sites are all local but {shared} belong to the whole "
-                "data set, so that there is no bound for each row; use the terms of evaluate."
-            )
-        x = self.batch.x
-        weight = torch.zeros(self.particles, len(x), dtype=x.dtype, device=x.device)
-        for site in of_model.values():
-            weight = weight + _masked(site)
-        for site in of_guide.values():
-            if not is_enumerated(site):
-                weight = weight - _masked(site)
-        for site in filter(is_enumerated, of_guide.values()):
-            weight = weight.logsumexp(site["infer"]["_enumerate_dim"], keepdim=True)
-        return weight.reshape(self.particles, len(x))
+        of_model = dict(sample_sites(self.model_trace))
+        return log_weights(of_model, self.guide_sites(), self.batch, self.particles)
+
+    def guide_sites(self) -> dict[str, Site]:
+        """Sites of the guide, with auxiliary sites summed out of their densities."""
+        return marginal_sites(self.guide_trace, self.model_trace)
 
 
 def draw_pair(model: nn.Module, guide: nn.Module, batch: Batch, particles: int = 1) -> Draws:
@@ -215,43 +205,39 @@ class ELBO(Objective):
 
     def terms_of(self, draws: Draws) -> Terms:
         """The terms of given draws, and their sum, ``elbo``."""
-        of_guide, weights = latent_sites(draws.guide_trace), draws.weights
-        data = draws.batch.data
-        share = len(draws.batch.x) / data
+        of_model, of_guide = dict(sample_sites(draws.model_trace)), draws.guide_sites()
+        sites = of_model | of_guide
+        before = {n: _before(n, of_model) | _before(n, of_guide) for n in sites}
+        own = {n: s for n, s in of_guide.items() if s["is_observed"] or n not in of_model}
 
-        def expected(score: Tensor, site: Site) -> Tensor:
+        def expected(name: str, score: Tensor, site: Site) -> Tensor:
             score = scale_and_mask(score, site["scale"], site["mask"])
-            score = weights.reinforce(score, is_local(site))
-            if is_local(site):
-                return weights.expect(score, draws.particles) * share
-            if is_enumerated(site):
-                score = weights.expect(score)
-            return score.sum() / (draws.particles * data)
+            return draws.weights.term(score, site, before[name], draws.batch)
 
         terms: Terms = {}
-        for name, site in sample_sites(draws.model_trace):
+        for name, site in of_model.items():
             if site["is_observed"]:
-                label = "reconstruction" if name == "x" else f"log p({name})"
-                terms[label] = expected(log_prob(site), site)
+                label = "reconstruction" if name in ("x", "x_observed") else f"log p({name})"
+                terms[label] = expected(name, log_prob(site), site)
+            elif _alike(site, of_guide[name], draws.weights):
+                divergence = self.divergence(name, site, of_guide[name])
+                terms[f"kl[{name}]"] = expected(name, divergence, site)
             else:
-                divergence = self.divergence(name, site, of_guide.pop(name))
-                terms[f"kl[{name}]"] = expected(divergence, site)
-        for name, site in of_guide.items():
-            terms[f"kl[{name}]"] = expected(log_prob(site), site)
+                log_q = expected(name, _log_q(of_guide[name]), of_guide[name])
+                terms[f"kl[{name}]"] = log_q - expected(name, log_prob(site), site)
+        for name, site in own.items():
+            if not is_enumerated(site):
+                terms[f"kl[{name}]"] = expected(name, _log_q(site), site)
         bound = sum(-t if name.startswith("kl[") else t for name, t in terms.items())
         return terms | {"elbo": torch.as_tensor(bound)}
 
     def divergence(self, name: str, model_site: Site, guide_site: Site) -> Tensor:
         """log q - log p of a site at its draw, or their KL in closed form if that was chosen."""
-        if name in self.kl and self.kl[name].analytic and not is_enumerated(guide_site):
-            try:
-                return closed_kl(guide_site["fn"], model_site["fn"])
-            except NotImplementedError:
-                pass
-        log_q = log_prob(guide_site)
-        if is_scored(guide_site) and not guide_site["fn"].has_rsample:
-            log_q = log_q.detach()  # the expectation of its own gradient is zero
-        return log_q - log_prob(model_site)
+        if name in self.kl and self.kl[name].analytic:
+            closed = closed_form(model_site, guide_site)
+            if closed is not None:
+                return closed
+        return _log_q(guide_site) - log_prob(model_site)
 
     def _weighted(self, name: str, divergence: Tensor) -> Tensor:
         policy = self.kl.get(name)
@@ -263,6 +249,16 @@ class ELBO(Objective):
 
     def _current(self, weight: float | Linear) -> float | Tensor:
         return weight(self.clock) if isinstance(weight, Linear) else weight
+
+
+def closed_form(model_site: Site, guide_site: Site) -> Tensor | None:
+    """KL of q and p of a site given its parents, if torch has it; None for a summed-out mixture."""
+    if is_enumerated(guide_site) or "marginal" in guide_site:
+        return None
+    try:
+        return closed_kl(guide_site["fn"], model_site["fn"])
+    except NotImplementedError:
+        return None
 
 
 class Autoencoder(ELBO):
@@ -279,76 +275,24 @@ class Autoencoder(ELBO):
         return Loss(loss, terms | {"objective": -loss})
 
 
-class Weights:
-    """Takes expectations over the enumerated sites, and adds score-function gradients.
-
-    Args:
-        guide_trace: gives the probabilities of the enumerated sites, and the scores of the draws
-            that are not fully reparameterised.
-    """
-
-    def __init__(self, guide_trace: poutine.Trace) -> None:
-        self.log_q = {
-            site["infer"]["_enumerate_dim"]: log_prob(site)
-            for _, site in sample_sites(guide_trace)
-            if is_enumerated(site)
-        }
-        self.scores: dict[bool, list[Tensor]] = {True: [], False: []}  # True: of local sites
-        self.particles = 1
-        for site in latent_sites(guide_trace).values():
-            if is_scored(site):
-                score = site["fn"].score_parts(site["value"]).score_function
-                if isinstance(score, Tensor):
-                    self.scores[is_local(site)].append(score)
-                    sizes = {frame.name: frame.size for frame in site["cond_indep_stack"]}
-                    self.particles = sizes.get("particles", 1)
-
-    def reinforce(self, cost: Tensor, local: bool) -> Tensor:
-        """The same cost, with the score-function gradient (minus a baseline) added to its gradient.
-
-        The cost is multiplied by exp(score - score), where one of the two scores has no gradient
-        (Foerster et al., "DiCE", 2018). With several particles, the baseline is the mean cost of
-        the other particles.
-        """
-        scores = self.scores[False] + (self.scores[True] if local else [])
-        if not scores or not torch.is_grad_enabled():
-            return cost
-        if self.particles > 1 and (cost.dim() < 2 or cost.shape[-2] != self.particles):
-            return cost  # the same for all particles: it does not depend on the draws
-        one = torch.as_tensor(sum(score - score.detach() for score in scores)).exp()
-        if self.particles == 1:
-            return cost * one
-        fixed = cost.detach()
-        others = (fixed.sum(-2, keepdim=True) - fixed) / (self.particles - 1)
-        return cost * one - others * (one - 1)
-
-    def expect(self, score: Tensor, particles: int = 1, events: int = 0) -> Tensor:
-        """Average ``(K_I, ..., K_1, [S,] B, ...)`` to ``(B, ...)``, with 0 times log 0 as 0.
-
-        Args:
-            score: values to average, with ``events`` dimensions to the right of the plates.
-            particles: S; if it is above 1, particles are averaged too.
-        """
-        parents: set[int] = set()
-        found = self._enumerated_dims(score, events)
-        while found > parents:
-            parents = found
-            found = found.union(*(self._enumerated_dims(self.log_q[dim]) for dim in parents))
-        if parents:
-            log_weight = torch.as_tensor(sum(self.log_q[dim] for dim in sorted(parents)))
-            weight = log_weight.exp().reshape(*log_weight.shape, *[1] * events)
-            summed = [dim - events for dim in sorted(parents)]
-            finite = torch.where(weight == 0, 0.0, score)  # a NaN weight stays a NaN
-            score = (weight * finite).sum(summed, keepdim=True)
-        if particles > 1 and score.dim() > 1:
-            score = score.mean(-2 - events)
-        return score.reshape(score.shape[-1 - events :])
-
-    def _enumerated_dims(self, score: Tensor, events: int = 0) -> set[int]:
-        """The enumerated dimensions along which ``score`` varies."""
-        plates = score.shape[: score.dim() - events]
-        return {dim for dim in self.log_q if len(plates) >= -dim and plates[dim] > 1}
+def _log_q(site: Site) -> Tensor:
+    """Log density of a site of the guide, with the gradient that the ELBO needs."""
+    log_q = log_prob(site)
+    if site["fn"].has_rsample or is_enumerated(site):
+        return log_q
+    return log_q.detach()  # the expectation of its own gradient is zero
 
 
-def _masked(site: Site) -> Tensor:
-    return scale_and_mask(log_prob(site), mask=site["mask"])
+def _alike(model_site: Site, guide_site: Site, weights: Weights) -> bool:
+    """Whether log q and log p of a site are in the same plates, with the same scale and mask."""
+    (p, q), sites = (model_site["scale"], guide_site["scale"]), (model_site, guide_site)
+    scaled = p is q or (isinstance(p, float | int) and isinstance(q, float | int) and p == q)
+    plates, others = (plates_of(site) for site in sites)
+    spread, other = (weights.unsummed(shape_of(site)) for site in sites)
+    masked = model_site["mask"] is guide_site["mask"]
+    return scaled and masked and plates == others and spread == other
+
+
+def _before(name: str, sites: Mapping[str, Site]) -> set[str]:
+    names = list(sites)
+    return set(names[: names.index(name)]) if name in sites else set()

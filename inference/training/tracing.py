@@ -15,6 +15,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from priorzoo.inference.batch import Batch
 from priorzoo.inference.objectives.contract import Objective
+from priorzoo.inference.pairs import allocate
 from priorzoo.inference.training.state import Attributes, State, UntraceableError
 from priorzoo.inference.training.step import Precision, autocast, gradients_of, match_layout
 
@@ -63,6 +64,7 @@ def trace(objective: Objective, batch: Batch, precision: Precision = "float32") 
         UntraceableError: if shapes or branches depend on the values of tensors, or if the program
             changes other state than its parameters and buffers.
     """
+    allocate(objective.model, objective.guide, batch)  # of real tensors, outside the graph
     state = State(objective)
     wanted = [name for name, tensor in state.tensors.items() if tensor.requires_grad]
     made = Traced(GraphModule({}, torch.fx.Graph()), state)
@@ -113,7 +115,8 @@ def record(step: Callable[..., object], inputs: Sequence[Tensor]) -> GraphModule
             fake = [mode.from_tensor(each) for each in inputs]
             graph = make_fx(step, _allow_non_fake_inputs=True)(*fake)
     except (DataDependentOutputException, DynamicOutputShapeException) as error:
-        raise UntraceableError(f"{error.func} depends on the values of a tensor") from error
+        operation = str(error.func).splitlines()[0]  # Pyro adds shapes on further lines
+        raise UntraceableError(f"{operation} depends on the values of a tensor") from error
     except (RuntimeError, TypeError, ValueError, NotImplementedError, AssertionError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UntraceableError(reason) from error

@@ -1,0 +1,200 @@
+"""Which dimensions belong to plates, particles and enumerated sites, and what may vary along them.
+
+From the right: the plates of both programs, then the particles, then one for each enumerated site.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import cast
+from weakref import WeakKeyDictionary
+
+import torch
+from pyro import poutine
+from torch import nn
+from torch.fx.experimental.proxy_tensor import get_proxy_mode
+
+from priorzoo.inference.sites import (
+    PARTICLES,
+    Site,
+    evaluating,
+    is_enumerated,
+    is_local,
+    plates_of,
+    sample_sites,
+    shape_of,
+)
+from priorzoo.models.pyro_internals import AnyMessage, Messenger
+
+_depths: WeakKeyDictionary[object, int] = WeakKeyDictionary()
+
+
+class Deeper(ValueError):
+    """Raised by :class:`Fence` for a plate to the left of the dimensions left free for plates."""
+
+
+class Depth(Messenger):
+    """Finds how many dimensions the plates of a program take, at least one.
+
+    Sites to enumerate get their first value instead of a draw, which a NaN would not allow.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found = 1
+
+    def _pyro_sample(self, msg: AnyMessage) -> None:
+        self.found = max(self.found, _depth(msg))
+        site = cast(Site, msg)
+        parallel = site["infer"].get("enumerate") == "parallel"
+        if parallel and not site["done"] and not site["is_observed"]:
+            first, fn = site["fn"].enumerate_support(expand=False)[0], site["fn"]
+            site["value"], site["done"] = first.expand(fn.batch_shape + fn.event_shape), True
+
+
+class Fence(Messenger):
+    """Stops a program that opens a plate to the left of the first ``depth`` dimensions."""
+
+    def __init__(self, depth: int) -> None:
+        super().__init__()
+        self.depth = depth
+
+    def _pyro_sample(self, msg: AnyMessage) -> None:
+        if _depth(msg) > self.depth:
+            raise Deeper(
+                f"Expected plates at dims -1 to -{self.depth} but {msg['name']!r} is in one to the "
+                "left; run the pair once before its operations are recorded."
+            )
+
+
+def _depth(msg: AnyMessage) -> int:
+    dims = plates_of(cast(Site, msg))
+    return max((-dim for name, dim in dims.items() if name != PARTICLES), default=1)
+
+
+def known_depth(programs: Iterable[object]) -> int | None:
+    """The number of dimensions that the plates of these programs took when they were last run."""
+    found = [_depths.get(program) for program in programs]
+    return max(depth for depth in found if depth) if all(found) else None
+
+
+def keep_depth(programs: Iterable[object], depth: int) -> int:
+    """Keep this number as long as the programs live."""
+    for program in programs:
+        _depths[program] = max(depth, _depths.get(program, 1))
+    return depth
+
+
+def measured_depth(programs: Iterable[object], run: Callable[[], object]) -> int:
+    """Run the programs to find the number of dimensions that their plates take.
+
+    Random state and buffers stay as they were. While a graph is recorded nothing is run, since it
+    would become part of the graph.
+
+    Args:
+        programs: model and guide, without handlers around them.
+        run: runs both.
+    """
+    if is_recorded():
+        return known_depth(programs) or 1
+    modules = [program for program in programs if isinstance(program, nn.Module)]
+    with torch.no_grad(), evaluating(*modules), Depth() as depth, Before(modules):
+        run()
+    return depth.found
+
+
+def is_recorded() -> bool:
+    """Whether operations are being recorded as a graph."""
+    return get_proxy_mode() is not None
+
+
+class Before:
+    """Random state and buffers at one time; as a context they are those of before at its end.
+
+    Args:
+        modules: whose buffers, and whose devices' random state.
+    """
+
+    def __init__(self, modules: Iterable[nn.Module]) -> None:
+        self.buffers = [(own, own.clone()) for module in modules for own in module.buffers()]
+        tensors = [own for own, _ in self.buffers]
+        tensors += [parameter for module in modules for parameter in module.parameters()]
+        self.devices = {tensor.device for tensor in tensors if tensor.is_cuda}
+        self.random = torch.get_rng_state()
+        self.of_devices = [torch.cuda.get_rng_state(device) for device in self.devices]
+
+    def restore(self) -> None:
+        """Set both to what they were."""
+        with torch.no_grad():
+            for own, value in self.buffers:
+                own.copy_(value)
+        torch.set_rng_state(self.random)
+        for device, state in zip(self.devices, self.of_devices, strict=True):
+            torch.cuda.set_rng_state(state, device)
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *error: object) -> None:
+        self.restore()
+
+
+def check_dimensions(guide_trace: poutine.Trace, model_trace: poutine.Trace) -> None:
+    """Check that every dimension of every site is a plate's or an enumerated site's.
+
+    Raises:
+        ValueError: if not, and for sites that depend on an enumerated site outside its plates.
+    """
+    summed: dict[int, tuple[str, Site]] = {}
+    for name, site in sample_sites(guide_trace):
+        if is_enumerated(site):
+            _check_enumerated(name, site, summed)
+            summed[site["infer"]["_enumerate_dim"]] = name, site
+    for trace in (guide_trace, model_trace):
+        for name, site in sample_sites(trace):
+            _check_shape(name, site, summed)
+
+
+def _check_enumerated(name: str, site: Site, summed: Mapping[int, tuple[str, Site]]) -> None:
+    dim = site["infer"]["_enumerate_dim"]
+    if dim in summed:
+        raise ValueError(
+            f"Expected a dimension for each enumerated site but {summed[dim][0]!r} and {name!r} "
+            "share one by pyro.markov; write the loop with range."
+        )
+    if site["infer"].get("num_samples") is not None:
+        raise ValueError(
+            f"Expected every value of the enumerated site {name!r} but its infer has num_samples; "
+            "leave num_samples out."
+        )
+
+
+def _check_shape(name: str, site: Site, summed: Mapping[int, tuple[str, Site]]) -> None:
+    plates, shape = plates_of(site), shape_of(site)
+    if plates.get("data", -1) != -1:
+        raise ValueError(
+            f"Expected plate 'data' at dim -1 but it is at {plates['data']} around site {name!r}; "
+            "give your own plates dims to its left."
+        )
+    for dim in _varying(shape):
+        if dim in summed:
+            above, home = summed[dim][0], plates_of(summed[dim][1])
+            if not home.keys() <= plates.keys():
+                raise ValueError(
+                    f"Expected sites that depend on the enumerated site {above!r} inside its "
+                    f"plates {list(home)} but {name!r} is in {list(plates)}; sample it in these "
+                    f"plates, or draw {above!r} with a score-function gradient."
+                )
+        elif dim not in plates.values() and not _is_loose(site, summed):
+            raise ValueError(
+                f"Expected log-probabilities of site {name!r} to vary along its plates "
+                f"{list(plates)} and enumerated sites only but they have size {shape[dim]} along "
+                f"dim {dim}; open a plate there, or make it part of the event by to_event."
+            )
+
+
+def _is_loose(site: Site, summed: Mapping[int, tuple[str, Site]]) -> bool:
+    """Whether dimensions outside all plates can simply be added up: of global sites, drawn once."""
+    return not is_local(site) and not summed and PARTICLES not in plates_of(site)
+
+
+def _varying(shape: torch.Size) -> Iterator[int]:
+    return (dim for dim in range(-len(shape), 0) if shape[dim] > 1)
