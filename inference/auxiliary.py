@@ -11,7 +11,6 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-import pyro
 import pyro.distributions as dist
 import torch
 from pyro import poutine
@@ -165,8 +164,7 @@ def _at_its_draws(site: Site, joint: Tensor, dims: Sequence[int]) -> Tensor:
     draws = value.reshape((1,) * (count + len(dims) + fn.event_dim - value.dim()) + value.shape)
     for dim, place in zip(dims, places, strict=True):
         draws = draws.transpose(dim - fn.event_dim, place - fn.event_dim)
-    with pyro.validation_enabled(False):  # validation would synchronise with the device
-        density = (joint + fn.log_prob(draws)).logsumexp(list(dims), keepdim=True)
+    density = (joint + log_prob(site | {"value": draws})).logsumexp(list(dims), keepdim=True)
     for dim, place in zip(dims, places, strict=True):
         density = density.transpose(dim, place)
     return density.reshape(density.shape[len(dims) :])

@@ -22,7 +22,6 @@ from priorzoo.inference.sites import (
     log_prob,
     plates_of,
     sample_sites,
-    shape_of,
 )
 from priorzoo.models.distributions.divergences import closed_kl
 from priorzoo.models.pyro_internals import scale_and_mask
@@ -77,9 +76,10 @@ class Draws:
         r"""``(S, B)`` log importance weights with the enumerated sites summed out, in nats.
 
         :math:`\log \sum_y p(x, y, z_s) / q(z_s \mid x, y)`, differentiable, for local sites only.
+        Factors and observed sites of the guide are part of q.
 
         Raises:
-            ValueError: for a pair with global sites.
+            ValueError: for a pair with global sites, or a plate that holds a subsample.
         """
         of_model = dict(sample_sites(self.model_trace))
         return log_weights(of_model, self.guide_sites(), self.batch, self.particles)
@@ -120,19 +120,22 @@ class ELBO(Objective):
     it depends on, so that with I independent factors the number of values is the sum and not the
     product of their K_i. All other sites are drawn, with the gradient estimator that
     :func:`estimated` chose, by default reparameterisation; score-function gradients of several
-    particles use the mean cost of the other particles as baseline. Values and gradients equal those
-    of Pyro's ``TraceEnum_ELBO`` on the same draws, but shapes are static and there is no host
-    synchronisation.
+    particles use the mean cost of the other particles as baseline, see :class:`Weights`. Values and
+    gradients equal those of Pyro's ``TraceEnum_ELBO`` on the same draws, but shapes are static and
+    there is no host synchronisation.
 
     A call with rows ``(B, P)`` and the number N of data gives the loss, in nats per datum, and the
     terms:
 
     - ``reconstruction``: the expected log-likelihood of ``x``; ``log p(s)`` for other observed s;
-    - ``kl[s]`` for every latent site s: the expectation of log q(s) - log p(s);
+    - ``kl[s]`` for every latent site s: the expectation of log q(s) - log p(s); for a factor or an
+      observed site of the guide, that of log q(s);
     - each penalty under its name, not part of the bound;
     - ``elbo``: reconstruction minus KLs, unweighted; ``objective``: the negative loss.
 
-    The term of a local site is ``(B,)``; that of a global site is a scalar, divided by N. For a row
+    Auxiliary sites of the guide, which the model does not have, must be enumerated; they are summed
+    out of the densities of the others. The term of a local site is ``(B,)``, added up over plates
+    of its own; that of a global site is a scalar, divided by N. For a row
     with a known label the bound is a bound of log p(x, label).
 
     Args:
@@ -278,19 +281,18 @@ class Autoencoder(ELBO):
 def _log_q(site: Site) -> Tensor:
     """Log density of a site of the guide, with the gradient that the ELBO needs."""
     log_q = log_prob(site)
-    if site["fn"].has_rsample or is_enumerated(site):
+    if site["fn"].has_rsample or is_enumerated(site) or site["is_observed"]:
         return log_q
     return log_q.detach()  # the expectation of its own gradient is zero
 
 
 def _alike(model_site: Site, guide_site: Site, weights: Weights) -> bool:
     """Whether log q and log p of a site are in the same plates, with the same scale and mask."""
-    (p, q), sites = (model_site["scale"], guide_site["scale"]), (model_site, guide_site)
+    p, q = model_site["scale"], guide_site["scale"]
     scaled = p is q or (isinstance(p, float | int) and isinstance(q, float | int) and p == q)
-    plates, others = (plates_of(site) for site in sites)
-    spread, other = (weights.unsummed(shape_of(site)) for site in sites)
-    masked = model_site["mask"] is guide_site["mask"]
-    return scaled and masked and plates == others and spread == other
+    plates = plates_of(model_site) == plates_of(guide_site)
+    loose = weights.loose(model_site) == weights.loose(guide_site)
+    return scaled and plates and loose and model_site["mask"] is guide_site["mask"]
 
 
 def _before(name: str, sites: Mapping[str, Site]) -> set[str]:

@@ -16,6 +16,7 @@ from priorzoo.inference.sites import (
     log_prob,
     plates_of,
     sample_sites,
+    shape_of,
 )
 
 
@@ -122,10 +123,11 @@ class Weights:
             )
         return score.reshape(score.shape[-1 - events :])
 
-    def unsummed(self, shape: torch.Size) -> dict[int, int]:
-        """The sizes of the dimensions above 1 that are not enumerated sites."""
+    def loose(self, site: Site) -> dict[int, int]:
+        """The sizes of the dimensions of a site that are neither plates' nor enumerated sites'."""
+        shape, known = shape_of(site), {*plates_of(site).values(), *self.log_q}
         varying = (dim for dim in range(-len(shape), 0) if shape[dim] > 1)
-        return {dim: shape[dim] for dim in varying if dim not in self.log_q}
+        return {dim: shape[dim] for dim in varying if dim not in known}
 
     def _expected(self, cost: Tensor, plates: Mapping[str, int], before: Collection[str]) -> Tensor:
         """The cost with enumerated sites summed out, ``(1, ..., 1, [S,] ..., B)``."""
@@ -182,10 +184,11 @@ class Weights:
 
     def _of_rows(self, mean: Tensor) -> Tensor:
         """The mean over particles, added up over plates of one's own: ``(B,)``."""
-        if self.particle_dim is not None and mean.dim() >= -self.particle_dim:
-            mean = mean.mean(self.particle_dim, keepdim=True)
-        own = [dim for dim in range(-mean.dim(), -1) if mean.shape[dim] > 1]
+        dims = (dim for dim in range(-mean.dim(), -1) if dim != self.particle_dim)
+        own = [dim for dim in dims if mean.shape[dim] > 1]
         mean = mean.sum(own, keepdim=True) if own else mean
+        if self.particle_dim is not None and mean.dim() >= -self.particle_dim:
+            mean = mean.mean(self.particle_dim)
         return mean.reshape(mean.shape[-1:])
 
     def _summed(self, score: Tensor, events: int = 0) -> Tensor:
