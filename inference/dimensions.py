@@ -11,7 +11,9 @@ import torch
 from pyro import poutine
 from torch import nn
 from torch.fx.experimental.proxy_tensor import get_proxy_mode
+from torch.nn.parameter import is_lazy
 
+from priorzoo.inference.running import places_of
 from priorzoo.inference.sites import (
     PARTICLES,
     Site,
@@ -96,8 +98,12 @@ def measured_depth(programs: Iterable[object], run: Callable[[], object]) -> int
     if is_recorded():
         return known_depth(programs) or 1
     modules = [program for program in programs if isinstance(program, nn.Module)]
-    with torch.no_grad(), evaluating(*modules), Depth() as depth, Before(modules):
-        run()
+    before = Before(modules)
+    with torch.no_grad(), evaluating(*modules), Depth() as depth:
+        try:
+            run()
+        finally:
+            before.restore()
     return depth.found
 
 
@@ -107,34 +113,32 @@ def is_recorded() -> bool:
 
 
 class Before:
-    """Random state and buffers at one time; as a context they are those of before at its end.
+    """Random state and buffers at one time.
 
     Args:
         modules: whose buffers, and whose devices' random state.
     """
 
     def __init__(self, modules: Iterable[nn.Module]) -> None:
-        self.buffers = [(own, own.clone()) for module in modules for own in module.buffers()]
-        tensors = [own for own, _ in self.buffers]
-        tensors += [parameter for module in modules for parameter in module.parameters()]
-        self.devices = {tensor.device for tensor in tensors if tensor.is_cuda}
+        places = [place for module in modules for place in places_of(module)]
+        self.buffers = [
+            (home, name, tensor, tensor.clone())
+            for home, name, tensor in places
+            if not isinstance(tensor, nn.Parameter) and not is_lazy(tensor)
+        ]
+        self.devices = {tensor.device for *_, tensor in places if tensor.is_cuda}
         self.random = torch.get_rng_state()
         self.of_devices = [torch.cuda.get_rng_state(device) for device in self.devices]
 
+    @torch.no_grad()
     def restore(self) -> None:
         """Set both to what they were."""
-        with torch.no_grad():
-            for own, value in self.buffers:
-                own.copy_(value)
+        for home, name, own, value in self.buffers:
+            own.copy_(value)
+            home[name] = own
         torch.set_rng_state(self.random)
         for device, state in zip(self.devices, self.of_devices, strict=True):
             torch.cuda.set_rng_state(state, device)
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, *error: object) -> None:
-        self.restore()
 
 
 def check_dimensions(guide_trace: poutine.Trace, model_trace: poutine.Trace) -> None:
