@@ -27,7 +27,6 @@ from priorzoo.inference.sites import (
     sample_sites,
     site_of,
 )
-from priorzoo.models.distributions.divergences import closed_kl
 from priorzoo.models.distributions.exponential import ExponentialFamily, Natural
 from priorzoo.models.pyro_internals import AnyMessage, Messenger
 
