@@ -145,6 +145,7 @@ class Training:
     def _learnt(self) -> list[nn.Parameter]:
         parameters = [p for p in self.objective.parameters() if p.requires_grad]
         if not parameters:
+            check_pair(self.model, self.guide, context=self.context)  # says why it cannot run
             raise ValueError("Expected trainable parameters but model and guide have none.")
         return parameters
 

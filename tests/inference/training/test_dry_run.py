@@ -329,6 +329,15 @@ def test_a_step_of_ones_own_names_parameters_that_it_has_made():
     descend(objective, torch.optim.SGD(objective.parameters(), 0.1), x)
 
 
+def test_a_pair_that_cannot_make_its_parameters_says_why():
+    class Fails(Location):
+        def forward(self, x=None, size=None):
+            raise TypeError("no such thing")
+
+    with pytest.raises(ValueError, match="Fails cannot run on size=2: no such thing"):
+        Training(Fails(), AutoNormal(Fails()), torch.zeros(20, 2))
+
+
 @pytest.mark.parametrize("name", ["factorial", "factorial-two"])
 def test_tensors_that_a_loss_makes_itself_are_no_parameters(name, zoo):
     """A conjugate objective differentiates by the expectations that it has computed."""
