@@ -36,9 +36,10 @@ def _mean(site: Site) -> Tensor:
     try:
         mean: Tensor = site["fn"].mean
     except NotImplementedError as error:
+        kind = type(getattr(site["fn"], "base_dist", site["fn"])).__name__
         raise ValueError(
-            f"Expected a distribution with a mean at site {site['name']!r} but got "
-            f"{type(site['fn']).__name__}; define its property mean."
+            f"Expected a distribution with a mean at site {site['name']!r} but got {kind}; define "
+            "its property mean."
         ) from error
     return mean
 

@@ -1,5 +1,7 @@
 """What a pair says of data, against weighted means by hand."""
 
+import pyro
+import pyro.distributions as dist
 import pytest
 import torch
 from torch import nn
@@ -12,6 +14,7 @@ from priorzoo.inference import (
     enumerates,
     reconstructions,
 )
+from priorzoo.models import data_plate
 from priorzoo.models.distributions.gaussian import deviation
 
 pytestmark = pytest.mark.usefixtures("double")
@@ -124,3 +127,25 @@ def test_networks_predict_in_evaluation_mode(zoo):
     expected = guide.classifier[1](x).softmax(-1)
     torch.testing.assert_close(cluster_probabilities(model, guide, x), expected)
     assert guide.classifier[0].training
+
+
+class Bent(nn.Module):
+    """A guide whose code has a distribution without a mean in closed form."""
+
+    def __init__(self, encoder):
+        super().__init__()
+        self.encoder = encoder
+
+    def forward(self, x, size=None):
+        loc, _ = self.encoder(x).chunk(2, -1)
+        with data_plate(x, size):
+            bent = dist.TransformedDistribution(
+                dist.Normal(loc, 1.0), dist.transforms.ELUTransform()
+            )
+            pyro.sample("z", bent.to_event(1))
+
+
+def test_a_code_without_a_mean_is_refused_by_name(zoo):
+    (model, guide), x = zoo["vae"].pair(), zoo["vae"].rows(B)
+    with pytest.raises(ValueError, match="mean at site 'z' but got TransformedDistribution"):
+        codes(model, Bent(guide.encoder), x)
