@@ -34,6 +34,7 @@ from priorzoo.inference.sites import (
     Site,
     evaluating,
     is_scored,
+    plates_of,
     sample_sites,
     site_of,
 )
@@ -179,6 +180,7 @@ def check_pair(
     with trying(model, guide):
         of_model, of_guide = accepted(model, batch.context), accepted(guide, batch.context)
         two = _attempt(model, "size=2", lambda: poutine.trace(model).get_trace(size=2, **of_model))
+        _check_event(site_of(two, "x"))
         rows: Tensor = site_of(two, "x")["value"] if x is None else batch.x
         where = f"rows {tuple(rows.shape[1:])}, which {type(model).__name__} draws"
         told = _attempt(model, where, lambda: poutine.trace(model).get_trace(rows, **of_model))
@@ -196,6 +198,16 @@ def check_pair(
             )
         check_traces(every, last)
         marginal_sites(every, last)
+
+
+def _check_event(site: Site) -> None:
+    homes = list(plates_of(site))
+    if len(homes) > 1:
+        raise ValueError(
+            f"Expected a row of site {site['name']!r} to be one event but the site is in the "
+            f"plates {homes}; leave it in the plate of rows alone, and make its other dimensions "
+            "part of the event by to_event."
+        )
 
 
 def _check_amortised(guide: nn.Module) -> None:
