@@ -25,6 +25,7 @@ from priorzoo.inference.dimensions import (
     known_depth,
     measured_depth,
 )
+from priorzoo.inference.gradients import bias, missing_gradient
 from priorzoo.inference.randomness import Stream
 from priorzoo.inference.running import keeping_state, running
 from priorzoo.inference.sites import (
@@ -33,18 +34,15 @@ from priorzoo.inference.sites import (
     Means,
     Site,
     evaluating,
-    is_scored,
     plates_of,
     sample_sites,
     site_of,
 )
-from priorzoo.inference.supports import WRAPPERS, describe, same_support
+from priorzoo.inference.supports import describe, same_support
 from priorzoo.models.contract import accepted, check_context
-from priorzoo.models.distributions.mixtures import BIASED, PathwiseMixture
 from priorzoo.models.pyro_internals import sites_of_rows
 
 Result = TypeVar("Result")
-PATHWISE = "draw it from priorzoo.models.estimated(...) if its components are diagonal Gaussians"
 
 
 def run_pair(
@@ -116,9 +114,13 @@ def check_traces(guide_trace: poutine.Trace, model_trace: poutine.Trace) -> None
     """Check the sites of a guide and its model, run on the same draws.
 
     Raises:
-        ValueError: for sites that only one of them has, or whose dimensions are not their plates'.
+        ValueError: for sites that only one of them has, whose dimensions are not their plates', or,
+            where gradients are computed, whose gradients are biased.
     """
-    problems = unmatched(dict(sample_sites(model_trace)), dict(sample_sites(guide_trace)))
+    of_guide = dict(sample_sites(guide_trace))
+    problems = unmatched(dict(sample_sites(model_trace)), of_guide)
+    if torch.is_grad_enabled():
+        problems += [problem for name, site in of_guide.items() for problem in bias(name, site)]
     if problems:
         raise ValueError(f"Expected a guide that fits its model but {'; '.join(problems)}.")
     check_dimensions(guide_trace, model_trace)
@@ -201,12 +203,12 @@ def check_pair(
 
 
 def _check_event(site: Site) -> None:
-    homes = list(plates_of(site))
-    if len(homes) > 1:
+    plates = plates_of(site)
+    if len(plates) > 1 and plates.get("data", -1) == -1:  # for others see check_dimensions
         raise ValueError(
             f"Expected a row of site {site['name']!r} to be one event but the site is in the "
-            f"plates {homes}; leave it in the plate of rows alone, and make its other dimensions "
-            "part of the event by to_event."
+            f"plates {list(plates)}; leave it in the plate of rows alone, and make its other "
+            "dimensions part of the event by to_event."
         )
 
 
@@ -262,26 +264,5 @@ def _differences(name: str, model_site: Site, guide_site: Site) -> Iterator[str]
             yield f"site {name!r} is a point outside its support, {supports[0]}, in the guide"
     elif not same_support(*(site[part] for part in ("fn", "value") for site in sites)):
         yield f"site {name!r} has support {supports[0]} in the model, {supports[1]} in the guide"
-    enumerated = guide_site["infer"].get("enumerate") == "parallel"
-    if not enumerated and not is_scored(guide_site):
-        yield from _without_gradient(name, guide_site["fn"])
-
-
-def _without_gradient(name: str, fn: dist.TorchDistribution) -> Iterator[str]:
-    """What is wrong with a draw whose gradient is missing or biased, and what to do."""
-    while isinstance(fn, WRAPPERS):
-        fn = fn.base_dist
-    kind = type(fn).__name__
-    if isinstance(fn, BIASED) and not isinstance(fn, PathwiseMixture):
-        yield f"site {name!r} is a {kind}, whose gradients are biased: {PATHWISE}"
-    elif hasattr(fn, "component_distribution"):
-        yield (
-            f"site {name!r} is a {kind}, whose draws have no gradient: sample its component as a "
-            f"site that the guide enumerates, or {PATHWISE}"
-        )
-    elif not fn.has_rsample:
-        marked = 'mark it infer={"enumerate": "parallel"}, or ' if fn.has_enumerate_support else ""
-        yield (
-            f"the guide neither enumerates nor reparameterises site {name!r}: {marked}draw it from "
-            'priorzoo.models.estimated(..., "score")'
-        )
+    yield from bias(name, guide_site)
+    yield from missing_gradient(name, guide_site)

@@ -8,7 +8,7 @@ from pyro.distributions import constraints
 from pyro.distributions import transforms as to
 from torch import nn
 
-from priorzoo.inference import Training, check_pair, codes, evaluate, load, save
+from priorzoo.inference import ELBO, Training, check_pair, codes, evaluate, load, save
 from priorzoo.inference.supports import same_support
 from priorzoo.models import MLP, VAE, Gaussian, data_plate
 from priorzoo.models.distributions.estimators import estimated
@@ -244,6 +244,17 @@ def test_mixtures_with_no_gradient_or_a_biased_one_are_refused_for_that_reason(k
     assert "support" not in str(error.value)
     assert "\n" not in str(error.value)
     check_pair(model, Mixed(encoder, kind, pathwise=True))
+
+
+@pytest.mark.parametrize("kind", ["MixtureOfDiagNormals", "shared scale"])
+def test_a_biased_gradient_is_refused_in_a_step_of_ones_own(kind):
+    """Where nothing checks the pair; without gradients its densities are right."""
+    guide = Mixed(MLP(P, K * (2 * D + 1)), kind, pathwise=False)
+    objective, x = ELBO(VAE(MLP(D, P), code=D), guide), torch.zeros(3, P)
+    with pytest.raises(ValueError, match=r"'z' is a Mixture.*gradients are biased"):
+        objective(x)
+    with torch.no_grad():
+        assert objective(x)[0].isfinite()
 
 
 def a_mixture(kind):

@@ -1,0 +1,43 @@
+"""Which draws of a guide have no gradient, or a biased one, and what to do about it."""
+
+from collections.abc import Iterator
+
+import pyro.distributions as dist
+
+from priorzoo.inference.sites import Site, is_scored
+from priorzoo.inference.supports import WRAPPERS
+from priorzoo.models.distributions.mixtures import BIASED, PathwiseMixture
+
+PATHWISE = "draw it from priorzoo.models.estimated(...) if its components are diagonal Gaussians"
+
+
+def bias(name: str, site: Site) -> Iterator[str]:
+    """What is wrong with a site whose draw has a biased gradient."""
+    fn = _unwrapped(site)
+    if isinstance(fn, BIASED) and not isinstance(fn, PathwiseMixture):
+        yield f"site {name!r} is a {type(fn).__name__}, whose gradients are biased: {PATHWISE}"
+
+
+def missing_gradient(name: str, site: Site) -> Iterator[str]:
+    """What is wrong with a site that is neither enumerated nor has a chosen gradient estimator."""
+    fn = _unwrapped(site)
+    if site["infer"].get("enumerate") == "parallel" or is_scored(site) or fn.has_rsample:
+        return
+    if hasattr(fn, "component_distribution"):
+        yield (
+            f"site {name!r} is a {type(fn).__name__}, whose draws have no gradient: sample its "
+            f"component as a site that the guide enumerates, or {PATHWISE}"
+        )
+    else:
+        marked = 'mark it infer={"enumerate": "parallel"}, or ' if fn.has_enumerate_support else ""
+        yield (
+            f"the guide neither enumerates nor reparameterises site {name!r}: {marked}draw it from "
+            'priorzoo.models.estimated(..., "score")'
+        )
+
+
+def _unwrapped(site: Site) -> dist.TorchDistribution:
+    fn = site["fn"]
+    while isinstance(fn, WRAPPERS):
+        fn = fn.base_dist
+    return fn
