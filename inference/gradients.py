@@ -1,14 +1,29 @@
 """Which draws of a guide have no gradient, or a biased one, and what to do about it."""
 
 from collections.abc import Iterator
+from typing import cast
 
 import pyro.distributions as dist
 
 from priorzoo.inference.sites import Site, is_scored
 from priorzoo.inference.supports import WRAPPERS
+from priorzoo.models.distributions.estimators import estimated
 from priorzoo.models.distributions.mixtures import BIASED, PathwiseMixture
+from priorzoo.models.pyro_internals import AnyMessage, Messenger
 
 PATHWISE = "draw it from priorzoo.models.estimated(...) if its components are diagonal Gaussians"
+
+
+class Unbiased(Messenger):
+    """Draws Pyro's mixtures of diagonal Gaussians with unbiased gradients, by :func:`estimated`.
+
+    Pyro's own gradients of the mixture's logits are biased.
+    """
+
+    def _pyro_sample(self, msg: AnyMessage) -> None:
+        site = cast(Site, msg)
+        if isinstance(_unwrapped(site), BIASED):
+            site["fn"] = estimated(site["fn"])
 
 
 def bias(name: str, site: Site) -> Iterator[str]:

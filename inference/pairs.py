@@ -25,7 +25,7 @@ from priorzoo.inference.dimensions import (
     known_depth,
     measured_depth,
 )
-from priorzoo.inference.gradients import bias, missing_gradient
+from priorzoo.inference.gradients import Unbiased, bias, missing_gradient
 from priorzoo.inference.randomness import Stream
 from priorzoo.inference.running import keeping_state, running
 from priorzoo.inference.sites import (
@@ -149,7 +149,8 @@ def _run(
         if depth is not None:
             stack.enter_context(poutine.enum(first_available_dim=-1 - depth - vectorised))
             stack.enter_context(Fence(depth))  # before anything is enumerated
-        clamped = Clamp(batch.labels)(guide) if batch.labels else guide
+        drawing = Unbiased()(guide)
+        clamped = Clamp(batch.labels)(drawing) if batch.labels else drawing
         guide_trace = run(clamped, accepted(guide, batch.context))
         replayed = poutine.replay(model, trace=_drawn(guide_trace))
         return guide_trace, run(replayed, accepted(model, batch.context))
@@ -185,15 +186,16 @@ def check_pair(
         _check_event(site_of(two, "x"))
         rows: Tensor = site_of(two, "x")["value"] if x is None else batch.x
         where = f"rows {tuple(rows.shape[1:])}, which {type(model).__name__} draws"
+        drawing = poutine.trace(Unbiased()(guide))
         told = _attempt(model, where, lambda: poutine.trace(model).get_trace(rows, **of_model))
-        trace = _attempt(guide, where, lambda: poutine.trace(guide).get_trace(rows, **of_guide))
+        trace = _attempt(guide, where, lambda: drawing.get_trace(rows, **of_guide))
         _check_amortised(guide)
         problems = list(_problems(dict(sample_sites(told)), dict(sample_sites(trace))))
         if problems:
             pair = f"{type(guide).__name__} does not fit {type(model).__name__}: "
             raise ValueError(pair + "; ".join(problems) + ".")
         with poutine.enum(first_available_dim=-1 - allocate(model, guide, replace(batch, x=rows))):
-            every = _attempt(guide, where, lambda: poutine.trace(guide).get_trace(rows, **of_guide))
+            every = _attempt(guide, where, lambda: drawing.get_trace(rows, **of_guide))
             replayed = poutine.trace(poutine.replay(model, trace=_drawn(every)))
             last = _attempt(
                 model, "the guide's draws", lambda: replayed.get_trace(rows, **of_model)
