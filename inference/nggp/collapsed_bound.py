@@ -1,5 +1,6 @@
 """The collapsed bound of a mixture for given codes, which decides whether a move is kept."""
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -40,6 +41,24 @@ class Mixture(NamedTuple):
         return indices[0] if indices else None
 
 
+class Assigned(NamedTuple):
+    """Codes with their q(y) under a mixture, and what a move reuses of it; in float64.
+
+    ``statistics`` of the codes, ``(M, F)``; ``fits``, ``(M, K + 1)`` expected log densities under
+    the components and the base, -inf where there is no component; ``q``, ``(M, K + 1)``, whose last
+    column is a new cluster; ``tally``, the sum of its :class:`Occupancy` over the rows,
+    ``(K + 1,)``; ``v``, the mean of q(v).
+    """
+
+    mixture: Mixture
+    codes: Codes
+    statistics: Tensor
+    fits: Tensor
+    q: Tensor
+    tally: Occupancy
+    v: Tensor
+
+
 class CollapsedBound(NamedTuple):
     """The collapsed bound of mixtures, for codes that represent a data set of ``data`` rows.
 
@@ -54,71 +73,127 @@ class CollapsedBound(NamedTuple):
     margin: float = 0.1
     kind: CodeFamily = FAMILIES["gaussian"]
 
-    def fit(self, mixture: Mixture, k: int, codes: Codes, weight: Tensor) -> Mixture:
-        """The mixture with component k fitted to the codes with weights ``(M,)``."""
-        best = self.kind.match(*codes, weight.unsqueeze(-1))
+    def fit(self, mixture: Mixture, which: Tensor | int, sums: Tensor) -> Mixture:
+        """The mixture with these components fitted to their sums of statistics, ``(F,)`` each."""
         loc, scale, active = (part.clone() for part in mixture)
-        loc[k], scale[k], active[k] = best[0][0], best[1][0], True
+        best = self.kind.fit(sums.reshape(-1, sums.shape[-1]))
+        loc[which], scale[which] = (new.to(old) for new, old in zip(best, mixture[:2], strict=True))
+        active[which] = True
         return Mixture(loc, scale, active)
 
-    def fits(self, mixture: Mixture, codes: Codes) -> Tensor:
-        """``(M, C + 1)`` expected log densities under the C active components and the base."""
-        base = self.kind.base(mixture.loc, mixture.scale, self.breadth)
-        used = self._active_and_new(mixture)
-        loc, scale = (
-            torch.cat([part, last])[used] for part, last in zip(mixture[:2], base, strict=True)
-        )
-        return self.kind.expected_log(*codes, loc, scale)
+    def assigned(self, mixture: Mixture, codes: Codes, rounds: int = 8) -> Assigned:
+        """The codes with their q(y) by coordinate ascent on all rows at once."""
+        statistics = self.kind.statistics(*codes)
+        fits = self._fits(mixture, statistics)
+        used = active_and_new(mixture)
+        some, v = self.ascend(fits[:, used], rounds, len(fits))
+        q = torch.zeros_like(fits).index_copy(1, used, some)
+        return Assigned(mixture, codes, statistics, fits, q, Occupancy.of(q).sum(), v)
 
     def assign(self, mixture: Mixture, codes: Codes, rounds: int = 8) -> Tensor:
-        """``(M, K + 1)`` probabilities q(y) by coordinate ascent on all rows at once.
-
-        q(v) is updated only every fourth round, since that takes as long as all else and changes
-        little.
-        """
-        fits = self.fits(mixture, codes)
-        q, v = fits.softmax(-1), torch.zeros(())
-        for turn in range(rounds):
-            sizes, alone = self._sizes(q)
-            if turn % 4 == 0:
-                occupied = (sizes.occupied.sum() + alone).clamp(1, self.data)
-                v = self.law.law_of_v(float(self.data), occupied).mean
-            others = sizes.times((self.data - 1) / self.data)
-            q = (fits + log_prior(self.law, others, v)).softmax(-1)
-        everywhere = q.new_zeros(len(q), len(mixture.loc) + 1)
-        return everywhere.index_copy(1, self._active_and_new(mixture), q)
+        """``(M, K + 1)`` probabilities q(y) by coordinate ascent on all rows at once."""
+        return self.assigned(mixture, codes, rounds).q
 
     def value(self, mixture: Mixture, codes: Codes, q: Tensor | None = None) -> float:
         """The collapsed bound of the codes in nats per datum, up to terms that no move changes."""
-        q = (self.assign(mixture, codes) if q is None else q)[:, self._active_and_new(mixture)]
-        each = torch.where(q > 0, q * (self.fits(mixture, codes) - q.log()), 0.0).sum(-1).mean()
-        sizes, alone = self._sizes(q)
-        return float(each + expected_log_prior(self.law, sizes, alone, self.data) / self.data)
+        now = self.assigned(mixture, codes)
+        if q is not None:
+            now = now._replace(q=q.double(), tally=Occupancy.of(q.double()).sum())
+        return float(self._value(now))
 
     def refit(self, mixture: Mixture, codes: Codes, rounds: int = 5) -> Mixture:
-        """Fit the components to the codes by expectation maximisation with :meth:`assign`."""
+        """Fit the components to the codes by expectation maximisation with :meth:`ascend`."""
+        statistics = self.kind.statistics(*codes)
+        used = active_and_new(mixture)
         for _ in range(rounds):
-            q = self.assign(mixture, codes, 2)[:, :-1]
-            held = (mixture.active & (q.sum(0) > 1)).nonzero().flatten()
-            loc, scale = mixture.loc.clone(), mixture.scale.clone()
-            loc[held], scale[held] = self.kind.match(*codes, q[:, held])
-            mixture = Mixture(loc, scale, mixture.active)
+            q, _ = self.ascend(self._fits(mixture, statistics)[:, used], 2, len(statistics))
+            mixture = self.refitted(mixture, used[:-1], q[:, :-1].mT @ statistics)
         return mixture
 
-    def accepts(self, old: Mixture, before: Tensor, new: Mixture, held: Codes) -> bool:
-        """Whether to replace the old mixture, which gives ``held`` q(y) ``before``, by the new."""
-        after = self.assign(new, held)
-        moved = float((after - before).abs().sum(-1).mean()) / 2
-        threshold = self.margin * moved + 1 / self.data
-        more = int(new.active.sum()) > int(old.active.sum())
-        gain = self.value(new, held, after) - self.value(old, held, before)
-        return gain > (threshold if more else -threshold)
+    def refitted(self, mixture: Mixture, which: Tensor, sums: Tensor) -> Mixture:
+        """The mixture with those of its components refitted that have more than one row."""
+        held = sums[:, -1] > 1
+        return self.fit(mixture, which[held], sums[held])
 
-    def _sizes(self, q: Tensor) -> tuple[Occupancy, Tensor]:
-        factor = self.data / len(q)
-        return Occupancy.of(q[:, :-1]).sum().times(factor), q[:, -1].sum() * factor
+    def accepts(self, old: Assigned, new: Assigned) -> bool:
+        """Whether to replace the old mixture by the new, for the same held-out codes."""
+        gain = self._value(new) - self._value(old)
+        return self.passes(old.mixture, new.mixture, gain, (new.q - old.q).abs().sum() / len(new.q))
 
-    def _active_and_new(self, mixture: Mixture) -> Tensor:
-        """Indices of the active components and of the last, a new cluster."""
-        present = torch.cat([mixture.active, torch.ones_like(mixture.active[:1])])
-        return present.nonzero().flatten()
+    def passes(self, old: Mixture, new: Mixture, gain: Tensor, changed: Tensor) -> bool:
+        """Whether a gain in nats per datum pays for the new mixture.
+
+        ``changed`` is the mean over rows of the summed absolute changes of q(y), twice the share of
+        rows that change their cluster.
+        """
+        threshold = self.margin * changed / 2 + 1 / self.data
+        more = new.active.sum() > old.active.sum()
+        return bool(gain > (threshold if more else -threshold))
+
+    def ascend(
+        self,
+        fits: Tensor,
+        rounds: int,
+        total: int,
+        others: Occupancy | None = None,
+        v: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """q(y) of rows by coordinate ascent, and the mean of q(v).
+
+        q(v) is updated only every fourth round, since that takes as long as all else and changes
+        little.
+
+        Args:
+            fits: of the rows under C components and the base, ``(R, C + 1)``.
+            rounds: of ascent.
+            total: number M of rows that the data set is represented by.
+            others: sum of the occupancy of the other rows, whose q(y) stays, ``(C + 1,)``.
+            v: the mean of q(v) if it stays.
+        """
+        q, middle = fits.softmax(-1), v
+        for turn in range(rounds):
+            tally = Occupancy.of(q).sum()
+            tally = tally if others is None else tally.plus(others)
+            sizes, alone = self._sizes(tally, total)
+            if v is None and turn % 4 == 0:
+                occupied = (sizes.occupied.sum() + alone).clamp(1, self.data)
+                middle = self.law.law_of_v(float(self.data), occupied).mean
+            assert middle is not None
+            rest = sizes.times((self.data - 1) / self.data)
+            q = (fits + log_prior(self.law, rest, middle)).softmax(-1)
+        return q, fits.new_zeros(()) if middle is None else middle
+
+    def log_prior(self, tally: Occupancy, total: int) -> Tensor:
+        """E[log p(y)] of all data, from the sum of the occupancy of ``total`` rows."""
+        return expected_log_prior(self.law, *self._sizes(tally, total), self.data)
+
+    def fits_of(self, mixture: Mixture, which: Tensor, statistics: Tensor) -> Tensor:
+        """``(R, C)`` expected log densities of rows under some components."""
+        return statistics @ self.kind.natural(mixture.loc[which], mixture.scale[which]).mT
+
+    def _value(self, now: Assigned) -> Tensor:
+        rows = len(now.q)
+        return surplus(now.q, now.fits) / rows + self.log_prior(now.tally, rows) / self.data
+
+    def _fits(self, mixture: Mixture, statistics: Tensor) -> Tensor:
+        base = self.kind.natural(*self.kind.base(mixture.loc, mixture.scale, self.breadth))
+        fits = statistics.new_full((len(statistics), len(mixture.loc) + 1), -math.inf)
+        there = mixture.active.nonzero().flatten()
+        fits[:, there] = self.fits_of(mixture, there, statistics)
+        fits[:, -1:] = statistics @ base.mT
+        return fits
+
+    def _sizes(self, tally: Occupancy, total: int) -> tuple[Occupancy, Tensor]:
+        whole = tally.times(self.data / total)
+        return Occupancy(*(part[:-1] for part in whole)), whole.mean[-1]
+
+
+def surplus(q: Tensor, fits: Tensor) -> Tensor:
+    """The sum over rows of E[log p(z | y)] + H[q(y)]."""
+    return torch.where(q > 0, q * (fits - q.log()), 0.0).sum()
+
+
+def active_and_new(mixture: Mixture) -> Tensor:
+    """Indices of the active components and of the last, a new cluster."""
+    present = torch.cat([mixture.active, torch.ones_like(mixture.active[:1])])
+    return present.nonzero().flatten()

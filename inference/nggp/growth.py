@@ -14,7 +14,8 @@ from torch import Tensor
 
 from priorzoo.guides.nggp import CollapsedCode
 from priorzoo.inference.batch import Transform
-from priorzoo.inference.nggp.collapsed_bound import Codes, CollapsedBound, Mixture
+from priorzoo.inference.nggp.collapsed_bound import Assigned, Codes, CollapsedBound, Mixture
+from priorzoo.inference.nggp.trials import tried
 from priorzoo.inference.sites import evaluating
 from priorzoo.models.nggp.mixture import NGGPMixture
 
@@ -22,18 +23,17 @@ Proposals = Iterator[Mixture]
 MIN_ROWS = 10  # a cluster with fewer rows is not split
 
 
-def splits(bound: CollapsedBound, mixture: Mixture, codes: Codes) -> Proposals:
+def splits(bound: CollapsedBound, now: Assigned) -> Proposals:
     """Split each cluster in two across its longest axis, the largest cluster first."""
-    q = bound.assign(mixture, codes)
-    owner = q.argmax(-1)
-    for k in q[:, :-1].sum(0).argsort(descending=True).tolist():
-        new, rows = mixture.unused(), (owner == k).nonzero().flatten()
+    owner = now.q.argmax(-1)
+    for k in now.tally.mean[:-1].argsort(descending=True).tolist():
+        new, rows = now.mixture.unused(), (owner == k).nonzero().flatten()
         if new is None or len(rows) < MIN_ROWS:
             continue
-        own = codes.part(rows)
-        side = _two_means(own.mean)
+        side = _two_means(now.codes.mean[rows])
         if 1 < side.sum() < len(side) - 1:
-            yield bound.fit(bound.fit(mixture, k, own, side), new, own, 1 - side)
+            sums = torch.stack([side, 1 - side]).double() @ now.statistics[rows]
+            yield bound.fit(now.mixture, torch.tensor([k, new]), sums)
 
 
 def _two_means(z: Tensor, rounds: int = 10) -> Tensor:
@@ -50,50 +50,44 @@ def _two_means(z: Tensor, rounds: int = 10) -> Tensor:
     return side
 
 
-def births(bound: CollapsedBound, mixture: Mixture, codes: Codes, tries: int = 3) -> Proposals:
+def births(bound: CollapsedBound, now: Assigned, tries: int = 3) -> Proposals:
     """Add a cluster around rows with a low log density under every component.
 
     It is fitted to the nearest rows, a share of about 1 / (2 K) of all.
     """
-    fits = bound.fits(mixture, codes)[:, :-1].amax(-1)
-    near = max(MIN_ROWS, len(fits) // (2 * int(mixture.active.sum()) + 2))
+    fits, z = now.fits[:, :-1].amax(-1), now.codes.mean
+    near = max(MIN_ROWS, len(fits) // (2 * int(now.mixture.active.sum()) + 2))
     for row in fits.argsort()[: max(1, len(fits) // 20)][
         torch.linspace(0, max(0, len(fits) // 20 - 1), tries).long()
     ].tolist():
-        new = mixture.unused()
+        new = now.mixture.unused()
         if new is None:
             return
-        close = (codes.mean - codes.mean[row]).square().sum(-1).argsort()[:near]
-        yield bound.fit(mixture, new, codes.part(close), codes.mean.new_ones(len(close)))
+        close = (z - z[row]).square().sum(-1).argsort()[:near]
+        yield bound.fit(now.mixture, new, now.statistics[close].sum(0))
 
 
-def merges(bound: CollapsedBound, mixture: Mixture, codes: Codes, tries: int = 5) -> Proposals:
+def merges(bound: CollapsedBound, now: Assigned, tries: int = 5) -> Proposals:
     """Merge two clusters, those first whose distance is smallest relative to their variances."""
-    q = bound.assign(mixture, codes)[:, :-1]
-    active = mixture.active.nonzero().flatten().tolist()
-    loc, variance = mixture.loc, bound.kind.variance(mixture.scale)
-    distance = {
-        (i, j): float(((loc[i] - loc[j]).square() / (variance[i] + variance[j])).sum())
-        for i in active
-        for j in active
-        if i < j
-    }
-    for i, j in sorted(distance, key=lambda pair: distance[pair])[:tries]:
-        weight = q[:, i] + q[:, j]
+    active = now.mixture.active.nonzero().flatten()
+    loc, variance = now.mixture.loc[active], bound.kind.variance(now.mixture.scale[active])
+    apart = (loc.unsqueeze(1) - loc).square() / (variance.unsqueeze(1) + variance)
+    pairs = torch.triu_indices(len(loc), len(loc), 1)
+    for i, j in active[pairs[:, apart.sum(-1)[*pairs].argsort()[:tries]]].T.tolist():
+        weight = now.q[:, i] + now.q[:, j]
         if weight.sum() > 1:
-            yield bound.fit(mixture, i, codes, weight).without(j)
+            yield bound.fit(now.mixture, i, weight @ now.statistics).without(j)
 
 
-def deaths(bound: CollapsedBound, mixture: Mixture, codes: Codes, tries: int = 5) -> Proposals:
+def deaths(bound: CollapsedBound, now: Assigned, tries: int = 5) -> Proposals:
     """Remove a cluster, the smallest first; its rows go to the others."""
-    q = bound.assign(mixture, codes)
-    active = mixture.active.nonzero().flatten()
+    active = now.mixture.active.nonzero().flatten()
     if len(active) > 1:
-        for k in active[q[:, active].sum(0).argsort()][:tries].tolist():
-            yield mixture.without(k)
+        for k in active[now.tally.mean[active].argsort()][:tries].tolist():
+            yield now.mixture.without(k)
 
 
-Move = Callable[[CollapsedBound, Mixture, Codes], Proposals]
+Move = Callable[[CollapsedBound, Assigned], Proposals]
 MOVES: dict[str, Move] = {"deaths": deaths, "merges": merges, "births": births, "splits": splits}
 
 
@@ -108,29 +102,38 @@ def grow(
     kept = dict.fromkeys(MOVES, 0)
     with torch.no_grad():
         mixture = bound.refit(mixture, codes, 2)
+        now, judge = (bound.assigned(mixture, part) for part in (codes, held))
         for _ in range(rounds):
             before = sum(kept.values())
             for name, move in MOVES.items():
-                mixture, count = _climb(bound, move, mixture, codes, held)
+                now, judge, count = _climb(bound, move, now, judge)
                 kept[name] += count
             if sum(kept.values()) == before:
                 break
-    return mixture, kept
+    return now.mixture, kept
 
 
 def _climb(
-    bound: CollapsedBound, move: Move, mixture: Mixture, codes: Codes, held: Codes
-) -> tuple[Mixture, int]:
-    """Accept one proposal after the other until none is accepted."""
+    bound: CollapsedBound, move: Move, now: Assigned, held: Assigned
+) -> tuple[Assigned, Assigned, int]:
+    """Accept one proposal after the other until none is accepted.
+
+    Those that pass where they touch are judged once more with all components refitted.
+    """
     count, improved = 0, True
     while improved:
-        improved, before = False, bound.assign(mixture, held)
-        for proposal in move(bound, mixture, codes):
-            refitted = bound.refit(proposal, codes)
-            if bound.accepts(mixture, before, refitted, held):
-                mixture, count, improved = refitted, count + 1, True
+        improved, level = False, bound.log_prior(held.tally, len(held.q))
+        for proposal in move(bound, now):
+            trial = tried(bound, now, proposal)
+            if not trial.on(held).is_accepted(level):
+                continue
+            mixture = bound.refit(trial.mixture, now.codes)
+            after = bound.assigned(mixture, held.codes)
+            if bound.accepts(held, after):
+                now, held = bound.assigned(mixture, now.codes), after
+                count, improved = count + 1, True
                 break
-    return mixture, count
+    return now, held, count
 
 
 def encode(guide: CollapsedCode, x: Tensor) -> Codes:

@@ -3,6 +3,8 @@
 A family describes the posterior q(z | x) and the component p(z | y), each by a mean and a spread
 ``(..., D)``. For components of any covariance the spread is the lower triangular Cholesky factor
 ``(..., D, D)`` of the covariance. The family gives the terms of the collapsed bound in closed form.
+Components are exponential families: E[log p(z | y)] is linear in expected statistics of z, and sums
+of these are all that a fit needs. They are in float64, since squares cancel.
 """
 
 import math
@@ -58,10 +60,25 @@ class CodeFamily(Protocol):
     def expected_log(self, mean: Tensor, spread: Tensor, loc: Tensor, scale: Tensor) -> Tensor:
         """``(..., K)``: E[log p(z | k)] for z from q(z | x), summed over the D dimensions."""
 
+    def statistics(self, mean: Tensor, spread: Tensor) -> Tensor:
+        """``(M, F)`` expected statistics of z under q(z | x), the last of them 1; in float64."""
+
+    def natural(self, loc: Tensor, scale: Tensor) -> Tensor:
+        """``(K, F)`` coefficients of components, by which :meth:`statistics` give
+        :meth:`expected_log`; in float64.
+        """
+
+    def fit(self, sums: Tensor) -> tuple[Tensor, Tensor]:
+        """``(K, D)`` components of maximum likelihood from ``(K, F)`` weighted sums of
+        :meth:`statistics`; in float64.
+        """
+
     def match(self, mean: Tensor, spread: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
         """``(K, D)`` components that maximise :meth:`expected_log` summed over posteriors with
         weights ``(M, K)``.
         """
+        loc, scale = self.fit(weight.mT.double() @ self.statistics(mean, spread))
+        return loc.to(mean), scale.to(mean)
 
 
 class GaussianCodes(CodeFamily):
@@ -93,11 +110,18 @@ class GaussianCodes(CodeFamily):
         constant = torch.log(2 * torch.pi * scale.square())
         return -0.5 * (constant + apart / scale.square()).sum(-1)
 
-    def match(self, mean: Tensor, spread: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-        share = (weight / weight.sum(0)).unsqueeze(-1)
-        middle = (share * mean.unsqueeze(1)).sum(0)
-        second = (mean.unsqueeze(1) - middle).square() + spread.square().unsqueeze(1)
-        return middle, (share * second).sum(0).clamp(min=COMPONENT_VARIANCE_FLOOR).sqrt()
+    def statistics(self, mean: Tensor, spread: Tensor) -> Tensor:
+        z, s = mean.double(), spread.double()
+        return torch.cat([z, z.square() + s.square(), torch.ones_like(z[:, :1])], -1)
+
+    def natural(self, loc: Tensor, scale: Tensor) -> Tensor:
+        loc, precision = loc.double(), scale.double().square().reciprocal()
+        constant = (math.log(2 * math.pi) - precision.log() + loc.square() * precision).sum(-1)
+        return torch.cat([loc * precision, -precision / 2, -constant.unsqueeze(-1) / 2], -1)
+
+    def fit(self, sums: Tensor) -> tuple[Tensor, Tensor]:
+        middle, second = (sums[:, :-1] / sums[:, -1:]).chunk(2, -1)
+        return middle, (second - middle.square()).clamp(min=COMPONENT_VARIANCE_FLOOR).sqrt()
 
 
 class FullGaussianCodes(GaussianCodes):
@@ -130,13 +154,30 @@ class FullGaussianCodes(GaussianCodes):
         constant = _diagonal(scale).log().sum(-1) + loc.shape[-1] * math.log(2 * math.pi) / 2
         return -constant - (apart.square().sum(-1) + blur) / 2
 
-    def match(self, mean: Tensor, spread: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-        share, z = (weight / weight.sum(0)).mT.double(), mean.double()  # the squares cancel
-        middle = share @ z
-        square = share @ (z.unsqueeze(-1) * z.unsqueeze(-2)).flatten(1)
-        second = square.view(-1, *2 * z.shape[1:]) - middle.unsqueeze(-1) * middle.unsqueeze(-2)
-        second = second + (share @ spread.double().square() + COMPONENT_VARIANCE_FLOOR).diag_embed()
-        return middle.to(mean), torch.linalg.cholesky(second).to(mean)
+    def statistics(self, mean: Tensor, spread: Tensor) -> Tensor:
+        z = mean.double()
+        square = z.unsqueeze(-1) * z.unsqueeze(-2) + spread.double().square().diag_embed()
+        return torch.cat([z, _lower(square), torch.ones_like(z[:, :1])], -1)
+
+    def natural(self, loc: Tensor, scale: Tensor) -> Tensor:
+        loc, precision = loc.double(), torch.cholesky_inverse(scale.double())
+        slope = (precision @ loc.unsqueeze(-1)).squeeze(-1)
+        twice = _lower(_diagonal(precision).diag_embed() / 2 - precision)  # for both triangles
+        constant = _diagonal(scale).double().log().sum(-1) + (slope * loc).sum(-1) / 2
+        constant = constant + loc.shape[-1] * math.log(2 * math.pi) / 2
+        return torch.cat([slope, twice, -constant.unsqueeze(-1)], -1)
+
+    def fit(self, sums: Tensor) -> tuple[Tensor, Tensor]:
+        mean = sums[:, :-1] / sums[:, -1:]
+        code = (math.isqrt(8 * mean.shape[-1] + 9) - 3) // 2  # of D (D + 3) / 2 entries
+        middle, lower = mean[:, :code], mean[:, code:]
+        square = mean.new_zeros(len(mean), code, code)
+        square[:, *torch.tril_indices(code, code)] = lower
+        second = square - middle.unsqueeze(-1) * middle.unsqueeze(
+            -2
+        )  # of which the lower half counts
+        floor = COMPONENT_VARIANCE_FLOOR * torch.eye(code).to(mean)
+        return middle, torch.linalg.cholesky(second + floor)
 
 
 class DirichletCodes(CodeFamily):
@@ -175,10 +216,25 @@ class DirichletCodes(CodeFamily):
         constant = torch.lgamma(shape.sum(-1)) - torch.lgamma(shape).sum(-1)
         return (constant + _expected_log_code(mean, spread) @ (shape - 1).mT).to(loc)
 
-    def match(self, mean: Tensor, spread: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-        share = (weight / weight.sum(0)).mT
-        logs = share @ _expected_log_code(mean, spread).to(mean)
-        shape = share @ mean * self._total(share, mean).unsqueeze(-1)
+    def statistics(self, mean: Tensor, spread: Tensor) -> Tensor:
+        mean = mean.double()
+        square = mean.square().sum(-1, keepdim=True)
+        logs = _expected_log_code(mean, spread.double())
+        return torch.cat([logs, mean, square, torch.ones_like(square)], -1)
+
+    def natural(self, loc: Tensor, scale: Tensor) -> Tensor:
+        shape = loc.double() / scale.double().square()
+        constant = torch.lgamma(shape.sum(-1)) - torch.lgamma(shape).sum(-1)
+        unused = torch.zeros_like(shape[:, :1]).expand(-1, shape.shape[-1] + 1)
+        return torch.cat([shape - 1, unused, constant.unsqueeze(-1)], -1)
+
+    def fit(self, sums: Tensor) -> tuple[Tensor, Tensor]:
+        code = sums.shape[-1] // 2 - 1
+        logs, middle, square = (sums[:, :-1] / sums[:, -1:]).split([code, code, 1], -1)
+        # Newton's start has the mean, and the variance, of the means of q(z | x).
+        variance = (square.squeeze(-1) - middle.square().sum(-1)).clamp(min=1e-6)
+        total = ((middle * (1 - middle)).sum(-1) / variance - 1).clamp(0.1, 1e3)
+        shape = middle * total.unsqueeze(-1)
         for _ in range(NEWTON_STEPS):
             total = shape.sum(-1, keepdim=True)
             slope = torch.digamma(total) - torch.digamma(shape) + logs
@@ -188,12 +244,6 @@ class DirichletCodes(CodeFamily):
             moved = shape - (slope - shared) / curve
             shape = torch.where(moved > shape / 3, moved, shape / 3).clamp(1e-3, 1e4)
         return self._split(shape)
-
-    def _total(self, share: Tensor, mean: Tensor) -> Tensor:
-        """``(K,)`` initial summed concentrations, from the variance of the means."""
-        middle = share @ mean
-        variance = (share @ mean.square() - middle.square()).sum(-1).clamp(min=1e-6)
-        return ((middle * (1 - middle)).sum(-1) / variance - 1).clamp(0.1, 1e3)
 
     def _split(self, shape: Tensor) -> tuple[Tensor, Tensor]:
         total = shape.sum(-1, keepdim=True)
@@ -208,6 +258,12 @@ def _expected_log_code(mean: Tensor, spread: Tensor) -> Tensor:
 
 def _diagonal(square: Tensor) -> Tensor:
     return square.diagonal(dim1=-2, dim2=-1)
+
+
+def _lower(square: Tensor) -> Tensor:
+    """``(..., D (D + 1) / 2)``: the lower triangle."""
+    rows, columns = torch.tril_indices(*square.shape[-2:])
+    return square[..., rows, columns]
 
 
 FAMILIES: dict[str, CodeFamily] = {

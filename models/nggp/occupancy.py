@@ -34,6 +34,10 @@ class Occupancy(NamedTuple):
         """Sum over data, the first dimension."""
         return Occupancy(*(part.sum(0) for part in self))
 
+    def plus(self, part: "Occupancy") -> "Occupancy":
+        """The occupancy with the data of ``part`` too."""
+        return Occupancy(*(whole + more for whole, more in zip(self, part, strict=True)))
+
     def without(self, part: "Occupancy") -> "Occupancy":
         """The occupancy without the data of ``part``."""
         return Occupancy(*(whole - less for whole, less in zip(self, part, strict=True)))
