@@ -1,10 +1,11 @@
 """Tables of speed, of gradient variance, of precision and of runs that failed."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from operator import itemgetter
 
 from priorzoo.benchmarks.report.groups import settings_of
 from priorzoo.benchmarks.report.table import Cell, Table, build, number
-from priorzoo.benchmarks.rows.files import Row
+from priorzoo.benchmarks.rows.files import Row, grouped
 from priorzoo.benchmarks.speed.charts import case
 
 PRECISIONS = ("float32", "float64")
@@ -99,6 +100,25 @@ def precision_table(rows: Iterable[Row], precision: str) -> Table:
 def step_table(rows: Iterable[Row]) -> Table:
     """A row for each timed step; its ratio is to the arm whose ratio is 1."""
     return build(rows, STEP, caption="A training step")
+
+
+def move_table(rows: Sequence[Row]) -> Table:
+    """A row for each case: seconds of each version of the moves, and the first by the last."""
+    versions = list(dict.fromkeys(row["commit"] for row in rows))
+    lines = []
+    for place, mine in grouped(rows, itemgetter("family", "clusters", "rows")).items():
+        family, *sizes = place
+        commands = tuple(dict.fromkeys(row["command"] for row in mine))
+        took = {row["commit"]: row["seconds"] for row in mine}
+        cells = [number(took[name], ".2f") if name in took else Cell() for name in versions]
+        if len(versions) > 1:
+            both = {versions[0], versions[-1]} <= took.keys()
+            ratio = took[versions[0]] / took[versions[-1]] if both else None
+            cells.append(Cell() if ratio is None else number(ratio, ".1f"))
+        lines.append((Cell(family, commands=commands), *map(number, sizes), *cells))
+    heads = [f"seconds at {name}" if name else "seconds" for name in versions]
+    heads += ["times faster"] if len(versions) > 1 else []
+    return Table(("components", "K", "rows", *heads), tuple(lines), caption="Moves of clusters")
 
 
 def ratio_table(rows: Iterable[Row]) -> Table:

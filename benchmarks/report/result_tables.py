@@ -9,7 +9,12 @@ from statistics import mean
 
 from priorzoo.benchmarks.papers.paper import BEST, MAJORITY, NEGATIVE, NMI, PSEUDO, Measure, Paper
 from priorzoo.benchmarks.report.groups import Group, group_rows
-from priorzoo.benchmarks.report.measured import PRECISIONS, precision_table, ratio_table
+from priorzoo.benchmarks.report.measured import (
+    PRECISIONS,
+    move_table,
+    precision_table,
+    ratio_table,
+)
 from priorzoo.benchmarks.report.paper_tables import ORIGIN, line_cell, paper_tables
 from priorzoo.benchmarks.report.table import Cell, Table, build, number, spread, to_markdown
 from priorzoo.benchmarks.rows.files import Row, read_rows
@@ -21,8 +26,8 @@ def update_tables(document: Path, folder: Path, papers: Sequence[Paper] = ()) ->
     """Write each table of a document again between its two marks.
 
     The first mark names the table, and files or folders of rows: ``<!-- speed: speed.jsonl -->``;
-    the second is ``<!-- /speed -->``. Tables are ``speed``, ``precision``, ``k-means``, ``pixels``
-    and, by a paper's name, its lines that have rows.
+    the second is ``<!-- /speed -->``. Tables are ``speed``, ``moves``, ``precision``, ``k-means``,
+    ``pixels`` and, by a paper's name, its lines that have rows.
 
     Args:
         document: Markdown.
@@ -35,6 +40,7 @@ def update_tables(document: Path, folder: Path, papers: Sequence[Paper] = ()) ->
     """
     known: dict[str, Callable[[Sequence[Row]], list[Table]]] = {
         "speed": lambda rows: [ratio_table(rows)],
+        "moves": lambda rows: [replace(move_table(rows), caption="")],
         "precision": lambda rows: [precision_table(rows, name) for name in PRECISIONS],
         "k-means": lambda rows: [k_means_table(papers, rows)],
         "pixels": lambda rows: [pixel_table(rows)],

@@ -146,9 +146,11 @@ def _hues(names: Iterable[str]) -> dict[str, str]:
 
 def _speed(rows: Sequence[Row]) -> Section:
     steps = [row for row in rows if row["kind"] == "speed"]
-    runs = [row for row in rows if row["kind"] != "speed"]
+    runs = [row for row in rows if row["kind"] == "speed-run"]
+    moves = [row for row in rows if row["kind"] == "speed-moves"]
     tables = [measured.step_table(steps)] if steps else []
     tables += [build(runs, measured.RUN, caption="Whole trainings")] if runs else []
+    tables += [measured.move_table(moves)] if moves else []
     charts = [_drawn(axes, f"time of a step, {words}") for words, axes in speed_charts(steps)]
     return Section("speed", "Speed", tables=tables, charts=charts)
 

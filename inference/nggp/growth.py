@@ -116,21 +116,15 @@ def grow(
 def _climb(
     bound: CollapsedBound, move: Move, now: Assigned, held: Assigned
 ) -> tuple[Assigned, Assigned, int]:
-    """Accept one proposal after the other until none is accepted.
-
-    Those that pass where they touch are judged once more with all components refitted.
-    """
+    """Accept one proposal after the other until none is accepted."""
     count, improved = 0, True
     while improved:
         improved, level = False, bound.log_prior(held.tally, len(held.q))
         for proposal in move(bound, now):
             trial = tried(bound, now, proposal)
-            if not trial.on(held).is_accepted(level):
-                continue
-            mixture = bound.refit(trial.mixture, now.codes)
-            after = bound.assigned(mixture, held.codes)
-            if bound.accepts(held, after):
-                now, held = bound.assigned(mixture, now.codes), after
+            if trial.on(held).is_accepted(level):
+                mixture = bound.refit(trial.mixture, now.codes)
+                now, held = (bound.assigned(mixture, part.codes) for part in (now, held))
                 count, improved = count + 1, True
                 break
     return now, held, count

@@ -88,18 +88,25 @@ class Trial(NamedTuple):
         touched = torch.zeros_like(self.mixture.active).index_fill(0, self.which, True)
         return Trial.of(self.bound, codes, self.mixture, touched)
 
-    def is_accepted(self, level: Tensor) -> bool:
-        """Whether to replace the mixture of these codes, which are held out, by the proposal.
+    def gain(self, level: Tensor) -> tuple[Tensor, Tensor]:
+        """What the proposal gains in nats per datum, and the share of rows that it moves.
 
         ``level`` is :meth:`CollapsedBound.log_prior` of the codes before.
         """
         now, bound, total = self.now, self.bound, len(self.now.q)
-        before, q = self.before, self.assign()
+        before, after = self.before, self.assign()
         fits = now.fits[self.rows.unsqueeze(-1), self.columns]
-        tally = self.others.plus(Occupancy.of(q).sum())
-        gain = (surplus(q, self.fits) - surplus(before, fits)) / total
-        gain = gain + (bound.log_prior(tally, total) - level) / bound.data
-        return bound.passes(now.mixture, self.mixture, gain, (q - before).abs().sum() / total)
+        tally = self.others.plus(Occupancy.of(after).sum())
+        each = (surplus(after, self.fits) - surplus(before, fits)) / total
+        prior = (bound.log_prior(tally, total) - level) / bound.data
+        return each + prior, (after - before).abs().sum() / 2 / total
+
+    def is_accepted(self, level: Tensor) -> bool:
+        """Whether the proposal's gain on these codes, which are held out, pays for it."""
+        gain, moved = self.gain(level)
+        threshold = self.bound.margin * moved + 1 / self.bound.data
+        more = self.mixture.active.sum() > self.now.mixture.active.sum()
+        return bool(gain > (threshold if more else -threshold))
 
 
 def tried(bound: CollapsedBound, now: Assigned, proposal: Mixture) -> Trial:
@@ -116,6 +123,5 @@ def tried(bound: CollapsedBound, now: Assigned, proposal: Mixture) -> Trial:
     touched = changed.clone()
     touched[shifted[shifted < len(touched)]] = True
     touched = touched & proposal.active
-    return (
-        first if bool((touched == changed).all()) else Trial.of(bound, now, proposal, touched)
-    ).refit()
+    same = bool((touched == changed).all())
+    return (first if same else Trial.of(bound, now, proposal, touched)).refit()

@@ -8,6 +8,7 @@
   priorzoo bench RECIPE|PAPER|all ... [--budget quick] [--seeds 0:5] [--set KEY=A,B] [--jobs N]
   priorzoo bench speed [--recipes NAMES] [--sweep] [--rows FILE] [--figures DIR]
   priorzoo bench speed-runs [--minutes M] [--rows FILE]
+  priorzoo bench speed-moves [--family NAME] [--rows FILE]
   priorzoo bench estimators|precision [--draws N] [--rows FILE]
   priorzoo bench embedding|planar RUN ...
   priorzoo report DIR [--out site] [--update FILE.md]

@@ -25,6 +25,7 @@ from priorzoo.inference.batch import Batch
 from priorzoo.inference.nggp.collapsed_bound import Codes, CollapsedBound, Mixture
 from priorzoo.inference.nggp.growth import births, deaths, grow, grow_model, merges, splits
 from priorzoo.inference.nggp.objective import Collapsed
+from priorzoo.inference.nggp.trials import tried
 from priorzoo.models import MLP, Gaussian
 from priorzoo.models.nggp.code_families import FAMILIES
 from priorzoo.models.nggp.law import NGGP
@@ -51,9 +52,9 @@ def collapsed_bound():
 def accepted(move, start, data):
     """Of each proposal, whether other rows of the same clusters accept it."""
     j, order = collapsed_bound(), torch.randperm(len(data.mean))
-    data, held = data.part(order[::2]), data.part(order[1::2])
-    before = j.assign(start, held)
-    return [j.accepts(start, before, j.refit(new, data), held) for new in move(j, start, data)]
+    now, held = (j.assigned(start, data.part(order[first::2])) for first in (0, 1))
+    level = j.log_prior(held.tally, len(held.q))
+    return [tried(j, now, new).on(held).is_accepted(level) for new in move(j, now)]
 
 
 def test_a_cluster_that_holds_two_is_split_and_one_that_holds_one_is_not():
@@ -92,8 +93,9 @@ def test_grows_and_shrinks_to_the_clusters_there_are(count, start):
 
 def test_a_full_house_stays_as_it_is():
     start = collapsed_bound().refit(mixture([0.0, 0.0], room=1, scale=3.0), codes(2))
-    assert not list(splits(collapsed_bound(), start, codes(2)))
-    assert not list(births(collapsed_bound(), start, codes(2)))
+    now = collapsed_bound().assigned(start, codes(2))
+    assert not list(splits(collapsed_bound(), now))
+    assert not list(births(collapsed_bound(), now))
 
 
 @pytest.mark.usefixtures("double")
