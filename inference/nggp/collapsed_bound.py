@@ -97,9 +97,9 @@ class CollapsedBound(NamedTuple):
     def value(self, mixture: Mixture, codes: Codes, q: Tensor | None = None) -> float:
         """The collapsed bound of the codes in nats per datum, up to terms that no move changes."""
         now = self.assigned(mixture, codes)
-        q = now.q if q is None else q.double()
-        prior = self.log_prior(Occupancy.of(q).sum(), len(q))
-        return float(surplus(q, now.fits) / len(q) + prior / self.data)
+        if q is not None:
+            now = now._replace(q=q.double(), tally=Occupancy.of(q.double()).sum())
+        return float(self._value(now))
 
     def refit(self, mixture: Mixture, codes: Codes, rounds: int = 5) -> Mixture:
         """Fit the components to the codes by expectation maximisation with :meth:`ascend`."""
@@ -114,6 +114,17 @@ class CollapsedBound(NamedTuple):
         """The mixture with those of its components refitted that have more than one row."""
         held = sums[:, -1] > 1
         return self.fit(mixture, which[held], sums[held])
+
+    def gain(self, old: Assigned, new: Assigned) -> tuple[Tensor, Tensor]:
+        """What the same codes gain in nats per datum, and the share of them that moves."""
+        moved = (new.q - old.q).abs().sum() / 2 / len(new.q)
+        return self._value(new) - self._value(old), moved
+
+    def passes(self, old: Mixture, new: Mixture, gain: Tensor, moved: Tensor) -> bool:
+        """Whether a gain in nats per datum pays for a mixture that moves this share of rows."""
+        threshold = self.margin * moved + 1 / self.data
+        more = new.active.sum() > old.active.sum()
+        return bool(gain > (threshold if more else -threshold))
 
     def ascend(
         self,
@@ -155,6 +166,10 @@ class CollapsedBound(NamedTuple):
     def fits_of(self, mixture: Mixture, which: Tensor, statistics: Tensor) -> Tensor:
         """``(R, C)`` expected log densities of rows under some components."""
         return statistics @ self.kind.natural(mixture.loc[which], mixture.scale[which]).mT
+
+    def _value(self, now: Assigned) -> Tensor:
+        rows = len(now.q)
+        return surplus(now.q, now.fits) / rows + self.log_prior(now.tally, rows) / self.data
 
     def _fits(self, mixture: Mixture, statistics: Tensor) -> Tensor:
         base = self.kind.natural(*self.kind.base(mixture.loc, mixture.scale, self.breadth))

@@ -8,6 +8,7 @@ raises the bound.
 """
 
 from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -102,32 +103,63 @@ def grow(
     kept = dict.fromkeys(MOVES, 0)
     with torch.no_grad():
         mixture = bound.refit(mixture, codes, 2)
-        now, judge = (bound.assigned(mixture, part) for part in (codes, held))
+        stand = Standing.of(bound, bound.assigned(mixture, codes), bound.assigned(mixture, held))
         for _ in range(rounds):
             before = sum(kept.values())
             for name, move in MOVES.items():
-                now, judge, count = _climb(bound, move, now, judge)
+                stand, count = _climb(bound, move, stand)
                 kept[name] += count
             if sum(kept.values()) == before:
                 break
-    return now.mixture, kept
+    return stand.now.mixture, kept
 
 
-def _climb(
-    bound: CollapsedBound, move: Move, now: Assigned, held: Assigned
-) -> tuple[Assigned, Assigned, int]:
+class Standing(NamedTuple):
+    """A mixture with the codes that propose and those that decide.
+
+    ``level`` is E[log p(y)] of the latter; ``idle`` is what their bound gains, and ``drift`` the
+    share of them that change their cluster, when all components are refitted without a move.
+    """
+
+    now: Assigned
+    held: Assigned
+    level: Tensor
+    idle: Tensor
+    drift: Tensor
+
+    @classmethod
+    def of(cls, bound: CollapsedBound, now: Assigned, held: Assigned) -> "Standing":
+        """With what refitting would do."""
+        after = bound.assigned(bound.refit(now.mixture, now.codes), held.codes)
+        gain, moved = bound.gain(held, after)
+        return cls(now, held, bound.log_prior(held.tally, len(held.q)), gain, moved)
+
+    def after(self, bound: CollapsedBound, proposal: Mixture) -> "Standing | None":
+        """With the proposal if it is accepted, else None.
+
+        It is judged with all components refitted, but only if it may pass by what it gains where it
+        touches, and by what refitting gains without it.
+        """
+        now, held, *rest = self
+        if not tried(bound, now, proposal).on(held).may_pass(*rest):
+            return None
+        mixture = bound.refit(proposal, now.codes)
+        after = bound.assigned(mixture, held.codes)
+        if not bound.passes(held.mixture, mixture, *bound.gain(held, after)):
+            return None
+        return Standing.of(bound, bound.assigned(mixture, now.codes), after)
+
+
+def _climb(bound: CollapsedBound, move: Move, stand: Standing) -> tuple[Standing, int]:
     """Accept one proposal after the other until none is accepted."""
     count, improved = 0, True
     while improved:
-        improved, level = False, bound.log_prior(held.tally, len(held.q))
-        for proposal in move(bound, now):
-            trial = tried(bound, now, proposal)
-            if trial.on(held).is_accepted(level):
-                mixture = bound.refit(trial.mixture, now.codes)
-                now, held = (bound.assigned(mixture, part.codes) for part in (now, held))
-                count, improved = count + 1, True
+        improved = False
+        for proposal in move(bound, stand.now):
+            if found := stand.after(bound, proposal):
+                stand, count, improved = found, count + 1, True
                 break
-    return now, held, count
+    return stand, count
 
 
 def encode(guide: CollapsedCode, x: Tensor) -> Codes:

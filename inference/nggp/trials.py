@@ -1,10 +1,10 @@
-"""Proposed mixtures, fitted and judged on the rows and components that they touch.
+"""Proposed mixtures, tried on the rows and components that they touch.
 
 A proposal changes few components, and these matter to few rows. All other components keep their
-fits, and all other rows their q(y), of which only sums enter; so that coordinate ascent and
-expectation maximisation still raise the collapsed bound, at a cost that does not grow with the
-number of components that stay (incremental EM: Neal & Hinton, "A View of the EM Algorithm that
-Justifies Incremental, Sparse, and Other Variants", 1998).
+fits, and all other rows their q(y), of which only sums enter. Coordinate ascent and expectation
+maximisation then still raise the collapsed bound (incremental EM: Neal & Hinton, "A View of the EM
+Algorithm that Justifies Incremental, Sparse, and Other Variants", 1998), and all splits together
+cost about as much as a few passes over the rows, however many components there are.
 """
 
 import math
@@ -101,12 +101,19 @@ class Trial(NamedTuple):
         prior = (bound.log_prior(tally, total) - level) / bound.data
         return each + prior, (after - before).abs().sum() / 2 / total
 
-    def is_accepted(self, level: Tensor) -> bool:
-        """Whether the proposal's gain on these codes, which are held out, pays for it."""
+    def may_pass(self, level: Tensor, idle: Tensor, drift: Tensor) -> bool:
+        """Whether the proposal may pay on these codes, which are held out, once all is refitted.
+
+        It is let through a margin below what must be gained, for what the other components add.
+
+        Args:
+            level: as in :meth:`gain`.
+            idle, drift: what refitting all gains without a move, and the share of rows it moves.
+        """
         gain, moved = self.gain(level)
-        threshold = self.bound.margin * moved + 1 / self.bound.data
-        more = self.mixture.active.sum() > self.now.mixture.active.sum()
-        return bool(gain > (threshold if more else -threshold))
+        moved = moved + drift
+        most = gain + idle + self.bound.margin * moved
+        return self.bound.passes(self.now.mixture, self.mixture, most, moved)
 
 
 def tried(bound: CollapsedBound, now: Assigned, proposal: Mixture) -> Trial:

@@ -23,9 +23,16 @@ from priorzoo.inference import (
 )
 from priorzoo.inference.batch import Batch
 from priorzoo.inference.nggp.collapsed_bound import Codes, CollapsedBound, Mixture
-from priorzoo.inference.nggp.growth import births, deaths, grow, grow_model, merges, splits
+from priorzoo.inference.nggp.growth import (
+    Standing,
+    births,
+    deaths,
+    grow,
+    grow_model,
+    merges,
+    splits,
+)
 from priorzoo.inference.nggp.objective import Collapsed
-from priorzoo.inference.nggp.trials import tried
 from priorzoo.models import MLP, Gaussian
 from priorzoo.models.nggp.code_families import FAMILIES
 from priorzoo.models.nggp.law import NGGP
@@ -53,8 +60,8 @@ def accepted(move, start, data):
     """Of each proposal, whether other rows of the same clusters accept it."""
     j, order = collapsed_bound(), torch.randperm(len(data.mean))
     now, held = (j.assigned(start, data.part(order[first::2])) for first in (0, 1))
-    level = j.log_prior(held.tally, len(held.q))
-    return [tried(j, now, new).on(held).is_accepted(level) for new in move(j, now)]
+    stand = Standing.of(j, now, held)
+    return [stand.after(j, new) is not None for new in move(j, now)]
 
 
 def test_a_cluster_that_holds_two_is_split_and_one_that_holds_one_is_not():
