@@ -272,11 +272,17 @@ def versions() -> dict[str, str]:
 
 
 def replace_file(path: Path, write: Callable[[Path], object]) -> None:
-    """Write to a temporary file and rename it, so that the file is never incomplete."""
+    """Write to a temporary file and rename it, so that the file is never incomplete.
+
+    Raises:
+        OSError: if it cannot be written, such as to a full disk; a file that was there is kept.
+    """
     part = path.with_name(path.name + ".part")
     try:
         write(part)
         part.replace(path)
+    except SafetensorError as error:
+        raise OSError(f"Expected to write {path} but got: {error}.") from error
     finally:
         part.unlink(missing_ok=True)
 

@@ -71,7 +71,8 @@ def save(drawn: Axes | Figure, path: str | Path, dpi: int = 150, run: str = "") 
     if run:
         _entitle(figure, ": ".join(filter(None, [figure.get_suptitle(), run])))
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, format="png", dpi=dpi, bbox_inches="tight", metadata={"Software": None})
+    marks = {"Software": "priorzoo"}  # by which --overwrite knows what a run drew
+    figure.savefig(path, format="png", dpi=dpi, bbox_inches="tight", metadata=marks)
     return path
 
 

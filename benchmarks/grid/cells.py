@@ -24,6 +24,7 @@ from priorzoo.benchmarks.recipes.changes import PROSE, apply, as_text, change, d
 from priorzoo.benchmarks.recipes.recipe import Changes, Recipe, Stage
 from priorzoo.benchmarks.rows.files import FORMAT
 from priorzoo.benchmarks.runs import run as runs
+from priorzoo.benchmarks.runs.folder import CHECKPOINT, HISTORY, RESULT
 from priorzoo.benchmarks.scores.run import Run
 
 SHOWN = re.compile("clusters|components|embedding|grid|interpolations|attributes|samples|words")
@@ -156,9 +157,9 @@ def work(cell: Cell, out: Path, root: str | None, device: str) -> Row:
         row |= clusterings.run(cell.recipe, cell.clustering(), cell.seed, root)
         return row | cell.origin() | {"command": cell.command, "peak_mib": _peak("cpu")}
     folder = out / "runs" / cell.name
-    resume = (folder / "checkpoint.safetensors").is_file()
+    resume = any((folder / name).is_file() for name in (CHECKPOINT, RESULT))
     how: dict[str, Any] = {"seed": cell.seed, "device": device, "data_root": root}
-    how |= {"resume": resume, "overwrite": not resume and (folder / "history.jsonl").is_file()}
+    how |= {"resume": resume, "overwrite": not resume}
     run, dataset = runs.train(cell.recipe, cell.resolved(), folder, command=cell.command, **how)
     row |= run.result | cell.origin() | {"peak_mib": _peak(run.device.type)}
     row |= {key: of(run, dataset, cell.budget == "quick") for key, of in cell.extra.items()}
@@ -166,7 +167,7 @@ def work(cell: Cell, out: Path, root: str | None, device: str) -> Row:
         row["importance"] = runs.score(run, dataset, cell.importance)["terms"]
     row["history"] = f"history/{cell.name}.jsonl"
     (out / "history").mkdir(exist_ok=True)
-    (out / row["history"]).write_bytes((folder / "history.jsonl").read_bytes())
+    (out / row["history"]).write_bytes((folder / HISTORY).read_bytes())
     row["figures"] = _charts(cell, run, dataset, out)
     return row
 

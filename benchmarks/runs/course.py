@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -12,14 +13,18 @@ from typing import Any
 import torch
 from torch import nn
 
+from priorzoo.benchmarks.data.fingerprints import fingerprint
 from priorzoo.benchmarks.data.sets import Dataset, keep_labels, keep_rows, repeat_labelled
 from priorzoo.benchmarks.recipes.building import build_pair, build_training
 from priorzoo.benchmarks.recipes.recipe import Part, Recipe, Stage
-from priorzoo.inference import Stream, Training, check_data, evaluate
+from priorzoo.benchmarks.runs.folder import HISTORY, Checkpoints, State, clear
+from priorzoo.benchmarks.runs.keeping import Keeping
+from priorzoo.inference import Stream, Training, check_data, evaluate, load
 from priorzoo.inference.randomness import derive
-from priorzoo.inference.saving import configuration, locate_function
-from priorzoo.inference.training.checkpoints import load_state, save_state
+from priorzoo.inference.saving import configuration, locate_function, replace_file
+from priorzoo.inference.training.checkpoints import pack
 
+LOG = logging.getLogger(__name__)
 Row = dict[str, Any]
 MOVES = 2**16  # the seeds of moves between steps come after those of stages
 JUDGED = 5_000  # training rows by which restarts are judged where none are held out
@@ -61,28 +66,25 @@ class Course:
         configuration(self.model, self.guide)
         self.history: list[Row] = []
         self.step, self.seconds = 0, 0.0
-        self._begun: Mapping[str, Any] | None = None
+        self.fingerprint = fingerprint(rows)
+        self._begun: State | None = None
 
-    def restore(self, folder: Path, settings: Mapping[str, Any]) -> None:
-        """Take up what the checkpoint of an interrupted run of the same settings says.
+    def restore(self, kept: State) -> None:
+        """Take up what :meth:`Checkpoints.load` found of an interrupted or finished run.
 
-        Raises:
-            FileNotFoundError: for a folder without a checkpoint.
-            ValueError: for a checkpoint of other settings or another seed.
+        What is kept must be of the same settings and the same data.
         """
-        state = load_state(folder / "checkpoint.safetensors")
-        given = {"seed": self.seed, **settings}
-        kept = json.loads(state["settings"])
-        other = sorted(name for name in given if kept.get(name) != given[name])
-        if other:
-            raise ValueError(
-                f"Expected the settings of the run in {folder} but {', '.join(other)} differ; "
-                "resume with the same, or train anew elsewhere."
-            )
-        lines = (folder / "history.jsonl").read_text().splitlines()[: state["rows"]]
-        (folder / "history.jsonl").write_text("".join(f"{line}\n" for line in lines))
-        self.history = [json.loads(line) for line in lines]
-        self.step, self.seconds, self._begun = state["before"], state["spent"], state
+        folder, rows = Path(kept["place"]), kept["history"]
+        text = "".join(f"{json.dumps(row)}\n" for row in rows)
+        replace_file(folder / HISTORY, lambda part: part.write_text(text))
+        if kept["stage"] is None:
+            self.model, self.guide = load(folder, self.where)
+            kept = kept | {"stage": len(self.stages)}
+        elif kept["training"] is None:
+            LOG.warning("No step had been kept in %s; the training begins anew.", folder)
+            return
+        self.history = rows
+        self.step, self.seconds, self._begun = kept["before"], kept["spent"], kept
 
     def run(
         self,
@@ -91,17 +93,28 @@ class Course:
         progress: bool = False,
         judge: Callable[[], Row] | None = None,
         watch: Callable[[], Row] | None = None,
+        checkpoints: Checkpoints | None = None,
     ) -> None:
         """Train, and leave history and checkpoints in a folder on the way.
+
+        The last checkpoint stays, for whoever removes it once the result is written.
 
         Args:
             folder, settings: where, and what a run that resumes must be equal in.
             progress: whether to show a bar.
             judge: called after each stage but the last, for a row of its own.
             watch: the same at every row of the history, with the recipe's ``curve``.
+            checkpoints: of that folder; as many and as often as by default if None.
+
+        Raises:
+            KeyboardInterrupt: with the number of a signal that came, once a checkpoint is saved.
         """
         self._folder = folder
+        self._checkpoints = checkpoints or Checkpoints(folder)
         self._settings = json.dumps({"seed": self.seed, **settings})
+        if self._begun is None:
+            self._checkpoints.save(pack(self._state(0, None)))
+            clear(folder)
         first = 0 if self._begun is None else self._begun["stage"]
         if self._begun is None and self.recipe.n_init > 1:
             self._choose(progress)
@@ -114,36 +127,43 @@ class Course:
                     self._train(index, progress, watch)
             if judge is not None and stage.name:
                 self._record({"step": self.step, "split": "test", "stage": stage.name} | judge())
-        (folder / "checkpoint.safetensors").unlink(missing_ok=True)
 
     def _record(self, row: Row) -> None:
         self.history.append(row)
-        with (self._folder / "history.jsonl").open("a") as file:
+        with (self._folder / HISTORY).open("a") as file:
             file.write(json.dumps(row) + "\n")
+
+    def _state(self, stage: int, training: Training | None) -> State:
+        state: State = {"settings": self._settings, "data": self.fingerprint, "stage": stage}
+        state |= {"rows": len(self.history), "before": self.step, "spent": self.seconds}
+        return state | {"training": None if training is None else training.state()}
 
     def _train(self, index: int, progress: bool, watch: Callable[[], Row] | None) -> None:
         stage, training = self.stages[index], self.trainings[index]
         marks = {"stage": stage.name} if stage.name else {}
         total = training.length(stage.steps, stage.epochs)
+        keeping = Keeping(self._checkpoints, lambda: pack(self._state(index, training)))
+        watched = watch if self.recipe.curve else None
+        moved = bool(self.recipe.moves) and not stage.name
+        slow = moved or watched is not None or training.validation is not None
 
         def mark(row: Row) -> None:
             self._record(row | {"step": self.step + row["step"]} | marks)
 
         def checkpoint() -> None:
-            if self.recipe.curve and watch is not None:
-                mark({"step": training.step, "split": "test"} | watch())
-            if not stage.name and training.step < total and not training.stopped:
+            if watched is not None:
+                mark({"step": training.step, "split": "test"} | watched())
+            if moved and training.step < total and not training.stopped:
                 self._move(training.step, mark)
-            state: Row = {"settings": self._settings, "stage": index, "rows": len(self.history)}
-            state |= {"before": self.step, "spent": self.seconds, "training": training.state()}
-            save_state(self._folder / "checkpoint.safetensors", state)
+            keeping.save()
 
         training.record, training.checkpoint = mark, checkpoint
+        training.due, training.pause = keeping.due, lambda: keeping.pause(slow)
         if self._begun is not None:
             training.restore(self._begun["training"])
             self._begun = None
-        if training.step < total:
-            training.run(total - training.step, progress=progress)
+        with keeping:
+            training.run_to(total, progress=progress)
         self.step += training.step
         self.seconds += training.seconds
 

@@ -1,20 +1,31 @@
 """Training a recipe under one seed, in a folder that keeps all there is to know of the run."""
 
 import json
-import shutil
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from priorzoo.benchmarks.data import sets as data
+from priorzoo.benchmarks.data.fingerprints import fingerprint
 from priorzoo.benchmarks.recipes.changes import written
 from priorzoo.benchmarks.recipes.recipe import Recipe
+from priorzoo.benchmarks.rows.locks import locked
 from priorzoo.benchmarks.runs.course import Course
+from priorzoo.benchmarks.runs.folder import (
+    LOCK,
+    Checkpoints,
+    State,
+    check_data,
+    check_free,
+    check_same,
+)
 from priorzoo.benchmarks.scores import registry
 from priorzoo.benchmarks.scores.run import Result, Run
-from priorzoo.inference import Stream, check_data, degeneracy, evaluate, load, save
+from priorzoo.inference import Stream, degeneracy, evaluate, load, save
+from priorzoo.inference import check_data as check_rows
 from priorzoo.inference.saving import replace_file, versions
 
 READ = ("settings", "shape", "seed", "metrics")  # of result.json, when a run is opened again
@@ -62,59 +73,108 @@ def train(
     resume: bool = False,
     progress: bool = False,
     command: str = "",
+    checkpoints: int = 2,
+    checkpoint_minutes: float = 10.0,
 ) -> tuple[Run, data.Dataset]:
     """Train a recipe, and write ``config.json``, ``model.safetensors``, ``history.jsonl`` and
     ``result.json`` into a folder.
 
     What can be wrong with settings, pair or data is found before the folder is touched. On the way
-    it holds a checkpoint, from which ``resume`` goes on as if there had been no break.
+    it holds checkpoints, from which ``resume`` goes on as if there had been no break; of a finished
+    run, ``resume`` repeats the scores. No other process can train in the folder at the same time.
+
+    Args:
+        checkpoints: how many of the last checkpoints are kept.
+        checkpoint_minutes: how often one is saved at least, beside one for each row of the history.
 
     Raises:
         FileExistsError: for a folder that already holds files, unless told to overwrite it.
         FileNotFoundError: where there is nothing to resume.
-        ValueError: for settings that do not fit together.
+        BlockingIOError: where another process trains.
+        KeyboardInterrupt: for SIGINT, SIGTERM and SIGHUP, once a checkpoint is saved.
+        ValueError: for settings that do not fit together, and where settings or data are others
+            than those of the run to resume.
     """
-    _check_folder(folder, overwrite, resume)
+    saved = Checkpoints(folder, checkpoints, checkpoint_minutes)
     where, settings = pick_device(device), written(recipe)
-    dataset = read_data(settings, data_root, seed=seed, download=download)
-    course = Course(recipe, dataset, where, seed)
-    result: Result = {"recipe": name, "command": command, "settings": settings}
-    result |= {"shape": list(dataset.shape), "seed": seed, **machine(where)}
+    with ExitStack() as stack:
+        there = folder.is_dir()
+        kept = _enter(stack, saved, overwrite, {"seed": seed, **settings} if resume else None)
+        of = folder if resume else None
+        dataset = read_again(of, settings, data_root, seed=seed, download=download)
+        if kept is not None:
+            check_data(kept, fingerprint(dataset), folder)
+        course = Course(recipe, dataset, where, seed)
+        result: Result = {"recipe": name, "command": command, "settings": settings}
+        result |= {"shape": list(dataset.shape), "seed": seed, **machine(where)}
+        result["fingerprint"] = course.fingerprint
+        registry.prepare(course.model, _run(folder, course, result), dataset)
+        if kept is not None:
+            course.restore(kept)
+        elif not there:
+            folder.mkdir(parents=True, exist_ok=True)
+            _enter(stack, saved, overwrite, None)
+        _train(course, saved, result, dataset, progress)
+        run = _finish(_run(folder, course, result), dataset, course)
+        saved.remove()
+    return run, dataset
 
-    def now() -> Run:
-        return Run(folder, course.model, course.guide, result, course.history)
+
+def _enter(
+    stack: ExitStack, saved: Checkpoints, overwrite: bool, settings: Mapping[str, Any] | None
+) -> State | None:
+    """Lock a folder that is there, until the stack ends; what it keeps of a run to resume.
+
+    Args:
+        stack, saved, overwrite: where, and whether a run there may be lost.
+        settings: those of the run to resume, None for a new one.
+    """
+    if saved.folder.is_dir():
+        stack.enter_context(locked(saved.folder / LOCK))
+    if settings is None:
+        check_free(saved.folder, overwrite)
+        return None
+    kept = saved.load()
+    check_same(kept, settings, saved.folder)
+    return kept
+
+
+def _run(folder: Path, course: Course, result: Result) -> Run:
+    """What there is of a run that is being trained."""
+    return Run(folder, course.model, course.guide, result, course.history)
+
+
+def _train(
+    course: Course, saved: Checkpoints, result: Result, dataset: data.Dataset, progress: bool
+) -> None:
+    """Train, with the scores of the test rows where the recipe asks for them."""
+    folder = saved.folder
 
     def watch() -> Result:
-        return score(now(), dataset)
+        return score(_run(folder, course, result), dataset)
 
     def judge() -> Result:
-        run = now()
+        run = _run(folder, course, result)
         return watch() | registry.code_scores(run.model, run, dataset, dataset.x_test)
 
-    registry.prepare(course.model, now(), dataset)
-    if resume:
-        course.restore(folder, settings)
-    elif folder.exists():
-        shutil.rmtree(folder)
-    folder.mkdir(parents=True, exist_ok=resume)
-    course.run(folder, settings, progress, judge=judge, watch=watch)
-    return _finish(now(), dataset, course), dataset
+    how = {"judge": judge, "watch": watch}
+    course.run(folder, result["settings"], progress, **how, checkpoints=saved)
 
 
-def _check_folder(folder: Path, overwrite: bool, resume: bool) -> None:
-    if folder.is_file():
-        raise FileExistsError(f"Expected a folder but {folder} is a file; choose another --out.")
-    if resume or not folder.exists() or not any(folder.iterdir()):
-        return
-    if not overwrite:
-        raise FileExistsError(
-            f"Expected a new folder but {folder} already holds files; choose another --out, or "
-            "add --overwrite, or --resume to go on where a run was interrupted."
-        )
-    if not any((folder / name).is_file() for name in ("config.json", "history.jsonl")):
-        raise FileExistsError(
-            f"Expected a run to overwrite but {folder} holds other files; choose another --out."
-        )
+def read_again(
+    folder: Path | None, settings: Mapping[str, Any], root: str | None, **how: Any
+) -> data.Dataset:
+    """The data of the run in a folder, if there is one.
+
+    Raises:
+        ValueError: where they cannot be read as they were, saying that they have changed.
+    """
+    try:
+        return read_data(settings, root, **how)
+    except ValueError as error:
+        if folder is None:
+            raise
+        raise ValueError(f"The data of the run in {folder} have changed: {error}") from error
 
 
 def machine(where: torch.device) -> Result:
@@ -152,7 +212,7 @@ def score(run: Run, dataset: data.Dataset, importance_samples: int = 0) -> Resul
         where there are clusters a ``warning``: what is wrong with them, or None.
     """
     model, x = run.model, dataset.x_test.to(run.device)
-    check_data(model, x, "x_test")
+    check_rows(model, x, "x_test")
     with Stream(run.seed, x.device):
         x = dataset.drawn(x)
     terms = evaluate(model, run.guide, x, importance_samples=importance_samples, seed=run.seed)

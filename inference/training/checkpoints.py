@@ -14,14 +14,36 @@ from priorzoo.inference.saving import replace_file
 FORMAT = 1
 
 
+Packed = tuple[str, dict[str, Tensor]]  # a state as JSON, and copies of its tensors by place
+
+
 def save_state(file: str | os.PathLike[str], state: object) -> None:
     """Write nested mappings, sequences, tensors and plain values as one safetensors file.
 
     A temporary file is written and then renamed, so that the file is never incomplete.
     """
+    save_packed(file, pack(state))
+
+
+def pack(state: object) -> Packed:
+    """A copy of a state in memory, which what happens to its tensors does not change."""
     tensors: dict[str, Tensor] = {}
-    text = json.dumps({"format": FORMAT, "state": _pack(state, "", tensors)})
+    return json.dumps({"format": FORMAT, "state": _pack(state, "", tensors)}), tensors
+
+
+def save_packed(file: str | os.PathLike[str], packed: Packed) -> None:
+    """Write a state as :func:`save_state` does."""
+    text, tensors = packed
     replace_file(Path(file), lambda part: save_file(tensors, str(part), {"state": text}))
+
+
+def is_state(file: str | os.PathLike[str]) -> bool:
+    """Whether a file is one that :func:`save_state` wrote, as far as its head says."""
+    try:
+        with safe_open(file, "pt") as opened:
+            return "state" in (opened.metadata() or {})
+    except (SafetensorError, OSError):
+        return False
 
 
 def load_state(file: str | os.PathLike[str]) -> Any:

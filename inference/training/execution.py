@@ -1,7 +1,7 @@
 """Ways to run training steps: eager, compiled, or captured as a CUDA graph."""
 
-from collections.abc import Callable
-from typing import Literal, get_args
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -68,6 +68,16 @@ class Steps:
         self.sums.zero_()
         self.count = 0
         return dict(zip(self.names, means, strict=True))
+
+    def state(self) -> dict[str, Any]:
+        """The sums since the last :meth:`means`."""
+        return {"names": self.names, "sums": self.sums, "count": self.count}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Continue from a :meth:`state`."""
+        self.reset()
+        self.names, self.count = state["names"], state["count"]
+        self.sums = state["sums"].to(self.batches.device)
 
     def reset(self) -> None:
         """Drop the captured graph, if any, after a :meth:`Training.restore`."""

@@ -92,6 +92,8 @@ class Training:
             for no early stopping. With it, the parameters after :meth:`run` are the best so far.
         record: called with each new row of the history.
         checkpoint: called after each row of the history, when :meth:`state` can be saved.
+        due: asked after each step whether ``pause`` shall be called before the next.
+        pause: called then and before each row of the history, when :meth:`state` can be saved too.
     """
 
     def __init__(
@@ -119,6 +121,8 @@ class Training:
         patience: int | None = None,
         record: Callable[[Row], None] | None = None,
         checkpoint: Callable[[], None] | None = None,
+        due: Callable[[], bool] | None = None,
+        pause: Callable[[], None] | None = None,
     ) -> None:
         self.model, self.guide, self.transform = model, guide, transform
         self.objective = ELBO(model, guide) if objective is None else objective
@@ -138,6 +142,7 @@ class Training:
         self.schedule_unit, self.clip = schedule_unit, clip
         self.precision: Precision = precision
         self.record, self.checkpoint = record, checkpoint
+        self.due, self.pause = due, pause
         self._check()
         self._begin()
         check_last_batch(self.objective, self.batches, precision, seed)
@@ -210,24 +215,25 @@ class Training:
         self, steps: int | None = None, epochs: float | None = None, *, progress: bool = False
     ) -> list[Row]:
         """Train for more steps or passes over the data; returns the whole history so far."""
-        last = self.step + self.length(steps, epochs)
+        return self.run_to(self.step + self.length(steps, epochs), progress=progress)
+
+    def run_to(self, last: int, *, progress: bool = False) -> list[Row]:
+        """Train up to a step, also from a :meth:`state` of which only the row is missing."""
         every = self.epoch if self.every is None else self.every
         self.objective.clock.total = last
         if self._latest:
             self.objective.load_state_dict(self._latest)
         with tqdm(total=last, initial=self.step, disable=not progress, unit="step") as bar:
-            while self.step < last and not self.stopped:
+            while (self.step < last or self.steps.count) and not self.stopped:
                 begun = time.perf_counter()
-                until = min(last, (self.step // every + 1) * every)
+                until = min(last, ((self.step - self.steps.count) // every + 1) * every)
                 with self.stream:
-                    row = self._advance(until, bar)
+                    self._advance(until, bar)
                 self.seconds += time.perf_counter() - begun
-                self._keep(row | {"seconds": round(self.seconds, 3)})
-                if self.validation is not None:
-                    self._validate()
-                if self.checkpoint is not None:
-                    self.checkpoint()
-                bar.set_postfix({k: f"{v:.4g}" for k, v in row.items() if k in _shown(row)})
+                if self.pause is not None:
+                    self.pause()
+                if self.step == until:
+                    self._report(bar)
         _, since, best = self._best
         self._latest = self._state() if since else {}
         if since:
@@ -245,6 +251,7 @@ class Training:
             "optimiser": self.optimiser.state_dict(),
             "schedule": None if self.schedule is None else self.schedule.state_dict(),
             "batches": self.batches.state(),
+            "sums": self.steps.state(),
             "random": self.stream.state,
             "clock": self.objective.clock.step,
             "step": self.step,
@@ -259,7 +266,7 @@ class Training:
         self.objective.load_state_dict(state["objective"])
         self.optimiser.load_state_dict(state["optimiser"])
         prepare(self.optimiser, self.execution)
-        self.steps.reset()
+        self.steps.restore(state["sums"])
         if self.schedule is not None and state["schedule"] is not None:
             self.schedule.load_state_dict(state["schedule"])
         self.batches.restore(state["batches"])
@@ -272,22 +279,34 @@ class Training:
     def _state(self) -> State:
         return {name: tensor.clone() for name, tensor in self.objective.state_dict().items()}
 
-    def _advance(self, until: int, bar: "tqdm[Any]") -> Row:
-        """Train until a step, and average the terms, with one host synchronisation."""
-        begun = self.step
+    def _advance(self, until: int, bar: "tqdm[Any]") -> None:
+        """Train until a step, or to where a pause is due, without host synchronisation."""
         while self.step < until:
             self.stream.give_way()
             self.steps()
             self.step += 1
             bar.update()
             self._move_schedule()
-        row = self.steps.means()
-        if not all(map(math.isfinite, row.values())):
+            if self.due is not None and self.due():
+                break
+
+    def _report(self, bar: "tqdm[Any]") -> None:
+        """Average the terms since the last row into a new one, and validate."""
+        begun = self.step - self.steps.count
+        terms = self.steps.means()
+        if not all(map(math.isfinite, terms.values())):
             raise FloatingPointError(
-                f"Expected finite terms but got {row} between steps {begun} and {until}; lower the "
-                "learning rate, clip the gradient, or check whether a variance needs a floor."
+                f"Expected finite terms but got {terms} between steps {begun} and {self.step}; "
+                "lower the learning rate, clip the gradient, or check whether a variance needs a "
+                "floor."
             )
-        return {"step": until, "epoch": until / self.epoch, "split": "train", **row}
+        row: Row = {"step": self.step, "epoch": self.step / self.epoch, "split": "train", **terms}
+        self._keep(row | {"seconds": round(self.seconds, 3)})
+        if self.validation is not None:
+            self._validate()
+        if self.checkpoint is not None:
+            self.checkpoint()
+        bar.set_postfix({k: f"{v:.4g}" for k, v in terms.items() if k in _shown(terms)})
 
     def _move_schedule(self) -> None:
         due = self.schedule_unit == "step" or self.step % self.epoch == 0

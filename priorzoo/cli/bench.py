@@ -47,7 +47,11 @@ def bench_command(words: Sequence[str]) -> None:
     pick_device(settings.device)
     out = Path(settings.out or f"runs/bench-{budget}")
     how = {"root": settings.data_root, "device": settings.device, "progress": sys.stderr.isatty()}
-    taken, failed = runner.run_grid(cells, out, jobs=settings.jobs, **how)
+    try:
+        taken, failed = runner.run_grid(cells, out, jobs=settings.jobs, **how)
+    except KeyboardInterrupt as error:
+        advice = "the same command goes on with the cells that are left"
+        raise KeyboardInterrupt(*error.args[:1], advice) from error
     done = len(cells) - failed
     print(f"{done} of {len(cells)} cells have a row in {out / runner.ROWS}, {taken} were run")
     if failed:

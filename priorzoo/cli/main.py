@@ -17,6 +17,7 @@
 priorzoo COMMAND --help shows its options; priorzoo train RECIPE --help those of a recipe."""
 
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -32,7 +33,11 @@ QUIET = {"KINETO_LOG_LEVEL": "99", "TORCH_CPP_LOG_LEVEL": "ERROR"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command. Returns 0 if all went well, 1 for a failure, 2 for bad input."""
+    """Run one command.
+
+    Returns:
+        0 if all went well, 1 for a failure, 2 for bad input, 128 + its number after a signal.
+    """
     words = list(sys.argv[1:] if arguments is None else arguments)
     if not words or words[0] in ("-h", "--help"):
         print(__doc__)
@@ -47,12 +52,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if words[:2] == ["bench", "speed"]:
         os.environ.update(QUIET | dict(os.environ))
     try:
-        if words[0] not in COMMANDS:
-            from priorzoo.benchmarks.recipes.parts import unknown_name
-
-            raise ValueError(unknown_name("command", words[0], COMMANDS))
-        module = import_module(f"priorzoo.cli.{COMMANDS[words[0]]}")
-        getattr(module, f"{words[0]}_command")(words[1:])
+        _run(words)
+    except KeyboardInterrupt as error:
+        number, *advice = error.args or (signal.SIGINT,)
+        said = "; ".join([f"stopped by {signal.Signals(number).name}", *advice])
+        print(f"priorzoo {words[0]}: {said}", file=sys.stderr)
+        return 128 + number
     except (ValueError, OSError, ModuleNotFoundError) as error:
         print(f"priorzoo {words[0]}: error: {_in_one_line(error)}", file=sys.stderr)
         return 2
@@ -60,6 +65,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"priorzoo {words[0]}: failed: {error}", file=sys.stderr)
         return 1
     return 0
+
+
+def _run(words: Sequence[str]) -> None:
+    if words[0] not in COMMANDS:
+        from priorzoo.benchmarks.recipes.parts import unknown_name
+
+        raise ValueError(unknown_name("command", words[0], COMMANDS))
+    module = import_module(f"priorzoo.cli.{COMMANDS[words[0]]}")
+    from priorzoo.benchmarks.runs.interruption import handling  # imports torch, as commands do
+
+    with handling():
+        getattr(module, f"{words[0]}_command")(words[1:])
 
 
 def _in_one_line(error: Exception) -> str:

@@ -2,10 +2,12 @@
 
 import argparse
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from priorzoo.benchmarks.charts import run_charts as charts
+from priorzoo.benchmarks.data.fingerprints import differing, fingerprint
 from priorzoo.benchmarks.data.sets import Dataset
 from priorzoo.benchmarks.recipes.changes import read_value
 from priorzoo.benchmarks.runs import run as runs
@@ -89,8 +91,12 @@ def sample_command(words: Sequence[str]) -> None:
 
 def _open(settings: argparse.Namespace) -> tuple[Run, Dataset]:
     run = runs.open_run(settings.run, settings.device)
-    chosen = dict(run.settings)
+    chosen, own = dict(run.settings), None if settings.data else settings.run
     if settings.data is not None:
         chosen |= {"data": settings.data, "train": None, "validation": 0}
     where = {"root": settings.data_root, "download": settings.download}
-    return run, runs.read_data(chosen, seed=run.seed, **where)
+    dataset = runs.read_again(own, chosen, seed=run.seed, **where)
+    known = run.result.get("fingerprint")
+    if known and (other := differing(known, fingerprint(dataset), "_test")):
+        print(f"warning: not the data of the run: {'; '.join(other)}", file=sys.stderr)
+    return run, dataset

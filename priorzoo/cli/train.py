@@ -2,8 +2,10 @@
 
 import argparse
 import re
+import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from priorzoo.benchmarks.papers import RECIPES
@@ -16,6 +18,7 @@ from priorzoo.cli.scores import print_scores, print_warning
 from priorzoo.cli.settings import WIDTH, as_yaml, read_file, read_words, settings_help
 
 HOW = ("seed", "device", "data_root", "download", "overwrite", "resume")
+KEEPING = ("checkpoints", "checkpoint_minutes")
 LONGEST = 60  # characters of a run folder's name that say what differs from the recipe
 
 
@@ -31,7 +34,9 @@ def train_command(words: Sequence[str]) -> None:
       --seed N          of all random numbers [0]
       --out DIR         run folder; runs/RECIPE-...-seedN if left out
       --overwrite       replace a run in that folder
-      --resume          continue an interrupted run
+      --resume          continue an interrupted run, or repeat the scores of a finished one
+      --checkpoint-minutes M  how often a checkpoint is saved at least [10]
+      --checkpoints N   how many of the last are kept [2]
       --rows FILE       rows to append the result to
       --data-root DIR   folder of the data sets
       --download        fetch missing data
@@ -50,14 +55,14 @@ def train_command(words: Sequence[str]) -> None:
         raise ValueError(unknown_name("recipe", name, RECIPES))
     settings, recipe = _read(parser, RECIPES[name], words[1:])
     if settings.help or settings.help_all:
-        print(parser.text, f"\n{name}: {recipe.summary}"[:WIDTH], f"\nsettings of {name}", sep="\n")
+        print(parser.text, f"\nsettings of {name}: {recipe.summary}"[:WIDTH], sep="\n")
         print(settings_help(recipe, settings.help_all))
         print("" if settings.help_all else "\n--help-all shows all settings, with types.")
     elif settings.print_config:
         print(as_yaml(recipe), end="")
         raise SystemExit(0)
     else:
-        _train(name, recipe, settings, repeatable(words))
+        _train(name, recipe, settings, words)
 
 
 def _read(parser: Parser, base: Recipe, words: Sequence[str]) -> tuple[argparse.Namespace, Recipe]:
@@ -74,17 +79,18 @@ def _read(parser: Parser, base: Recipe, words: Sequence[str]) -> tuple[argparse.
     return settings, apply(base, given)
 
 
-def _train(name: str, recipe: Recipe, settings: argparse.Namespace, command: str) -> None:
+def _train(name: str, recipe: Recipe, settings: argparse.Namespace, words: Sequence[str]) -> None:
     require("matplotlib", "scipy", "sklearn")  # for scores and charts, once the run is trained
     from priorzoo.benchmarks.charts import run_charts as charts
     from priorzoo.benchmarks.runs import run as runs
 
-    changes = differences(RECIPES[name], recipe)
-    how = {key: getattr(settings, key) for key in HOW}
+    changes, command = differences(RECIPES[name], recipe), repeatable(words)
+    how = {key: getattr(settings, key) for key in (*HOW, *KEEPING)}
     places = how["resume"], how["overwrite"]
     folder = Path(settings.out or run_folder(name, changes, settings.seed, *places))
     shown = sys.stderr.isatty()
-    run, dataset = runs.train(name, recipe, folder, progress=shown, command=command, **how)
+    with resumable(words, folder):
+        run, dataset = runs.train(name, recipe, folder, progress=shown, command=command, **how)
     if settings.rows is not None:
         from priorzoo.benchmarks.grid.cells import Cell
 
@@ -96,6 +102,26 @@ def _train(name: str, recipe: Recipe, settings: argparse.Namespace, command: str
     for path in charts.draw_run(run, dataset):
         print(f"  {path}")
     print_next(f"priorzoo evaluate {folder}", f"priorzoo sample {folder}")
+
+
+@contextmanager
+def resumable(words: Sequence[str], folder: Path) -> Iterator[None]:
+    """Name the command that goes on where a run was interrupted, or where the disk was full."""
+    kept = [word for word in words if word not in ("--overwrite", "--resume")]
+    out = [] if any(word.partition("=")[0] == "--out" for word in words) else ["--out", str(folder)]
+    again = shlex.join(["priorzoo", "train", *kept, *out, "--resume"])
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        there = (folder / "checkpoint.safetensors").is_file()
+        advice = f"go on with: {again}" if there else "nothing had been kept; start it again"
+        raise KeyboardInterrupt(*error.args[:1], advice) from error
+    except (BlockingIOError, FileExistsError, FileNotFoundError):
+        raise
+    except OSError as error:
+        if not (folder / "checkpoint.safetensors").is_file():
+            raise
+        raise OSError(f"{error} What was kept is whole; then go on with: {again}") from error
 
 
 def run_folder(

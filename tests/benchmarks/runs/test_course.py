@@ -12,6 +12,7 @@ from priorzoo.benchmarks.papers.jiang2017 import place_mixture
 from priorzoo.benchmarks.recipes.recipe import Stage, part
 from priorzoo.benchmarks.runs import run as runs
 from priorzoo.benchmarks.runs.course import Course, derive
+from priorzoo.benchmarks.runs.folder import Checkpoints
 from priorzoo.guides import ClusterThenCode, CodeThenCluster
 from priorzoo.inference import Autoencoder, Classification, codes, move_clusters
 from priorzoo.models import GMVAE, MLP, VAE, NGGPMixture
@@ -83,17 +84,13 @@ def test_an_interrupted_run_goes_on_as_if_it_had_not_been(recipe, rows, digits, 
     with pytest.raises(Interrupted):
         broken.run(folder, settings(recipe))
     again = course(recipe, digits)
-    if (folder / "checkpoint.safetensors").exists():
-        again.restore(folder, settings(recipe))
-    else:
-        (folder / "history.jsonl").unlink()
+    again.restore(Checkpoints(folder).load())
     again.run(folder, settings(recipe))
     for one, other in ((whole.model, again.model), (whole.guide, again.guide)):
         torch.testing.assert_close(one.state_dict(), other.state_dict(), rtol=0, atol=0)
     assert timeless(again.history) == timeless(whole.history)
     lines = (folder / "history.jsonl").read_text().splitlines()
     assert timeless(map(json.loads, lines)) == timeless(whole.history)
-    assert not (folder / "checkpoint.safetensors").exists()
 
 
 def test_moves_come_between_steps_and_leave_a_row(digits, tmp_path):
@@ -284,14 +281,11 @@ def test_another_run_s_checkpoint_is_refused(digits, tmp_path):
     broken = course(SMALL, digits)
     broken.history = type("Rows", (list,), {"append": lambda s, row: _append(s, row, 4)})()
     with pytest.raises(Interrupted):
-        broken.run(tmp_path, settings(SMALL))
-    with pytest.raises(ValueError, match="batch_size differ"):
-        course(SMALL, digits).restore(tmp_path, settings(replace(SMALL, batch_size=7)))
+        broken.run(tmp_path, runs.written(SMALL))
+    with pytest.raises(ValueError, match="but batch_size differ"):
+        runs.train("x", replace(SMALL, batch_size=7), tmp_path, resume=True)
     with pytest.raises(FileNotFoundError, match="checkpoint"):
-        course(SMALL, digits).restore(tmp_path / "nowhere", settings(SMALL))
-    (tmp_path / "checkpoint.safetensors").write_bytes(b"no tensors")
-    with pytest.raises(ValueError, match="damaged"):
-        course(SMALL, digits).restore(tmp_path, settings(SMALL))
+        runs.train("x", SMALL, tmp_path / "nowhere", resume=True)
 
 
 def test_a_curve_scores_the_test_rows_on_the_way_and_changes_nothing(tmp_path):

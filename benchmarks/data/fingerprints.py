@@ -1,0 +1,42 @@
+"""Fingerprints of data sets, by which a run knows its own data again."""
+
+import hashlib
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from priorzoo.benchmarks.data.sets import Dataset
+
+PARTS = ("x_train", "y_train", "x_valid", "y_valid", "x_test", "y_test")
+Fingerprint = Mapping[str, str]
+
+
+def fingerprint(dataset: Dataset) -> dict[str, str]:
+    """Of each array of a data set its type, shape and hash: ``float32 [300, 64] 9f86d081884c7d65``.
+
+    An array that is not there has none.
+    """
+    arrays = {name: getattr(dataset, name) for name in PARTS}
+    for site, (known, tested) in dataset.named.items():
+        arrays |= {f"{site} of x_train": known, f"{site} of x_test": tested}
+    return {name: _of(array) for name, array in arrays.items() if array is not None}
+
+
+def differing(before: Fingerprint, now: Fingerprint, only: str = "") -> list[str]:
+    """What differs between two data sets, an array a text that names it.
+
+    Args:
+        before, now: see :func:`fingerprint`.
+        only: the end of the names of arrays that count; all by default.
+    """
+    names = [name for name in {**before, **now} if name.endswith(only)]
+    other = [name for name in names if before.get(name) != now.get(name)]
+    return [f"{n} was {before.get(n, 'missing')} and is {now.get(n, 'missing')}" for n in other]
+
+
+def _of(array: Tensor) -> str:
+    array = array.detach().cpu().contiguous()
+    digest = hashlib.sha256(array.numpy().data)
+    return (
+        f"{str(array.dtype).removeprefix('torch.')} {list(array.shape)} {digest.hexdigest()[:16]}"
+    )

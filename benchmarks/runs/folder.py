@@ -1,0 +1,227 @@
+"""The folder of a run: what a run writes there, its lock, and its checkpoints."""
+
+import json
+import logging
+import os
+import re
+import shutil
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from priorzoo.benchmarks.data.fingerprints import Fingerprint, differing
+from priorzoo.inference.saving import replace_file
+from priorzoo.inference.training.checkpoints import Packed, is_state, load_state, save_packed
+
+LOG = logging.getLogger(__name__)
+LOCK = "run.lock"
+RESULT, HISTORY, CHECKPOINT = "result.json", "history.jsonl", "checkpoint.safetensors"
+FILES = (RESULT, "config.json", "model.safetensors", "memory.safetensors", HISTORY, CHECKPOINT)
+DRAWN_BY = "priorzoo"  # the ``Software`` of a PNG in the folder ``figures``
+
+State = dict[str, Any]
+
+
+def is_run(folder: Path) -> bool:
+    """Whether a folder holds what a run writes, whole or in part."""
+    config, result = _read(folder / "config.json"), _read(folder / RESULT)
+    if {"model", "guide"} <= config.keys() or "settings" in result:
+        return True
+    return "split" in _read(folder / HISTORY) or any(map(is_state, _checkpoints(folder)))
+
+
+def check_free(folder: Path, overwrite: bool) -> None:
+    """Check that a new run may be written to a folder.
+
+    Raises:
+        FileExistsError: for a file, and for a folder that holds something else than a run to
+            overwrite.
+    """
+    if folder.is_file():
+        raise FileExistsError(f"Expected a folder but {folder} is a file; choose another --out.")
+    if not folder.exists() or all(path.name == LOCK for path in folder.iterdir()):
+        return
+    if not is_run(folder):
+        raise FileExistsError(
+            f"Expected a run but {folder} holds other files; choose another --out."
+        )
+    if not overwrite:
+        raise FileExistsError(
+            f"Expected a new folder but {folder} already holds files; choose another --out, or "
+            "add --overwrite, or --resume to go on where a run was interrupted."
+        )
+
+
+def clear(folder: Path) -> None:
+    """Remove what an earlier run wrote, and nothing else, but for the newest checkpoint."""
+    names = [name for name in FILES if name != CHECKPOINT]
+    for name in [*names, *(f"{name}.part" for name in FILES)]:
+        (folder / name).unlink(missing_ok=True)
+    for path in _checkpoints(folder)[1:]:
+        path.unlink()
+    for path in (folder / "figures").glob("*.png"):
+        with path.open("rb") as file:
+            if f"Software\0{DRAWN_BY}".encode() in file.read(1024):
+                path.unlink()
+    with suppress(OSError):  # other files are in it, or there is none
+        (folder / "figures").rmdir()
+
+
+class Checkpoints:
+    """The last checkpoints of a run: ``checkpoint.safetensors``, then ``checkpoint-1`` and so on.
+
+    Args:
+        folder: of the run.
+        count: how many are kept.
+        minutes: after how long since the last another is due.
+    """
+
+    def __init__(self, folder: Path, count: int = 2, minutes: float = 10.0) -> None:
+        if count < 1 or not minutes > 0:
+            raise ValueError(
+                f"Expected at least one checkpoint and positive minutes but got {count} and "
+                f"{minutes}."
+            )
+        self.folder, self.count, self.minutes = folder, count, minutes
+        self._saved = time.monotonic()
+
+    @property
+    def due(self) -> bool:
+        """Whether the last is too old."""
+        return time.monotonic() - self._saved >= 60 * self.minutes
+
+    def save(self, packed: Packed) -> None:
+        """Save a state; at no time is there no whole checkpoint.
+
+        Raises:
+            OSError: if it cannot be written; the last one is kept.
+        """
+        names = [CHECKPOINT, *(f"checkpoint-{i}.safetensors" for i in range(1, self.count))]
+        files = [self.folder / name for name in names]
+        for older, newer in reversed(list(zip(files[1:], files, strict=False))):
+            if newer.is_file():
+                replace_file(older, partial(_copy, newer))
+        save_packed(files[0], packed)
+        self._saved = time.monotonic()
+
+    def load(self) -> State:
+        """The newest checkpoint that is whole, with its rows of the ``history`` and its ``place``.
+
+        Of a finished run, the same of its result: its ``stage`` is None.
+
+        Raises:
+            FileNotFoundError: if nothing was kept.
+            ValueError: if no checkpoint is whole, saying what is wrong with the newest.
+        """
+        damaged: ValueError | None = None
+        for file in _checkpoints(self.folder):
+            try:
+                state = self._with_history(load_state(file))
+            except ValueError as error:
+                damaged = damaged or error
+                continue
+            if damaged is not None:
+                LOG.warning("%s Going on from the checkpoint before.", damaged)
+            return state
+        if damaged is not None:
+            raise damaged
+        result = _read(self.folder / RESULT)
+        if "settings" not in result:
+            raise FileNotFoundError(
+                f"Expected a checkpoint in {self.folder} but nothing had been kept; train anew, "
+                "without --resume."
+            )
+        return self._finished(result)
+
+    def remove(self) -> None:
+        """Remove all, the oldest first."""
+        for path in reversed(_checkpoints(self.folder)):
+            path.unlink()
+
+    def _finished(self, result: State) -> State:
+        settings = json.dumps({"seed": result["seed"], **result["settings"]})
+        rows = len(_lines(self.folder / HISTORY))
+        state = {"settings": settings, "data": result.get("fingerprint"), "rows": rows}
+        state |= {"before": result["steps"], "spent": result["seconds"]}
+        return self._with_history(state | {"stage": None, "training": None})
+
+    def _with_history(self, state: State) -> State:
+        """The state with the rows of the history that it counts; later ones are dropped."""
+        path = self.folder / HISTORY
+        if "data" not in state:
+            raise ValueError(f"Expected a newer checkpoint in {self.folder}; train again.")
+        lines = _lines(path)
+        if len(lines) < state["rows"]:
+            raise ValueError(
+                f"Expected at least {state['rows']} rows in {path}, as the checkpoint counts, but "
+                f"got {len(lines)}; put the file back, or train again."
+            )
+        kept = lines[: state["rows"]]
+        try:
+            history = [json.loads(line) for line in kept]
+        except ValueError as error:
+            raise ValueError(f"Expected JSON in {path} but got {error}; train again.") from error
+        return state | {"history": history, "place": str(self.folder)}
+
+
+def check_same(state: State, settings: Mapping[str, Any], folder: Path) -> None:
+    """Check that a checkpoint is of the same settings and seed.
+
+    Raises:
+        ValueError: naming those that differ.
+    """
+    kept = json.loads(state["settings"])
+    other = sorted(name for name in settings if kept.get(name) != settings[name])
+    if other:
+        raise ValueError(
+            f"Expected the settings of the run in {folder} but {', '.join(other)} differ; resume "
+            "with the same, or train anew elsewhere."
+        )
+
+
+def check_data(state: State, found: Fingerprint, folder: Path) -> None:
+    """Check that a checkpoint is of the same data.
+
+    Raises:
+        ValueError: naming the arrays that differ.
+    """
+    if other := differing(state["data"] or found, found):
+        raise ValueError(
+            f"Expected the data of the run in {folder} but {'; '.join(other)}. Resume with the "
+            "same data, or train anew elsewhere."
+        )
+
+
+def _checkpoints(folder: Path) -> list[Path]:
+    """All checkpoints, the newest first."""
+    found = {}
+    for path in folder.glob("checkpoint*.safetensors"):
+        if name := re.fullmatch(r"checkpoint(?:-(\d+))?\.safetensors", path.name):
+            found[int(name[1] or 0)] = path
+    return [found[age] for age in sorted(found)]
+
+
+def _lines(path: Path) -> list[str]:
+    """The whole lines of a file; none if there is no file."""
+    text = path.read_text() if path.is_file() else ""
+    return [line for line in text.splitlines(keepends=True) if line.endswith("\n")]
+
+
+def _read(path: Path) -> State:
+    """The first JSON object of a file; an empty one if there is none."""
+    found: object = None
+    with suppress(OSError, ValueError):
+        text = path.read_text()
+        found = json.loads(text.partition("\n")[0] if path.suffix == ".jsonl" else text)
+    return found if isinstance(found, dict) else {}
+
+
+def _copy(source: Path, to: Path) -> None:
+    to.unlink(missing_ok=True)
+    try:
+        os.link(source, to)
+    except OSError:  # a file system without hard links
+        shutil.copyfile(source, to)
