@@ -1,6 +1,7 @@
-"""Which dimensions belong to plates, particles and enumerated sites, and what may vary along them.
+"""Finds and checks the dimensions of plates, particles and enumerated sites.
 
-From the right: the plates of both programs, then the particles, then one for each enumerated site.
+From the right these are: the plates of both programs, the particles, and then one dimension for
+each enumerated site.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -29,14 +30,14 @@ from priorzoo.models.pyro_internals import AnyMessage, Messenger
 _depths: WeakKeyDictionary[object, int] = WeakKeyDictionary()
 
 
-class Deeper(ValueError):
-    """Raised by :class:`Fence` for a plate to the left of the dimensions left free for plates."""
+class PlateDepthError(ValueError):
+    """Raised by :class:`PlateLimit` for a plate to the left of the dimensions of plates."""
 
 
-class Depth(Messenger):
+class PlateDepth(Messenger):
     """Finds how many dimensions the plates of a program take, at least one.
 
-    Sites to enumerate get their first value instead of a draw, which a NaN would not allow.
+    Sites to enumerate get their first value: a draw would fail if their probabilities are NaN.
     """
 
     def __init__(self) -> None:
@@ -52,8 +53,8 @@ class Depth(Messenger):
             site["value"], site["done"] = first.expand(fn.batch_shape + fn.event_shape), True
 
 
-class Fence(Messenger):
-    """Stops a program that opens a plate to the left of the first ``depth`` dimensions."""
+class PlateLimit(Messenger):
+    """Raises an error if a plate is to the left of the ``depth`` rightmost dimensions."""
 
     def __init__(self, depth: int) -> None:
         super().__init__()
@@ -61,9 +62,9 @@ class Fence(Messenger):
 
     def _pyro_sample(self, msg: AnyMessage) -> None:
         if _depth(msg) > self.depth:
-            raise Deeper(
-                f"Expected plates at dims -1 to -{self.depth} but {msg['name']!r} is in one to the "
-                "left; run the pair once before its operations are recorded."
+            raise PlateDepthError(
+                f"Expected plates at dims -1 to -{self.depth} but {msg['name']!r} is in a plate "
+                "further left; run the pair once before its operations are recorded."
             )
 
 
@@ -79,7 +80,7 @@ def known_depth(programs: Iterable[object]) -> int | None:
 
 
 def keep_depth(programs: Iterable[object], depth: int) -> int:
-    """Keep this number as long as the programs live."""
+    """Remember this number for as long as the programs exist."""
     for program in programs:
         _depths[program] = max(depth, _depths.get(program, 1))
     return depth
@@ -88,8 +89,8 @@ def keep_depth(programs: Iterable[object], depth: int) -> int:
 def measured_depth(programs: Iterable[object], run: Callable[[], object]) -> int:
     """Run the programs to find the number of dimensions that their plates take.
 
-    Random state and buffers stay as they were. While a graph is recorded nothing is run, since it
-    would become part of the graph.
+    The random state and buffers are restored. While a graph is recorded the programs are not run,
+    since their operations would become part of the graph.
 
     Args:
         programs: model and guide, without handlers around them.
@@ -98,12 +99,12 @@ def measured_depth(programs: Iterable[object], run: Callable[[], object]) -> int
     if is_recorded():
         return known_depth(programs) or 1
     modules = [program for program in programs if isinstance(program, nn.Module)]
-    before = Before(modules)
-    with torch.no_grad(), evaluating(*modules), Depth() as depth:
+    snapshot = Snapshot(modules)
+    with torch.no_grad(), evaluating(*modules), PlateDepth() as depth:
         try:
             run()
         finally:
-            before.restore()
+            snapshot.restore()
     return depth.found
 
 
@@ -112,11 +113,11 @@ def is_recorded() -> bool:
     return get_proxy_mode() is not None
 
 
-class Before:
-    """Random state and buffers at one time.
+class Snapshot:
+    """A copy of the random state and of buffers, to restore them.
 
     Args:
-        modules: whose buffers, and whose devices' random state.
+        modules: modules with the buffers; the random state is that of the CPU and their devices.
     """
 
     def __init__(self, modules: Iterable[nn.Module]) -> None:
@@ -132,20 +133,21 @@ class Before:
 
     @torch.no_grad()
     def restore(self) -> None:
-        """Set both to what they were."""
-        for home, name, own, value in self.buffers:
-            own.copy_(value)
-            home[name] = own
+        """Restore the random state and the buffers."""
+        for home, name, tensor, value in self.buffers:
+            tensor.copy_(value)
+            home[name] = tensor
         torch.set_rng_state(self.random)
         for device, state in zip(self.devices, self.of_devices, strict=True):
             torch.cuda.set_rng_state(state, device)
 
 
 def check_dimensions(guide_trace: poutine.Trace, model_trace: poutine.Trace) -> None:
-    """Check that every dimension of every site is a plate's or an enumerated site's.
+    """Check that every dimension of every site belongs to a plate or to an enumerated site.
 
     Raises:
-        ValueError: if not, and for sites that depend on an enumerated site outside its plates.
+        ValueError: if one does not, or if a site outside the plates of an enumerated site depends
+            on it.
     """
     summed: dict[int, tuple[str, Site]] = {}
     for name, site in sample_sites(guide_trace):
@@ -187,7 +189,7 @@ def _check_shape(name: str, site: Site, summed: Mapping[int, tuple[str, Site]]) 
                     f"plates {list(home)} but {name!r} is in {list(plates)}; sample it in these "
                     f"plates, or draw {above!r} with a score-function gradient."
                 )
-        elif dim not in plates.values() and not _is_loose(site, summed):
+        elif dim not in plates.values() and not _is_summable(site, summed):
             raise ValueError(
                 f"Expected log-probabilities of site {name!r} to vary along its plates "
                 f"{list(plates)} and enumerated sites only but they have size {shape[dim]} along "
@@ -195,8 +197,8 @@ def _check_shape(name: str, site: Site, summed: Mapping[int, tuple[str, Site]]) 
             )
 
 
-def _is_loose(site: Site, summed: Mapping[int, tuple[str, Site]]) -> bool:
-    """Whether dimensions outside all plates can simply be added up: of global sites, drawn once."""
+def _is_summable(site: Site, summed: Mapping[int, tuple[str, Site]]) -> bool:
+    """Whether dimensions that belong to no plate can be summed: of global sites, drawn once."""
     return not is_local(site) and not summed and PARTICLES not in plates_of(site)
 
 

@@ -13,7 +13,7 @@ from priorzoo.inference.objectives.conjugate import bound, predictive
 from priorzoo.inference.objectives.contract import Terms
 from priorzoo.inference.objectives.elbo import draw_pair
 from priorzoo.inference.randomness import Stream, derive
-from priorzoo.inference.running import TURNS
+from priorzoo.inference.running import PROGRAM_LOCK
 from priorzoo.inference.sites import evaluating
 
 
@@ -107,6 +107,6 @@ def importance_bound(
     chunk = max(1, held // x.numel())
     for start in range(0, samples, chunk):
         draws = draw_pair(model, guide, batch, min(chunk, samples - start))
-        with TURNS, pyro.validation_enabled(False):
+        with PROGRAM_LOCK, pyro.validation_enabled(False):
             total = torch.logaddexp(total, draws.log_weights().logsumexp(0))
     return total - math.log(samples)

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from priorzoo.inference.auxiliary import marginal_sites, unmatched
 from priorzoo.inference.batch import Batch, Context, in_precision
 from priorzoo.inference.dimensions import (
-    Before,
-    Deeper,
-    Fence,
+    PlateDepthError,
+    PlateLimit,
+    Snapshot,
     check_dimensions,
     is_recorded,
     keep_depth,
@@ -75,17 +75,17 @@ def run_pair(
     programs = inspect.unwrap(model), inspect.unwrap(guide)
     modules = [program for program in programs if isinstance(program, nn.Module)]
     known = known_depth(programs)
-    before = Before(modules) if known is None and not is_recorded() else None
+    snapshot = Snapshot(modules) if known is None and not is_recorded() else None
     try:
         traces = _run(model, guide, batch, particles, means, known or 1)
-    except Exception as error:  # of any kind, where dimensions collide
-        if known and not isinstance(error, Deeper):
+    except Exception as error:  # dimensions that collide raise errors of any type
+        if known and not isinstance(error, PlateDepthError):
             raise
-        depth = allocate(model, guide, batch, again=True)
+        depth = plate_depth(model, guide, batch, known=False)
         if depth <= (known or 1):
             raise
-        if before is not None:
-            before.restore()
+        if snapshot is not None:
+            snapshot.restore()
         traces = _run(model, guide, batch, particles, means, depth)
     else:
         keep_depth(programs, known or 1)
@@ -93,29 +93,29 @@ def run_pair(
     return traces
 
 
-def allocate(
+def plate_depth(
     model: Callable[..., object],
     guide: Callable[..., object],
     batch: Batch,
-    again: bool = False,
+    known: bool = True,
 ) -> int:
-    """Find how many dimensions the plates of both programs take, see :func:`measured_depth`.
+    """The number of dimensions that the plates of both programs take: see :func:`measured_depth`.
 
     Args:
-        again: whether to run them although the number is known.
+        known: whether to return the number of an earlier run, if there was one.
     """
     programs = inspect.unwrap(model), inspect.unwrap(guide)
-    known = None if again else known_depth(programs)
+    found = known_depth(programs) if known else None
     run = partial(_run, model, guide, batch, 1, False, None)
-    return known or keep_depth(programs, measured_depth(programs, run))
+    return found or keep_depth(programs, measured_depth(programs, run))
 
 
 def check_traces(guide_trace: poutine.Trace, model_trace: poutine.Trace) -> None:
     """Check the sites of a guide and its model, run on the same draws.
 
     Raises:
-        ValueError: for sites that only one of them has, whose dimensions are not their plates', or,
-            where gradients are computed, whose gradients are biased.
+        ValueError: for sites that only one of them has, for sites with dimensions that belong to no
+            plate, and, where gradients are computed, for sites whose gradients are biased.
     """
     of_guide = dict(sample_sites(guide_trace))
     problems = unmatched(dict(sample_sites(model_trace)), of_guide)
@@ -148,7 +148,7 @@ def _run(
         stack.enter_context(pyro.validation_enabled(False))
         if depth is not None:
             stack.enter_context(poutine.enum(first_available_dim=-1 - depth - vectorised))
-            stack.enter_context(Fence(depth))  # before anything is enumerated
+            stack.enter_context(PlateLimit(depth))  # before anything is enumerated
         drawing = Unbiased()(guide)
         clamped = Clamp(batch.labels)(drawing) if batch.labels else drawing
         guide_trace = run(clamped, accepted(guide, batch.context))
@@ -157,7 +157,7 @@ def _run(
 
 
 def _drawn(guide_trace: poutine.Trace) -> poutine.Trace:
-    """The trace without what the guide observes, which is not for the model."""
+    """The trace without observed sites, whose values the model must not take over."""
     drawn = guide_trace.copy()
     for name, site in sample_sites(guide_trace):
         if site["is_observed"]:
@@ -180,33 +180,35 @@ def check_pair(
     check_context(context or {}, None if x is None else len(x), model, guide)
     few = {name: value[:2] for name, value in (context or {}).items()}
     batch = in_precision(model, Batch(torch.empty(0) if x is None else x[:2], context=few))
-    with trying(model, guide):
+    with without_side_effects(model, guide):
         of_model, of_guide = accepted(model, batch.context), accepted(guide, batch.context)
         two = _attempt(model, "size=2", lambda: poutine.trace(model).get_trace(size=2, **of_model))
         _check_event(site_of(two, "x"))
         rows: Tensor = site_of(two, "x")["value"] if x is None else batch.x
         where = f"rows {tuple(rows.shape[1:])}, which {type(model).__name__} draws"
         drawing = poutine.trace(Unbiased()(guide))
-        told = _attempt(model, where, lambda: poutine.trace(model).get_trace(rows, **of_model))
+        observed = _attempt(model, where, lambda: poutine.trace(model).get_trace(rows, **of_model))
         trace = _attempt(guide, where, lambda: drawing.get_trace(rows, **of_guide))
         _check_amortised(guide)
-        problems = list(_problems(dict(sample_sites(told)), dict(sample_sites(trace))))
+        problems = list(_problems(dict(sample_sites(observed)), dict(sample_sites(trace))))
         if problems:
             pair = f"{type(guide).__name__} does not fit {type(model).__name__}: "
             raise ValueError(pair + "; ".join(problems) + ".")
-        with poutine.enum(first_available_dim=-1 - allocate(model, guide, replace(batch, x=rows))):
-            every = _attempt(guide, where, lambda: drawing.get_trace(rows, **of_guide))
-            replayed = poutine.trace(poutine.replay(model, trace=_drawn(every)))
-            last = _attempt(
+        depth = plate_depth(model, guide, replace(batch, x=rows))
+        with poutine.enum(first_available_dim=-1 - depth):
+            enumerated = _attempt(guide, where, lambda: drawing.get_trace(rows, **of_guide))
+            replayed = poutine.trace(poutine.replay(model, trace=_drawn(enumerated)))
+            replay = _attempt(
                 model, "the guide's draws", lambda: replayed.get_trace(rows, **of_model)
             )
-        check_traces(every, last)
-        marginal_sites(every, last)
+        check_traces(enumerated, replay)
+        marginal_sites(enumerated, replay)
 
 
 def _check_event(site: Site) -> None:
     plates = plates_of(site)
-    if len(plates) > 1 and plates.get("data", -1) == -1:  # for others see check_dimensions
+    # If the plate of rows is elsewhere, check_dimensions explains it.
+    if len(plates) > 1 and plates.get("data", -1) == -1:
         raise ValueError(
             f"Expected a row of site {site['name']!r} to be one event but the site is in the "
             f"plates {list(plates)}; leave it in the plate of rows alone, and make its other "
@@ -226,8 +228,8 @@ def _check_amortised(guide: nn.Module) -> None:
 
 
 @contextmanager
-def trying(*modules: nn.Module) -> Iterator[None]:
-    """Run programs inside ``with``; random state, modes, buffers and settings are then restored."""
+def without_side_effects(*modules: nn.Module) -> Iterator[None]:
+    """Restore random state, modes, parameters, buffers and settings after ``with``."""
     parameters = [p for module in modules for p in module.parameters()]
     device = parameters[0].device if parameters else torch.device("cpu")
     with (

@@ -5,7 +5,7 @@ from types import TracebackType
 import numpy as np
 import torch
 
-from priorzoo.inference.running import TURNS
+from priorzoo.inference.running import PROGRAM_LOCK
 
 
 def derive(seed: int, *place: int) -> int:
@@ -32,7 +32,7 @@ class Stream:
         self.state = [torch.Generator(place).manual_seed(seed).get_state() for place in places]
 
     def __enter__(self) -> None:
-        TURNS.__enter__()
+        PROGRAM_LOCK.__enter__()
         self.outside = self._read()
         self._write(self.state)
 
@@ -44,11 +44,11 @@ class Stream:
     ) -> None:
         self.state = self._read()
         self._write(self.outside)
-        TURNS.__exit__()
+        PROGRAM_LOCK.__exit__()
 
-    def give_way(self) -> None:
-        """Inside ``with``, let the threads that wait go first, with the random state of outside."""
-        if TURNS.wanted:
+    def let_others_run(self) -> None:
+        """Inside ``with``, let waiting threads run first, with the random state from before it."""
+        if PROGRAM_LOCK.is_contended:
             self.__exit__(None, None, None)
             self.__enter__()
 

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from priorzoo.inference.batch import Batch
-from priorzoo.inference.pairs import run_pair, trying
+from priorzoo.inference.pairs import run_pair, without_side_effects
 from priorzoo.inference.prediction import draw
 from priorzoo.inference.sites import log_prob, sample_sites
 from priorzoo.models.contract import needed
@@ -75,7 +75,7 @@ def check_outputs(pair: Pair, again: Pair) -> None:
         return
     device = next((p.device for part in pair for p in part.parameters()), torch.device("cpu"))
     try:
-        with trying(*pair):
+        with without_side_effects(*pair):
             x = draw(pair[0], 2, means=False)
         expected, twice = _outputs(*pair, x), _outputs(*pair, x)
     except FAILURES:
@@ -98,7 +98,7 @@ def check_outputs(pair: Pair, again: Pair) -> None:
 def _outputs(model: nn.Module, guide: nn.Module, x: Tensor) -> dict[str, Tensor]:
     """Values and log densities of all sites."""
     found: dict[str, Tensor] = {}
-    with trying(model, guide):
+    with without_side_effects(model, guide):
         traces = run_pair(model, guide, Batch(x))
         for whose, trace in zip(("guide", "model"), traces, strict=True):
             for name, site in sample_sites(trace):

@@ -1,4 +1,4 @@
-"""Running programs one at a time: Pyro's stack, its settings and the random state are global."""
+"""A lock that runs programs one at a time, because Pyro's stack and the random state are global."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -15,7 +15,7 @@ from priorzoo.models.pyro_internals import global_parameters
 Home = dict[str, Tensor | None]
 
 
-class Turns:
+class FairLock:
     """A re-entrant lock that threads get in the order in which they asked for it."""
 
     def __init__(self) -> None:
@@ -23,7 +23,7 @@ class Turns:
         self._queue: deque[tuple[int, Lock]] = deque()
 
     @property
-    def wanted(self) -> bool:
+    def is_contended(self) -> bool:
         """Whether another thread is waiting."""
         return bool(self._queue)
 
@@ -33,15 +33,15 @@ class Turns:
             if self._owner in (0, thread):
                 self._owner, self._depth = thread, self._depth + 1
                 return
-            mine = thread, Lock()
-            mine[1].acquire()
-            self._queue.append(mine)
+            ticket = thread, Lock()
+            ticket[1].acquire()
+            self._queue.append(ticket)
         try:
-            mine[1].acquire()  # until the thread before hands over
-        except BaseException:  # an interrupt: the place in the queue must not stay
+            ticket[1].acquire()  # blocks until the lock is released to this thread
+        except BaseException:  # such as an interrupt, after which nobody waits for this ticket
             with self._guard:
                 if self._owner != thread:
-                    self._queue.remove(mine)
+                    self._queue.remove(ticket)
                     raise
             self.__exit__()
             raise
@@ -52,31 +52,31 @@ class Turns:
             if self._depth == 0:
                 self._owner = 0
                 if self._queue:
-                    self._owner, turn = self._queue.popleft()
+                    self._owner, waiting = self._queue.popleft()
                     self._depth = 1
-                    turn.release()
+                    waiting.release()
 
 
-TURNS = Turns()
+PROGRAM_LOCK = FairLock()
 
 
 class UntrainedError(ValueError):
-    """Raised for parameters that belong to no module of model and guide."""
+    """Raised for parameters that do not belong to a module of the model or the guide."""
 
 
 @contextmanager
 def running(*programs: Callable[..., object]) -> Iterator[None]:
     """Run programs inside ``with``: other threads wait, and Pyro's parameter store is empty.
 
-    The global store has one tensor for each name, so that pairs of one process would share what
-    PyroModules, automatic guides and ``pyro.module`` register there. The store of before is then
-    restored.
+    The global store has one tensor for each name, so that two pairs in one process would share the
+    parameters that PyroModules, automatic guides and ``pyro.module`` register there. The previous
+    content of the store is restored afterwards.
 
     Raises:
-        UntrainedError: for a ``pyro.param`` of a program, which no module keeps.
+        UntrainedError: if a program calls ``pyro.param``, whose parameter belongs to no module.
     """
     store = pyro.get_param_store()
-    with TURNS, store.scope():
+    with PROGRAM_LOCK, store.scope():
         yield
         if len(store):
             _check_owned(global_parameters(store), programs)
@@ -95,7 +95,7 @@ def _check_owned(found: Mapping[str, Tensor], programs: Iterable[object]) -> Non
 
 
 def places_of(module: nn.Module) -> Iterator[tuple[Home, str, Tensor]]:
-    """Where modules keep parameters and buffers: a dictionary, the name in it, and the tensor."""
+    """For each parameter and buffer: the dictionary that holds it, its key, and the tensor."""
     for part in module.modules():
         for home in (cast(Home, part._parameters), part._buffers):
             for name, tensor in home.items():
@@ -105,7 +105,7 @@ def places_of(module: nn.Module) -> Iterator[tuple[Home, str, Tensor]]:
 
 @contextmanager
 def keeping_state(*modules: nn.Module) -> Iterator[None]:
-    """Restore, after ``with``, the buffers and parameters that programs replace or write to."""
+    """Restore all buffers and parameters after ``with``, whether replaced or written to."""
     kept = [
         (home, name, tensor, tensor.detach().clone())
         for module in modules
@@ -117,4 +117,4 @@ def keeping_state(*modules: nn.Module) -> Iterator[None]:
     finally:
         for home, name, tensor, value in kept:
             home[name] = tensor
-            tensor.data.copy_(value)  # by ``data``: autograd need not know
+            tensor.data.copy_(value)  # through ``data``, so that autograd does not record it

@@ -25,7 +25,7 @@ from priorzoo.inference.rebuilding import (
     plain_state,
     without_compilation,
 )
-from priorzoo.inference.running import TURNS
+from priorzoo.inference.running import PROGRAM_LOCK
 
 FORMAT = 2
 
@@ -46,7 +46,7 @@ def save(folder: str | os.PathLike[str], model: nn.Module, guide: nn.Module) -> 
             have, or was changed after its construction.
     """
     path = Path(folder)
-    with TURNS:  # no training in another thread takes a step meanwhile
+    with PROGRAM_LOCK:  # no training in another thread takes a step meanwhile
         config = configuration(model, guide)
         text = json.dumps(config, indent=2)
         again = rebuild(config, model, guide)

@@ -11,7 +11,7 @@ from pyro import poutine
 from torch import Tensor, nn
 
 from priorzoo.inference.batch import Labels
-from priorzoo.inference.running import TURNS, running
+from priorzoo.inference.running import PROGRAM_LOCK, running
 from priorzoo.models.distributions.log_space import log_density
 from priorzoo.models.pyro_internals import AnyMessage, Messenger, site_is_subsample
 
@@ -128,7 +128,7 @@ def log_prob(site: Site) -> Tensor:
     """
     if "marginal" in site:
         return cast(Tensor, site["marginal"])
-    with TURNS, pyro.validation_enabled(False), _unchecked(site["fn"]):
+    with PROGRAM_LOCK, pyro.validation_enabled(False), _unchecked(site["fn"]):
         return log_density(site["fn"], site["value"])
 
 

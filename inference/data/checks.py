@@ -5,7 +5,7 @@ from pyro import poutine
 from torch import Tensor, nn
 
 from priorzoo.inference.batch import Context, Transform
-from priorzoo.inference.pairs import trying
+from priorzoo.inference.pairs import without_side_effects
 from priorzoo.inference.sites import site_of
 from priorzoo.models.contract import accepted, check_context
 
@@ -32,7 +32,7 @@ def check_data(
     """
     check_context(context or {}, len(x))
     one = {key: value[:1] for key, value in (context or {}).items()}
-    with trying(model):
+    with without_side_effects(model):
         if transform is not None and transform is not torch.bernoulli:
             x = transform(x[:100])
         site = site_of(poutine.trace(model).get_trace(size=1, **accepted(model, one)), "x")

@@ -12,7 +12,7 @@ from priorzoo.inference.objectives.closed_forms import closed_terms
 from priorzoo.inference.objectives.conjugate import bound
 from priorzoo.inference.objectives.contract import Loss, Terms
 from priorzoo.inference.objectives.elbo import ELBO, KL, Draws, Penalty
-from priorzoo.inference.running import TURNS
+from priorzoo.inference.running import PROGRAM_LOCK
 from priorzoo.inference.sites import latent_sites, site_of
 from priorzoo.models.nggp.mixture import NGGPMixture
 from priorzoo.models.nggp.occupancy import Occupancy
@@ -76,7 +76,7 @@ class Collapsed(ELBO):
         self.rate = rate
 
     def terms(self, x: Tensor, size: int | None = None) -> Terms:
-        with TURNS, pyro.validation_enabled(False):
+        with PROGRAM_LOCK, pyro.validation_enabled(False):
             draws = self.draw(in_precision(self.model, Batch(x, size)))
             return self._reported(draws, self.terms_of(draws))
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from priorzoo.inference.batch import Batch, Context, Labels, in_precision
 from priorzoo.inference.objectives.schedules import Clock
-from priorzoo.inference.running import TURNS
+from priorzoo.inference.running import PROGRAM_LOCK
 from priorzoo.inference.sites import Site
 
 Terms = dict[str, Tensor]
@@ -59,7 +59,7 @@ class Objective(nn.Module, ABC):
     ) -> tuple[Tensor, Terms]:
         """Value and terms of :meth:`loss` for rows ``(B, P)`` of a data set of ``size`` rows."""
         batch = Batch(x, size, labels or {}, context or {})
-        with TURNS:
+        with PROGRAM_LOCK:
             found = self.loss(in_precision(self.model, batch))
         return found.value, found.terms
 

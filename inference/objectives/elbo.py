@@ -15,7 +15,7 @@ from priorzoo.inference.objectives.importance import log_weights
 from priorzoo.inference.objectives.schedules import Linear
 from priorzoo.inference.objectives.weights import Weights
 from priorzoo.inference.pairs import run_pair
-from priorzoo.inference.running import TURNS
+from priorzoo.inference.running import PROGRAM_LOCK
 from priorzoo.inference.sites import (
     Site,
     is_enumerated,
@@ -94,7 +94,8 @@ def draw_pair(model: nn.Module, guide: nn.Module, batch: Batch, particles: int =
 
     Use it to write your own objective: see :meth:`Draws.log_weights`.
     """
-    with TURNS, pyro.validation_enabled(False):  # validation would synchronise with the device
+    # Validation would synchronise with the device.
+    with PROGRAM_LOCK, pyro.validation_enabled(False):
         guide_trace, model_trace = run_pair(model, guide, batch, particles=particles)
     return Draws(model, guide_trace, model_trace, Weights(guide_trace), particles, batch)
 
@@ -167,7 +168,7 @@ class ELBO(Objective):
     def terms(self, x: Tensor, size: int | None = None) -> Terms:
         """The named terms and their sum, ``elbo``, without weights, floors and penalties."""
         batch = in_precision(self.model, Batch(x, size))
-        with TURNS, pyro.validation_enabled(False):
+        with PROGRAM_LOCK, pyro.validation_enabled(False):
             return self.terms_of(self.draw(batch))
 
     def held_out(self, batch: Batch) -> Terms:

@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 from priorzoo.inference.batch import Batch
 from priorzoo.inference.objectives.contract import Objective, Terms
 from priorzoo.inference.randomness import Stream
-from priorzoo.inference.running import TURNS
+from priorzoo.inference.running import PROGRAM_LOCK
 from priorzoo.inference.training.state import UntraceableError
 from priorzoo.inference.training.step import (
     Precision,
@@ -59,7 +59,7 @@ class Compiled:
         self._runs: tuple[Run, Run | None] | None = None
 
     def __call__(self, batch: Batch) -> Terms:
-        with TURNS:
+        with PROGRAM_LOCK:
             return self._step(batch)
 
     def rejoin(self) -> None:

@@ -18,10 +18,10 @@ from priorzoo.inference.data.checks import check_data, check_labels
 from priorzoo.inference.evaluation import evaluate
 from priorzoo.inference.objectives.contract import Objective, Terms
 from priorzoo.inference.objectives.elbo import ELBO
-from priorzoo.inference.pairs import check_pair, run_pair, trying
+from priorzoo.inference.pairs import check_pair, run_pair, without_side_effects
 from priorzoo.inference.prediction import draw
 from priorzoo.inference.randomness import Stream
-from priorzoo.inference.running import TURNS, keeping_state
+from priorzoo.inference.running import PROGRAM_LOCK, keeping_state
 from priorzoo.inference.sites import is_enumerated, latent_sites
 from priorzoo.inference.training.compiled import Compiled
 from priorzoo.inference.training.dry_run import check_last_batch, make_parameters
@@ -282,7 +282,7 @@ class Training:
     def _advance(self, until: int, bar: "tqdm[Any]") -> None:
         """Train until a step, or to where a pause is due, without host synchronisation."""
         while self.step < until:
-            self.stream.give_way()
+            self.stream.let_others_run()
             self.steps()
             self.step += 1
             bar.update()
@@ -333,7 +333,7 @@ class Training:
 
     def _validate(self) -> None:
         assert self.validation is not None
-        with TURNS, keeping_state(self.model, self.guide):
+        with PROGRAM_LOCK, keeping_state(self.model, self.guide):
             terms = evaluate(
                 self.model,
                 self.guide,
@@ -405,7 +405,7 @@ class Training:
     def _check_sites(self) -> None:
         """Check the site names in the objective's settings and in the labels before training."""
         context = {name: value[:2] for name, value in self.context.items()}
-        with trying(self.model, self.guide):
+        with without_side_effects(self.model, self.guide):
             x = draw(self.model, 2, means=False, context=accepted(self.model, context))
             guide_trace, _ = run_pair(self.model, self.guide, Batch(x, context=context))
         sites = latent_sites(guide_trace)

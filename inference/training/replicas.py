@@ -85,7 +85,7 @@ class Replicas:
         begun, sums = self.step, torch.zeros(())
         with self.stream:
             for left in reversed(range(steps)):
-                self.stream.give_way()
+                self.stream.let_others_run()
                 names, means = self._descend()
                 sums = sums.to(means.device) + means
                 self.step += 1

@@ -9,7 +9,7 @@ from torch.optim import Optimizer
 
 from priorzoo.inference.batch import Batch, Context, Labels, in_precision
 from priorzoo.inference.objectives.contract import Objective, Terms
-from priorzoo.inference.running import TURNS
+from priorzoo.inference.running import PROGRAM_LOCK
 
 Precision = Literal["float32", "bf16"]
 Gradients = Iterable[tuple[Tensor, Tensor | None]]
@@ -67,7 +67,7 @@ def take_step(
     precision: Precision = "float32",
 ) -> Terms:
     """:func:`descend` on a :class:`Batch`."""
-    with TURNS:
+    with PROGRAM_LOCK:
         objective.clock.to(batch.x.device)  # the networks may have moved after the clock was made
         with autocast(batch.x.device, precision):
             value, terms, carry = objective.loss(batch)

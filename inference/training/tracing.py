@@ -15,7 +15,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from priorzoo.inference.batch import Batch
 from priorzoo.inference.objectives.contract import Objective
-from priorzoo.inference.pairs import allocate
+from priorzoo.inference.pairs import plate_depth
 from priorzoo.inference.training.state import Attributes, State, UntraceableError
 from priorzoo.inference.training.step import Precision, autocast, gradients_of, match_layout
 
@@ -64,7 +64,7 @@ def trace(objective: Objective, batch: Batch, precision: Precision = "float32") 
         UntraceableError: if shapes or branches depend on the values of tensors, or if the program
             changes other state than its parameters and buffers.
     """
-    allocate(objective.model, objective.guide, batch)  # of real tensors, outside the graph
+    plate_depth(objective.model, objective.guide, batch)  # runs the pair, not possible in a graph
     state = State(objective)
     wanted = [name for name, tensor in state.tensors.items() if tensor.requires_grad]
     made = Traced(GraphModule({}, torch.fx.Graph()), state)

@@ -26,7 +26,7 @@ from priorzoo.inference import (
 )
 from priorzoo.inference.batch import Batch
 from priorzoo.inference.randomness import Stream
-from priorzoo.inference.running import Turns
+from priorzoo.inference.running import FairLock
 
 P = 6
 READS = {
@@ -174,29 +174,29 @@ def test_a_prediction_waits_for_a_step_and_not_for_a_pass(zoo):
     assert max(waits) < 50
 
 
-def test_turns_are_taken_in_the_order_of_asking():
-    turns, order = Turns(), []
+def test_the_lock_is_given_in_the_order_of_request():
+    lock, order = FairLock(), []
 
     def take(name):
-        with turns, turns:
+        with lock, lock:
             order.append(name)
 
-    with turns:
+    with lock:
         threads = []
         for name in range(5):
             threads.append(threading.Thread(target=take, args=(name,)))
             threads[-1].start()
-            while len(turns._queue) <= name:
+            while len(lock._queue) <= name:
                 time.sleep(0.001)
-        assert turns.wanted
+        assert lock.is_contended
     for thread in threads:
         thread.join()
     assert order == list(range(5))
-    assert not turns.wanted
-    assert (turns._owner, turns._depth) == (0, 0)
+    assert not lock.is_contended
+    assert (lock._owner, lock._depth) == (0, 0)
 
 
-def test_an_error_inside_leaves_the_turn_to_the_next(zoo):
+def test_the_lock_is_released_after_an_error(zoo):
     pair = zoo["gmvae"].pair()
     calls = [lambda: codes(*pair, torch.zeros(1, P + 1))] * 4 + [
         lambda: codes(*pair, torch.ones(1, P))
