@@ -1,6 +1,7 @@
 """Objectives, training, evaluation, prediction and saving."""
 
 from priorzoo.inference.batch import Batch
+from priorzoo.inference.checking import check_pair
 from priorzoo.inference.data.batches import Pixels
 from priorzoo.inference.data.checks import check_data
 from priorzoo.inference.diagnosis import degeneracy, occupancy
@@ -19,7 +20,6 @@ from priorzoo.inference.objectives.penalties import (
     Quantisation,
 )
 from priorzoo.inference.objectives.schedules import Linear
-from priorzoo.inference.pairs import check_pair
 from priorzoo.inference.prediction import (
     cluster_probabilities,
     codes,

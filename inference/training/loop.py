@@ -13,12 +13,13 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from tqdm import tqdm
 
 from priorzoo.inference.batch import Batch, Context, Labels, Transform, in_precision
+from priorzoo.inference.checking import check_pair
 from priorzoo.inference.data.batches import Batches, Iterables
 from priorzoo.inference.data.checks import check_data, check_labels
 from priorzoo.inference.evaluation import evaluate
 from priorzoo.inference.objectives.contract import Objective, Terms
 from priorzoo.inference.objectives.elbo import ELBO
-from priorzoo.inference.pairs import check_pair, run_pair, without_side_effects
+from priorzoo.inference.pairs import run_pair, without_side_effects
 from priorzoo.inference.prediction import draw
 from priorzoo.inference.randomness import Stream
 from priorzoo.inference.running import PROGRAM_LOCK, keeping_state
