@@ -13,10 +13,12 @@ from priorzoo.inference.nggp.objective import Collapsed
 from priorzoo.inference.objectives.conjugate import ConjugateELBO, Pretraining, predictive
 from priorzoo.inference.objectives.contract import Loss, Objective
 from priorzoo.inference.objectives.control_variates import Baselined
-from priorzoo.inference.objectives.elbo import ELBO, KL, Autoencoder, Draws, Penalty, draw_pair
+from priorzoo.inference.objectives.draws import Draws, draw_pair
+from priorzoo.inference.objectives.elbo import ELBO, KL, Autoencoder
 from priorzoo.inference.objectives.penalties import (
     Classification,
     ConsistencyViolation,
+    Penalty,
     Quantisation,
 )
 from priorzoo.inference.objectives.schedules import Linear

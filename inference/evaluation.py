@@ -11,7 +11,7 @@ from priorzoo.inference.data.checks import check_data
 from priorzoo.inference.data.transformed import transformed
 from priorzoo.inference.objectives.conjugate import bound, predictive
 from priorzoo.inference.objectives.contract import Terms
-from priorzoo.inference.objectives.elbo import draw_pair
+from priorzoo.inference.objectives.draws import draw_pair
 from priorzoo.inference.randomness import Stream, derive
 from priorzoo.inference.running import PROGRAM_LOCK
 from priorzoo.inference.sites import evaluating

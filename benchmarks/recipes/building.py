@@ -13,7 +13,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from priorzoo import guides, models
 from priorzoo.benchmarks.recipes.recipe import Part, Recipe, part
 from priorzoo.inference import Objective, Penalty, Training, check_pair
-from priorzoo.inference.saving import locate
+from priorzoo.inference.construction import locate
 from priorzoo.models.contract import DeclaresNetworks, Sizes
 
 OF_NETWORKS = ("inputs", "outputs", "clusters", "shape")  # arguments that every network may take

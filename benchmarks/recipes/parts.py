@@ -15,7 +15,7 @@ from priorzoo.benchmarks.data.sets import nearest
 from priorzoo.benchmarks.recipes import building
 from priorzoo.benchmarks.recipes.recipe import Recipe
 from priorzoo.inference import Objective, Penalty
-from priorzoo.inference.saving import locate, locate_function
+from priorzoo.inference.construction import locate, locate_function
 
 # Where the short name of a class or function is looked up, and of which class it must be.
 NETWORKS = ((models,), nn.Module)

@@ -20,8 +20,9 @@ from priorzoo.benchmarks.recipes.recipe import Part, Recipe, Stage
 from priorzoo.benchmarks.runs.folder import HISTORY, Checkpoints, State, clear
 from priorzoo.benchmarks.runs.keeping import Keeping
 from priorzoo.inference import Stream, Training, check_data, evaluate, load
+from priorzoo.inference.construction import locate_function
 from priorzoo.inference.randomness import derive
-from priorzoo.inference.saving import configuration, locate_function, replace_file
+from priorzoo.inference.saving import configuration, replace_file
 from priorzoo.inference.training.checkpoints import pack
 
 LOG = logging.getLogger(__name__)

@@ -11,7 +11,9 @@ from priorzoo.inference.batch import Batch, in_precision
 from priorzoo.inference.objectives.closed_forms import closed_terms
 from priorzoo.inference.objectives.conjugate import bound
 from priorzoo.inference.objectives.contract import Loss, Terms
-from priorzoo.inference.objectives.elbo import ELBO, KL, Draws, Penalty
+from priorzoo.inference.objectives.draws import Draws
+from priorzoo.inference.objectives.elbo import ELBO, KL
+from priorzoo.inference.objectives.penalties import Penalty
 from priorzoo.inference.running import PROGRAM_LOCK
 from priorzoo.inference.sites import latent_sites, site_of
 from priorzoo.models.nggp.mixture import NGGPMixture

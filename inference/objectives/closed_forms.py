@@ -2,7 +2,8 @@
 
 from priorzoo.inference.batch import Batch
 from priorzoo.inference.objectives.contract import Terms
-from priorzoo.inference.objectives.elbo import ELBO, KL, Draws
+from priorzoo.inference.objectives.draws import Draws
+from priorzoo.inference.objectives.elbo import ELBO, KL
 from priorzoo.inference.sites import latent_sites
 
 

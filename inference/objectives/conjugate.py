@@ -16,7 +16,9 @@ from torch.distributions import kl_divergence
 from priorzoo.inference.batch import Batch
 from priorzoo.inference.objectives.closed_forms import ClosedForms
 from priorzoo.inference.objectives.contract import Loss, Terms
-from priorzoo.inference.objectives.elbo import ELBO, KL, Draws, Penalty, closed_form
+from priorzoo.inference.objectives.draws import Draws
+from priorzoo.inference.objectives.elbo import ELBO, KL, closed_form
+from priorzoo.inference.objectives.penalties import Penalty
 from priorzoo.inference.pairs import run_pair
 from priorzoo.inference.randomness import Stream
 from priorzoo.inference.sites import (

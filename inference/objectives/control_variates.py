@@ -6,7 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from priorzoo.inference.objectives.contract import Loss
-from priorzoo.inference.objectives.elbo import ELBO, KL, Draws, Penalty
+from priorzoo.inference.objectives.draws import Draws
+from priorzoo.inference.objectives.elbo import ELBO, KL
+from priorzoo.inference.objectives.penalties import Penalty
 
 
 class Baselined(ELBO):

@@ -5,13 +5,12 @@ from dataclasses import dataclass
 
 import pyro
 import torch
-from pyro import poutine
 from torch import Tensor, nn
 
-from priorzoo.inference.auxiliary import marginal_sites
-from priorzoo.inference.batch import Batch, Labels, in_precision
+from priorzoo.inference.batch import Batch, in_precision
 from priorzoo.inference.objectives.contract import Loss, Objective, Terms
-from priorzoo.inference.objectives.importance import log_weights
+from priorzoo.inference.objectives.draws import Draws, draw_pair
+from priorzoo.inference.objectives.penalties import Penalty
 from priorzoo.inference.objectives.schedules import Linear
 from priorzoo.inference.objectives.weights import Weights
 from priorzoo.inference.pairs import run_pair
@@ -48,82 +47,16 @@ class KL:
             raise ValueError(f"Expected a floor of 0 nats or more but got {self.floor}.")
 
 
-@dataclass(frozen=True)
-class Draws:
-    """The traces of guide and model on the same draws of the latent sites.
-
-    Args:
-        model: the model that was run.
-        guide_trace, model_trace: traces of guide and model.
-        weights: probabilities of the enumerated sites.
-        particles: number S of draws.
-        batch: the batch on which both were run.
-    """
-
-    model: nn.Module
-    guide_trace: poutine.Trace
-    model_trace: poutine.Trace
-    weights: Weights
-    particles: int
-    batch: Batch
-
-    @property
-    def labels(self) -> Labels:
-        """Labels to which discrete sites were set."""
-        return self.batch.labels
-
-    def log_weights(self) -> Tensor:
-        r"""``(S, B)`` log importance weights with the enumerated sites summed out, in nats.
-
-        :math:`\log \sum_y p(x, y, z_s) / q(z_s \mid x, y)`, differentiable, for local sites only.
-        Factors and observed sites of the guide are part of q.
-
-        Raises:
-            ValueError: for a pair with global sites, or a plate that holds a subsample.
-        """
-        of_model = dict(sample_sites(self.model_trace))
-        return log_weights(of_model, self.guide_sites(), self.batch, self.particles)
-
-    def guide_sites(self) -> dict[str, Site]:
-        """Sites of the guide, with auxiliary sites summed out of their densities."""
-        return marginal_sites(self.guide_trace, self.model_trace)
-
-
-def draw_pair(model: nn.Module, guide: nn.Module, batch: Batch, particles: int = 1) -> Draws:
-    """Run the guide and then the model on its draws, with S particles.
-
-    Use it to write your own objective: see :meth:`Draws.log_weights`.
-    """
-    # Validation would synchronise with the device.
-    with PROGRAM_LOCK, pyro.validation_enabled(False):
-        guide_trace, model_trace = run_pair(model, guide, batch, particles=particles)
-    return Draws(model, guide_trace, model_trace, Weights(guide_trace), particles, batch)
-
-
-class Penalty(nn.Module):
-    """Base class of quantities per datum whose mean is added to the loss.
-
-    ``forward`` maps :class:`Draws` to the quantity, ``(B,)``.
-
-    Args:
-        weight: weight of the quantity in the loss, a number or a schedule.
-    """
-
-    def __init__(self, weight: float | Linear = 1.0) -> None:
-        super().__init__()
-        self.weight = weight
-
-
 class ELBO(Objective):
     r"""The bound :math:`E_q[\log p(x, \cdot) - \log q(\cdot \mid x)]` of a model and its guide.
 
     Sites that the guide enumerates are summed out exactly. Each term is summed only over the sites
-    it depends on, so that with I independent factors the number of values is the sum and not the
-    product of their K_i. All other sites are drawn, with the gradient estimator that
+    it depends on, so that with I independent factors the number of values is the sum of their K_i,
+    not the product. All other sites are drawn, with the gradient estimator that
     :func:`estimated` chose, by default reparameterisation; score-function gradients of several
     particles use the mean cost of the other particles as baseline, see :class:`Weights`. Values and
     gradients equal those of Pyro's ``TraceEnum_ELBO`` on the same draws, but shapes are static and
-    there is no host synchronisation.
+    the host does not wait for the device.
 
     A call with rows ``(B, P)`` and the number N of data gives the loss, in nats per datum, and the
     terms:
@@ -135,9 +68,9 @@ class ELBO(Objective):
     - ``elbo``: reconstruction minus KLs, unweighted; ``objective``: the negative loss.
 
     Auxiliary sites of the guide, which the model does not have, must be enumerated; they are summed
-    out of the densities of the others. The term of a local site is ``(B,)``, added up over plates
-    of its own; that of a global site is a scalar, divided by N. For a row
-    with a known label the bound is a bound of log p(x, label).
+    out of the densities of the others. The term of a local site is ``(B,)``, summed over plates
+    other than ``data``; that of a global site is a scalar, divided by N. For a row with a known
+    label, ``elbo`` is a bound of log p(x, label).
 
     Args:
         model, guide: programs that :func:`check_pair` accepts.
@@ -211,8 +144,8 @@ class ELBO(Objective):
         """The terms of given draws, and their sum, ``elbo``."""
         of_model, of_guide = dict(sample_sites(draws.model_trace)), draws.guide_sites()
         sites = of_model | of_guide
-        before = {n: _before(n, of_model) | _before(n, of_guide) for n in sites}
-        own = {n: s for n, s in of_guide.items() if s["is_observed"] or n not in of_model}
+        before = {n: _sampled_before(n, of_model) | _sampled_before(n, of_guide) for n in sites}
+        guide_only = {n: s for n, s in of_guide.items() if s["is_observed"] or n not in of_model}
 
         def expected(name: str, score: Tensor, site: Site) -> Tensor:
             score = scale_and_mask(score, site["scale"], site["mask"])
@@ -223,13 +156,13 @@ class ELBO(Objective):
             if site["is_observed"]:
                 label = "reconstruction" if name in ("x", "x_observed") else f"log p({name})"
                 terms[label] = expected(name, log_prob(site), site)
-            elif _alike(site, of_guide[name], draws.weights):
+            elif _comparable(site, of_guide[name], draws.weights):
                 divergence = self.divergence(name, site, of_guide[name])
                 terms[f"kl[{name}]"] = expected(name, divergence, site)
             else:
                 log_q = expected(name, _log_q(of_guide[name]), of_guide[name])
                 terms[f"kl[{name}]"] = log_q - expected(name, log_prob(site), site)
-        for name, site in own.items():
+        for name, site in guide_only.items():
             if not is_enumerated(site):
                 terms[f"kl[{name}]"] = expected(name, _log_q(site), site)
         bound = sum(-t if name.startswith("kl[") else t for name, t in terms.items())
@@ -284,18 +217,18 @@ def _log_q(site: Site) -> Tensor:
     log_q = log_prob(site)
     if site["fn"].has_rsample or is_enumerated(site) or site["is_observed"]:
         return log_q
-    return log_q.detach()  # the expectation of its own gradient is zero
+    return log_q.detach()  # the expectation of the gradient of log q itself is zero
 
 
-def _alike(model_site: Site, guide_site: Site, weights: Weights) -> bool:
+def _comparable(model_site: Site, guide_site: Site, weights: Weights) -> bool:
     """Whether log q and log p of a site are in the same plates, with the same scale and mask."""
     p, q = model_site["scale"], guide_site["scale"]
     scaled = p is q or (isinstance(p, float | int) and isinstance(q, float | int) and p == q)
     plates = plates_of(model_site) == plates_of(guide_site)
-    loose = weights.loose(model_site) == weights.loose(guide_site)
-    return scaled and plates and loose and model_site["mask"] is guide_site["mask"]
+    unplated = weights.unplated_sizes(model_site) == weights.unplated_sizes(guide_site)
+    return scaled and plates and unplated and model_site["mask"] is guide_site["mask"]
 
 
-def _before(name: str, sites: Mapping[str, Site]) -> set[str]:
+def _sampled_before(name: str, sites: Mapping[str, Site]) -> set[str]:
     names = list(sites)
     return set(names[: names.index(name)]) if name in sites else set()

@@ -3,13 +3,27 @@
 from typing import cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from priorzoo.guides import cluster_posterior
-from priorzoo.inference.objectives.elbo import Draws, Penalty
+from priorzoo.inference.objectives.draws import Draws
 from priorzoo.inference.objectives.schedules import Linear
 from priorzoo.inference.sites import is_enumerated, latent_sites, site_of
 from priorzoo.models.vq_vae import VQVAE
+
+
+class Penalty(nn.Module):
+    """Base class of quantities per datum whose mean is added to the loss.
+
+    ``forward`` maps :class:`Draws` to the quantity, ``(B,)``.
+
+    Args:
+        weight: weight of the quantity in the loss, a number or a schedule.
+    """
+
+    def __init__(self, weight: float | Linear = 1.0) -> None:
+        super().__init__()
+        self.weight = weight
 
 
 class ConsistencyViolation(Penalty):

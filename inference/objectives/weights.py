@@ -123,8 +123,8 @@ class Weights:
             )
         return score.reshape(score.shape[-1 - events :])
 
-    def loose(self, site: Site) -> dict[int, int]:
-        """The sizes of the dimensions of a site that are neither plates' nor enumerated sites'."""
+    def unplated_sizes(self, site: Site) -> dict[int, int]:
+        """The sizes of the dimensions of a site that belong to no plate and no enumerated site."""
         shape, known = shape_of(site), {*plates_of(site).values(), *self.log_q}
         varying = (dim for dim in range(-len(shape), 0) if shape[dim] > 1)
         return {dim: shape[dim] for dim in varying if dim not in known}
