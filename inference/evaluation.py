@@ -7,7 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from priorzoo.inference.batch import Batch, Context, Transform, in_precision
-from priorzoo.inference.data.checks import check_data
+from priorzoo.inference.data.accepts import Accepts
+from priorzoo.inference.data.checks import admit
+from priorzoo.inference.data.tensors import check_count
 from priorzoo.inference.data.transformed import transformed
 from priorzoo.inference.objectives.conjugate import bound, predictive
 from priorzoo.inference.objectives.contract import Terms
@@ -33,8 +35,9 @@ def evaluate(
     KL divergences are in closed form where there is one that is exact: see :class:`ClosedForms`.
 
     Args:
-        x: rows ``(N, P)``. The KL of a global site counts 1/N for each row; that of a conjugate
-            one, which belongs to the training set, is left out: see :meth:`ConjugateELBO.held_out`.
+        x: rows ``(N, P)``, see :func:`admit`. The KL of a global site counts 1/N for each row; that
+            of a conjugate one, which belongs to the training set, is left out: see
+            :meth:`ConjugateELBO.held_out`.
         transform: applied to rows, such as ``torch.bernoulli`` for dynamic binarisation. What it
             makes of a row depends only on the seed and the row's number, so that all models and
             batch sizes are evaluated on the same rows: see :func:`transformed`.
@@ -46,31 +49,36 @@ def evaluate(
 
     Raises:
         ValueError: for rows that the likelihood does not accept, or a negative number of samples.
+        FloatingPointError: if a term is NaN or infinite.
     """
-    if importance_samples < 0:
-        raise ValueError(
-            f"Expected importance_samples of at least 0 but got {importance_samples}; 0 for none."
-        )
-    given = Batch(x, context=context or {})
-    whole = in_precision(model, given, transform)
-    check_data(model, whole.x, transform=transform, context=whole.context)
+    check_count(importance_samples, "importance_samples", 0)
+    check_count(batch_size, "batch_size")
+    given = admit(model, x, context=context, transform=transform, tried=False, moved=True)
+    accepts = Accepts.of(model, in_precision(model, given).context)
     objective, pair = bound(model, guide), predictive(model, guide)
     totals: Terms = {}
-    draws, samples = Stream(seed, x.device), Stream(derive(seed, 2), x.device)
+    draws, samples = Stream(seed, given.x.device), Stream(derive(seed, 2), given.x.device)
+    size = len(given.x)
     with evaluating(model, guide), torch.no_grad():
         for rows in transformed(given, batch_size, transform, seed):
             batch = in_precision(model, rows, transform)
+            if transform is not None:
+                accepts.check(batch.x)
             with draws:
                 terms = objective.held_out(batch)
             if importance_samples:
                 with samples:
-                    terms["log p(x)"] = importance_bound(
-                        *pair, batch.x, importance_samples, context=batch.context
-                    )
+                    terms["log p(x)"] = _importance_bound(*pair, batch, importance_samples)
             for name, term in terms.items():
-                part = term.mean(0).double() * len(batch.x) / len(x)
+                part = term.mean(0).double() * len(batch.x) / size
                 totals[name] = totals[name] + part if name in totals else part
-        return {name: float(term) for name, term in objective.concluded(totals, len(x)).items()}
+        found = {name: float(term) for name, term in objective.concluded(totals, size).items()}
+    if not all(map(math.isfinite, found.values())):
+        raise FloatingPointError(
+            f"Expected finite terms but got {found}; rescale the rows, or check whether parameters "
+            "are NaN or a variance needs a floor."
+        )
+    return found
 
 
 def importance_bound(
@@ -100,10 +108,18 @@ def importance_bound(
     Raises:
         ValueError: for less than one sample, or a pair with global sites.
     """
-    if samples < 1:
-        raise ValueError(f"Expected at least one sample but got samples={samples}.")
-    batch = in_precision(model, Batch(x, context=context or {}))
-    total = torch.full((len(x),), -math.inf, dtype=batch.x.dtype, device=x.device)
+    if not isinstance(samples, int) or samples < 1:
+        raise ValueError(f"Expected at least one sample but got samples={samples}; draw more.")
+    check_count(held, "held")
+    batch = admit(model, x, context=context, moved=True)
+    return _importance_bound(model, guide, batch, samples, held)
+
+
+def _importance_bound(
+    model: nn.Module, guide: nn.Module, batch: Batch, samples: int, held: int = 4_000_000
+) -> Tensor:
+    x = batch.x
+    total = torch.full((len(x),), -math.inf, dtype=x.dtype, device=x.device)
     chunk = max(1, held // x.numel())
     for start in range(0, samples, chunk):
         draws = draw_pair(model, guide, batch, min(chunk, samples - start))

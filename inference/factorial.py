@@ -5,6 +5,9 @@ from torch import Tensor, nn
 
 from priorzoo.guides.factorial import FactorialCode, FactorialLocal
 from priorzoo.inference.batch import Batch, Labels
+from priorzoo.inference.data.beside import check_labels
+from priorzoo.inference.data.checks import admit
+from priorzoo.inference.data.tensors import check_count
 from priorzoo.inference.objectives.conjugate import ConjugateELBO, predictive
 from priorzoo.inference.pairs import run_pair
 from priorzoo.inference.seeding import k_means_plus_plus
@@ -33,7 +36,9 @@ def seed_components(
 
     Random numbers are drawn from the caller's stream.
     """
-    known = labels or {}
+    check_count(rounds, "rounds", 0)
+    given = admit(objective.model, x, labels=labels, moved=True)
+    x, known = given.x, given.labels
     with evaluating(objective.model, objective.guide):
         sites = [
             latent_sites(run_pair(objective.model, objective.guide, Batch(rows), means=True)[0])
@@ -44,7 +49,9 @@ def seed_components(
             if name.startswith("r_"):
                 z = torch.cat([part[f"z_{name[2:]}"]["value"] for part in sites])
                 label = known.get(name, torch.full((len(x),), -1, device=x.device))
-                centres = _centres(z, label, site["fn"].logits.shape[-1])
+                clusters = site["fn"].logits.shape[-1]
+                check_labels(label, name, clusters, x)
+                centres = _centres(z, label, clusters)
                 clamped[name] = _assign(z, centres, label)
         for step in range(1 + rounds):
             _vary(objective, x, known if step else clamped)

@@ -8,6 +8,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from priorzoo.inference.data.checks import admit
+from priorzoo.inference.data.tensors import check_count
 from priorzoo.inference.prediction import codes, draw
 from priorzoo.inference.randomness import Stream
 from priorzoo.inference.saving import replace_file
@@ -111,6 +113,7 @@ def remember(
     Raises:
         ValueError: for a model without places, and for the reasons of :func:`check_memory`.
     """
+    x = admit(model, x, moved=True).x
     check_memory(model, len(x), size)
     places = codes(model, guide, x, site="u")
     if size is not None and size < len(x):
@@ -126,8 +129,8 @@ def check_memory(model: nn.Module, rows: int, size: int | None = None) -> None:
     Raises:
         ValueError: for another number of rows.
     """
-    if size is not None and size < 1:
-        raise ValueError(f"Expected a memory of at least 1 row but got {size}.")
+    if size is not None:
+        check_count(size, "size of the memory")
     kept = rows if size is None else min(size, rows)
     coupling = _coupling_of(model)
     capacity = None if coupling is None else coupling.capacity

@@ -4,14 +4,17 @@ Means of x are those of its likelihood: for counts, :class:`Multinomial`, they a
 ``draws`` and not to the number of words of the row they belong to.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import torch
 from pyro import poutine
 from torch import Tensor, nn
 
-from priorzoo.inference.batch import Batch, Context, in_precision
+from priorzoo.inference.batch import Context
+from priorzoo.inference.data.beside import context_of
+from priorzoo.inference.data.checks import admit
+from priorzoo.inference.data.tensors import as_tensor, check_count, check_finite
 from priorzoo.inference.objectives.weights import Weights
 from priorzoo.inference.pairs import run_pair
 from priorzoo.inference.randomness import Stream
@@ -56,7 +59,7 @@ def cluster_probabilities(
         probabilities = Weights(guide_trace).expect(sites[site]["fn"].probs, events=1)
         return probabilities.expand(len(site_of(guide_trace, "data")["value"]), -1)
 
-    return _over_batches(model, guide, Batch(x, context=context or {}), batch_size, read)
+    return _over_batches(model, guide, x, context, batch_size, read)
 
 
 def enumerates(
@@ -68,8 +71,8 @@ def enumerates(
     context: Context | None = None,
 ) -> bool:
     """Whether the guide enumerates a site of this name, so that it has cluster probabilities."""
-    first = next(in_precision(model, Batch(x, context=context or {})).split(1))
-    with torch.no_grad(), evaluating(model, guide), Stream(0, x.device):
+    first = next(admit(model, x, context=context, moved=True).split(1))
+    with torch.no_grad(), evaluating(model, guide), Stream(0, first.x.device):
         found = latent_sites(run_pair(model, guide, first)[0]).get(site)
     return found is not None and is_enumerated(found)
 
@@ -91,7 +94,7 @@ def codes(
             raise ValueError(f"Expected one of the guide's sites {list(found)} but got {site!r}.")
         return Weights(guide_trace).expect(found[site]["value"], events=1)
 
-    return _over_batches(model, guide, Batch(x, context=context or {}), batch_size, read)
+    return _over_batches(model, guide, x, context, batch_size, read)
 
 
 def reconstructions(
@@ -107,7 +110,7 @@ def reconstructions(
     def read(guide_trace: poutine.Trace, model_trace: poutine.Trace) -> Tensor:
         return Weights(guide_trace).expect(site_of(model_trace, "x")["fn"].mean, events=1)
 
-    return _over_batches(model, guide, Batch(x, context=context or {}), batch_size, read)
+    return _over_batches(model, guide, x, context, batch_size, read)
 
 
 def draw(
@@ -129,8 +132,10 @@ def draw(
     Raises:
         ValueError: for a site that the model lacks, or a cluster that it does not have.
     """
-    check_context(context or {}, size, model)
-    keywords = accepted(model, context or {})
+    check_count(size, "size")
+    beside = context_of(model, context, size)
+    check_context(beside, size, model)
+    keywords = accepted(model, beside)
     with torch.no_grad(), evaluating(model):
         sites = {}
         if given:
@@ -150,21 +155,37 @@ def _value(sites: Mapping[str, Site], name: str, value: int | Tensor, size: int)
         raise ValueError(f"Expected one of the sites {list(sites)} but got {name!r}.")
     template, fn = sites[name]["value"], sites[name]["fn"]
     shape = (size, *template.shape[1:])
-    fixed = torch.as_tensor(value, dtype=template.dtype, device=template.device).expand(shape)
+    told = as_tensor(value, name) if not isinstance(value, (int, float)) else torch.tensor(value)
+    check_finite(told.reshape(1, -1), name)
+    fixed = told.to(template.device, template.dtype)
+    same = template.is_floating_point() or bool((fixed.to(told.dtype) == told).all())
+    if not same or told.dim() > len(shape) or not _expands(told.shape, shape):
+        raise ValueError(
+            f"Expected {name} as {template.dtype} of shape {shape}, or that expands to it, but got "
+            f"{told.dtype} of shape {tuple(told.shape)}; give one value, or one for each row."
+        )
+    fixed = fixed.expand(shape)
     if fn.has_enumerate_support and not fn.support.check(fixed).all():
         last = len(fn.enumerate_support(expand=False)) - 1
         raise ValueError(f"Expected {name} from 0 to {last} but got {value}.")
     return fixed
 
 
+def _expands(shape: Sequence[int], wanted: Sequence[int]) -> bool:
+    pairs = zip(reversed(shape), reversed(wanted), strict=False)
+    return all(side in (1, other) for side, other in pairs)
+
+
 def _over_batches(
     model: nn.Module,
     guide: nn.Module,
-    batch: Batch,
+    x: Tensor,
+    context: Context | None,
     rows: int,
     read: Callable[[poutine.Trace, poutine.Trace], Tensor],
 ) -> Tensor:
-    batch = in_precision(model, batch)
+    check_count(rows, "batch_size")
+    batch = admit(model, x, context=context, moved=True)
     with torch.no_grad(), evaluating(model, guide):
         parts = (replace(part, size=None) for part in batch.split(rows))
         return torch.cat([read(*run_pair(model, guide, part, means=True)) for part in parts])

@@ -117,11 +117,6 @@ def write_rows(rows: Tensor, shape: Sequence[int], path: Path) -> Path:
 
 
 def picture_shape(shape: Sequence[int]) -> tuple[int, ...]:
-    """``(H, W)`` or ``(H, W, 3)`` in which rows of a shape are drawn; () for those that are none.
-
-    One channel may come first or last, three only last, as the convolutions have it.
-    """
+    """``(H, W)`` or ``(H, W, 3)`` in which rows of a shape are drawn; () for no pictures."""
     shape = tuple(shape)
-    if len(shape) == 3 and shape[2] != 3 and 1 in (shape[0], shape[2]):
-        shape = shape[:2] if shape[2] == 1 else shape[1:]
-    return shape if len(shape) == 2 or shape[2:] == (3,) else ()
+    return shape if len(shape) == 2 or (len(shape) == 3 and shape[2] == 3) else ()

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from priorzoo.benchmarks.data.sources import CATALOGUE, Request, Source, archive
+from priorzoo.inference.data.pictures import flat_rows
 
 Binarise = Literal["none", "static", "dynamic"]
 
@@ -21,7 +22,8 @@ Binarise = Literal["none", "static", "dynamic"]
 class Dataset:
     """Rows ``(N, P)``, float32, and labels ``(N,)``, int64, or None where there are none.
 
-    ``shape`` is that of one row as a picture, ``(28, 28)``, or ``(P,)`` for points and counts.
+    ``shape`` is that of one row as a picture, ``(28, 28)`` or ``(64, 64, 3)``, or ``(P,)`` for
+    points and counts.
     The validation part may have no rows. ``vocabulary`` names the P columns of word counts, and
     ``named`` holds further labels of the rows to train on and to test with, by the site they are
     for.
@@ -89,9 +91,12 @@ def load(
     source, labels = _find(name)
     parts = source.read(Request(data_root(root), labels, seed, download))
     fit, held = _split(len(parts.x_train), train, validation)
-    rows = parts.x_train.flatten(1), parts.x_test.flatten(1)
-    x, x_test = _binarised(name, binarise, seed, *rows)
-    shape, words = tuple(parts.x_train.shape[1:]), parts.vocabulary
+    (flat, shape), (flat_test, _) = (
+        flat_rows(rows, f"{part} of {name}")
+        for part, rows in (("x_train", parts.x_train), ("x_test", parts.x_test))
+    )
+    x, x_test = _binarised(name, binarise, seed, flat, flat_test)
+    words = parts.vocabulary
     y, held_y = (None if parts.y_train is None else parts.y_train[rows] for rows in (fit, held))
     return Dataset(name, x[fit], y, x[held], held_y, x_test, parts.y_test, shape, binarise, words)
 

@@ -14,6 +14,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from priorzoo.inference.data.tensors import as_tensor, check_finite
+
 Array = NDArray[Any]
 Half = tuple[Array, Array | None]  # rows, and their labels if there are any
 Chosen = slice | Array  # which rows
@@ -303,18 +305,13 @@ def _parts(where: object, train: Half, test: Half, scale: float = 1) -> Parts:
 
 
 def _rows(x: Array, what: str) -> Tensor:
-    if x.dtype.kind not in "buif":
-        raise ValueError(f"Expected numbers in {what} but got dtype {x.dtype}; convert them.")
-    if x.ndim < 2 or x.size == 0:
-        raise ValueError(f"Expected rows (N, ...), N > 0, in {what} but got shape {x.shape}.")
-    with np.errstate(over="ignore"):  # what float32 cannot hold is refused below, as infinity
-        rows = torch.from_numpy(x.astype(np.float32))
-    if not rows.isfinite().all():
-        bad = (~rows.flatten(1).isfinite().all(-1)).nonzero().flatten()
+    found = as_tensor(x, what)
+    if found.dim() < 2 or found.numel() == 0:
         raise ValueError(
-            f"Expected finite numbers in {what} but got NaN or infinity in {len(bad)} of "
-            f"{len(rows)} rows, first in row {int(bad[0])}; drop or fill these rows."
+            f"Expected rows (N, ...), N > 0, in {what} but got shape {x.shape}; give some."
         )
+    rows = found.to(torch.float32, copy=True)
+    check_finite(rows, what)
     return rows
 
 

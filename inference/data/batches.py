@@ -1,17 +1,17 @@
 """An endless iterator of batches on the device, from rows in memory or from an iterable."""
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Sized
+from contextlib import suppress
 from dataclasses import replace
 from typing import TypedDict
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from priorzoo.inference.batch import Batch, Context, Labels, Transform
-
-Rows = Tensor | tuple[Tensor] | list[Tensor] | Mapping[str, Tensor]
-Iterables = Iterable[Rows]
+from priorzoo.inference.data.streams import CheckedBatches, Iterables, check_size
+from priorzoo.inference.data.tensors import FOREIGN
 
 
 class Position(TypedDict):
@@ -43,9 +43,11 @@ class Batches:
 
     A batch of an iterable is a tensor of rows, alone or in a sequence of one, or a mapping with the
     rows under ``x`` and context under the names of the programs' keyword arguments. A second tensor
-    without a name is refused, since its meaning is unknown.
+    without a name is refused, since its meaning is unknown. Each batch of an iterable is converted
+    and checked, see :class:`CheckedBatches`.
 
     Args:
+        model: its likelihood says which rows it accepts.
         data: rows ``(N, P)``, or any iterable of batches, which keeps its own order.
         labels: labels ``(N,)`` of discrete sites, with -1 for unknown, for rows in memory.
         context: keyword arguments of the programs, each ``(N, ...)``, for rows in memory.
@@ -57,6 +59,7 @@ class Batches:
 
     def __init__(
         self,
+        model: nn.Module,
         data: Tensor | Iterables,
         labels: Labels,
         context: Context,
@@ -71,14 +74,15 @@ class Batches:
         self.context = {name: value.to(device) for name, value in context.items()}
         self.size, self.epoch = self._extent(size)
         self.order, self.place = torch.empty(0, dtype=torch.int64), 0
-        self._rest: Iterator[Rows] = iter(())
+        self._rest: Iterator[object] = iter(())
+        self.checked = CheckedBatches(model, transform, device)
 
     def __iter__(self) -> Iterator[Batch]:
         return self
 
     def __next__(self) -> Batch:
         if not isinstance(self.data, Tensor):
-            return self._finish(self._named(self._read()))
+            return self.checked(self._read(), self.size)
         place, rows = self.advance()
         return self.gather(self.order[place : place + rows])
 
@@ -137,26 +141,18 @@ class Batches:
         x = batch.x.to(self.device, non_blocking=True)
         return replace(batch, x=x if self.transform is None else self.transform(x))
 
-    def _named(self, given: Rows) -> Batch:
-        """A batch of an iterable."""
-        if isinstance(given, Mapping) and "x" in given:
-            context = {name: v.to(self.device) for name, v in given.items() if name != "x"}
-            return Batch(given["x"], self.size, {}, context)
-        if isinstance(given, Tensor):
-            return Batch(given, self.size)
-        if isinstance(given, Mapping) or len(given) != 1:
-            found = list(given) if isinstance(given, Mapping) else f"{len(given)} tensors"
+    def _read(self) -> object:
+        try:
+            for _ in range(2):
+                for batch in self._rest:
+                    return batch
+                self._rest = iter(self.data)
+        except FOREIGN as error:
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise ValueError(
-                f"Expected batches that are rows alone, or mappings such as {{'x': rows, "
-                f"'exposure': values}}, but got {found}; give each tensor beside the rows a name."
-            )
-        return Batch(given[0], self.size)
-
-    def _read(self) -> Rows:
-        for _ in range(2):
-            for batch in self._rest:
-                return batch
-            self._rest = iter(self.data)
+                f"Expected batches from {type(self.data).__name__} but it failed: {reason}; give "
+                "one whose items are rows, or mappings with the rows under x."
+            ) from error
         raise ValueError(
             "Expected batches in every pass but got none; give a list or a DataLoader, not an "
             "iterator that can be used only once."
@@ -166,7 +162,8 @@ class Batches:
         """Number of data, and number of steps in one pass over them."""
         if isinstance(self.data, Tensor):
             return len(self.data), math.ceil(len(self.data) / self.batch_size)
-        if size is None:
-            raise ValueError("Expected the size of the data with iterable batches; give size=N.")
-        length = getattr(self.data, "__len__", None)
-        return size, length() if length else math.ceil(size / self.batch_size)
+        size = check_size(size)
+        if isinstance(self.data, Sized):
+            with suppress(TypeError):  # a loader of an IterableDataset has no length
+                return size, max(1, len(self.data))
+        return size, math.ceil(size / self.batch_size)

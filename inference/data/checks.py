@@ -1,89 +1,164 @@
-"""Checks of data and labels before they are used."""
+"""The one door for rows, labels and context, where they are converted and checked.
+
+What can be converted without doubt is; the rest is refused, with what was expected. Every
+public function that takes rows calls :func:`admit`; batches of an iterable pass
+:class:`CheckedBatches` one by one.
+"""
+
+from dataclasses import replace
 
 import torch
-from pyro import poutine
 from torch import Tensor, nn
 
-from priorzoo.inference.batch import Context, Transform
-from priorzoo.inference.pairs import without_side_effects
-from priorzoo.inference.sites import site_of
-from priorzoo.models.contract import accepted, check_context
+from priorzoo.inference.batch import Batch, Context, Labels, Transform, in_precision
+from priorzoo.inference.data.accepts import Accepts, device_of
+from priorzoo.inference.data.beside import as_labels, beside_of, by_name, check_labels
+from priorzoo.inference.data.tensors import as_tensor, check_count, check_finite
+from priorzoo.inference.data.transformed import applied
+from priorzoo.inference.randomness import Stream
+
+PORTION = 1000  # rows that a transform is tried on at a time
+
+
+def admit(
+    model: nn.Module,
+    x: object,
+    *,
+    labels: Labels | None = None,
+    context: Context | None = None,
+    transform: Transform | None = None,
+    name: str = "x",
+    tried: bool = True,
+    moved: bool = False,
+) -> Batch:
+    """Convert and check rows in memory with their labels and context.
+
+    Args:
+        model: its likelihood says which rows it accepts.
+        x: rows ``(N, P)``, or pictures where P is the product of their sides: anything that
+            :func:`as_tensor` takes, of any dtype whose numbers the networks' dtype can hold.
+        labels, context: by name, with a value for each row.
+        transform: if it is None or ``torch.bernoulli``, the rows themselves are converted and
+            checked; otherwise it decides what the likelihood gets, and that is checked.
+        name: name of the rows in error messages.
+        tried: whether another transform is applied here, to check what it makes. Without, the
+            caller checks that, and rows to transform keep their precision.
+        moved: whether to move the batch to the device of the model's parameters.
+
+    Raises:
+        ValueError: for rows, labels or context that cannot be used, saying what to change.
+    """
+    precise = tried or transform is None
+    batch = as_batch(model, x, labels, context, transform, name, precise)
+    if moved:
+        batch = batch.to(device_of(model, batch.x.device))
+    accepts = Accepts.of(model, in_precision(model, batch).context)
+    if transform is None or transform is torch.bernoulli:
+        rows = accepts.converted(batch.x, name)
+        accepts.check(rows, name)
+        if transform is not None:
+            _check_unit(rows, name)
+        return replace(batch, x=rows if tried else accepts.shaped(batch.x, name))
+    if len(batch.x) == 0:
+        raise ValueError(f"Expected {name} with at least one row but got none; give some.")
+    if tried:
+        with Stream(0, batch.x.device):
+            for part in batch.x.split(PORTION):
+                accepts.check(applied(transform, part, name), name)
+    return batch
+
+
+def admit_step(
+    model: nn.Module,
+    x: object,
+    size: int | None = None,
+    labels: Labels | None = None,
+    context: Context | None = None,
+) -> Batch:
+    """Convert a batch for one training step; its values are checked on the CPU only.
+
+    What the likelihood accepts is read once for each model, until its modules are exchanged.
+
+    Raises:
+        ValueError: as in :func:`admit`.
+    """
+    if size is not None:
+        check_count(size, "size")
+    batch = replace(as_batch(model, x, labels, context), size=size)
+    accepts = Accepts.remembered(model, batch.context)
+    rows = accepts.converted(batch.x, exact=batch.x.device.type == "cpu")
+    if rows.device.type == "cpu":
+        accepts.check(rows)
+    for name, label in batch.labels.items():
+        if label.shape != rows.shape[:1]:
+            check_labels(label, name, 1, rows)
+    return replace(batch, x=rows)
+
+
+def as_batch(
+    model: nn.Module,
+    x: object,
+    labels: Labels | None = None,
+    context: Context | None = None,
+    transform: Transform | None = None,
+    name: str = "x",
+    precise: bool = True,
+) -> Batch:
+    """Rows, labels and context as tensors, not checked yet.
+
+    Whole numbers become floats, and if ``precise`` all floats those of the networks' precision,
+    unless a transform other than ``torch.bernoulli`` decides that.
+    """
+    rows = as_tensor(x, name)
+    if rows.dim() == 0:
+        raise ValueError(f"Expected rows in {name} but got one number; give an array (N, ...).")
+    own = transform is not None and transform is not torch.bernoulli
+    if not own and not rows.is_floating_point():
+        rows = _as_floats(model, rows)
+    beside = beside_of(by_name(context, "context"), len(rows), check_finite)
+    given = {key: as_labels(value, key) for key, value in by_name(labels, "labels").items()}
+    batch = Batch(rows, None, given, beside)
+    return in_precision(model, batch, transform) if precise else batch
 
 
 def check_data(
     model: nn.Module,
-    x: Tensor,
+    x: object,
     name: str = "x",
     transform: Transform | None = None,
     context: Context | None = None,
 ) -> None:
-    """Check that the model's likelihood accepts the rows, and that context has as many rows.
+    """Check that a model's likelihood accepts the rows, see :func:`admit`.
 
     Args:
-        x: rows ``(N, P)``.
+        x: rows ``(N, P)``, or pictures.
         name: name of the data in error messages.
-        transform: applied to each batch. If it is None or ``torch.bernoulli``, all rows are checked
-            as they are; otherwise the first 100 rows are transformed and checked.
+        transform: applied to each batch.
         context: keyword arguments of the programs beside x, each ``(N, ...)``.
 
     Raises:
-        ValueError: for no rows, a wrong shape or dtype, NaN or infinity, or values outside the
-            support of the likelihood.
+        ValueError: for no rows, a wrong shape, values that the networks' dtype cannot hold, NaN or
+            infinity, or values outside the support of the likelihood.
     """
-    check_context(context or {}, len(x))
-    one = {key: value[:1] for key, value in (context or {}).items()}
-    with without_side_effects(model):
-        if transform is not None and transform is not torch.bernoulli:
-            x = transform(x[:100])
-        site = site_of(poutine.trace(model).get_trace(size=1, **accepted(model, one)), "x")
-    fn = site["fn"]
-    if x.dim() != 1 + len(fn.event_shape) or x.shape[1:] != fn.event_shape:
-        expected = ", ".join(["N", *map(str, fn.event_shape)])
-        raise ValueError(
-            f"Expected {name} of shape ({expected}) but got {tuple(x.shape)}; reshape the data or "
-            "build the networks for it."
-        )
-    if x.dtype != site["value"].dtype:
-        raise ValueError(
-            f"Expected {name} of type {site['value'].dtype} like the networks but got {x.dtype}; "
-            f"convert it by {name}.to({site['value'].dtype})."
-        )
-    if len(x) == 0:
-        raise ValueError(f"Expected {name} with at least one row but got none.")
-    if not x.isfinite().all():
-        raise ValueError(
-            f"Expected finite values in {name} but got NaN or infinity; clean the data."
-        )
-    if not fn.support.check(x).all():
-        likelihood = type(getattr(fn, "base_dist", fn)).__name__
-        raise ValueError(
-            f"Expected {name} within {fn.support} for {likelihood} but got values from "
-            f"{x.min():g} to {x.max():g}; rescale the data or choose another likelihood."
-        )
+    admit(model, x, context=context, transform=transform, name=name)
 
 
-def check_labels(label: Tensor, name: str, choices: int, data: object) -> None:
-    """Check that labels are valid for a site with K values.
+def _as_floats(model: nn.Module, rows: Tensor) -> Tensor:
+    """Whole numbers as the floats of the networks, if these hold them without rounding."""
+    weights = [p for p in getattr(model, "parameters", list)() if p.is_floating_point()]
+    made = rows.to(weights[0].dtype if weights else torch.get_default_dtype())
+    small = rows.dtype not in (torch.int32, torch.int64)
+    return made if small or bool((made.to(rows.dtype) == rows).all()) else rows
 
-    Args:
-        label: ``(N,)`` integers, -1 for unknown.
-        name: name of the site.
-        choices: K.
-        data: the rows that the labels belong to.
 
-    Raises:
-        ValueError: if the data are not rows in memory, or the labels have a wrong length or dtype,
-            or values outside -1 to K - 1.
-    """
-    if not isinstance(data, Tensor):
-        raise ValueError("Expected rows in memory beside labels but got an iterable of batches.")
-    if label.shape != (len(data),) or label.is_floating_point():
+def in_unit(x: Tensor) -> Tensor:
+    """Whether all values are in [0, 1], 0-dimensional."""
+    return ((x >= 0) & (x <= 1)).all()
+
+
+def _check_unit(x: Tensor, name: str) -> None:
+    if x.device.type != "meta" and not bool(in_unit(x)):
         raise ValueError(
-            f"Expected one integer label of {name!r} for each row, shape ({len(data)},), but got "
-            f"{label.dtype} of shape {tuple(label.shape)}."
-        )
-    if label.min() < -1 or label.max() >= choices:
-        raise ValueError(
-            f"Expected labels of {name!r} from 0 to {choices - 1}, or -1 for unknown, but got "
-            f"values from {int(label.min())} to {int(label.max())}."
+            f"Expected {name} within [0, 1] for torch.bernoulli but got values from {x.min():g} to "
+            f"{x.max():g}; rescale the data, or leave the transform out."
         )

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from priorzoo.inference.batch import Batch, Transform
+from priorzoo.inference.data.tensors import FOREIGN
 from priorzoo.inference.randomness import Stream, derive
 
 BLOCK = 100  # rows that are transformed at a time, whatever the batch size
@@ -37,7 +38,7 @@ def transformed(batch: Batch, rows: int, transform: Transform | None, seed: int)
         block = blocks[index]
         place = torch.arange(BLOCK, device=block.device).clamp(max=len(block) - 1)
         with Stream(derive(seed, index, 1), block.device):
-            return transform(block[place])[: len(block)]
+            return applied(transform, block[place])[: len(block)]
 
     start = 0
     for part in batch.split(rows):
@@ -46,3 +47,27 @@ def transformed(batch: Batch, rows: int, transform: Transform | None, seed: int)
         found = torch.cat([made(index) for index in range(first, last + 1)])
         yield replace(part, x=found[start - first * BLOCK : stop - first * BLOCK])
         start = stop
+
+
+def applied(transform: Transform, x: Tensor, name: str = "x") -> Tensor:
+    """The transformed rows.
+
+    Raises:
+        ValueError: for a transform that cannot be applied, or that returns no tensor of as many
+            rows.
+    """
+    try:
+        made = transform(x)
+    except FOREIGN as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ValueError(
+            f"Expected a transform of {name}, {x.dtype} of shape {tuple(x.shape)}, but it failed: "
+            f"{reason}; change the transform or the data."
+        ) from error
+    if not isinstance(made, Tensor) or made.shape[:1] != x.shape[:1]:
+        found = tuple(made.shape) if isinstance(made, Tensor) else type(made).__name__
+        raise ValueError(
+            f"Expected a transform that returns a tensor of {len(x)} rows but got {found}; "
+            "transform each row."
+        )
+    return made

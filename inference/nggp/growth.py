@@ -15,6 +15,8 @@ from torch import Tensor
 
 from priorzoo.guides.nggp import CollapsedCode
 from priorzoo.inference.batch import Transform
+from priorzoo.inference.data.checks import admit
+from priorzoo.inference.data.tensors import check_count
 from priorzoo.inference.nggp.collapsed_bound import Assigned, Codes, CollapsedBound, Mixture
 from priorzoo.inference.nggp.trials import tried
 from priorzoo.inference.sites import evaluating
@@ -190,6 +192,7 @@ def grow_model(
     Returns:
         How many moves of each kind in :data:`MOVES` were kept.
     """
+    x, held = (admit(model, rows, moved=True).x for rows in (x, held))
     bound = CollapsedBound(model.law, model.breadth, data, margin, model.kind)
     loc, scale = (part[:-1].detach().clone() for part in model.components())
     codes = encode(guide, x)
@@ -228,6 +231,13 @@ def move_clusters(
         their number; ``occupied``, the expected number of those with data; ``log u``, the mean
         of v.
     """
+    check_count(rows, "rows")
+    x = admit(model, x, transform=transform, tried=False).x
+    if len(x) < 2:
+        raise ValueError(
+            "Expected at least two rows, one to propose moves and one to decide about them, but "
+            "got one; train on more, or without moves."
+        )
     order = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))
     chosen = x[order[: 2 * rows].to(x.device)]
     chosen = chosen if transform is None else transform(chosen)

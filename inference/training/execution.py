@@ -63,8 +63,19 @@ class Steps:
         self.count += 1
 
     def means(self) -> dict[str, float]:
-        """Means of the terms since the last call, with one host synchronisation."""
-        means = (self.sums / self.count).tolist()
+        """Means of the terms since the last call, with one host synchronisation.
+
+        Raises:
+            ValueError: if a batch on a GPU since then was not accepted.
+        """
+        refused = self.batches.checked.refused[None].to(self.sums)
+        *means, wrong = torch.cat([self.sums / self.count, refused]).tolist()
+        if wrong:
+            raise ValueError(
+                f"Expected batches that the likelihood accepts but one of the last {self.count} "
+                "had NaN, infinity or values outside its support; check what the iterable gives, "
+                "or give batches on the CPU, of which the first wrong value is named."
+            )
         self.sums.zero_()
         self.count = 0
         return dict(zip(self.names, means, strict=True))

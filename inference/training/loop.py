@@ -12,10 +12,14 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from tqdm import tqdm
 
-from priorzoo.inference.batch import Batch, Context, Labels, Transform, in_precision
+from priorzoo.inference.batch import Batch, Context, Labels, Transform
 from priorzoo.inference.checking import check_pair
-from priorzoo.inference.data.batches import Batches, Iterables
-from priorzoo.inference.data.checks import check_data, check_labels
+from priorzoo.inference.data.accepts import Accepts
+from priorzoo.inference.data.batches import Batches
+from priorzoo.inference.data.beside import by_name, check_labels
+from priorzoo.inference.data.checks import admit, as_batch
+from priorzoo.inference.data.streams import Iterables, opened
+from priorzoo.inference.data.tensors import check_count
 from priorzoo.inference.evaluation import evaluate
 from priorzoo.inference.objectives.contract import Objective, Terms
 from priorzoo.inference.objectives.elbo import ELBO
@@ -132,10 +136,10 @@ class Training:
         self.objective.to(self.device).train()  # a loaded pair is in evaluation mode
         self.seed, self.every, self.batch_size, self.patience = seed, every, batch_size, patience
         self._check_numbers()
-        self._keep_data(data, labels or {}, context or {}, size)
+        data, size = opened(data, batch_size, size)
+        self._keep_data(data, by_name(labels, "labels"), by_name(context, "context"), size)
         make_parameters(model, guide, self.batches, seed)
         parameters = self._learnt()
-        self.validation = self._in_memory(validation, {}, validation_context or {})
         self.execution = choose(step, self.device, isinstance(data, Tensor))
         self.optimiser = (optimiser or _adam)(parameters)
         prepare(self.optimiser, self.execution)
@@ -144,6 +148,8 @@ class Training:
         self.precision: Precision = precision
         self.record, self.checkpoint = record, checkpoint
         self.due, self.pause = due, pause
+        self.validation: Batch | None = None
+        self._check_data(validation, validation_context)
         self._check()
         self._begin()
         check_last_batch(self.objective, self.batches, precision, seed)
@@ -158,16 +164,21 @@ class Training:
     def _keep_data(
         self, data: Tensor | Iterables, labels: Labels, context: Context, size: int | None
     ) -> None:
-        whole = self._in_memory(data, labels, context)
-        if whole is None and context:
+        self.data, self.labels, self.context = data, dict(labels), {}
+        if isinstance(data, Tensor):
+            whole = as_batch(self.model, data.detach(), labels, context, self.transform)
+            self.data, self.labels = whole.x, dict(whole.labels)
+            self.context = dict(whole.context)
+            own = self.transform is not None and self.transform is not torch.bernoulli
+            if whole.x.dim() > 2 and not own:  # flat before networks may take their sizes from it
+                self.data = Accepts.of(self.model, whole.context).converted(whole.x)
+        elif context:
             raise ValueError(
                 "Expected rows in memory beside context but got an iterable of batches; give "
                 "batches that are mappings, {'x': rows, 'exposure': values}."
             )
-        self.data = data if whole is None else whole.x
-        self.labels = dict(labels)
-        self.context = {} if whole is None else whole.context
         self.batches = Batches(
+            self.model,
             self.data,
             self.labels,
             self.context,
@@ -177,12 +188,6 @@ class Training:
             self.device,
         )
         self.size, self.epoch = self.batches.size, self.batches.epoch
-
-    def _in_memory(self, data: object, labels: Labels, context: Context) -> Batch | None:
-        """Rows in memory, labels and context in the precision of the networks; None otherwise."""
-        if not isinstance(data, Tensor):
-            return None
-        return in_precision(self.model, Batch(data, None, labels, context), self.transform)
 
     def _begin(self) -> None:
         """Initialise everything that changes during the training."""
@@ -367,22 +372,29 @@ class Training:
             ("every", self.every),
             ("patience", self.patience),
         ):
-            if value is not None and value < 1:
-                raise ValueError(f"Expected a positive {name} but got {value}.")
+            if value is not None:
+                check_count(value, name)
+
+    def _check_data(self, held: object, beside: Context | None) -> None:
+        """Check the pair, and convert and check the rows to train on and the held-out rows."""
+        if isinstance(self.data, Tensor) or not (needed(self.model) | needed(self.guide)):
+            check_pair(self.model, self.guide, context=self.context)
+        if isinstance(self.data, Tensor):
+            self.data = self.batches.data = admit(
+                self.model, self.data, context=self.context, transform=self.transform
+            ).x
+        if held is not None:
+            self.validation = admit(
+                self.model, held, context=beside, transform=self.transform, name="validation"
+            )
+            rows = len(self.validation.x)
+            check_context(self.validation.context, rows, self.model, self.guide)
+        elif self.patience is not None:
+            raise ValueError("Expected validation rows with patience but got none; give some.")
 
     def _check(self) -> None:
         if self.objective.model is not self.model or self.objective.guide is not self.guide:
             raise ValueError("Expected an objective of the same model and guide but got another.")
-        if isinstance(self.data, Tensor) or not (needed(self.model) | needed(self.guide)):
-            check_pair(self.model, self.guide, context=self.context)
-        if isinstance(self.data, Tensor):
-            check_data(self.model, self.data, "x", self.transform, self.context)
-        if self.validation is not None:
-            held, beside = self.validation.x, self.validation.context
-            check_context(beside, len(held), self.model, self.guide)
-            check_data(self.model, held, "validation", self.transform, beside)
-        elif self.patience is not None:
-            raise ValueError("Expected validation rows with patience but got none; give some.")
         check_step(self.clip, self.precision)
         self._check_schedule()
         if self.labels or (isinstance(self.objective, ELBO) and self.objective.kl):

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from priorzoo.inference.batch import Batch, Context, Labels, in_precision
+from priorzoo.inference.batch import Batch, Context, Labels
+from priorzoo.inference.data.checks import admit_step
 from priorzoo.inference.objectives.contract import Objective, Terms
 from priorzoo.inference.running import PROGRAM_LOCK
 
@@ -43,10 +44,11 @@ def descend(
         The batch means of the terms before the step, in nats per datum, on the device.
 
     Raises:
-        ValueError: for parameters that the programs make in this call, which the optimiser lacks.
+        ValueError: for parameters that the programs make in this call, which the optimiser lacks,
+            and for rows that the likelihood does not accept. Values on a GPU are not checked.
     """
     check_step(clip, precision)
-    batch = in_precision(objective.model, Batch(x, size, labels or {}, context or {}))
+    batch = admit_step(objective.model, x, size, labels, context)
     before = set(map(id, objective.parameters()))
     terms = take_step(objective, optimiser, batch, clip=clip, precision=precision)
     new = [name for name, parameter in objective.named_parameters() if id(parameter) not in before]

@@ -96,14 +96,14 @@ def test_an_iterable_needs_its_size(zoo):
 @pytest.mark.parametrize(
     ("x", "message"),
     [
-        (torch.zeros(3, 2, 3), r"shape \(N, 6\) but got \(3, 2, 3\)"),
+        (torch.zeros(3, 2, 4), r"shape \(N, 6\) but got \(3, 2, 4\)"),
         (torch.zeros(3, 5), r"shape \(N, 6\) but got \(3, 5\)"),
         (torch.zeros(6), r"shape \(N, 6\) but got \(6,\)"),
         (torch.zeros(0, P), "at least one row"),
         (255 * torch.eye(P), "from 0 to 255; rescale"),
         (torch.full((3, P), math.nan), "NaN or infinity"),
         (torch.full((3, P), math.inf), "NaN or infinity"),
-        (torch.zeros(3, P, dtype=torch.int64), "int64"),
+        (torch.full((3, P), 2**24 + 1), "int64 with values that it cannot hold"),
     ],
 )
 def test_data_that_cannot_be_scored_are_refused(zoo, x, message):

@@ -189,10 +189,16 @@ def test_users_arrays_of_points_and_of_counts_train(tmp_path):
 
 @pytest.mark.parametrize(
     ("shape", "drawn"),
-    [((4, 3, 1), True), ((1, 4, 3), True), ((4, 3, 3), True), ((3, 4, 5), False)],
+    [
+        ((4, 5, 1), True),
+        ((1, 4, 5), True),
+        ((4, 5, 3), True),
+        ((3, 4, 5), True),
+        ((4, 4, 2), False),
+    ],
 )
 def test_pictures_with_channels_are_drawn_where_they_can_be(tmp_path, shape, drawn, capsys):
-    """One channel at either end, three at the last; rows of all others have charts alone."""
+    """One channel or three at either end; rows of all others have charts alone."""
     draws = np.random.default_rng(0).uniform(size=(40, *shape))
     path = write(tmp_path / "pictures.npz", x_train=draws, x_test=draws[:9])
     out = tmp_path / "run"

@@ -375,3 +375,22 @@ def test_missing_file_of_a_user_is_named_in_full(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(FileNotFoundError, match=f"No file {tmp_path}.gone.npz; give the path"):
         data.load("gone.npz")
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_channels_first_and_last_are_one_data_set(save, channels):
+    last = np.random.default_rng(0).random((7, 28, 20, channels)).astype("float32")
+    first = np.ascontiguousarray(last.transpose(0, 3, 1, 2))
+    sets = [data.load(save(x_train=x, x_test=x[:2])) for x in (last, first)]
+    for got in sets:
+        assert got.shape == ((28, 20) if channels == 1 else (28, 20, 3))
+        np.testing.assert_array_equal(got.x_train, last.reshape(7, -1))
+        np.testing.assert_array_equal(got.x_test, last[:2].reshape(2, -1))
+
+
+def test_pictures_whose_channels_may_be_at_either_end_are_refused(save):
+    x = np.zeros((4, 3, 8, 3))
+    with pytest.raises(
+        ValueError, match=r"x_train of .*own\.npz but got rows of shape \(3, 8, 3\)"
+    ):
+        data.load(save(x_train=x, x_test=x))

@@ -1,0 +1,175 @@
+"""Which rows a model's likelihood accepts: their shape, dtype and support."""
+
+from dataclasses import dataclass
+from typing import Any, NoReturn
+from weakref import WeakKeyDictionary
+
+import pyro
+import torch
+from pyro import poutine
+from torch import Tensor, nn
+
+from priorzoo.inference.batch import Context
+from priorzoo.inference.data.pictures import flat_rows
+from priorzoo.inference.data.tensors import FOREIGN, check_finite
+from priorzoo.inference.randomness import Stream
+from priorzoo.inference.sites import evaluating, site_of
+from priorzoo.models.contract import accepted
+
+
+@dataclass(frozen=True)
+class Accepts:
+    """Which rows a model's likelihood accepts.
+
+    Args:
+        shape: of one row.
+        dtype: of the rows.
+        fn: the distribution of x, of one row.
+    """
+
+    shape: torch.Size
+    dtype: torch.dtype
+    fn: Any
+
+    @classmethod
+    def of(cls, model: nn.Module, context: Context | None = None) -> "Accepts":
+        """Read from a row that the model draws.
+
+        Raises:
+            ValueError: for a model that cannot be run, or that draws no ``x``.
+        """
+        place = device_of(model, torch.device("cpu"))
+        one = {key: value[:1].to(place) for key, value in (context or {}).items()}
+        given = accepted(model, one)
+        name = type(model).__name__
+        try:
+            with (
+                evaluating(model),
+                torch.no_grad(),
+                Stream(0, place),
+                pyro.validation_enabled(False),
+            ):
+                site = site_of(poutine.trace(model).get_trace(size=1, **given), "x")
+        except KeyError as error:
+            raise ValueError(
+                f"Expected a model that samples a site 'x' but {name} has no site {error}; name "
+                "the data's site x."
+            ) from error
+        except FOREIGN as error:
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise ValueError(f"{name} cannot run on size=1: {reason}") from error
+        return cls(site["fn"].event_shape, site["value"].dtype, site["fn"])
+
+    @classmethod
+    def remembered(cls, model: nn.Module, context: Context) -> "Accepts":
+        """:meth:`of`, read once for as long as the model has the same modules and precision."""
+        parts = (*map(id, model.modules()), *{(p.dtype, p.device) for p in model.parameters()})
+        known = _KNOWN.get(model)
+        if known is None or known[0] != parts:
+            known = _KNOWN[model] = parts, cls.of(model, context)
+        return known[1]
+
+    def shaped(self, x: Tensor, name: str = "x") -> Tensor:
+        """Rows in the shape that the likelihood accepts; pictures become flat rows.
+
+        Raises:
+            ValueError: for another shape, or no rows.
+        """
+        pictures = x.dim() > 2 and len(self.shape) == 1 and x.shape[1:].numel() == self.shape[0]
+        rows = flat_rows(x, name)[0] if pictures else x
+        if rows.dim() != 1 + len(self.shape) or rows.shape[1:] != self.shape:
+            expected = ", ".join(["N", *map(str, self.shape)])
+            raise ValueError(
+                f"Expected {name} of shape ({expected}) but got {tuple(x.shape)}; reshape the data "
+                "or build the networks for it."
+            )
+        if len(rows) == 0:
+            raise ValueError(f"Expected {name} with at least one row but got none; give some.")
+        return rows
+
+    def converted(self, x: Tensor, name: str = "x", *, exact: bool = True) -> Tensor:
+        """Rows in the shape and dtype that the likelihood accepts.
+
+        Args:
+            x: rows, or pictures.
+            name: name of the rows in error messages.
+            exact: whether to check :meth:`same`, which synchronises with a GPU.
+
+        Raises:
+            ValueError: for another shape, or numbers that would change in this dtype.
+        """
+        rows = self.shaped(x, name)
+        made = rows.to(self.dtype)
+        if exact and not bool(self.same(rows, made)):
+            raise ValueError(
+                f"Expected {name} of type {self.dtype} like the networks but got {rows.dtype} with "
+                f"values that it cannot hold; convert it by {name}.to({self.dtype})."
+            )
+        return made
+
+    def same(self, rows: Tensor, made: Tensor) -> Tensor:
+        """Whether a conversion changed no value by more than the rounding of floats, 0-dim."""
+        large = rows.dtype in (torch.int32, torch.int64)
+        exact = large if made.is_floating_point() else rows.dtype != made.dtype
+        if not exact or rows.device.type == "meta":
+            return torch.ones((), dtype=torch.bool)
+        return (made.to(rows.dtype) == rows).all()
+
+    def accepts(self, x: Tensor) -> Tensor:
+        """Whether all rows are finite and in the support, 0-dimensional, on their device."""
+        inside: Tensor = self.fn.support.check(x).all()
+        return x.isfinite().all() & inside
+
+    def check(self, x: Tensor, name: str = "x") -> None:
+        """Check shape, dtype and values of converted rows, or of what a transform made.
+
+        Raises:
+            ValueError: for rows that the likelihood does not accept, naming the first of them.
+        """
+        self.check_layout(x, name)
+        if x.device.type != "meta" and not bool(self.accepts(x)):
+            self.refuse(x, name)
+
+    def check_layout(self, x: Tensor, name: str = "x") -> None:
+        """Check the shape and dtype of what a transform made.
+
+        Raises:
+            ValueError: for another shape or dtype.
+        """
+        expected = ", ".join(["N", *map(str, self.shape)])
+        if x.dim() != 1 + len(self.shape) or x.shape[1:] != self.shape:
+            raise ValueError(
+                f"Expected {name} of shape ({expected}) but got {tuple(x.shape)} from the "
+                "transform; reshape there."
+            )
+        if x.dtype != self.dtype:
+            raise ValueError(
+                f"Expected {name} of type {self.dtype} like the networks but got {x.dtype} from "
+                f"the transform; convert it there by .to({self.dtype})."
+            )
+
+    def refuse(self, x: Tensor, name: str) -> NoReturn:
+        """Raise the error that says what is wrong with the values."""
+        check_finite(x, name)
+        support = self.fn.support
+        each = getattr(support, "base_constraint", support).check(x)
+        each = each if each.shape == x.shape else support.check(x)
+        place = (~each).nonzero()[0].tolist()
+        where = f"row {place[0]}" + (f", column {place[1]}" if len(place) > 1 else "")
+        low, high = x.min().item(), x.max().item()
+        bytes_ = low >= 0 and 1 < high <= 255
+        pixels = " (bytes: transform=Pixels())" if bytes_ else ""
+        raise ValueError(
+            f"Expected {name} within {support} for "
+            f"{type(getattr(self.fn, 'base_dist', self.fn)).__name__} but got values from {low:g} "
+            f"to {high:g}; rescale the data or choose another likelihood{pixels}. The first such "
+            f"value, {x[tuple(place)].flatten()[0].item():g}, is in {where}."
+        )
+
+
+def device_of(model: nn.Module, otherwise: torch.device) -> torch.device:
+    """Where the parameters are, if there are any."""
+    return next((p.device for p in getattr(model, "parameters", list)()), otherwise)
+
+
+_KNOWN: WeakKeyDictionary[nn.Module, tuple[object, Accepts]] = WeakKeyDictionary()
