@@ -130,7 +130,7 @@ def check_memory(model: nn.Module, rows: int, size: int | None = None) -> None:
         ValueError: for another number of rows.
     """
     if size is not None:
-        check_count(size, "size of the memory")
+        check_count(size, "size")
     kept = rows if size is None else min(size, rows)
     coupling = _coupling_of(model)
     capacity = None if coupling is None else coupling.capacity

@@ -128,7 +128,7 @@ def test_what_cannot_be_remembered_is_refused(zoo):
     with pytest.raises(ValueError, match="as many places as codes but got 50 and 49"):
         Memory(zoo["nonparametric"].model(), torch.randn(N, 2), torch.randn(N - 1, D))
     (model, guide), x = zoo["nonparametric-gp"].pair(), zoo["nonparametric-gp"].rows(N)
-    with pytest.raises(ValueError, match="at least 1 row but got 0"):
+    with pytest.raises(ValueError, match="positive size but got 0"):
         remember(model, guide, x, 0)
     model.coupling.capacity = 20
     assert len(remember(model, guide, x, 20).places) == 20
