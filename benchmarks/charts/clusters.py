@@ -59,7 +59,7 @@ def draw_confusion(
     two are a class split; two dark cells in a column are classes merged.
 
     Args:
-        assignments, labels: ``(N,)``.
+        assignments, labels: ``(N,)``; rows of label -1, unknown, are left out.
         clusters: their number K.
         names: the words for classes, ``names[label]``.
         ax: to draw on.
@@ -73,7 +73,7 @@ def draw_confusion(
         width, height = min(9.0, 2.4 + 0.4 * len(order)), min(9.0, 1.2 + 0.36 * len(counts))
         ax = new_axes(width, height, "Classes and the clusters they fall into", COUNTS)
     image = ax.imshow(shares.numpy(), cmap="Blues", vmin=0, vmax=1, aspect="auto")
-    classes = labels.unique().tolist()
+    classes = labels[labels >= 0].unique().tolist()
     ax.set_yticks(range(len(classes)), [str(k) if names is None else names[k] for k in classes])
     few = len(order) <= LEGIBLE
     ax.set_xticks(range(len(order)) if few else [], order.tolist() if few else [])

@@ -119,8 +119,8 @@ def _project(codes: Tensor, symbol: str) -> tuple[Points, dict[str, str]]:
 
 
 def _number(categories: Tensor) -> dict[int, Style]:
-    """A style for each of the 20 fullest categories, in ascending order."""
-    present, counts = categories.unique(return_counts=True)
+    """A style for each of the 20 fullest categories, in ascending order; -1 is unknown."""
+    present, counts = categories[categories >= 0].unique(return_counts=True)
     kept = present[counts.argsort(descending=True, stable=True)[:LEGIBLE]].sort().values
     return {k: (HUES[i % 10], MARKERS[i // 10]) for i, k in enumerate(kept.tolist())}
 
@@ -134,6 +134,7 @@ def _match(clusters: Tensor, labels: Tensor, classes: Styles) -> dict[int, Style
     count, kept = int(clusters.max()) + 1, _number(clusters)
     if not classes:
         return kept
+    clusters, labels = clusters[labels >= 0], labels[labels >= 0]
     partners = hungarian_match(clusters, labels, count)
     most = labels.unique()[contingency(clusters, labels, count).argmax(1)].tolist()
     styles: dict[int, Style] = {}

@@ -88,7 +88,7 @@ def code_charts(run: Run, dataset: Dataset, x: Tensor, y: Tensor | None, site: s
         yield "regions", lambda: planar.draw_regions([view])[0]
     if (floor := planar.floor_of(run.settings)) > 0:
         yield "floor", lambda: planar.draw_floor({"KL[y]": run.history}, floor)
-    if y is not None:
+    if y is not None and (y >= 0).any():
         yield "confusion", lambda: clusters.draw_confusion(q.argmax(-1), y, q.shape[1])
     if shape := picture_shape(dataset.shape):
         every = range(q.shape[1])

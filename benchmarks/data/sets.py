@@ -102,7 +102,7 @@ def load(
 
 
 def keep_rows(labels: Mapping[str, Tensor], count: int, seed: int) -> dict[str, Tensor]:
-    """All labels ``(N,)`` of so many rows, drawn at random, and -1 for the others.
+    """All labels ``(N,)`` of so many rows of known ones, drawn at random, and -1 for the others.
 
     Raises:
         ValueError: for more rows than there are.
@@ -110,9 +110,15 @@ def keep_rows(labels: Mapping[str, Tensor], count: int, seed: int) -> dict[str, 
     size = len(next(iter(labels.values())))
     if not 0 <= count <= size:
         raise ValueError(f"Expected labelled from 0 to the {size} training rows but got {count}.")
+    known = torch.stack([label >= 0 for label in labels.values()]).any(0)
+    if count > int(known.sum()):
+        raise ValueError(
+            f"Expected labelled of at most {int(known.sum())}, the training rows whose label is "
+            f"known, but got {count}; ask for fewer."
+        )
     order = torch.randperm(size, generator=torch.Generator().manual_seed(seed))
     kept = torch.zeros(size, dtype=torch.bool)
-    kept[order[:count]] = True
+    kept[order[known[order]][:count]] = True
     return {site: label.where(kept, -1) for site, label in labels.items()}
 
 
@@ -126,7 +132,9 @@ def keep_labels(labels: Tensor | None, count: int, seed: int) -> Tensor:
         raise ValueError("Expected labelled training rows but the data set has no labels.")
     generator = torch.Generator().manual_seed(seed)
     order = torch.randperm(len(labels), generator=generator)
-    classes = labels.unique()
+    classes = labels[labels >= 0].unique()
+    if len(classes) == 0:
+        raise ValueError("Expected labelled training rows but got the label -1, unknown, for all.")
     share, rest = divmod(count, len(classes))
     kept = torch.full_like(labels, -1)
     for rank, label in enumerate(classes):
@@ -139,6 +147,25 @@ def keep_labels(labels: Tensor | None, count: int, seed: int) -> Tensor:
             )
         kept[rows[:wanted]] = label
     return kept
+
+
+def unlike(dataset: Dataset) -> str | None:
+    """What is wrong if test rows have classes that no training row has, or None."""
+    named = {"": (dataset.y_train, dataset.y_test), **dataset.named}
+    for site, (train, test) in named.items():
+        if train is None or test is None or not (train >= 0).any():
+            continue
+        parts = [train] if site or dataset.y_valid is None else [train, dataset.y_valid]
+        known = torch.cat(parts)
+        strange = test[(test >= 0) & ~torch.isin(test, known)].unique().tolist()
+        if strange:
+            seen = known[known >= 0]
+            return (
+                f"Expected classes of the training rows{f' of {site}' if site else ''}, from "
+                f"{int(seen.min())} to {int(seen.max())}, but some test rows have "
+                f"{', '.join(map(str, strange[:5]))}; code both alike, or -1 for unknown."
+            )
+    return None
 
 
 def repeat_labelled(

@@ -321,4 +321,10 @@ def _labels(y: Array, count: int, what: str) -> Tensor:
             f"Expected integers of shape ({count},) in {what}, one a row, "
             f"but got {y.dtype} of shape {y.shape}."
         )
-    return torch.from_numpy(y.astype(np.int64))
+    labels = torch.from_numpy(y.astype(np.int64))
+    if (labels < -1).any():
+        raise ValueError(
+            f"Expected labels from 0, or -1 for unknown, in {what} but got {int(labels.min())}, "
+            f"first in row {int((labels < -1).nonzero()[0])}; number the classes from 0."
+        )
+    return labels

@@ -121,11 +121,15 @@ def _(model: NonparametricVAE, run: Run, dataset: Dataset, x: Tensor, y: Tensor 
 
 
 def neighbour_accuracy(known: Tensor, labels: Tensor, asked: Tensor, expected: Tensor) -> float:
-    """Share of points ``(Q, D)`` with the label that most of their 10 neighbours have."""
+    """Share of points ``(Q, D)`` with the label that most of their 10 neighbours have.
+
+    Points of unknown label, -1, are left out.
+    """
     from sklearn.neighbors import KNeighborsClassifier
 
-    judge = KNeighborsClassifier(NEIGHBOURS).fit(known.numpy(), labels.numpy())
-    return float(judge.score(asked.numpy(), expected.numpy()))
+    near, told = labels >= 0, expected >= 0
+    judge = KNeighborsClassifier(NEIGHBOURS).fit(known[near].numpy(), labels[near].numpy())
+    return float(judge.score(asked[told].numpy(), expected[told].numpy()))
 
 
 def trustworthiness(x: Tensor, places: Tensor) -> float:
@@ -185,7 +189,8 @@ class Interpolation:
 def train_judge(dataset: Dataset, epochs: int = 3) -> nn.Module:
     """A small convolutional classifier of the training rows, which judges every run alike."""
     assert dataset.y_train is not None
-    x, y = dataset.x_train, dataset.y_train
+    told = dataset.y_train >= 0
+    x, y = dataset.x_train[told], dataset.y_train[told]
     with Stream(0):
         judge = ConvEncoder(x.shape[1], int(y.max()) + 1, dataset.shape, (16, 32), (128,))
         optimiser = torch.optim.Adam(judge.parameters(), 1e-3)
@@ -208,7 +213,7 @@ def different_pairs(labels: Tensor, count: int = PAIRS) -> tuple[Tensor, Tensor]
     """Indices of rows of two classes, the same at every call."""
     order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))
     first, last = order[: len(order) // 2 * 2].chunk(2)
-    apart = labels[first] != labels[last]
+    apart = (labels[first] != labels[last]) & (labels[first] >= 0) & (labels[last] >= 0)
     return first[apart][:count], last[apart][:count]
 
 

@@ -70,10 +70,15 @@ def score_weights(
 def knn_errors(known: Tensor, labels: Tensor, asked: Tensor, truth: Tensor) -> dict[str, float]:
     """Share of rows ``asked`` that the majority of their nearest rows ``known`` misclassifies.
 
-    Of labels that tie, the smallest is taken, as scikit-learn does.
+    Of labels that tie, the smallest is taken, as scikit-learn does. Rows of unknown label, -1, are
+    left out. Nothing where too few are left.
     """
     most = max(ERRORS)
-    if len(known) < most:
+    known, labels, asked, truth = (
+        part[mark >= 0]
+        for part, mark in ((known, labels), (labels, labels), (asked, truth), (truth, truth))
+    )
+    if len(known) < most or not len(asked):
         return {}
     distances = (torch.cdist(batch, known) for batch in asked.split(500))
     votes = labels[torch.cat([each.topk(most, largest=False).indices for each in distances])]

@@ -182,7 +182,7 @@ def score_factors(
         labels = dataset.named[site][1] if site in dataset.named else labels
         own = metrics.score(q, labels) | {"used": float(story.used(i).sum())}
         if site in dataset.named and labels is not None:
-            own["accuracy"] = (q.argmax(-1) == labels).double().mean().item()
+            own |= metrics.accuracy(q, labels)
         found |= own if alone else {f"{site}.{name}": value for name, value in own.items()}
     return found
 
@@ -221,12 +221,14 @@ def judge_factors(run: Run, dataset: Dataset, known: Labels) -> dict[str, float]
     drawn = draw(run.story, JUDGED, given=dict(held)).cpu()
     found: dict[str, float] = {}
     for site, (labels, test) in dataset.named.items():
-        kept = known[site].cpu() >= 0
-        real = _regression(dataset.x_train, labels)
+        kept, asked = known[site].cpu() >= 0, test >= 0
+        if not (kept.any() and asked.any()):
+            continue
+        real = _regression(dataset.x_train[labels >= 0], labels[labels >= 0])
         own = _regression(dataset.x_train[kept], labels[kept])
         found[f"{site}.agreement"] = real(drawn, held[site])
-        found[f"{site}.judge"] = real(dataset.x_test, test)
-        found[f"{site}.regression"] = own(dataset.x_test, test)
+        found[f"{site}.judge"] = real(dataset.x_test[asked], test[asked])
+        found[f"{site}.regression"] = own(dataset.x_test[asked], test[asked])
     return found
 
 

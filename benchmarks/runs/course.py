@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from priorzoo.benchmarks.data.fingerprints import fingerprint
-from priorzoo.benchmarks.data.sets import Dataset, keep_labels, keep_rows, repeat_labelled
+from priorzoo.benchmarks.data.sets import Dataset, keep_labels, keep_rows, repeat_labelled, unlike
 from priorzoo.benchmarks.recipes.building import build_pair, build_training
 from priorzoo.benchmarks.recipes.recipe import Part, Recipe, Stage
 from priorzoo.benchmarks.runs.folder import HISTORY, Checkpoints, State, clear
@@ -54,6 +54,8 @@ class Course:
         self.x = rows.x_train.to(where)
         self.held = rows.x_valid.to(where)
         self.labels = {}
+        if recipe.labelled and (problem := unlike(rows)):
+            raise ValueError(problem)
         if recipe.labels:
             named = {site: labels for site, (labels, _) in rows.named.items()}
             self.labels = keep_rows(named, recipe.labelled, seed)

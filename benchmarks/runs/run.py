@@ -209,7 +209,7 @@ def score(run: Run, dataset: data.Dataset, importance_samples: int = 0) -> Resul
 
     Returns:
         ``terms`` of the bound in nats per datum; ``metrics``, see :func:`registry.scores`; and
-        where there are clusters a ``warning``: what is wrong with them, or None.
+        where there are clusters a ``warning``: what is wrong with them or with the labels, or None.
     """
     model, x = run.model, dataset.x_test.to(run.device)
     check_rows(model, x, "x_test")
@@ -218,7 +218,7 @@ def score(run: Run, dataset: data.Dataset, importance_samples: int = 0) -> Resul
     terms = evaluate(model, run.guide, x, importance_samples=importance_samples, seed=run.seed)
     found: Result = {"terms": terms, "metrics": registry.scores(model, run, dataset, x)}
     q = registry.probabilities(model, run, dataset, x)
-    return found if q is None else found | {"warning": degeneracy(q)}
+    return found if q is None else found | {"warning": data.unlike(dataset) or degeneracy(q)}
 
 
 def open_run(folder: Path, device: str = "auto") -> Run:

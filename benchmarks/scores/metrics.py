@@ -1,5 +1,7 @@
 """How well clusters agree with labels, and how evenly and how surely they are used.
 
+Rows with the label -1, which is unknown, count for nothing that needs labels.
+
 An accuracy is meaningless without its protocol, the number of clusters and the number in use:
 more clusters than classes raise ``majority`` and ``best_example`` for nothing.
 """
@@ -13,7 +15,7 @@ from priorzoo.inference import occupancy
 
 
 def contingency(assignments: Tensor, labels: Tensor, clusters: int | None = None) -> Tensor:
-    """How many rows of each class each cluster received.
+    """How many rows of each class each cluster received; rows of unknown label are left out.
 
     Args:
         assignments, labels: ``(N,)``, integers.
@@ -33,6 +35,7 @@ def contingency(assignments: Tensor, labels: Tensor, clusters: int | None = None
             f"Expected assignments in [0, {clusters}) but got them in [{low}, {high}]; "
             "pass the number of clusters that the model has."
         )
+    assignments, labels = _known(assignments, labels)
     classes, codes = labels.unique(return_inverse=True)
     cells = torch.bincount(assignments * len(classes) + codes, minlength=clusters * len(classes))
     return cells.view(clusters, len(classes))
@@ -40,7 +43,8 @@ def contingency(assignments: Tensor, labels: Tensor, clusters: int | None = None
 
 def majority_accuracy(assignments: Tensor, labels: Tensor) -> float:
     """Each cluster takes its most frequent label."""
-    return contingency(assignments, labels).amax(-1).sum().item() / len(labels)
+    table = contingency(assignments, labels)
+    return table.amax(-1).sum().item() / table.sum().item()
 
 
 def best_example_accuracy(probabilities: Tensor, labels: Tensor) -> float:
@@ -49,8 +53,8 @@ def best_example_accuracy(probabilities: Tensor, labels: Tensor) -> float:
     Makhzani et al., "Adversarial autoencoders", 2015. Of rows that tie, as those do whose
     probability is rounded to one, the first counts. Arguments are ``(N, K)`` and ``(N,)``.
     """
-    probabilities = _simplex(probabilities)
-    assignments, labels = _pair(probabilities.argmax(-1), labels)
+    probabilities, labels = _known(*_pair_of(probabilities, labels))
+    assignments = probabilities.argmax(-1)
     taken = labels[probabilities.argmax(0)]
     return (taken[assignments] == labels).double().mean().item()
 
@@ -64,7 +68,7 @@ def hungarian_accuracy(assignments: Tensor, labels: Tensor) -> float:
     from scipy.optimize import linear_sum_assignment
 
     table = contingency(assignments, labels).numpy()
-    return float(table[linear_sum_assignment(table, maximize=True)].sum() / len(labels))
+    return float(table[linear_sum_assignment(table, maximize=True)].sum() / table.sum())
 
 
 def hungarian_match(assignments: Tensor, labels: Tensor, clusters: int) -> dict[int, int]:
@@ -76,7 +80,8 @@ def hungarian_match(assignments: Tensor, labels: Tensor, clusters: int) -> dict[
 
     table = contingency(assignments, labels, clusters)
     classes, matched = linear_sum_assignment(table.T.numpy(), maximize=True)
-    return dict(zip(matched.tolist(), labels.unique()[classes].tolist(), strict=True))
+    present = labels[labels >= 0].unique()
+    return dict(zip(matched.tolist(), present[classes].tolist(), strict=True))
 
 
 def hungarian_order(assignments: Tensor, labels: Tensor, clusters: int) -> Tensor:
@@ -92,7 +97,7 @@ def hungarian_order(assignments: Tensor, labels: Tensor, clusters: int) -> Tenso
         ``(K,)``, a permutation of the clusters.
     """
     table = contingency(assignments, labels, clusters)
-    classes = labels.unique().tolist()
+    classes = labels[labels >= 0].unique().tolist()
     matched = [
         cluster
         for cluster, label in hungarian_match(assignments, labels, clusters).items()
@@ -133,7 +138,8 @@ def score(probabilities: Tensor, labels: Tensor | None = None) -> dict[str, floa
 
     Args:
         probabilities: ``q(y | x)``, ``(N, K)``.
-        labels: ``(N,)``, integers; without them the accuracies, ``nmi`` and ``ari`` are left out.
+        labels: ``(N,)``, integers, -1 for unknown; without a known one the accuracies, ``nmi`` and
+            ``ari`` are left out.
 
     Returns:
         clusters: number of clusters
@@ -158,14 +164,40 @@ def score(probabilities: Tensor, labels: Tensor | None = None) -> dict[str, floa
         "entropy": mean_entropy(probabilities),
         "tail_occupancy": tail_occupancy(assignments, clusters),
     }
-    if labels is None:
+    if labels is None or not (_pair(assignments, labels)[1] >= 0).any():
         return found
+    probabilities, labels = _known(*_pair_of(probabilities, labels))
+    assignments = probabilities.argmax(-1)
     return found | {
         "accuracy_majority": majority_accuracy(assignments, labels),
         "accuracy_best_example": best_example_accuracy(probabilities, labels),
         "accuracy_hungarian": hungarian_accuracy(assignments, labels),
         **_agreement(assignments, labels),
     }
+
+
+def accuracy(probabilities: Tensor, labels: Tensor) -> dict[str, float]:
+    """``accuracy``: the share of rows whose most probable cluster is their class.
+
+    For clusters that learnt their names from labels. Nothing without a known label.
+
+    Args:
+        probabilities: ``q(y | x)``, ``(N, K)``.
+        labels: ``(N,)``, integers, -1 for unknown.
+
+    Raises:
+        ValueError: for labels of K or more.
+    """
+    q, labels = _pair_of(probabilities, labels)
+    if not (labels >= 0).any():
+        return {}
+    if labels.max() >= q.shape[-1]:
+        raise ValueError(
+            f"Expected labels from 0 to {q.shape[-1] - 1}, as the clusters were taught, or -1 for "
+            f"unknown, but got {int(labels.max())}; number the classes as in the training."
+        )
+    q, labels = _known(q, labels)
+    return {"accuracy": (q.argmax(-1) == labels).double().mean().item()}
 
 
 def _agreement(assignments: Tensor, labels: Tensor) -> dict[str, float]:
@@ -176,6 +208,21 @@ def _agreement(assignments: Tensor, labels: Tensor) -> dict[str, float]:
         warnings.filterwarnings("ignore", "The number of unique classes", UserWarning)
         nmi, ari = normalized_mutual_info_score(y, k), adjusted_rand_score(y, k)
     return {"nmi": float(nmi), "ari": float(ari)}
+
+
+def _known(rows: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """The rows with a known label, and these labels."""
+    known = labels >= 0
+    if not known.any():
+        raise ValueError(
+            "Expected at least one known label but got -1 alone; score without labels."
+        )
+    return rows[known], labels[known]
+
+
+def _pair_of(probabilities: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    probabilities = _simplex(probabilities)
+    return probabilities, _pair(probabilities.argmax(-1), labels)[1]
 
 
 def _pair(assignments: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:

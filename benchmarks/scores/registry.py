@@ -52,7 +52,7 @@ def cluster_scores(model: nn.Module, run: Run, dataset: Dataset, x: Tensor) -> d
         return {}
     found = metrics.score(q, dataset.y_test)
     if run.settings.get("labelled") and dataset.y_test is not None:
-        found["accuracy"] = (q.argmax(-1) == dataset.y_test).double().mean().item()
+        found |= metrics.accuracy(q, dataset.y_test)
     return found
 
 

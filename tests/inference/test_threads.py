@@ -197,8 +197,9 @@ def test_the_lock_is_given_in_the_order_of_request():
 
 
 def test_the_lock_is_released_after_an_error(zoo):
-    pair = zoo["gmvae"].pair()
-    calls = [lambda: codes(*pair, torch.zeros(1, P + 1))] * 4 + [
+    pair, broken = zoo["gmvae"].pair(), zoo["gmvae"].pair()
+    broken[1].classifier = torch.nn.Linear(P + 1, 3)
+    calls = [lambda: codes(*broken, torch.zeros(1, P))] * 4 + [
         lambda: codes(*pair, torch.ones(1, P))
     ]
     with ThreadPoolExecutor(4) as pool:

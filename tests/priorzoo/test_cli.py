@@ -1,6 +1,7 @@
 import json
 import re
 import shlex
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -497,3 +498,46 @@ def test_a_training_that_diverges_fails_with_its_terms(tmp_path, capsys):
     words = ["--optimiser", "SGD", "--optimiser.lr", "1e9", "--out", str(tmp_path / "run")]
     assert cli.main(["train", "digits-vae", *QUICK, *words]) == 1
     assert "Expected finite terms" in capsys.readouterr().err
+
+
+@pytest.fixture
+def partly(tmp_path):
+    """Digits of which a third of the labels are unknown, and the same coded from 1 in the test."""
+    digits = data.load("digits")
+    x = {"x_train": digits.x_train[:300], "x_test": digits.x_test[:60]}
+    y = {"y_train": digits.y_train[:300].clone(), "y_test": digits.y_test[:60].clone()}
+    for label in y.values():
+        label[::3] = -1
+    arrays = {name: value.numpy() for name, value in (x | y).items()}
+    write(tmp_path / "partly.npz", **arrays)
+    arrays["y_test"] = np.where(arrays["y_test"] < 0, -1, arrays["y_test"] + 1)
+    write(tmp_path / "shifted.npz", **arrays)
+    return tmp_path
+
+
+@pytest.mark.parametrize("recipe", ["digits-gmvae", "digits-m2", "digits-sb-vae"])
+def test_minus_one_is_unknown_from_the_file_to_the_charts(recipe, partly, capsys):
+    """Training with labels, scores, charts; the metrics are those of the rows with labels."""
+    words = ["train", recipe, *QUICK, "--data", str(partly / "partly.npz"), "--validation", "0"]
+    labelled = [] if recipe == "digits-sb-vae" else ["--labelled", "20"]
+    out = partly / "run"
+    assert cli.main([*words, *labelled, "--out", str(out)]) == 0, capsys.readouterr().err
+    found = json.loads((out / "result.json").read_text())
+    run = runs.open_run(out)
+    whole = data.load(str(partly / "partly.npz"))
+    known = whole.y_test >= 0
+    part = replace(whole, x_test=whole.x_test[known], y_test=whole.y_test[known])
+    again = runs.score(run, part)["metrics"]
+    for name in ("accuracy", "accuracy_majority", "accuracy_hungarian", "nmi", "ari"):
+        assert found["metrics"].get(name) == pytest.approx(again.get(name)), name
+    assert ("accuracy" in again) is bool(labelled)
+
+
+def test_a_test_set_coded_unlike_the_training_set_is_told(partly, capsys):
+    """A warning where labels serve for scores alone; an error where clusters learn their names."""
+    words = ["train", "digits-gmvae", *QUICK, "--data", str(partly / "shifted.npz")]
+    said = fail(capsys, *words, "--labelled", "20", "--out", partly / "run")
+    assert "Expected classes of the training rows, from 0 to 9, but some test rows have 10" in said
+    assert not (partly / "run").exists()
+    assert cli.main([*words, "--out", str(partly / "run")]) == 0
+    assert "warning: Expected classes of the training rows" in capsys.readouterr().err

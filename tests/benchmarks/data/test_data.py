@@ -394,3 +394,45 @@ def test_pictures_whose_channels_may_be_at_either_end_are_refused(save):
         ValueError, match=r"x_train of .*own\.npz but got rows of shape \(3, 8, 3\)"
     ):
         data.load(save(x_train=x, x_test=x))
+
+
+# Unknown labels
+
+
+def test_a_label_below_unknown_is_refused(save):
+    with pytest.raises(ValueError, match=r"-1 for unknown, in y_train .* got -2, first in row 1"):
+        data.load(save(**own(y_train=np.array([-1, -2, 0, 0, 0, 0]))))
+    kept = data.load(save(**own(y_train=np.array([-1, 2, 0, 0, 0, 0]))))
+    assert kept.y_train.tolist() == [-1, 2, 0, 0, 0, 0]
+
+
+def test_labels_to_keep_are_chosen_from_known_ones():
+    labels = torch.tensor([-1, 0, 1, -1, 0, 1, -1, -1, 0, 1])
+    kept = data.keep_labels(labels, 4, seed=0)
+    assert [(kept == k).sum().item() for k in (-1, 0, 1)] == [6, 2, 2]
+    assert (kept[kept >= 0] == labels[kept >= 0]).all()
+    with pytest.raises(ValueError, match="label -1, unknown, for all"):
+        data.keep_labels(torch.full((5,), -1), 2, seed=0)
+    for count in range(7):
+        several = data.keep_rows({"r_1": labels, "r_2": labels}, count, seed=0)
+        assert (several["r_1"] >= 0).sum() == (several["r_2"] >= 0).sum() == count
+    with pytest.raises(ValueError, match="at most 6, the training rows whose label is known"):
+        data.keep_rows({"r_1": labels}, 7, seed=0)
+
+
+@pytest.mark.parametrize(
+    ("train", "test", "strange"),
+    [
+        ([0, 1, 2, 0, 1, 2], [1, 2, 3], "from 0 to 2, but some test rows have 3"),
+        ([1, 2, 3, 1, 2, 3], [0, 1, -1], "from 1 to 3, but some test rows have 0"),
+        ([0, 1, 2, 0, 1, 2], [2, -1, 0], None),
+        ([-1] * 6, [0, 1, 2], None),
+        ([0, 1, 2, 0, 1, 2], [-1] * 3, None),
+    ],
+)
+def test_a_test_set_coded_unlike_the_training_set_is_noticed(save, train, test, strange):
+    x = np.zeros((6, 2))
+    path = save(x_train=x, y_train=np.array(train), x_test=x[:3], y_test=np.array(test))
+    for validation in (0, 2):
+        said = data.unlike(data.load(path, validation=validation))
+        assert (said is None) if strange is None else (strange in said)

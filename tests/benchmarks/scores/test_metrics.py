@@ -235,3 +235,41 @@ EMPTY = torch.zeros(0, dtype=torch.int64)
 def test_what_cannot_be_scored_is_refused(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+@pytest.mark.parametrize(("clusters", "classes"), [(4, 3), (3, 3), (2, 4), (1, 3), (5, 1)])
+def test_rows_of_unknown_label_count_for_nothing_that_needs_labels(clusters, classes):
+    """The metrics of the other rows alone, and those without labels of all rows."""
+    q, labels = draw(clusters, classes)
+    labels[::3] = -1
+    known = labels >= 0
+    found, alone = metrics.score(q, labels), metrics.score(q[known], labels[known])
+    unlabelled = metrics.score(q)
+    for name, value in found.items():
+        assert value == pytest.approx((unlabelled if name in unlabelled else alone)[name]), name
+    assert found.keys() == alone.keys()
+    if classes <= clusters:
+        assert metrics.accuracy(q, labels) == metrics.accuracy(q[known], labels[known])
+    k, kept = q.argmax(-1), labels[known]
+    assert torch.equal(
+        metrics.contingency(k, labels, clusters), metrics.contingency(k[known], kept, clusters)
+    )
+    match, order = metrics.hungarian_match, metrics.hungarian_order
+    assert match(k, labels, clusters) == match(k[known], kept, clusters)
+    assert torch.equal(order(k, labels, clusters), order(k[known], kept, clusters))
+
+
+def test_without_a_known_label_there_is_no_metric_of_labels():
+    q, labels = draw(3, 3)
+    none = torch.full_like(labels, -1)
+    assert metrics.score(q, none) == metrics.score(q)
+    assert metrics.accuracy(q, none) == {}
+    with pytest.raises(ValueError, match="at least one known label but got -1 alone"):
+        metrics.majority_accuracy(q.argmax(-1), none)
+
+
+def test_accuracy_is_that_of_classes_that_the_clusters_can_have():
+    q = one_hot(torch.tensor([0, 1, 2, 2]), 3)
+    assert metrics.accuracy(q, torch.tensor([0, 1, 1, -1])) == {"accuracy": pytest.approx(2 / 3)}
+    with pytest.raises(ValueError, match="labels from 0 to 2, as the clusters were taught"):
+        metrics.accuracy(q, torch.tensor([1, 2, 3, 3]))
