@@ -26,7 +26,7 @@ def double():
     torch.set_default_dtype(torch.float32)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def zoo():
     """The catalogue by name, for tests that want a certain pair."""
     return catalogue.CATALOGUE
