@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from priorzoo import inference
 from priorzoo.benchmarks.data.sets import Dataset
+from priorzoo.benchmarks.scores.registry import tell
 from priorzoo.benchmarks.scores.run import Run
 
 if TYPE_CHECKING:
@@ -32,15 +33,33 @@ SAMPLES = 8  # of each cluster
 
 
 def draw_run(run: Run, dataset: Dataset) -> list[Path]:
-    """Write the charts that fit the run's model to its folder ``figures``; returns their paths."""
+    """Write the charts that fit the run's model to its folder ``figures``; returns their paths.
+
+    A chart that cannot be drawn is told on the error stream, and the others are drawn: the run is
+    trained, and stands without it.
+    """
     from priorzoo.benchmarks.charts import axes, planes
 
     with inference.Stream(0, run.device):
         x = dataset.drawn(dataset.x_test[: planes.POINTS].to(run.device))
         y = None if dataset.y_test is None else dataset.y_test[: planes.POINTS]
-        drawn = dict(charts(run.model, run, dataset, x, y))
+        drawn = dict(whole(charts(run.model, run, dataset, x, y)))
     folder, title = run.folder / "figures", f"{run.result['recipe']}, seed {run.seed}"
-    return [axes.save(make(), folder / f"{name}.png", run=title) for name, make in drawn.items()]
+    paths: list[Path] = []
+    for name, make in drawn.items():
+        try:
+            paths.append(axes.save(make(), folder / f"{name}.png", run=title))
+        except Exception as error:
+            tell(f"no chart {name!r}", error)
+    return paths
+
+
+def whole(found: Charts) -> Charts:
+    """The charts as far as they can be made."""
+    try:
+        yield from found
+    except Exception as error:
+        tell("no further charts", error)
 
 
 def default_charts(

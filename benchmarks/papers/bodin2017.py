@@ -109,15 +109,17 @@ def _(model: NonparametricVAE, run: Run, dataset: Dataset, x: Tensor, y: Tensor 
     u, u_test = (codes(model, run.guide, rows, site="u") for rows in (known, x))
     y_train = None if dataset.y_train is None else dataset.y_train[:POINTS]
     panels = {"training data": (u.cpu(), y_train), "test data": (u_test.cpu(), y)}
-    first, last = u[: 2 * WAYS].chunk(2)
-    ways = interpolate(first, last, STEPS).cpu()
+    pairs = min(WAYS, len(u) // 2)
+    first, last = u[:pairs], u[pairs : 2 * pairs]
+    ways = interpolate(first, last, STEPS).cpu() if pairs else None
     yield "embedding", lambda: draw_embedding(panels, ways)[0]
     if shape := picture_shape(dataset.shape):
         over = memory.sample_at(memory.grid(SIDE)).cpu()
         words = "Decoded grid over the plane", "Each picture decodes its place in the plane."
         yield "grid", lambda: pictures.draw_grid(over, shape, SIDE, None, (), (), *words)
-        between = memory.between(first, last).cpu()
-        yield "interpolations", lambda: pictures.draw_ways(between, shape)
+        if pairs:
+            between = memory.between(first, last).cpu()
+            yield "interpolations", lambda: pictures.draw_ways(between, shape)
 
 
 def neighbour_accuracy(known: Tensor, labels: Tensor, asked: Tensor, expected: Tensor) -> float:

@@ -1,7 +1,9 @@
 """Jiang et al., "Variational Deep Embedding", 2017."""
 
+import warnings
 from dataclasses import replace
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -29,6 +31,7 @@ def place_mixture(
     Raises:
         ValueError: for another model.
     """
+    from sklearn.exceptions import ConvergenceWarning
     from sklearn.mixture import GaussianMixture
 
     if not (isinstance(model, Components) and "logits" in model.state_dict()):
@@ -36,9 +39,14 @@ def place_mixture(
             f"Expected a GMVAE to place the components of but got {type(model).__name__}."
         )
     z = codes(model, guide, x[:rows]).cpu().double().numpy()
+    if len(z) < model.clusters:  # scikit-learn wants as many
+        z = np.resize(z, (model.clusters, z.shape[1]))
     mixture = GaussianMixture(
         model.clusters, covariance_type="diag", n_init=starts, random_state=seed, reg_covar=1e-4
-    ).fit(z)
+    )
+    with warnings.catch_warnings():  # of fewer distinct codes than clusters, some are empty
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        mixture.fit(z)
     found = (mixture.means_, mixture.covariances_, mixture.weights_)
     means, variances, weights = (torch.as_tensor(values).to(model.loc) for values in found)
     model.set_components(means, variances)

@@ -18,6 +18,7 @@ from priorzoo.benchmarks.scores.run import Result, Run
 from priorzoo.guides import CollapsedCode
 from priorzoo.inference import KL, Autoencoder, Collapsed, component_means, move_clusters
 from priorzoo.inference.batch import Labels
+from priorzoo.inference.nggp.growth import check_rows
 from priorzoo.models import Gaussian, Multinomial, NGGPMixture
 from priorzoo.models.nggp.law import NGGP
 from priorzoo.models.nggp.log_u import LogU
@@ -113,6 +114,12 @@ RECIPES = {
     ),
     "digits-nggp": _digits,
 }
+
+
+@registry.prepare.register(NGGPMixture)
+def _(model: NGGPMixture, run: Run, dataset: Dataset) -> None:
+    if run.settings["moves"]:
+        check_rows(len(dataset.x_train))
 
 
 @registry.probabilities.register(NGGPMixture)

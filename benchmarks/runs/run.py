@@ -154,8 +154,12 @@ def _train(
         return score(_run(folder, course, result), dataset)
 
     def judge() -> Result:
+    def judge() -> Result:
         run = _run(folder, course, result)
-        return watch() | registry.code_scores(run.model, run, dataset, dataset.x_test)
+        return watch() | registry.optional(
+            "baseline of the stage",
+            lambda: registry.code_scores(run.model, run, dataset, dataset.x_test),
+        )
 
     how = {"judge": judge, "watch": watch}
     course.run(folder, result["settings"], progress, **how, checkpoints=saved)

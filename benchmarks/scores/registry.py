@@ -7,8 +7,11 @@ differs for its own model, with the same signature::
     def _(model: MyModel, run: Run, dataset: Dataset, x: Tensor) -> dict[str, float]: ...
 """
 
+import sys
+from collections.abc import Callable
 from functools import singledispatch
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -73,19 +76,39 @@ def k_means_scores(run: Run, dataset: Dataset, clusters: int) -> Result:
     """Metrics of ``k-means`` of the codes of the test rows, fit to the codes of training rows.
 
     After a stage of autoencoding this is the baseline of an autoencoder alone. Both sets of rows
-    are as they are, not binarised. Nothing without labels.
+    are as they are, not binarised. Nothing without labels, or with fewer codes than clusters.
     """
     from sklearn.cluster import KMeans
 
-    if dataset.y_test is None:
+    if dataset.y_test is None or not (dataset.y_test >= 0).any():
         return {}
     z, z_test = (
         codes(run.model, run.guide, x.to(run.device)).cpu().numpy()
         for x in (dataset.x_train[:FITTED], dataset.x_test)
     )
+    if len(np.unique(z, axis=0)) < clusters:
+        return {}
     means = KMeans(clusters, n_init=5, random_state=run.seed).fit(z)
     certain = torch.eye(clusters, dtype=torch.float64)[means.predict(z_test)]
     return {"k-means": metrics.score(certain, dataset.y_test)}
+
+
+def optional(what: str, make: Callable[[], Result]) -> Result:
+    """What is made beside a training, or nothing if that fails, which is told.
+
+    A baseline that cannot be made must not end a training.
+    """
+    try:
+        return make()
+    except Exception as error:
+        tell(f"no {what}", error)
+        return {}
+
+
+def tell(what: str, error: Exception) -> None:
+    """Say on the error stream what is left out, and why."""
+    reason = (str(error).splitlines() or [type(error).__name__])[0]
+    print(f"warning: {what}: {reason}", file=sys.stderr)
 
 
 @singledispatch

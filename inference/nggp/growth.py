@@ -233,11 +233,7 @@ def move_clusters(
     """
     check_count(rows, "rows")
     x = admit(model, x, transform=transform, tried=False).x
-    if len(x) < 2:
-        raise ValueError(
-            "Expected at least two rows, one to propose moves and one to decide about them, but "
-            "got one; train on more, or without moves."
-        )
+    check_rows(len(x))
     order = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))
     chosen = x[order[: 2 * rows].to(x.device)]
     chosen = chosen if transform is None else transform(chosen)
@@ -249,3 +245,16 @@ def move_clusters(
             "occupied": float(model.occupancy(len(x)).occupied.sum()),
             "log u": float(model.law_of_v(len(x)).mean),
         }
+
+
+def check_rows(count: int) -> None:
+    """Check that moves can be proposed by some training rows and decided by others.
+
+    Raises:
+        ValueError: for less than two rows.
+    """
+    if count < 2:
+        raise ValueError(
+            "Expected at least two rows, one to propose moves and one to decide about them, but "
+            f"got {count}; train on more, or without moves."
+        )
