@@ -154,7 +154,6 @@ def _train(
         return score(_run(folder, course, result), dataset)
 
     def judge() -> Result:
-    def judge() -> Result:
         run = _run(folder, course, result)
         return watch() | registry.optional(
             "baseline of the stage",
