@@ -51,11 +51,12 @@ def test_fewer_rows_than_clusters_train_and_draw(recipe, count, constant, short,
 def test_a_single_row_leaves_none_to_judge_moves_by_and_the_old_run_stays(tmp_path, capsys):
     out = tmp_path / "run"
     out.mkdir()
-    (out / "config.json").write_text("an old run")
+    old = '{"settings": "of an old run"}'
+    (out / "result.json").write_text(old)
     words = ["train", "digits-nggp", *RUN, "--out", str(out), "--overwrite"]
     assert cli.main([*words, "--data", few(tmp_path / "one.npz", 1)]) == 2
     assert "Expected at least two rows" in capsys.readouterr().err
-    assert (out / "config.json").read_text() == "an old run"
+    assert (out / "result.json").read_text() == old
 
 
 def test_a_chart_or_a_baseline_that_fails_does_not_end_a_training(
