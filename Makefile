@@ -4,7 +4,7 @@ BIN := .venv/bin
 READY := .venv/ready
 FLOORS := models guides inference benchmarks
 
-.PHONY: demo test lint types clean
+.PHONY: demo test fuzz lint types clean
 
 demo: $(READY)
 	$(BIN)/priorzoo train digits-gmvae --out runs/demo --overwrite
@@ -12,6 +12,10 @@ demo: $(READY)
 # Two processes of one thread each; with two each, on two cores, they wait for each other.
 test: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal
+
+# 10,000 random calls of the library and 2,000 of the command line; `make test` makes 240.
+fuzz: $(READY)
+	FUZZ=full OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/test_fuzz.py
 
 lint: $(READY)
 	$(BIN)/ruff check .

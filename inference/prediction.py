@@ -55,7 +55,10 @@ def cluster_probabilities(
     def read(guide_trace: poutine.Trace, _: poutine.Trace) -> Tensor:
         sites = latent_sites(guide_trace)
         if site not in sites or not is_enumerated(sites[site]):
-            raise ValueError(f"Expected a guide that enumerates {site!r} but it has {list(sites)}.")
+            raise ValueError(
+                f"Expected a guide that enumerates {site!r} but it has {list(sites)}; name a site "
+                "that it enumerates."
+            )
         probabilities = Weights(guide_trace).expect(sites[site]["fn"].probs, events=1)
         return probabilities.expand(len(site_of(guide_trace, "data")["value"]), -1)
 
@@ -91,7 +94,9 @@ def codes(
     def read(guide_trace: poutine.Trace, _: poutine.Trace) -> Tensor:
         found = latent_sites(guide_trace)
         if site not in found:
-            raise ValueError(f"Expected one of the guide's sites {list(found)} but got {site!r}.")
+            raise ValueError(
+                f"Expected one of the guide's sites {list(found)} but got {site!r}; name one."
+            )
         return Weights(guide_trace).expect(found[site]["value"], events=1)
 
     return _over_batches(model, guide, x, context, batch_size, read)
@@ -152,7 +157,7 @@ def draw(
 
 def _value(sites: Mapping[str, Site], name: str, value: int | Tensor, size: int) -> Tensor:
     if name not in sites:
-        raise ValueError(f"Expected one of the sites {list(sites)} but got {name!r}.")
+        raise ValueError(f"Expected one of the sites {list(sites)} but got {name!r}; name one.")
     template, fn = sites[name]["value"], sites[name]["fn"]
     shape = (size, *template.shape[1:])
     told = as_tensor(value, name) if not isinstance(value, (int, float)) else torch.tensor(value)
@@ -167,7 +172,7 @@ def _value(sites: Mapping[str, Site], name: str, value: int | Tensor, size: int)
     fixed = fixed.expand(shape)
     if fn.has_enumerate_support and not fn.support.check(fixed).all():
         last = len(fn.enumerate_support(expand=False)) - 1
-        raise ValueError(f"Expected {name} from 0 to {last} but got {value}.")
+        raise ValueError(f"Expected {name} from 0 to {last} but got {value}; number from 0.")
     return fixed
 
 
@@ -201,7 +206,9 @@ def component_means(model: nn.Module, site: str = "y") -> Tensor:
         sites = latent_sites(poutine.trace(model).get_trace(size=1))
         known = [name for name in sites if sites[name]["fn"].has_enumerate_support and name != "x"]
         if site not in known:
-            raise ValueError(f"Expected one of the discrete sites {known} but got {site!r}.")
+            raise ValueError(
+                f"Expected one of the discrete sites {known} but got {site!r}; name one."
+            )
         fn = sites[site]["fn"]
         every = fn.enumerate_support(expand=False).reshape(-1)
         trace = poutine.trace(Means()(poutine.condition(model, data={site: every}))).get_trace(

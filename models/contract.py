@@ -117,7 +117,7 @@ def check_context(
         if rows is not None and len(value) != rows:
             raise ValueError(
                 f"Expected context {name!r} with a value for each of {rows} rows but got "
-                f"{len(value)}."
+                f"{len(value)}; give one for each row."
             )
 
 

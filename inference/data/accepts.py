@@ -1,5 +1,6 @@
 """Which rows a model's likelihood accepts: their shape, dtype and support."""
 
+import math
 from dataclasses import dataclass
 from typing import Any, NoReturn
 from weakref import WeakKeyDictionary
@@ -116,9 +117,16 @@ class Accepts:
         return (made.to(rows.dtype) == rows).all()
 
     def accepts(self, x: Tensor) -> Tensor:
-        """Whether all rows are finite and in the support, 0-dimensional, on their device."""
+        """Whether all rows are finite, not too large and in the support, 0-dim, on their device."""
         inside: Tensor = self.fn.support.check(x).all()
-        return x.isfinite().all() & inside
+        return (x.abs() <= self.largest).all() & inside
+
+    @property
+    def largest(self) -> float:
+        """The largest value of which the sum of squares over a row is a number of the dtype."""
+        if not self.dtype.is_floating_point:
+            return math.inf
+        return math.sqrt(torch.finfo(self.dtype).max / max(1, self.shape.numel()))
 
     def check(self, x: Tensor, name: str = "x") -> None:
         """Check shape, dtype and values of converted rows, or of what a transform made.
@@ -151,6 +159,13 @@ class Accepts:
     def refuse(self, x: Tensor, name: str) -> NoReturn:
         """Raise the error that says what is wrong with the values."""
         check_finite(x, name)
+        large = x.abs() > self.largest
+        if large.any():
+            place = ", ".join(map(str, large.nonzero()[0].tolist()))
+            raise ValueError(
+                f"Expected {name} up to {self.largest:.1g}, whose squares {self.dtype} can hold, "
+                f"but got {x[large][0].item():g} at ({place}); rescale the data."
+            )
         support = self.fn.support
         each = getattr(support, "base_constraint", support).check(x)
         each = each if each.shape == x.shape else support.check(x)

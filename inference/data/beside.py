@@ -22,6 +22,11 @@ def by_name(given: Mapping[str, Tensor] | None, what: str) -> Mapping[str, Tenso
             f"Expected {what} by name but got {type(given).__name__}; give "
             f"{what}={{name: a value for each row}}."
         )
+    if given and not given.keys().isdisjoint(("x", "size")):
+        raise ValueError(
+            f"Expected {what} beside x but got values for {', '.join(sorted(given))}; x and size "
+            "are told by the call itself."
+        )
     return given or {}
 
 

@@ -28,7 +28,9 @@ def choose(step: Execution, device: torch.device, in_memory: bool) -> Execution:
         ValueError: for an unknown name, and for ``cudagraph`` without a GPU or rows in memory.
     """
     if step not in get_args(Execution):
-        raise ValueError(f"Expected step among {get_args(Execution)} but got {step!r}.")
+        raise ValueError(
+            f"Expected step among {get_args(Execution)} but got {step!r}; choose one of these."
+        )
     if step == "auto":
         captured = device.type == "cuda" and in_memory
         return "cudagraph" if captured else "compiled"

@@ -172,6 +172,11 @@ class Training:
             own = self.transform is not None and self.transform is not torch.bernoulli
             if whole.x.dim() > 2 and not own:  # flat before networks may take their sizes from it
                 self.data = Accepts.of(self.model, whole.context).converted(whole.x)
+        elif labels:
+            raise ValueError(
+                "Expected rows in memory beside labels but got an iterable of batches; give a "
+                "tensor."
+            )
         elif context:
             raise ValueError(
                 "Expected rows in memory beside context but got an iterable of batches; give "
@@ -209,11 +214,14 @@ class Training:
         """
         given = steps if epochs is None else epochs
         if given is None or (steps is not None and epochs is not None):
-            raise ValueError(f"Expected steps or epochs but got steps={steps}, epochs={epochs}.")
+            raise ValueError(
+                f"Expected steps or epochs but got steps={steps}, epochs={epochs}; give one."
+            )
         unit = self.epoch if steps is None else 1
         if not math.isfinite(given) or round(given * unit) < 1:
             raise ValueError(
-                f"Expected a length of at least one step but got steps={steps}, epochs={epochs}."
+                f"Expected a length of at least one step but got steps={steps}, epochs={epochs}; "
+                "train for longer."
             )
         return round(given * unit)
 
@@ -367,8 +375,8 @@ class Training:
             self.record(row)
 
     def _check_numbers(self) -> None:
+        check_count(self.batch_size, "batch_size")
         for name, value in (
-            ("batch_size", self.batch_size),
             ("every", self.every),
             ("patience", self.patience),
         ):
