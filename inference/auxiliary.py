@@ -1,10 +1,10 @@
 r"""Auxiliary sites of a guide: variables that the model does not have.
 
 A guide :math:`q(c \mid x)\, q(z \mid x, c)` of a model without c has the density
-:math:`q(z \mid x) = \sum_c q(c \mid x)\, q(z \mid x, c)`, and the bound needs that sum. To add the
-entropy of c instead, as Pyro's ELBOs do, would be to bound nothing: it needs a reverse term
-:math:`r(c \mid x, z)`, which the model has if it samples c itself (Ranganath et al., "Hierarchical
-Variational Models", 2016).
+:math:`q(z \mid x) = \sum_c q(c \mid x)\, q(z \mid x, c)`, and the bound needs that sum. Pyro's
+ELBOs add the entropy of c instead, which does not give a bound. If c is drawn, a bound needs a
+reverse term :math:`r(c \mid x, z)`, which the model has if it samples c itself (Ranganath et al.,
+"Hierarchical Variational Models", 2016).
 """
 
 import math
@@ -39,9 +39,9 @@ class _Mixture:
 
 
 def marginal_sites(guide_trace: poutine.Trace, model_trace: poutine.Trace) -> dict[str, Site]:
-    """The guide's sites, each that depends on a summed-out site with its ``marginal`` log density.
+    """The guide's sites; those that depend on a summed-out site have a ``marginal`` log density.
 
-    The enumerated auxiliary sites themselves are among them.
+    The enumerated auxiliary sites themselves are included.
 
     Raises:
         ValueError: for auxiliary sites that can neither be summed out nor have a reverse term.
@@ -55,7 +55,7 @@ def marginal_sites(guide_trace: poutine.Trace, model_trace: poutine.Trace) -> di
 
 
 def unmatched(of_model: Mapping[str, Site], of_guide: Mapping[str, Site]) -> list[str]:
-    """What keeps a guide from fitting its model: sites that only one of them has."""
+    """Descriptions of the sites that only the model or only the guide has."""
     latent = [name for name, site in of_model.items() if not site["is_observed"]]
     drawn = {name: site for name, site in of_guide.items() if not site["is_observed"]}
     missing = [name for name in latent if name not in drawn]
@@ -75,10 +75,10 @@ def unmatched(of_model: Mapping[str, Site], of_guide: Mapping[str, Site]) -> lis
 def _check_drawn(
     of_guide: Mapping[str, Site], of_model: Mapping[str, Site], extra: Mapping[str, Site]
 ) -> None:
-    """Refuse a drawn auxiliary site, unless the sites after it are its coordinates transformed.
+    """Refuse a drawn auxiliary site, unless later sites transform all its coordinates.
 
-    Pyro's automatic guides draw auxiliary vectors, and make the model's sites from them as points
-    with the log Jacobian as their log density. Both have the same number of coordinates.
+    Pyro's automatic guides draw an auxiliary vector, and transform it to the model's sites:
+    ``Delta`` sites with the log Jacobian as log density. Both have as many coordinates.
     """
     own = {f"{name}_{end}": name for name in of_model for end in ("unconstrained", "aux")}
     left: dict[str, int] = {}
@@ -112,14 +112,14 @@ def _unconstrained(site: Site) -> torch.Size:
 
 
 def _mixtures(of_guide: Mapping[str, Site], extra: Mapping[str, Site]) -> list[_Mixture]:
-    """Auxiliary sites with those that depend on them, apart where they have nothing in common."""
+    """Groups of auxiliary sites and the sites that depend on them, without a site in common."""
     dims = {s["infer"]["_enumerate_dim"]: n for n, s in extra.items() if is_enumerated(s)}
     mixtures: list[_Mixture] = []
     for name, site in of_guide.items():
         shape = shape_of(site)
         along = {d for d in dims if len(shape) >= -d and shape[d] > 1}
         if not along or (site["is_observed"] and name not in extra):
-            continue  # an observed site or factor needs no density: it is averaged as it is
+            continue  # an observed site or factor needs no marginal density: its term is averaged
         joined = _Mixture({d: dims[d] for d in along}, [] if name in extra else [name])
         for other in [m for m in mixtures if m.auxiliary.keys() & along]:
             mixtures.remove(other)

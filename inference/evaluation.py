@@ -32,19 +32,18 @@ def evaluate(
 ) -> dict[str, float]:
     """Terms of the ELBO on held-out rows, in nats per datum, without KL weights and floors.
 
-    KL divergences are in closed form where there is one that is exact: see :class:`ClosedForms`.
+    KL divergences use an exact closed form if there is one: see :class:`ClosedForms`.
 
     Args:
         x: rows ``(N, P)``, see :func:`admit`. The KL of a global site counts 1/N for each row; that
-            of a conjugate one, which belongs to the training set, is left out: see
-            :meth:`ConjugateELBO.held_out`.
-        transform: applied to rows, such as ``torch.bernoulli`` for dynamic binarisation. What it
-            makes of a row depends only on the seed and the row's number, so that all models and
-            batch sizes are evaluated on the same rows: see :func:`transformed`.
+            of a conjugate site is left out: see :meth:`ConjugateELBO.held_out`.
+        transform: applied to rows, such as ``torch.bernoulli`` for dynamic binarisation. Its result
+            for a row depends only on the seed and the row's number, so that all models and batch
+            sizes are evaluated on the same rows: see :func:`transformed`.
         importance_samples: S of :func:`importance_bound`, reported as ``log p(x)``; 0 to skip it.
         batch_size: rows processed at a time.
-        seed: seed of the transform, the draws and the importance samples, each of which has a
-            stream of its own; the global random state is not changed.
+        seed: seed of the transform, the draws and the importance samples, each of which has its
+            own random stream; the global random state is not changed.
         context: keyword arguments of the programs beside x, each ``(N, ...)``.
 
     Raises:
@@ -58,7 +57,6 @@ def evaluate(
     objective, pair = bound(model, guide), predictive(model, guide)
     totals: Terms = {}
     draws, samples = Stream(seed, given.x.device), Stream(derive(seed, 2), given.x.device)
-    size = len(given.x)
     with evaluating(model, guide), torch.no_grad():
         for rows in transformed(given, batch_size, transform, seed):
             batch = in_precision(model, rows, transform)
@@ -69,10 +67,19 @@ def evaluate(
             if importance_samples:
                 with samples:
                     terms["log p(x)"] = _importance_bound(*pair, batch, importance_samples)
-            for name, term in terms.items():
-                part = term.mean(0).double() * len(batch.x) / size
-                totals[name] = totals[name] + part if name in totals else part
-        found = {name: float(term) for name, term in objective.concluded(totals, size).items()}
+            _add_means(totals, terms, len(batch.x) / len(given.x))
+        return _finite(objective.concluded(totals, len(given.x)))
+
+
+def _add_means(totals: Terms, terms: Terms, weight: float) -> None:
+    """Add the weighted means of the terms over rows to the totals, in float64."""
+    for name, term in terms.items():
+        part = term.mean(0).double() * weight
+        totals[name] = totals[name] + part if name in totals else part
+
+
+def _finite(terms: Terms) -> dict[str, float]:
+    found = {name: float(term) for name, term in terms.items()}
     if not all(map(math.isfinite, found.values())):
         raise FloatingPointError(
             f"Expected finite terms but got {found}; rescale the rows, or check whether parameters "

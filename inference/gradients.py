@@ -1,4 +1,4 @@
-"""Which draws of a guide have no gradient, or a biased one, and what to do about it."""
+"""Finds sites of a guide whose draws have a biased gradient or none, and says what to do."""
 
 from collections.abc import Iterator
 from typing import cast
@@ -27,14 +27,14 @@ class Unbiased(Messenger):
 
 
 def bias(name: str, site: Site) -> Iterator[str]:
-    """What is wrong with a site whose draw has a biased gradient."""
+    """A description of the problem, if the draw of a site has a biased gradient."""
     fn = _unwrapped(site)
     if isinstance(fn, BIASED) and not isinstance(fn, PathwiseMixture):
         yield f"site {name!r} is a {type(fn).__name__}, whose gradients are biased: {PATHWISE}"
 
 
 def missing_gradient(name: str, site: Site) -> Iterator[str]:
-    """What is wrong with a site that is neither enumerated nor has a chosen gradient estimator."""
+    """A description of the problem, if the site is not enumerated and has no gradient estimator."""
     fn = _unwrapped(site)
     if site["infer"].get("enumerate") == "parallel" or is_scored(site) or fn.has_rsample:
         return

@@ -1,4 +1,4 @@
-"""Comparing a pair with one that its constructors have built again."""
+"""Comparing a pair with a new one that its constructors build from the saved configuration."""
 
 from collections.abc import Collection
 
@@ -34,42 +34,45 @@ def plain_state(module: nn.Module) -> dict[str, Tensor]:
     return {name.replace(WRAPPED, ""): tensor for name, tensor in state.items()}
 
 
-def check_names(pair: nn.Module, again: nn.Module) -> None:
-    """Check that two pairs have the same parameters and buffers, and share the same of them.
+def check_names(pair: nn.Module, rebuilt: nn.Module) -> None:
+    """Check that two pairs have parameters and buffers of the same names, shapes and sharing.
 
     Raises:
         ValueError: if they differ, or if lazy modules of the first have no parameters yet.
     """
-    state, other = plain_state(pair), plain_state(again)
+    state, other = plain_state(pair), plain_state(rebuilt)
     empty = [name for name, tensor in state.items() if is_lazy(tensor)]
     if empty:
         raise ValueError(
-            f"Expected parameters to save but {empty} have no shape yet; lazy modules make them in "
-            "the first call: train the pair, or run it once."
+            f"Expected parameters to save but {empty} have no shape yet; lazy modules create them "
+            "in the first call: train the pair, or run it once."
         )
     problems: dict[str, Collection[object]] = {
-        "are new": [name for name in state if name not in other],
-        "are gone": [name for name in other if name not in state],
-        "have another shape": [n for n in state if n in other and not _fits(state[n], other[n])],
-        "are shared otherwise": _shared(state) ^ _shared(other),
+        "were added": [name for name in state if name not in other],
+        "were removed": [name for name in other if name not in state],
+        "have a different shape": [
+            n for n in state if n in other and not _fits(state[n], other[n])
+        ],
+        "share a tensor in one of the pairs only": _shared(state) ^ _shared(other),
     }
     for what, names in problems.items():
         listed = sorted(map(str, names))
         if listed:
             raise ValueError(
-                f"Expected a pair as its constructors build it but {listed} {what}: a "
-                "module was changed after its construction, as by weight_norm, a layer put in, or "
-                "tied weights; make the change in the constructor of a class of your own."
+                f"{CHANGED} but {listed} {what}: a module was changed after its "
+                "construction, for example by weight_norm, an added layer or tied weights; make "
+                "the change in the constructor of a class of your own."
             )
 
 
-def check_outputs(pair: Pair, again: Pair) -> None:
-    """Check that two pairs with the same parameters compute the same for two rows of the model.
+def check_outputs(pair: Pair, rebuilt: Pair) -> None:
+    """Check that two pairs with the same parameters compute the same values on two rows.
 
-    Pairs that need context, or that do not give the same twice, are not compared.
+    The rows are drawn from the model. Pairs that need context, or whose values differ between two
+    runs with the same seed, are not compared.
 
     Raises:
-        ValueError: if they differ, by the name of a site.
+        ValueError: if they differ, with the name of a site.
     """
     if needed(pair[0]) | needed(pair[1]):
         return
@@ -82,17 +85,17 @@ def check_outputs(pair: Pair, again: Pair) -> None:
         return  # nothing to compare with
     if _difference(expected, twice):
         return
-    places = [next((p.device for p in part.parameters()), device) for part in again]
+    places = [next((p.device for p in part.parameters()), device) for part in rebuilt]
     try:
-        found = _outputs(again[0].to(device), again[1].to(device), x)
+        found = _outputs(rebuilt[0].to(device), rebuilt[1].to(device), x)
     except FAILURES as error:
         raise ValueError(f"{CHANGED} but one built again cannot run: {error}; {REMEDY}") from error
     finally:
-        for part, place in zip(again, places, strict=True):
+        for part, place in zip(rebuilt, places, strict=True):
             part.to(place)
     name = _difference(expected, found)
     if name:
-        raise ValueError(f"{CHANGED} but {name} is another when it is built again; {REMEDY}")
+        raise ValueError(f"{CHANGED} but {name} differs when it is built again; {REMEDY}")
 
 
 def _outputs(model: nn.Module, guide: nn.Module, x: Tensor) -> dict[str, Tensor]:
@@ -108,7 +111,7 @@ def _outputs(model: nn.Module, guide: nn.Module, x: Tensor) -> dict[str, Tensor]
 
 
 def _difference(expected: dict[str, Tensor], found: dict[str, Tensor]) -> str:
-    """The first entry that is another, beyond what rounding explains; empty if there is none."""
+    """Name of the first entry that differs by more than rounding errors; empty if there is none."""
     for name, value in expected.items():
         other = found.get(name, value.new_empty(0, 0))
         if value.shape != other.shape:
@@ -123,7 +126,7 @@ def _fits(tensor: Tensor, other: Tensor) -> bool:
 
 
 def _shared(state: dict[str, Tensor]) -> set[tuple[str, ...]]:
-    """The names of each tensor that has several."""
+    """Groups of names that share one tensor."""
     names: dict[int, list[str]] = {}
     for name, tensor in state.items():
         names.setdefault(id(tensor), []).append(name)

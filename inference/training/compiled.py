@@ -62,10 +62,10 @@ class Compiled:
         with PROGRAM_LOCK:
             return self._step(batch)
 
-    def rejoin(self) -> None:
-        """Give the compiled step the tensors that other calls have put in place of its own."""
+    def restore_tensors(self) -> None:
+        """Put the compiled step's own tensors back where eager calls have replaced them."""
         if self._runs is not None:
-            self._traced.kept.rejoin()
+            self._traced.kept.restore_tensors()
 
     def _step(self, batch: Batch) -> Terms:
         if self._layout is None and self.rows in (None, len(batch.x)):
@@ -75,7 +75,7 @@ class Compiled:
             return take_step(
                 self.objective, self.optimiser, batch, clip=self.clip, precision=self.precision
             )
-        self.rejoin()
+        self.restore_tensors()
         traced, (first, second) = self._traced, self._runs
         given = [*self._inputs, *batch.tensors]
         with torch.no_grad():
@@ -87,9 +87,9 @@ class Compiled:
         natural: dict[str, Tensor] = {}
         if second is not None:
             with torch.no_grad():
-                again = second(*given)
-            natural = dict(zip(traced.natural, again, strict=False))
-            store(traced.state, traced.replaced_again, again[len(natural) :])
+                outputs = second(*given)
+            natural = dict(zip(traced.natural, outputs, strict=False))
+            store(traced.state, traced.replaced_again, outputs[len(natural) :])
         finish_step(self.objective, self.optimiser, natural, carry)
         return dict(zip(traced.terms, means.unbind(), strict=True))
 
@@ -114,7 +114,7 @@ class Compiled:
 
 @torch.no_grad()
 def store(state: Mapping[str, Tensor], names: Sequence[str], values: Sequence[Tensor]) -> None:
-    """Copy values that a program has put in place of parameters and buffers into these."""
+    """Copy the values by which a program has replaced parameters and buffers into these."""
     for name, value in zip(names, values, strict=False):
         state[name].copy_(value)
 
@@ -141,8 +141,8 @@ def lower(graph: GraphModule, inputs: list[Tensor], precision: Precision = "floa
 def disagreement(graph: GraphModule, run: Run, inputs: list[Tensor]) -> float:
     """The largest relative error of compiled code, compared with the graph.
 
-    Both run on copies of the inputs, since a program may write to its buffers. Compared are the
-    outputs, and the inputs that were written to.
+    Both run on copies of the inputs, since a program may write to its buffers. The outputs are
+    compared, and so are the inputs that were written to.
     """
     outputs, written = [], []
     for one in (graph, run):
@@ -150,10 +150,10 @@ def disagreement(graph: GraphModule, run: Run, inputs: list[Tensor]) -> float:
         with Stream(0, inputs[0].device):
             outputs.append(list(one(*given)))
         written.append(given)
-    moved = [i for i, each in enumerate(written[0]) if not torch.equal(each, inputs[i])]
+    changed = [i for i, each in enumerate(written[0]) if not torch.equal(each, inputs[i])]
     errors = [_error(*outputs)]
-    if moved:
-        errors.append(_error(*([given[i] for i in moved] for given in written)))
+    if changed:
+        errors.append(_error(*([given[i] for i in changed] for given in written)))
     return max(errors)
 
 

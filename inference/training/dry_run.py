@@ -1,4 +1,4 @@
-"""Running a pair before training: parameters made in the first call, and unfit last batches."""
+"""Running a pair before training, to create its parameters and to check its last batch."""
 
 import warnings
 from collections.abc import Iterator
@@ -21,14 +21,15 @@ from priorzoo.inference.training.step import Precision, autocast
 from priorzoo.models.contract import needed
 
 FAILURES = (RuntimeError, TypeError, LookupError, ArithmeticError, AttributeError, ValueError)
-FEW = 10  # values: from fewer, the standard error of a variance is about half of it
+FEW = 10  # values, from which a variance has a relative standard error of about a half
 
 
-def make_parameters(model: nn.Module, guide: nn.Module, batches: Batches, seed: int) -> None:
-    """Run a pair once, so that lazy modules and automatic guides make their parameters.
+def create_parameters(model: nn.Module, guide: nn.Module, batches: Batches, seed: int) -> None:
+    """Run a pair once, so that lazy modules and automatic guides create their parameters.
 
-    Initial values are drawn from a stream of the seed. Modes and existing parameters and buffers do
-    not change. A pair that cannot run is left to :func:`check_pair`, which says why.
+    Initial values are drawn from a random stream with this seed. Modes and existing parameters and
+    buffers do not change. A pair that cannot run raises nothing here: :func:`check_pair` explains
+    why.
 
     Raises:
         ValueError: for parameters in Pyro's global store.
@@ -46,7 +47,7 @@ def make_parameters(model: nn.Module, guide: nn.Module, batches: Batches, seed: 
 def check_last_batch(
     objective: Objective, batches: Batches, precision: Precision, seed: int
 ) -> None:
-    """Compute the loss of as many rows as the last batch of a pass has, and forget it.
+    """Compute the loss of as many rows as the last batch of a pass has, as a check.
 
     Raises:
         ValueError: for a loss that depends on tensors that are trained but belong to no module, or
@@ -56,7 +57,7 @@ def check_last_batch(
     last, in_memory = batches.last, isinstance(batches.data, Tensor)
     rows = last or (min(batches.batch_size, batches.size) if in_memory else 2)
     if (not in_memory and needed(model) | needed(guide)) or device.type == "meta":
-        return  # rows of the model lack the context, and rows without values compute nothing
+        return  # rows drawn from the model lack the context; rows on "meta" have no values
     which, advice = "in a batch", "choose a larger batch_size"
     if last:
         which = f"in the last batch of each pass over {batches.size}"
@@ -88,14 +89,14 @@ def check_last_batch(
 def _check_loss(
     objective: Objective, batch: Batch, precision: Precision, epoch: int
 ) -> dict[str, int]:
-    """Check what a loss has gradients for; returns the batch norms with few values."""
+    """Check for which tensors a loss has gradients; returns the batch norms with few values."""
     objective.clock.restart(epoch, epoch)  # a schedule needs some length
     try:
         with _few_values(objective) as few:
             foreign = _foreign_leaves(objective, batch, precision)
-        if foreign:  # those that the loss makes itself, to differentiate by them, are new each time
-            again = set(map(id, _foreign_leaves(objective, batch, precision)))
-            foreign = [leaf for leaf in foreign if id(leaf) in again]
+        if foreign:  # a loss may create leaves of its own, which are new in each call
+            second = set(map(id, _foreign_leaves(objective, batch, precision)))
+            foreign = [leaf for leaf in foreign if id(leaf) in second]
     finally:
         objective.clock.restart(epoch)
     if foreign:
@@ -109,7 +110,7 @@ def _check_loss(
 
 
 def _some_rows(model: nn.Module, batches: Batches, rows: int) -> Batch:
-    """The first rows of data in memory, or rows of the model in place of an iterable's."""
+    """The first rows of data in memory; for an iterable, rows drawn from the model."""
     batch = batches.first(rows)
     if batch is None:
         with evaluating(model):
@@ -119,7 +120,7 @@ def _some_rows(model: nn.Module, batches: Batches, rows: int) -> Batch:
 
 @contextmanager
 def _few_values(objective: Objective) -> Iterator[dict[str, int]]:
-    """The batch norms that compute a variance from few values inside ``with``, and how many."""
+    """Collects the batch norms that compute a variance from few values, with the numbers."""
     found: dict[str, int] = {}
 
     def watch(name: str, norm: _BatchNorm) -> torch.utils.hooks.RemovableHandle:
@@ -140,7 +141,7 @@ def _few_values(objective: Objective) -> Iterator[dict[str, int]]:
 
 
 def _foreign_leaves(objective: Objective, batch: Batch, precision: Precision) -> list[Tensor]:
-    """The tensors that the loss has gradients for, and no module keeps as parameters."""
+    """The tensors for which the loss has gradients, but which are no parameters of a module."""
     with autocast(batch.x.device, precision):
         value = objective.loss(batch).value
     own = {id(parameter) for parameter in objective.parameters()}
@@ -148,7 +149,7 @@ def _foreign_leaves(objective: Objective, batch: Batch, precision: Precision) ->
 
 
 def _leaves(value: Tensor) -> Iterator[Tensor]:
-    """The tensors at which a gradient of the value would be accumulated."""
+    """The leaves of the value's autograd graph, where ``backward`` accumulates gradients."""
     seen, waiting = set(), [value.grad_fn]
     while waiting:
         node = waiting.pop()

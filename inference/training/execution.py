@@ -137,7 +137,7 @@ class Captured(Steps):
         if rows != self.rows or self._graph is None:
             self._warm_up_or_capture(rows)
         else:
-            self.descend.rejoin()
+            self.descend.restore_tensors()
             self._graph.replay()
         self.count += 1
 

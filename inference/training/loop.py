@@ -29,7 +29,7 @@ from priorzoo.inference.randomness import Stream
 from priorzoo.inference.running import PROGRAM_LOCK, keeping_state
 from priorzoo.inference.sites import is_enumerated, latent_sites
 from priorzoo.inference.training.compiled import Compiled
-from priorzoo.inference.training.dry_run import check_last_batch, make_parameters
+from priorzoo.inference.training.dry_run import check_last_batch, create_parameters
 from priorzoo.inference.training.execution import Captured, Execution, Steps, choose, prepare
 from priorzoo.inference.training.step import Precision, check_step, take_step
 from priorzoo.models.contract import accepted, check_context, needed
@@ -138,7 +138,7 @@ class Training:
         self._check_numbers()
         data, size = opened(data, batch_size, size)
         self._keep_data(data, by_name(labels, "labels"), by_name(context, "context"), size)
-        make_parameters(model, guide, self.batches, seed)
+        create_parameters(model, guide, self.batches, seed)
         parameters = self._learnt()
         self.execution = choose(step, self.device, isinstance(data, Tensor))
         self.optimiser = (optimiser or _adam)(parameters)

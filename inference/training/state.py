@@ -1,4 +1,4 @@
-"""What programs keep from call to call: tensors of their modules, and attributes beside these."""
+"""The state of programs between calls: parameters, buffers and other attributes of modules."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -30,14 +30,14 @@ class State:
 
     @contextmanager
     def replaced_by(self, values: Mapping[str, Tensor]) -> Iterator[dict[str, Tensor]]:
-        """Give the modules other tensors inside ``with``.
+        """Replace the modules' tensors by these values inside ``with``.
 
-        Afterwards the dictionary has the tensors that a program has put in place of these, as in
-        ``self.mean = 0.9 * self.mean + 0.1 * x.mean()``.
+        Afterwards the dictionary contains the tensors by which a program has replaced a value in
+        turn, as in ``self.mean = 0.9 * self.mean + 0.1 * x.mean()``.
 
         Raises:
-            UntraceableError: for a tensor of another shape or dtype, or one that was added, removed
-                or replaced in one of several modules that share it.
+            UntraceableError: for a tensor whose shape or dtype changed, and for one that was added,
+                removed, or replaced in only one of the modules that share it.
         """
         found: dict[str, Tensor] = {}
         own = [home[key] for _, home, key in self.places]
@@ -52,7 +52,7 @@ class State:
 
     def _find_replaced(self, values: Mapping[str, Tensor], found: dict[str, Tensor]) -> None:
         if len(state_of(self.module)) != len(self.tensors):
-            raise UntraceableError("its modules make or remove parameters or buffers in a call")
+            raise UntraceableError("its modules create or remove parameters or buffers in a call")
         for name, home, key in self.places:
             value, now = values[name], home.get(key)
             if now is value and name not in found:
@@ -64,8 +64,8 @@ class State:
             found[name] = now.detach()
 
     @torch.no_grad()
-    def rejoin(self) -> None:
-        """Put the tensors of a graph back where a call has replaced them, with the new values."""
+    def restore_tensors(self) -> None:
+        """Put the graph's own tensors back where a call has replaced them, with the new values."""
         for name, home, key in self.places:
             tensor, now = self.tensors[name], home[key]
             if now is not tensor and now is not None:
@@ -81,7 +81,7 @@ def state_of(module: nn.Module) -> dict[str, Tensor]:
 class Attributes:
     """Tensors and plain values that modules keep as ordinary attributes, also in lists and dicts.
 
-    They are constants of a recorded graph, and a program that changes them has to run eagerly.
+    A recorded graph treats them as constants, so a program that changes them must run eagerly.
     """
 
     def __init__(self, module: nn.Module) -> None:
@@ -108,10 +108,10 @@ class Attributes:
                 value.update(before)
 
     def check(self, graph: GraphModule) -> None:
-        """Check that a graph recorded since the construction does what the program does.
+        """Check that the program changes no attribute on which the recorded graph depends.
 
-        A tensor may be replaced if the graph does not read it, such as a weight that is computed in
-        every call.
+        A tensor may be replaced if the graph does not read the old one, such as a weight that every
+        call computes.
 
         Raises:
             UntraceableError: for an attribute that the program reads and changes, or a parameter
@@ -126,8 +126,8 @@ class Attributes:
         for name in self.entries.keys() | after.keys():
             old, new = self.entries.get(name, ...), after.get(name, ...)
             computed = isinstance(old, Tensor) and isinstance(new, Tensor)
-            moves = id(old) in (constants if old is not new else written)
-            if moves if computed else not _equal(old, new):
+            affects_graph = id(old) in (constants if old is not new else written)
+            if affects_graph if computed else not _equal(old, new):
                 raise UntraceableError(
                     f"the attribute {name} changes in a call; keep a tensor as a buffer, by "
                     "register_buffer, for steps that are compiled"

@@ -97,15 +97,22 @@ def trace(objective: Objective, batch: Batch, precision: Precision = "float32") 
         made.natural[:], made.replaced_again[:] = found, replaced
         return *found.values(), *replaced.values()
 
+    graph, second = _record_checked(objective, [step, natural_step], [*made.inputs, *batch.tensors])
+    return replace(made, graph=graph, second=second if made.natural else None)
+
+
+def _record_checked(
+    objective: Objective, steps: Sequence[Callable[..., object]], inputs: Sequence[Tensor]
+) -> list[GraphModule]:
+    """Record graphs, and check that they depend on no attribute that the programs change."""
     attributes = Attributes(objective)
-    inputs = [*made.inputs, *batch.tensors]
     try:
-        graph, second = record(step, inputs), record(natural_step, inputs)
-        attributes.check(graph)
-        attributes.check(second)
+        graphs = [record(step, inputs) for step in steps]
+        for graph in graphs:
+            attributes.check(graph)
     finally:
         attributes.restore()
-    return replace(made, graph=graph, second=second if made.natural else None)
+    return graphs
 
 
 def record(step: Callable[..., object], inputs: Sequence[Tensor]) -> GraphModule:

@@ -80,27 +80,27 @@ class Twice(nn.Module):
 CHANGES = {
     "weight norm": (
         lambda m, g: parametrizations.weight_norm(g.encoder[0]),
-        r"guide\.encoder\.0\.parametrizations.* are new",
+        r"guide\.encoder\.0\.parametrizations.* were added",
     ),
-    "spectral norm": (lambda m, g: parametrizations.spectral_norm(g.encoder[0]), "are new"),
-    "orthogonal": (lambda m, g: parametrizations.orthogonal(g.encoder[0]), "are new"),
+    "spectral norm": (lambda m, g: parametrizations.spectral_norm(g.encoder[0]), "were added"),
+    "orthogonal": (lambda m, g: parametrizations.orthogonal(g.encoder[0]), "were added"),
     "a parametrization of one's own": (
         lambda m, g: parametrize.register_parametrization(m.decoder[1], "weight", Twice()),
-        r"model\.decoder\.1\.parametrizations.* are new",
+        r"model\.decoder\.1\.parametrizations.* were added",
     ),
     "spectral norm by a hook": (
         lambda m, g: nn.utils.spectral_norm(g.encoder[0]),
-        r"guide\.encoder\.0\.weight_orig.* are new",
+        r"guide\.encoder\.0\.weight_orig.* were added",
     ),
     "pruning": (lambda m, g: prune.l1_unstructured(g.encoder[0], "weight", 3), "weight_mask"),
-    "a layer put in": (put_in, r"guide\.encoder\.0\.more\.weight'\] are new"),
-    "another buffer": (another_buffer, r"guide\.encoder\.0\.mean'\] are new"),
-    "other widths": (wider, "have another shape"),
-    "tied weights": (tied, "are shared otherwise"),
-    "a hook": (hooked, "density of site 'z' in the guide is another|value of site 'z'"),
-    "another function": (other_forward, "of site 'x' in the model is another"),
-    "an activation": (attribute, "of site 'z' in the guide is another"),
-    "a buffer that is not saved": (unsaved_buffer, "is another when it is built again"),
+    "a layer put in": (put_in, r"guide\.encoder\.0\.more\.weight'\] were added"),
+    "another buffer": (another_buffer, r"guide\.encoder\.0\.mean'\] were added"),
+    "other widths": (wider, "have a different shape"),
+    "tied weights": (tied, "share a tensor in one of the pairs only"),
+    "a hook": (hooked, "density of site 'z' in the guide differs|value of site 'z'"),
+    "another function": (other_forward, "of site 'x' in the model differs"),
+    "an activation": (attribute, "of site 'z' in the guide differs"),
+    "a buffer that is not saved": (unsaved_buffer, "differs when it is built again"),
 }
 
 
@@ -297,8 +297,8 @@ class Takes(Encoder):
     ("again", "message"),
     [
         (Same, None),
-        (Behaves, "of site 'z' in the guide is another"),
-        (Named, r"guide\.encoder\.layer\.bias.* are new"),
+        (Behaves, "of site 'z' in the guide differs"),
+        (Named, r"guide\.encoder\.layer\.bias.* were added"),
         (Takes, "it has changed.*colour"),
     ],
 )

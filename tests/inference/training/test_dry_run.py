@@ -363,7 +363,7 @@ def test_a_training_draws_what_it_drew_before_there_was_a_first_call(zoo, monkey
     results, x = [], 0.5 * zoo["gmvae"].rows(20)
     for skipped in (False, True):
         if skipped:
-            for name in ("make_parameters", "check_last_batch"):
+            for name in ("create_parameters", "check_last_batch"):
                 monkeypatch.setattr(loop, name, lambda *_: None)
         torch.manual_seed(0)
         pair = zoo["gmvae"].pair()
