@@ -5,10 +5,10 @@ adds the product to the gradient that flows through the draw. Pyro defines the s
 ``fn.score_parts(value)``: it is the log density for a draw without reparameterisation, 0 for a
 fully reparameterised draw, and a correction term for an acceptance-rejection sampler.
 
-All estimators are meant for shapes from 1e-3 to 1e5, in float32 too: draws are made in log space,
-see :mod:`priorzoo.models.distributions.log_space`, and scores and corrections are computed in
-float64. What rounding adds to the mean of a gradient is below 1e-4 of it; torch's implicit
-gradients, of which ``pathwise`` is made, have a relative error of up to 5e-4 by themselves.
+All estimators are accurate for shapes from 1e-3 to 1e5, also in float32: draws are made in log
+space, see :mod:`priorzoo.models.distributions.log_space`, and scores and corrections are computed
+in float64. Rounding changes the mean of a gradient by less than 1e-4 of it; torch's implicit
+gradients, which ``pathwise`` uses, themselves have a relative error of up to 5e-4.
 """
 
 from typing import Literal, get_args

@@ -14,7 +14,7 @@ from priorzoo.models.pyro_internals import ScoreParts
 
 
 class _Rejection(Exact, Scoring):
-    """Keeps the correction term of its last draw, since other values have none."""
+    """Remembers the correction term of its last draw, the only value that has one."""
 
     _drawn: tuple[Tensor, Tensor] | None = None
 
@@ -42,8 +42,8 @@ class RejectionGamma(_Rejection, dist.Gamma):
     Algorithms", 2017. The gradient is that of f(h) at fixed epsilon, plus f times that of the
     score, :math:`\log q(h; a) + \log |dh/d\epsilon|`. (Mehta & Lu, 2018, print 9a - 1.)
 
-    The correction is a sum of terms of size a that leaves one of size 1 / a. Here its derivative is
-    written without them, with t = epsilon / sqrt(9a - 3):
+    The correction is a sum of terms of size a that cancel to one of size 1 / a. Its derivative is
+    computed in a form without these terms, with t = epsilon / sqrt(9a - 3):
     :math:`3 \log(1 + t) - 3t + \tfrac32 t^2 - t^3 + \tfrac32 \tfrac{t^4}{1 + t} + \log w - \psi(a)
     - \tfrac{1}{6w}`, w = a - 1/3, in float64.
 
@@ -153,14 +153,14 @@ class PathwiseDirichlet(Exact, dist.Dirichlet):
 
 
 def _implicit(shape: Tensor) -> Tensor:
-    """Logs of draws from Gamma(shape, 1), made of draws of shape + 1 so that none is log 0."""
+    """Logs of draws from Gamma(shape, 1), computed from shape + 1 so that none is log 0."""
     return torch._standard_gamma(shape + 1).log() + _powers(shape, 1)
 
 
 def _rejection(shape: Tensor, augmentation: int) -> tuple[Tensor, Tensor]:
     """Logs of draws from Gamma(shape, 1), and their correction terms, of the same shape.
 
-    The corrections are 0, with the gradient that counts.
+    The corrections are 0, with a gradient with respect to the shape.
     """
     augmented = shape + augmentation
     width, root = augmented - 1 / 3, (9 * augmented - 3).rsqrt()

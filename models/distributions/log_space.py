@@ -1,13 +1,13 @@
-"""Draws of positive numbers, fractions and shares, by their logs, and densities at these logs.
+"""Draws of positive numbers, fractions and shares from their logs, and densities at these logs.
 
-A draw of small shape is often nearer to 0 or 1 than any number of its type. Its value is then the
-nearest number that a cost can be differentiated at; its log (or logit) is kept beside the value.
-Densities use the latter and are computed in float64, since their terms cancel: at a shape of 1e5
-they are 1e6 and leave a log density of a few nats.
+A draw of small shape is often nearer to 0 or 1 than any number of its dtype. Its value is then
+clamped to the nearest number at which costs have finite gradients, and its exact log (or logit) is
+kept as an attribute of the tensor. Densities use the latter, and are computed in float64, since
+their terms cancel: at a shape of 1e5 the terms are 1e6, and the log density is a few nats.
 
 In float32, at shapes from 1e-3 to 1e5, log densities and their gradients have a relative error of
 1e-6; the gradient of a cost that is linear in log x, or in log(1 - x), is that of the exact draw.
-Only the value of such a cost is that of the clamped draw: use :func:`log_of` for the exact log.
+The value of such a cost, however, is that of the clamped draw: :func:`log_of` gives the exact log.
 """
 
 from collections.abc import Callable
@@ -59,7 +59,7 @@ def shares(logits: Tensor) -> Tensor:
 
 
 def _kept(raw: Tensor, value: Tensor, slope: Tensor, name: str, exact: Tensor) -> Tensor:
-    """The value, which keeps ``exact``; if clamped, it still moves with it, at this slope."""
+    """The value with ``exact`` as attribute ``name``; if clamped, with gradient ``slope``."""
     if exact.requires_grad:
         slope = torch.where(raw == value, 0.0, slope.detach())
         value = value + slope * (exact - exact.detach())
@@ -72,7 +72,7 @@ def _exact(value: Tensor, name: str) -> Tensor | None:
 
 
 def is_kept(value: Tensor) -> bool:
-    """Whether an exact log or logit is kept beside the value."""
+    """Whether the value has its exact log or logit as an attribute."""
     return hasattr(value, "exact_log") or hasattr(value, "exact_logit")
 
 
@@ -92,11 +92,11 @@ def logit_of(value: Tensor) -> Tensor:
 
 
 def scored(value: Tensor, score: Tensor, events: int) -> Tensor:
-    """A draw without a gradient of its own, with the score's where the value is clamped.
+    """A draw for score-function gradients, which corrects them where the value is clamped.
 
-    Score-function gradients multiply the cost at the value by the score. What clamping takes from a
-    cost that is linear in log x (or in log(1 - x) near 1) is its slope times a known distance; this
-    adds the product of that difference and the score to the gradient.
+    Score-function gradients multiply the cost at the value by the score. Clamping changes a cost
+    that is linear in log x (or in log(1 - x) near 1) by its slope times a known distance. The draw
+    has a gradient only where it is clamped, which adds that change times the score.
 
     Args:
         score: log density ``(...)`` of the draw, with a gradient for the parameters.
@@ -110,8 +110,8 @@ def scored(value: Tensor, score: Tensor, events: int) -> Tensor:
     clamped, slope, shown = value <= low, value, value.log()
     if logit is not None:
         clamped, slope, shown = clamped | (value >= high), value * (1 - value), torch.logit(value)
-    moved = (score - score.detach()).reshape(score.shape + (1,) * events)
-    found = value + torch.where(clamped, slope * (exact - shown), 0.0) * moved
+    zero = (score - score.detach()).reshape(score.shape + (1,) * events)
+    found = value + torch.where(clamped, slope * (exact - shown), 0.0) * zero
     setattr(found, "exact_log" if logit is None else "exact_logit", exact)
     return found
 
@@ -126,12 +126,12 @@ def log_density(fn: Any, value: Tensor) -> Tensor:
 
 
 def is_stock(fn: object) -> bool:
-    """Whether the distribution is a Gamma, Beta or Dirichlet of torch, or one of this package."""
+    """Whether the distribution is a Gamma, Beta or Dirichlet of torch, Pyro or this package."""
     return getattr(type(fn), "log_prob", None) in (*_DENSITIES, Exact.log_prob)
 
 
 class Exact:
-    """As the first base of a subclass of Gamma, Beta or Dirichlet, makes its density accurate."""
+    """First base class of subclasses of Gamma, Beta or Dirichlet, with an accurate density."""
 
     def log_prob(self, value: Tensor) -> Tensor:
         fn = cast(Any, self)
@@ -168,7 +168,7 @@ def _dirichlet(fn: Any, value: Tensor) -> Tensor:
 
 
 def log_beta(a: Tensor, b: Tensor) -> Tensor:
-    """log B(a, b) of float64; in float32 the terms cancel."""
+    """log B(a, b), for a and b in float64, since in float32 the terms cancel."""
     return torch.lgamma(a) + torch.lgamma(b) - torch.lgamma(a + b)
 
 

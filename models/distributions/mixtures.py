@@ -8,7 +8,7 @@ from pyro.distributions import TorchDistribution
 from torch import Tensor
 from torch.types import _size
 
-# Pyro's gradients of their logits are right for the means of z, but not for other moments.
+# Pyro's gradients of their logits are unbiased for the means of z, but not for other moments.
 BIASED = (dist.MixtureOfDiagNormals, dist.MixtureOfDiagNormalsSharedCovariance)
 
 
@@ -20,7 +20,7 @@ class PathwiseMixture(_Mixture):
 
     Given the elements before it, element d has the distribution function
     :math:`F_d(z_d) = \sum_k p(k \mid z_{<d}) \Phi((z_d - \mu_{kd}) / \sigma_{kd})`. The gradient of
-    the draw is that at which each :math:`F_d` stays constant: implicit reparameterisation
+    the draw keeps each :math:`F_d` constant: implicit reparameterisation
     (Figurnov, Mohamed and Mnih, "Implicit Reparameterization Gradients", 2018, section 4). It is
     unbiased, with a variance that grows with the gaps between the components.
 
@@ -50,8 +50,8 @@ class PathwiseMixture(_Mixture):
             weights = log_weights.softmax(-1)
             below = (weights * normal.cdf(fixed)).sum(-1)
             log_density = (log_weights.log_softmax(-1) + normal.log_prob(fixed)).logsumexp(-1)
-            moved = (below - below.detach()) * (-log_density.detach()).exp()
-            elements.append(drawn[..., d] - moved)
+            shift = (below - below.detach()) * (-log_density.detach()).exp()
+            elements.append(drawn[..., d] - shift)
             log_weights = log_weights + normal.log_prob(elements[-1].unsqueeze(-1))
         return torch.stack(elements, -1)
 

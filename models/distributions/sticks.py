@@ -135,9 +135,9 @@ register_kl(Kumaraswamy, dist.Beta)(_kl_kumaraswamy_beta)
 class LogitNormal(dist.TransformedDistribution):
     r"""The logistic function of a Gaussian, on (0, 1).
 
-    Draws and densities are computed from the logit, also where the value rounds to 0 or 1. The KL
-    divergence from a Beta distribution has no closed form but a quadrature that is accurate to 1e-9
-    of its largest term (1e-6 in float32), for any location and scale.
+    Draws and densities are computed from the logit, which stays exact where the value rounds to 0
+    or 1. The KL divergence from a Beta distribution has no closed form. It is computed by
+    quadrature, accurate to 1e-9 of its largest term (1e-6 in float32) for any location and scale.
 
     Args:
         loc, scale: mean and standard deviation of the logit.

@@ -13,15 +13,15 @@ from priorzoo.models.nggp.log_u import LogU
 
 
 class NextLogU(dist.MixtureSameFamily):
-    """V = log U of n data and the next one: a mixture of laws over whether that begins a cluster.
+    """The law of V = log U of n data and the next one, which may join a cluster or begin one.
 
     Args:
         laws: p(v) given n + 1 data in K and in K + 1 clusters, of batch shape ``(2,)``.
-        log_weights: ``(2,)`` log of how often the next datum joins a cluster and begins one, each
-            up to the normaliser of its law.
+        log_weights: ``(2,)`` log probabilities that the next datum joins a cluster and that it
+            begins one, each without the normaliser of its law.
     """
 
-    support = constraints.real  # and not the class's own constraint around it
+    support = constraints.real  # instead of MixtureSameFamily's own constraint, which wraps it
 
     def __init__(self, laws: LogU, log_weights: Tensor) -> None:
         choice = dist.Categorical(logits=log_weights + laws.log_normaliser, validate_args=False)
@@ -71,9 +71,9 @@ class NGGP:
         return LogU(data, occupied, self.concentration, self.discount, self.tilt, False)
 
     def law_of_v_and_next(self, data: Tensor | float, occupied: Tensor, joined: Tensor) -> NextLogU:
-        """p(v | z_1..n) where u counts one more datum, of an unknown cluster.
+        """p(v | z_1..n), where u is that of n + 1 data and the cluster of the last is unknown.
 
-        With a v from it, the next datum is in cluster k with probability proportional to n_k -
+        Given a draw of v, the next datum is in cluster k with probability proportional to n_k -
         sigma, and in a new one to exp(:meth:`log_new`): on average these are :meth:`predictive`.
 
         Args:
@@ -97,7 +97,7 @@ class NGGP:
         return found.to(sizes.dtype)
 
     def _in_float64(self, sizes: Tensor) -> tuple["NGGP", Tensor, Tensor, Tensor]:
-        """The process, the sizes, n and K in float64, since terms of the size of n log n cancel."""
+        """The process, sizes, n and K in float64, since terms of the order of n log n cancel."""
         law = NGGP(self.concentration.double(), self.discount.double(), self.tilt)
         return law, sizes.double(), sizes.double().sum(-1), (sizes > 0).sum(-1).double()
 

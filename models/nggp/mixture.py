@@ -137,7 +137,7 @@ class NGGPMixture(nn.Module):
         return torch.where(present, logits, INACTIVE_LOGIT)
 
     def law_of_v_and_next(self) -> NextLogU:
-        """p(v | z) of the training data where u counts one more datum, see :class:`NGGP`."""
+        """p(v | z) of the training data and one more datum: see :meth:`NGGP.law_of_v_and_next`."""
         data = int(self.counted)
         occupied = (self.occupancy(data).occupied.sum() + self.alone(data)).clamp(1, data)
         return self.law.law_of_v_and_next(float(data), occupied, self.joined().sum())
@@ -145,13 +145,13 @@ class NGGPMixture(nn.Module):
     def log_predictive(self, v: Tensor) -> Tensor:
         """``(..., K + 1)`` logits of the cluster of one more datum beside the training data.
 
-        Clusters that may be empty count by the chance that they are not; one more datum does not
-        join data that are alone in their cluster.
+        A cluster that may be empty is weighted by the probability that it is not; one more datum
+        does not join data that are alone in their cluster.
         """
         new = self.law.log_new(v).unsqueeze(-1)
         tiny = torch.finfo(new.dtype).tiny
-        held = torch.where(self.active, self.joined().clamp(min=tiny).log(), INACTIVE_LOGIT)
-        return torch.cat([held.expand(*new.shape[:-1], -1), new], -1)
+        existing = torch.where(self.active, self.joined().clamp(min=tiny).log(), INACTIVE_LOGIT)
+        return torch.cat([existing.expand(*new.shape[:-1], -1), new], -1)
 
     def joined(self) -> Tensor:
         """``(K,)`` weights E[n_k - sigma; n_k > 0] by which one more datum joins each cluster."""

@@ -63,8 +63,8 @@ class Occupancy(NamedTuple):
         eq. (7), whose log(1 - Var) is undefined when the variance reaches 1.
 
         For log(n - sigma) and lgamma(n - sigma) the error of a cluster is at most :data:`ERRORS` of
-        sigma, in nats: .05 at .25, but 2.1 at .95. It is that large only for sizes of a few data:
-        from an expected size of 8 it is below .04, and from 16 below .01, whatever sigma.
+        sigma, in nats: 0.05 at 0.25, but 2.1 at 0.95. It is that large only for small clusters:
+        from an expected size of 8 it is below 0.04, and from 16 below 0.01, for any sigma.
         :func:`exact_log_prior` is exact, but needs more statistics of the data than these three.
         """
         chance = self.occupied
@@ -85,7 +85,7 @@ def log_prior(law: NGGP, others: Occupancy, v: Tensor) -> Tensor:
 
     Unnormalised. It is log(n_k - sigma) if other data are in the cluster, averaged over n_k, and
     log alpha + sigma log(u + tau) if not. The latter is also the last entry, a new cluster. The
-    average is a Taylor expansion, whose error :meth:`Occupancy.expect` bounds.
+    average is a Taylor expansion; :meth:`Occupancy.expect` gives bounds of its error.
 
     Args:
         law: the process.

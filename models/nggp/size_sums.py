@@ -1,4 +1,4 @@
-"""Expectations of log p(z) over uncertain cluster sizes that are exact, from sums over data."""
+"""Exact expectations of log p(z) over uncertain cluster sizes, computed from sums over data."""
 
 import math
 
@@ -10,9 +10,9 @@ from priorzoo.models.nggp.log_u import LogU
 from priorzoo.models.nggp.occupancy import Occupancy
 
 STEP, NODES = 0.4, 60  # of the trapezoidal rule over log t
-LARGEST = 18.0  # t beyond which the integrand is less than rounding
-SURE = 1e-12  # less than this from 1, a probability counts as this far from it
-MANY = 64.0  # expected size from which the expansion of Occupancy errs by less than 0.002 nats
+LARGEST = 18.0  # t, beyond which the integrand is below rounding errors
+MARGIN = 1e-12  # minimum distance of probabilities from 1, where the odds are infinite
+MANY = 64.0  # expected size, from which the error of Occupancy.expect is below 0.002 nats
 
 
 def size_sums(q: Tensor) -> Tensor:
@@ -21,7 +21,7 @@ def size_sums(q: Tensor) -> Tensor:
     Those of :class:`Occupancy`, the odds q / (1 - q), and the logarithm of the generating function,
     :math:`\log(1 - q + q e^{-t})`, at 60 nodes t; all in float64, for probabilities ``(..., K)``.
     """
-    q = q.double().clamp(max=1 - SURE)
+    q = q.double().clamp(max=1 - MARGIN)
     empty = (-q).log1p()
     log_g = (q.unsqueeze(-1) * torch.expm1(-_nodes(q))).log1p()
     moments = torch.stack([q, q * (1 - q), empty, q / (1 - q)], -1)
@@ -29,16 +29,16 @@ def size_sums(q: Tensor) -> Tensor:
 
 
 def exact_log_prior(law: NGGP, sums: Tensor, alone: Tensor, data: float) -> Tensor:
-    r"""A lower bound of E_q[log p(z_1..n)], exact but for the law of v, which all z share.
+    r"""A lower bound of E_q[log p(z_1..n)], exact except for the law of v, which all z share.
 
-    With :math:`q(v) \propto \exp E_q[\log p(z_{1..n}, v)]`, so that the error is that of Jensen's
+    It uses :math:`q(v) \propto \exp E_q[\log p(z_{1..n}, v)]`, so its error is that of Jensen's
     inequality for log p(z) as a function of the number of clusters. The expected log Gamma
     functions of sizes up to 64 are integrals of the generating function of the size (Malmstén),
 
     .. math:: \log \Gamma(x) = \int_0^\infty \Big[(x - 1) e^{-t} -
         \frac{e^{-t} - e^{-x t}}{1 - e^{-t}}\Big] \frac{dt}{t}, \quad x = n_k - \sigma,
 
-    without the sizes 0 and 1, whose probabilities are known. In nats, float64.
+    except for the sizes 0 and 1, whose probabilities are known. In nats, float64.
 
     Args:
         law: the process.
