@@ -1,6 +1,7 @@
 """Which rows a model's likelihood accepts: their shape, dtype and support."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn
 from weakref import WeakKeyDictionary
@@ -14,7 +15,7 @@ from priorzoo.inference.batch import Context
 from priorzoo.inference.data.pictures import flat_rows
 from priorzoo.inference.data.tensors import FOREIGN, check_finite
 from priorzoo.inference.randomness import Stream
-from priorzoo.inference.sites import evaluating, site_of
+from priorzoo.inference.sites import evaluating, latent_sites, site_of
 from priorzoo.models.contract import accepted
 
 
@@ -26,11 +27,13 @@ class Accepts:
         shape: of one row.
         dtype: of the rows.
         fn: the distribution of x, of one row.
+        choices: K of each discrete site, which may have labels.
     """
 
     shape: torch.Size
     dtype: torch.dtype
     fn: Any
+    choices: Mapping[str, int]
 
     @classmethod
     def of(cls, model: nn.Module, context: Context | None = None) -> "Accepts":
@@ -50,7 +53,8 @@ class Accepts:
                 Stream(0, place),
                 pyro.validation_enabled(False),
             ):
-                site = site_of(poutine.trace(model).get_trace(size=1, **given), "x")
+                trace = poutine.trace(model).get_trace(size=1, **given)
+                site = site_of(trace, "x")
         except KeyError as error:
             raise ValueError(
                 f"Expected a model that samples a site 'x' but {name} has no site {error}; name "
@@ -59,7 +63,13 @@ class Accepts:
         except FOREIGN as error:
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise ValueError(f"{name} cannot run on size=1: {reason}") from error
-        return cls(site["fn"].event_shape, site["value"].dtype, site["fn"])
+        choices = {
+            name: len(other["fn"].enumerate_support(expand=False))
+            for name, other in latent_sites(trace).items()
+            if getattr(other["fn"], "has_enumerate_support", False)
+            and hasattr(other["fn"], "logits")
+        }
+        return cls(site["fn"].event_shape, site["value"].dtype, site["fn"], choices)
 
     @classmethod
     def remembered(cls, model: nn.Module, context: Context) -> "Accepts":

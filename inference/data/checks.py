@@ -90,8 +90,13 @@ def admit_step(
     if rows.device.type == "cpu":
         accepts.check(rows)
     for name, label in batch.labels.items():
-        if label.shape != rows.shape[:1]:
-            check_labels(label, name, 1, rows)
+        if name not in accepts.choices:
+            raise ValueError(
+                f"Expected labels of the discrete sites {list(accepts.choices)} but got labels of "
+                f"{name!r}; name one of them."
+            )
+        if label.device.type == "cpu" or label.shape != rows.shape[:1]:
+            check_labels(label, name, accepts.choices[name], rows)
     return replace(batch, x=rows)
 
 

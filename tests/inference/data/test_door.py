@@ -297,6 +297,17 @@ def test_labels_that_are_none_are_refused(zoo, labels):
         fit(*zoo["gmvae"].pair(), zoo["gmvae"].rows(9), steps=1, labels=labels)
 
 
+@pytest.mark.parametrize(
+    "labels", [{"y": [0, 1, 3]}, {"y": [0, -2, 1]}, {"y": [0, 1]}, {"z": [0] * 3}, {"w": [0] * 3}]
+)
+def test_a_step_with_labels_that_no_site_can_have_is_refused(zoo, labels):
+    """They gave NaN, or another exception, or were dropped."""
+    objective = ELBO(*zoo["gmvae"].pair())
+    optimiser = torch.optim.SGD(objective.parameters(), lr=0.1)
+    with pytest.raises(ValueError, match=EXPECTED):
+        descend(objective, optimiser, zoo["gmvae"].rows(3), labels=labels)
+
+
 class Counts(nn.Module):
     """Counts under a rate times an exposure that is told."""
 
