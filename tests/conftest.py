@@ -1,6 +1,7 @@
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
+import pyro
 import pytest
 import torch
 
@@ -16,6 +17,7 @@ spec.loader.exec_module(catalogue)
 @pytest.fixture(autouse=True)
 def _seed():
     torch.manual_seed(0)
+    pyro.clear_param_store()  # of what stock Pyro's steps left there in another test
 
 
 @pytest.fixture
