@@ -52,7 +52,7 @@ def evaluate(
     """
     check_count(importance_samples, "importance_samples", 0)
     check_count(batch_size, "batch_size")
-    given = admit(model, x, context=context, transform=transform, tried=False, moved=True)
+    given = admit(model, x, context=context, transform=transform, dry_run=False, on_device=True)
     accepts = Accepts.of(model, in_precision(model, given).context)
     objective, pair = bound(model, guide), predictive(model, guide)
     totals: Terms = {}
@@ -118,7 +118,7 @@ def importance_bound(
     if not isinstance(samples, int) or samples < 1:
         raise ValueError(f"Expected at least one sample but got samples={samples}; draw more.")
     check_count(held, "held")
-    batch = admit(model, x, context=context, moved=True)
+    batch = admit(model, x, context=context, on_device=True)
     return _importance_bound(model, guide, batch, samples, held)
 
 

@@ -37,7 +37,7 @@ def seed_components(
     Random numbers are drawn from the caller's stream.
     """
     check_count(rounds, "rounds", 0)
-    given = admit(objective.model, x, labels=labels, moved=True)
+    given = admit(objective.model, x, labels=labels, on_device=True)
     x, known = given.x, given.labels
     with evaluating(objective.model, objective.guide):
         sites = [

@@ -113,7 +113,7 @@ def remember(
     Raises:
         ValueError: for a model without places, and for the reasons of :func:`check_memory`.
     """
-    x = admit(model, x, moved=True).x
+    x = admit(model, x, on_device=True).x
     check_memory(model, len(x), size)
     places = codes(model, guide, x, site="u")
     if size is not None and size < len(x):

@@ -74,7 +74,7 @@ def enumerates(
     context: Context | None = None,
 ) -> bool:
     """Whether the guide enumerates a site of this name, so that it has cluster probabilities."""
-    first = next(admit(model, x, context=context, moved=True).split(1))
+    first = next(admit(model, x, context=context, on_device=True).split(1))
     with torch.no_grad(), evaluating(model, guide), Stream(0, first.x.device):
         found = latent_sites(run_pair(model, guide, first)[0]).get(site)
     return found is not None and is_enumerated(found)
@@ -190,7 +190,7 @@ def _over_batches(
     read: Callable[[poutine.Trace, poutine.Trace], Tensor],
 ) -> Tensor:
     check_count(rows, "batch_size")
-    batch = admit(model, x, context=context, moved=True)
+    batch = admit(model, x, context=context, on_device=True)
     with torch.no_grad(), evaluating(model, guide):
         parts = (replace(part, size=None) for part in batch.split(rows))
         return torch.cat([read(*run_pair(model, guide, part, means=True)) for part in parts])

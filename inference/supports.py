@@ -1,4 +1,4 @@
-"""Supports of distributions, compared by the values that they contain and not by their class."""
+"""Supports of distributions, compared by the values that they contain instead of their class."""
 
 from typing import Any, NamedTuple
 
@@ -8,7 +8,7 @@ from pyro.distributions import constraints
 from torch import Tensor
 from torch.distributions import transforms
 
-# Two names of one set, and sets that differ by their boundary, whose probability is zero.
+# Pairs of constraints with the same set of values, up to boundaries of probability zero.
 ALIASES = {
     type(constraints.softplus_lower_cholesky): type(constraints.lower_cholesky),
     type(constraints.positive_semidefinite): type(constraints.positive_definite),
@@ -35,7 +35,7 @@ class Region(NamedTuple):
 
     @property
     def is_known(self) -> bool:
-        """Whether torch or Pyro define the set, and it does not depend on what they do not say."""
+        """Whether the set is a constraint of torch or Pyro with a defined set of values."""
         if self.is_box or self.parts:
             return all(part.is_known for part in self.parts)
         module = getattr(self.kind, "__module__", "")
@@ -58,8 +58,8 @@ def same_support(
 ) -> bool:
     """Whether two distributions have the same support, given a draw of each in the same shape.
 
-    Sets that neither torch nor Pyro define are taken for the same if each contains the draw of the
-    other distribution; one that cannot be checked contains everything.
+    Sets that neither torch nor Pyro define are assumed equal if each contains the draw of the other
+    distribution. A set that cannot be checked is assumed to contain every value.
     """
     first, second = region_of(one, drawn), region_of(other, by_other)
     if first.is_known and second.is_known:
@@ -149,7 +149,7 @@ def _union(region: Region, events: int) -> Region:
 
 
 def _image(region: Region, transform: Any, value: Tensor) -> Region:
-    """What a transform makes of a region: of intervals by their ends, else the codomain."""
+    """The image of a region: of intervals, computed from their ends; otherwise the codomain."""
     if region.kind == "reals" and _is_elementwise(transform) and transform.bijective:
         ends = [transform(end.to(value).expand_as(value)) for end in region.numbers]
         if not any(end.isnan().any() for end in ends):

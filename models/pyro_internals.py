@@ -22,7 +22,7 @@ def global_parameters(store: ParamStoreDict) -> dict[str, Tensor]:
 
 
 def sites_of_rows(guide: object) -> list[str]:
-    """Sites for which an automatic guide has parameters of each row of plate ``data``."""
+    """Sites for which an automatic guide has separate parameters for each row."""
     composed = isinstance(guide, AutoGuideList | AutoCallable)
     if composed or not isinstance(guide, AutoGuide) or guide.prototype_trace is None:
         return []

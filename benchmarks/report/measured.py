@@ -75,9 +75,9 @@ FAILURE: Columns = {
 
 
 def precision_table(rows: Iterable[Row], precision: str) -> Table:
-    """A row for each quantity, a column for each shape: the error as a share of the exact value.
+    """A row for each quantity, a column for each shape, with the relative errors.
 
-    Of estimates, it stands beside their standard error, as a share too.
+    Errors of estimates are followed by their relative standard error.
     """
     lines: dict[tuple[str, str], dict[float, Cell]] = {}
     for row in rows:

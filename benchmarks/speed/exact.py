@@ -1,7 +1,7 @@
-"""Expectations and KL divergences in mpmath's digits, by formulas and quadrature of their own.
+"""Expectations and KL divergences by mpmath, from independent formulas and quadrature.
 
-Arguments are ``mpmath.mpf``; the working precision is the caller's, of which differences lose up to
-ten digits.
+Arguments are ``mpmath.mpf``. The caller sets the working precision; differences lose up to ten
+digits of it.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ Number = Any  # mpmath's mpf, which has no types
 
 
 def number(x: float) -> Number:
-    """What float32 makes of x, without a further rounding."""
+    """x rounded to float32, as an exact number."""
     return mp.mpf(torch.tensor(x, dtype=torch.float32).item())
 
 

@@ -112,7 +112,7 @@ CLOSED: Mapping[str, Closed] = {
 
 
 def closed_rows(shapes: Sequence[float] = SHAPES) -> Iterator[Row]:
-    """Values and derivatives for a of the closed forms; in float64 a is what float32 made of it."""
+    """Values and derivatives with respect to a of the closed forms; a is a number of float32."""
     for name, (form, truth) in CLOSED.items():
         for shape in shapes:
             a = number(shape)
@@ -131,9 +131,9 @@ def closed_rows(shapes: Sequence[float] = SHAPES) -> Iterator[Row]:
 
 
 def drawn_rows(draws: int, shapes: Sequence[float] = SHAPES) -> Iterator[Row]:
-    """The mean of log x, and the derivative of E log x for a by each estimator.
+    """The mean of log x, and the derivative of E log x with respect to a by each estimator.
 
-    The score is multiplied by log x less its exact mean, without which its variance hides all else.
+    The score is multiplied by log x minus its exact mean; otherwise its variance would hide errors.
     """
     for name, (make, truth) in DRAWN.items():
         for method in METHODS:

@@ -1,8 +1,8 @@
-"""The one door for rows, labels and context, where they are converted and checked.
+"""Conversion and checks of rows, labels and context, used by all public functions.
 
-What can be converted without doubt is; the rest is refused, with what was expected. Every
-public function that takes rows calls :func:`admit`; batches of an iterable pass
-:class:`CheckedBatches` one by one.
+Inputs with only one meaning are converted; all others are refused, with what was expected. Every
+public function that takes rows calls :func:`admit`; :class:`CheckedBatches` checks each batch of
+an iterable.
 """
 
 from dataclasses import replace
@@ -28,8 +28,8 @@ def admit(
     context: Context | None = None,
     transform: Transform | None = None,
     name: str = "x",
-    tried: bool = True,
-    moved: bool = False,
+    dry_run: bool = True,
+    on_device: bool = False,
 ) -> Batch:
     """Convert and check rows in memory with their labels and context.
 
@@ -41,16 +41,16 @@ def admit(
         transform: if it is None or ``torch.bernoulli``, the rows themselves are converted and
             checked; otherwise it decides what the likelihood gets, and that is checked.
         name: name of the rows in error messages.
-        tried: whether another transform is applied here, to check what it makes. Without, the
-            caller checks that, and rows to transform keep their precision.
-        moved: whether to move the batch to the device of the model's parameters.
+        dry_run: whether to run another transform here, to check its results. If not, the caller
+            checks these, and the rows to transform keep their precision.
+        on_device: whether to move the batch to the device of the model's parameters.
 
     Raises:
         ValueError: for rows, labels or context that cannot be used, saying what to change.
     """
-    precise = tried or transform is None
+    precise = dry_run or transform is None
     batch = as_batch(model, x, labels, context, transform, name, precise)
-    if moved:
+    if on_device:
         batch = batch.to(device_of(model, batch.x.device))
     accepts = Accepts.of(model, in_precision(model, batch).context)
     if transform is None or transform is torch.bernoulli:
@@ -58,10 +58,10 @@ def admit(
         accepts.check(rows, name)
         if transform is not None:
             _check_unit(rows, name)
-        return replace(batch, x=rows if tried else accepts.shaped(batch.x, name))
+        return replace(batch, x=rows if dry_run else accepts.shaped(batch.x, name))
     if len(batch.x) == 0:
         raise ValueError(f"Expected {name} with at least one row but got none; give some.")
-    if tried:
+    if dry_run:
         with Stream(0, batch.x.device):
             for part in batch.x.split(PORTION):
                 accepts.check(applied(transform, part, name), name)

@@ -1,4 +1,4 @@
-"""Batches of an evaluation, whose random transform has a random stream of its own."""
+"""Batches of an evaluation, with a separate random stream for a random transform."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -18,9 +18,9 @@ def transformed(batch: Batch, rows: int, transform: Transform | None, seed: int)
     """Divide the batch into batches of at most ``rows`` transformed rows.
 
     Blocks of 100 rows are transformed under a seed that is derived from ``seed`` and the block's
-    number; the last block is filled up with copies of its last row. So what an elementwise random
-    transform draws for a row depends on nothing but the seed, the row and its number. The caller's
-    random stream is neither read nor moved.
+    number; the last block is padded with copies of its last row. What an elementwise random
+    transform draws for a row therefore depends only on the seed, the row and its number. The
+    caller's random stream is neither used nor changed.
 
     Args:
         batch: the rows with their labels and context.

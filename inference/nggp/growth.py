@@ -192,7 +192,7 @@ def grow_model(
     Returns:
         How many moves of each kind in :data:`MOVES` were kept.
     """
-    x, held = (admit(model, rows, moved=True).x for rows in (x, held))
+    x, held = (admit(model, rows, on_device=True).x for rows in (x, held))
     bound = CollapsedBound(model.law, model.breadth, data, margin, model.kind)
     loc, scale = (part[:-1].detach().clone() for part in model.components())
     codes = encode(guide, x)
@@ -232,7 +232,7 @@ def move_clusters(
         of v.
     """
     check_count(rows, "rows")
-    x = admit(model, x, transform=transform, tried=False).x
+    x = admit(model, x, transform=transform, dry_run=False).x
     check_rows(len(x))
     order = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))
     chosen = x[order[: 2 * rows].to(x.device)]

@@ -29,7 +29,7 @@ class Collapsed(ELBO):
     The loss is a negative pseudo-likelihood with a variational bound of each factor: the prior of
     each datum's cluster is its predictive distribution given running averages of the sizes, scaled
     to N data. Its gradient with respect to q(y_n) is that of the collapsed bound, but as a product
-    of full conditionals it bounds nothing: its value may be above log p(x_1..N). It is reported as
+    of full conditionals it is not a bound: its value may be above log p(x_1..N). It is reported as
     ``pseudo-likelihood``, and the collapsed bound as ``elbo``, both in nats per datum:
 
     .. math:: N\,\mathrm{elbo} = \sum_n \big(E \log p(x_n \mid z_n) -
@@ -38,15 +38,15 @@ class Collapsed(ELBO):
     ``kl[y]`` is the part of y, with v integrated out. ``elbo`` is a lower bound of the logarithm of
     :math:`\sum_y p(y) p(x_{1..N} \mid y)` over all labellings y of the data by the C existing
     clusters and by clusters of one datum, where p(y) is the probability of the partition that y
-    makes. It is not normalised over labellings: a partition counts once for each way to name its
-    clusters, C! / (C - K)! times with K of them named.
+    induces. It is not normalised over labellings: a partition counts once for each way to label its
+    clusters, C! / (C - K)! times if K of them are existing clusters.
 
     In :meth:`held_out`, which :func:`evaluate` uses, and for a batch of all N rows, the sizes in
     ``elbo`` are those of the rows' own q(y), and it is a bound. For a smaller batch it is an
     estimate from below, by the tangent at the running averages of the sizes.
 
     With another objective, such as :class:`Autoencoder`, the sizes do not change, and ``elbo`` is a
-    bound for the mixture whose weights they fix in advance.
+    bound for the mixture with weights fixed by these sizes.
 
     Further terms, which are not part of the loss: ``clusters``, number of existing clusters;
     ``occupied``, expected number of those with data; ``alone``, share of data that are alone in
@@ -83,7 +83,7 @@ class Collapsed(ELBO):
             return self._reported(draws, self.terms_of(draws))
 
     def held_out(self, batch: Batch) -> Terms:
-        """Terms that lack E_q[log p(y)], and the sums over rows that :meth:`concluded` adds it by.
+        """Terms without E_q[log p(y)], and sums over rows from which :meth:`concluded` computes it.
 
         The rows are a data set of their own; only their q(y) depends on the training set's sizes.
         """
@@ -142,7 +142,7 @@ class Collapsed(ELBO):
         return _collapsed(terms, _negative_entropy(q) - evidence.mean() / data)
 
     def _tangent(self, draws: Draws) -> Tensor:
-        """What the collapsed bound of a batch exceeds the conditional prior of y by, per datum.
+        """Collapsed bound minus the expected log conditional prior of y, in nats per datum.
 
         E_q[log p(y)] is expanded to first order in q(y) around the running averages, where its
         derivative is the logarithm of each datum's conditional prior.

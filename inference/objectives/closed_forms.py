@@ -1,4 +1,4 @@
-"""The ELBO with every KL divergence in closed form for which that changes no expectation."""
+"""The ELBO with KL divergences in closed form, where that does not change the expectation."""
 
 from priorzoo.inference.batch import Batch
 from priorzoo.inference.objectives.contract import Terms
@@ -15,12 +15,13 @@ class ClosedForms(ELBO):
 
 
 def closed_terms(objective: ELBO, draws: Draws) -> Terms:
-    """The terms of given draws, with the KL divergences in closed form where there is one.
+    """The terms of given draws, with exact closed forms of KL divergences where torch has one.
 
-    At a draw near the end of a support, log q - log p is the difference of two large numbers, and a
-    few draws carry the mean. The closed form has no such error. It is the expectation only if the
-    variables on which its prior depends are independent of the site: those that the guide draws
-    before it, and not, for example, a cluster whose probabilities follow from the code.
+    At a draw near the boundary of a support, log q - log p is a difference of two large numbers,
+    and few draws dominate the mean. The closed form does not have this error. It is the expectation
+    only if the variables on which its prior depends are independent of the site: those that the
+    guide draws before it. A cluster whose probabilities are computed from the code, for example, is
+    not independent of the code.
     """
     closed = {name: KL(analytic=True) for name in exact_sites(draws)}
     return ELBO(objective.model, objective.guide, closed, objective.particles).terms_of(draws)

@@ -15,7 +15,7 @@ from priorzoo.inference.sites import (
 )
 from priorzoo.models.pyro_internals import scale_and_mask
 
-Part = tuple[Tensor, frozenset[str]]  # a log factor, and the plates of one's own that it is in
+Part = tuple[Tensor, frozenset[str]]  # a log factor, and its plates except data and particles
 
 
 def log_weights(
@@ -50,8 +50,8 @@ def _eliminate(
 ) -> Tensor:
     """The log of the sum over enumerated sites of the product of all factors.
 
-    Plates of one's own are eliminated from the innermost outwards: first the sum over the values of
-    the sites in it, and then the product over its members.
+    Plates other than data and particles are eliminated from the innermost outwards: first by the
+    sum over the values of the sites in a plate, and then by the product over its members.
     """
     joint: dict[frozenset[str], Tensor] = {}
     for factor, own in parts:
@@ -106,6 +106,6 @@ def _check(of_model: Mapping[str, Site], of_guide: Mapping[str, Site]) -> None:
             if frame.name != "data" and frame.full_size not in (None, frame.size):
                 raise ValueError(
                     f"Expected all {frame.full_size} members of plate {frame.name!r} around site "
-                    f"{name!r} but got a subsample of {frame.size}, whose importance weights bound "
-                    "nothing; use the ELBO."
+                    f"{name!r} but got a subsample of {frame.size}, whose importance weights give "
+                    "no bound; use the ELBO."
                 )

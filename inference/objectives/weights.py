@@ -86,7 +86,7 @@ class Weights:
 
         Args:
             cost: in the batch shape of the site, ``(K_I, ..., K_1, [S,] ..., B)``.
-            site: gives the plates; those of one's own, between S and B, are added up.
+            site: gives the plates; other plates, between S and B, are summed over.
             before: names of sites whose draws may enter the cost of a global site.
             batch: gives B and N.
         """
@@ -99,14 +99,14 @@ class Weights:
     def expect(self, score: Tensor, particles: int = 1, events: int = 0) -> Tensor:
         """Average ``(K_I, ..., K_1, [S,] ..., B, ...)`` to ``(B, ...)``, with 0 times log 0 as 0.
 
-        Dimensions of one's own plates are added up. The gradient contains that of the scores.
+        Plates other than data and particles are summed over. The gradient includes the scores'.
 
         Args:
             score: values to average, with ``events`` dimensions to the right of the plates.
             particles: S; if it is above 1, particles are averaged too.
 
         Raises:
-            ValueError: for events in plates of one's own, which cannot be added up.
+            ValueError: for events in further plates, which cannot be summed over.
         """
         if not events:
             plates = {"data": -1}
@@ -175,7 +175,7 @@ class Weights:
         return (fixed.sum(self.particle_dim, keepdim=True) - fixed) / (count - 1)
 
     def _over(self, plates: Mapping[str, int], score: Score) -> Tensor:
-        """The change of a score, added up over the plates that are not among ``plates``."""
+        """The change of a score, summed over the plates that are not in ``plates``."""
         change = score.change
         shared = {dim for name, dim in score.plates.items() if plates.get(name) == dim}
         kept = shared | self.log_q.keys()
@@ -183,7 +183,7 @@ class Weights:
         return change.sum(lost, keepdim=True) if lost else change
 
     def _of_rows(self, mean: Tensor) -> Tensor:
-        """The mean over particles, added up over plates of one's own: ``(B,)``."""
+        """The mean over particles, summed over further plates: ``(B,)``."""
         dims = (dim for dim in range(-mean.dim(), -1) if dim != self.particle_dim)
         own = [dim for dim in dims if mean.shape[dim] > 1]
         mean = mean.sum(own, keepdim=True) if own else mean
@@ -217,6 +217,6 @@ class Weights:
         return {dim for dim in self.log_q if len(plates) >= -dim and plates[dim] > 1}
 
     def _particles(self, values: Tensor) -> int:
-        """How many particles the values differ between."""
+        """The number of particles along which the values may differ."""
         dim = self.particle_dim
         return 1 if dim is None or values.dim() < -dim else values.shape[dim]
