@@ -111,7 +111,7 @@ def cases(
 def measure(
     case: Case, device: torch.device, *, rounds: int, steps: int, arms: Sequence[str] | None = None
 ) -> Iterator[dict[str, Any]]:
-    """Time the arms by turns, and give a row for each.
+    """Time the arms alternately, and give a row for each.
 
     In every round each arm takes so many steps; its ratio is the median over the rounds of its time
     by that of the hand-written yardstick (or of the first arm where there is none) in the same

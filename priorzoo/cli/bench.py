@@ -100,7 +100,7 @@ def _speed(settings: Namespace) -> None:
       --sweep                   vary K, batch and code of --recipes
       --clusters K              of one mixture
       --precision float32|bf16  of the networks [float32]
-      --rounds N                of all arms by turns [15]
+      --rounds N                in each of which every arm runs [15]
       --steps N                 of each arm in a round [10]
       --rows FILE               file of rows to append to
       --figures DIR             folder for charts

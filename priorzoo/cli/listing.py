@@ -15,7 +15,7 @@ from priorzoo.benchmarks.recipes.changes import apply
 from priorzoo.benchmarks.recipes.parts import unknown_name
 from priorzoo.cli.options import Parser, print_next, print_table
 
-OWN = {  # data of one's own
+OWN = {  # the user's own data
     "FILE.npz": "your own: x_train (N, ...) and x_test (M, ...), numbers; y_train (N,) and "
     "y_test (M,), integers, if there are labels; written by numpy.savez"
 }

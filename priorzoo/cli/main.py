@@ -48,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"priorzoo {version('priorzoo')}")
         return 0
     if os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())  # where a model of one's own is, named by its import path
+        sys.path.append(os.getcwd())  # so that a user's model is found by its import path
     if words[:2] == ["bench", "speed"]:
         os.environ.update(QUIET | dict(os.environ))
     try:
