@@ -14,6 +14,11 @@ catalogue = module_from_spec(spec)
 spec.loader.exec_module(catalogue)
 
 
+def pytest_addoption(parser):
+    told = "trainings that tests/interruptions breaks off"
+    parser.addoption("--count", type=int, default=10, help=told)
+
+
 @pytest.fixture(autouse=True)
 def _seed():
     torch.manual_seed(0)

@@ -20,6 +20,7 @@ LOG = logging.getLogger(__name__)
 LOCK = "run.lock"
 RESULT, HISTORY, CHECKPOINT = "result.json", "history.jsonl", "checkpoint.safetensors"
 FILES = (RESULT, "config.json", "model.safetensors", "memory.safetensors", HISTORY, CHECKPOINT)
+CHECKPOINTS = r"checkpoint(?:-(\d+))?\.safetensors"
 DRAWN_BY = "priorzoo"  # the ``Software`` of a PNG in the folder ``figures``
 
 State = dict[str, Any]
@@ -57,10 +58,10 @@ def check_free(folder: Path, overwrite: bool) -> None:
 
 def clear(folder: Path) -> None:
     """Remove what an earlier run wrote, and nothing else, but for the newest checkpoint."""
-    names = [name for name in FILES if name != CHECKPOINT]
-    for name in [*names, *(f"{name}.part" for name in FILES)]:
-        (folder / name).unlink(missing_ok=True)
-    for path in _checkpoints(folder)[1:]:
+    for name in FILES:
+        if name != CHECKPOINT:
+            (folder / name).unlink(missing_ok=True)
+    for path in [*_checkpoints(folder)[1:], *_torn(folder)]:
         path.unlink()
     for path in (folder / "figures").glob("*.png"):
         with path.open("rb") as file:
@@ -137,8 +138,8 @@ class Checkpoints:
         return self._finished(result)
 
     def remove(self) -> None:
-        """Remove all, the oldest first."""
-        for path in reversed(_checkpoints(self.folder)):
+        """Remove all, the oldest first, and what writes that were broken off have left."""
+        for path in [*_torn(self.folder), *reversed(_checkpoints(self.folder))]:
             path.unlink()
 
     def _finished(self, result: State) -> State:
@@ -199,9 +200,24 @@ def _checkpoints(folder: Path) -> list[Path]:
     """All checkpoints, the newest first."""
     found = {}
     for path in folder.glob("checkpoint*.safetensors"):
-        if name := re.fullmatch(r"checkpoint(?:-(\d+))?\.safetensors", path.name):
+        if name := re.fullmatch(CHECKPOINTS, path.name):
             found[int(name[1] or 0)] = path
     return [found[age] for age in sorted(found)]
+
+
+def _torn(folder: Path) -> list[Path]:
+    """Files that a killed process was writing: ours, and those that safetensors renames itself."""
+    found = []
+    for path in folder.iterdir():
+        name = path.name.removesuffix(".part")
+        if name != path.name:
+            if name in FILES or re.fullmatch(CHECKPOINTS, name):
+                found.append(path)
+        elif re.fullmatch(r"\.tmp\w{6}", name):
+            with path.open("rb") as file:
+                if file.read(9)[8:] in (b"", b"{"):
+                    found.append(path)
+    return found
 
 
 def _lines(path: Path) -> list[str]:

@@ -1,12 +1,9 @@
 """Several runners in one folder, signals, and cells that were trained and not yet told."""
 
-import json
-import re
 import signal
 import subprocess
 import sys
 import time
-from collections import Counter
 from dataclasses import replace
 
 import pytest
@@ -29,31 +26,11 @@ def bench(out, *words):
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def seeds(path):
-    return Counter(json.loads(line)["seed"] for line in path.read_text().splitlines())
-
-
 def wait_for(condition):
     deadline = time.monotonic() + 240
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.05)
-
-
-def test_runners_share_the_cells_and_take_over_those_of_one_that_is_killed(tmp_path):
-    """Each cell has one row, whoever made it."""
-    out = tmp_path / "out"
-    words = ["steps=40,4", "every=4", "--seeds", "0:1"]
-    first, second, third = (bench(out, *words) for _ in range(3))
-    wait_for(lambda: list(out.glob("runs/*/checkpoint.safetensors")))
-    third.send_signal(signal.SIGKILL)
-    third.communicate()
-    said = [runner.communicate(timeout=240) for runner in (first, second)]
-    assert [first.returncode, second.returncode] == [0, 0], said
-    assert seeds(out / "rows.jsonl") == {0: 2}
-    taken = [int(re.search(r"(\d+) were run", text)[1]) for text, _ in said]
-    assert sum(taken) <= 2
-    assert not list(out.glob("**/*.lock"))
 
 
 def test_what_another_process_runs_is_waited_for_and_a_stale_lock_is_not(tmp_path):

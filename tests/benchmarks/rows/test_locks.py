@@ -9,20 +9,21 @@ import time
 
 import pytest
 
+from priorzoo.benchmarks.rows import locks
 from priorzoo.benchmarks.rows.locks import holder, locked
 
-HOLD = """
-import sys, time
+# By its path: the packages around it would import torch.
+READ = f"""
+import runpy, sys, time
 from pathlib import Path
-from priorzoo.benchmarks.rows.locks import locked
+locked = runpy.run_path({locks.__file__!r})["locked"]
+"""
+HOLD = f"""{READ}
 with locked(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)
 """
-COUNT = """
-import sys
-from pathlib import Path
-from priorzoo.benchmarks.rows.locks import locked
+COUNT = f"""{READ}
 lock, number = Path(sys.argv[1]), Path(sys.argv[2])
 for _ in range(100):
     with locked(lock, wait=True):

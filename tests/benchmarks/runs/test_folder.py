@@ -370,10 +370,12 @@ def test_overwriting_removes_what_a_run_wrote_and_nothing_else(tmp_path):
         (folder / name).write_text(text)
     shutil.copy(folder / "model.safetensors", folder / "memory.safetensors")
     (folder / "result.json.part").write_text("torn")
+    (folder / ".tmpaB3dE6").write_bytes(b"\x08\0\0\0\0\0\0\0{")
     assert cli.main(["train", "digits-vae", *words[2:], "--overwrite"]) == 0
     assert {name: (folder / name).read_text() for name in mine} == mine
     assert not (folder / "memory.safetensors").exists()
     assert not (folder / "result.json.part").exists()
+    assert not (folder / ".tmpaB3dE6").exists()
     assert not (folder / "figures" / "clusters.png").exists()
     clear(folder)
     names = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
