@@ -11,14 +11,14 @@ from torch import Tensor, nn
 
 from priorzoo.inference.auxiliary import marginal_sites, unmatched
 from priorzoo.inference.batch import Batch, Context, in_precision
-from priorzoo.inference.gradients import Unbiased, bias, missing_gradient
+from priorzoo.inference.gradients import Unbiased, bias, missing_gradient, unlisted
 from priorzoo.inference.pairs import (
     check_traces,
     plate_depth,
     without_observed,
     without_side_effects,
 )
-from priorzoo.inference.sites import Site, plates_of, sample_sites, site_of
+from priorzoo.inference.sites import Site, plates_of, rows_of, sample_sites, site_of
 from priorzoo.inference.supports import describe, same_support
 from priorzoo.models.contract import accepted, check_context
 from priorzoo.models.pyro_internals import sites_of_rows
@@ -45,7 +45,7 @@ def check_pair(
         of_model, of_guide = accepted(model, batch.context), accepted(guide, batch.context)
         two = _attempt(model, "size=2", lambda: poutine.trace(model).get_trace(size=2, **of_model))
         _check_event(site_of(two, "x"))
-        rows: Tensor = site_of(two, "x")["value"] if x is None else batch.x
+        rows = rows_of(site_of(two, "x"), site_of(two, "x")["value"]) if x is None else batch.x
         where = f"rows {tuple(rows.shape[1:])}, which {type(model).__name__} draws"
         drawing = poutine.trace(Unbiased()(guide))
         observed = _attempt(model, where, lambda: poutine.trace(model).get_trace(rows, **of_model))
@@ -114,5 +114,5 @@ def _differences(name: str, model_site: Site, guide_site: Site) -> Iterator[str]
             yield f"site {name!r} is a point outside its support, {supports[0]}, in the guide"
     elif not same_support(*(site[part] for part in ("fn", "value") for site in sites)):
         yield f"site {name!r} has support {supports[0]} in the model, {supports[1]} in the guide"
-    yield from bias(name, guide_site)
-    yield from missing_gradient(name, guide_site)
+    for problems in (unlisted, bias, missing_gradient):
+        yield from problems(name, guide_site)

@@ -21,6 +21,7 @@ from priorzoo.inference.sites import (
     evaluating,
     is_enumerated,
     is_local,
+    is_marked,
     plates_of,
     sample_sites,
     shape_of,
@@ -47,8 +48,7 @@ class PlateDepth(Messenger):
     def _pyro_sample(self, msg: AnyMessage) -> None:
         self.found = max(self.found, _depth(msg))
         site = cast(Site, msg)
-        parallel = site["infer"].get("enumerate") == "parallel"
-        if parallel and not site["done"] and not site["is_observed"]:
+        if is_marked(site) and not site["done"] and not site["is_observed"]:
             first, fn = site["fn"].enumerate_support(expand=False)[0], site["fn"]
             site["value"], site["done"] = first.expand(fn.batch_shape + fn.event_shape), True
 

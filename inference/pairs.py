@@ -22,7 +22,7 @@ from priorzoo.inference.dimensions import (
     known_depth,
     measured_depth,
 )
-from priorzoo.inference.gradients import Unbiased, bias
+from priorzoo.inference.gradients import Unbiased, bias, unlisted
 from priorzoo.inference.randomness import Stream
 from priorzoo.inference.running import keeping_state, running
 from priorzoo.inference.sites import (
@@ -109,6 +109,7 @@ def check_traces(guide_trace: poutine.Trace, model_trace: poutine.Trace) -> None
     """
     of_guide = dict(sample_sites(guide_trace))
     problems = unmatched(dict(sample_sites(model_trace)), of_guide)
+    problems += [problem for name, site in of_guide.items() for problem in unlisted(name, site)]
     if torch.is_grad_enabled():
         problems += [problem for name, site in of_guide.items() for problem in bias(name, site)]
     if problems:

@@ -24,6 +24,7 @@ from priorzoo.inference.sites import (
     evaluating,
     is_enumerated,
     latent_sites,
+    rows_of,
     site_of,
 )
 from priorzoo.models.contract import accepted, check_context
@@ -151,8 +152,7 @@ def draw(
         conditioned = poutine.condition(model, data=values)
         trace = poutine.trace(conditioned).get_trace(size=size, **keywords)
     site = site_of(trace, "x")
-    drawn: Tensor = site["fn"].mean if means else site["value"]
-    return drawn
+    return rows_of(site, site["fn"].mean if means else site["value"])
 
 
 def _value(sites: Mapping[str, Site], name: str, value: int | Tensor, size: int) -> Tensor:

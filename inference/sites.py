@@ -92,6 +92,11 @@ def is_enumerated(site: Site) -> bool:
     return site["infer"].get("_enumerate_dim") is not None
 
 
+def is_marked(site: Site) -> bool:
+    """Whether the program marks the site to be enumerated."""
+    return bool(site["infer"].get("enumerate") == "parallel")
+
+
 def is_local(site: Site) -> bool:
     """Whether the site has one value for each datum, and not one for the whole data set."""
     return any(frame.name == "data" for frame in site["cond_indep_stack"])
@@ -114,6 +119,17 @@ def shape_of(site: Site) -> torch.Size:
     found = [site["fn"].batch_shape, value[: len(value) - site["fn"].event_dim]]
     found += [part.shape for part in (site["scale"], site["mask"]) if isinstance(part, Tensor)]
     return torch.broadcast_shapes(*found)
+
+
+def rows_of(site: Site, value: Tensor) -> Tensor:
+    """A value of a site in plate ``data``, ``(B, ...)``, without dimensions of 1 to the left.
+
+    Programs that add up a plate of their own with ``keepdim`` leave such dimensions.
+    """
+    kept = 1 + len(site["fn"].event_shape)
+    while value.dim() > kept and len(value) == 1:
+        value = value.squeeze(0)
+    return value
 
 
 def is_scored(site: Site) -> bool:

@@ -38,8 +38,9 @@ def admit(
         x: rows ``(N, P)``, or pictures where P is the product of their sides: anything that
             :func:`as_tensor` takes, of any dtype whose numbers the networks' dtype can hold.
         labels, context: by name, with a value for each row.
-        transform: if it is None or ``torch.bernoulli``, the rows themselves are converted and
-            checked; otherwise it decides what the likelihood gets, and that is checked.
+        transform: if it is None, the rows themselves are converted and checked; for
+            ``torch.bernoulli`` they are checked as probabilities of the 0 and 1 that the likelihood
+            accepts; otherwise it decides what the likelihood gets, and that is checked.
         name: name of the rows in error messages.
         dry_run: whether to run another transform here, to check its results. If not, the caller
             checks these, and the rows to transform keep their precision.
@@ -55,7 +56,7 @@ def admit(
     accepts = Accepts.of(model, in_precision(model, batch).context)
     if transform is None or transform is torch.bernoulli:
         rows = accepts.converted(batch.x, name)
-        accepts.check(rows, name)
+        accepts.check(rows if transform is None else rows.round(), name)
         if transform is not None:
             _check_unit(rows, name)
         return replace(batch, x=rows if dry_run else accepts.shaped(batch.x, name))

@@ -1,7 +1,8 @@
 """Importance weights of draws, with the enumerated sites summed out."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
+import torch
 from torch import Tensor
 
 from priorzoo.inference.batch import Batch
@@ -38,6 +39,8 @@ def log_weights(
             parts.append((_conditional(site) - log_prob(site), _own(site)))
         elif name not in of_model:
             parts.append((log_prob(site), _own(site)))
+        else:
+            parts += _uncounted(site, batch)
     dims = {s["infer"]["_enumerate_dim"]: _own(s) for s in of_guide.values() if is_enumerated(s)}
     plates = {
         n: d for s in [*of_model.values(), *of_guide.values()] for n, d in plates_of(s).items()
@@ -83,6 +86,14 @@ def _own(site: Site) -> frozenset[str]:
 def _conditional(site: Site) -> Tensor:
     """The log probability of a site given the auxiliary sites."""
     return log_prob({key: value for key, value in site.items() if key != "marginal"})
+
+
+def _uncounted(site: Site, batch: Batch) -> Iterator[Part]:
+    """What a scale or mask takes from log q of a summed-out site: each value keeps its weight."""
+    log_q = log_prob(site)
+    counted = _scaled(site, log_q, batch)
+    if counted is not log_q:
+        yield torch.where(log_q == -torch.inf, log_q, log_q - counted), _own(site)
 
 
 def _scaled(site: Site, score: Tensor, batch: Batch) -> Tensor:

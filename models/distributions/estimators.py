@@ -38,7 +38,7 @@ def estimated(
 
     Args:
         fn: the distribution; for ``rsvi`` a Gamma, Beta or Dirichlet distribution, or an
-            ``Independent`` of one.
+            ``Independent`` of one or a masked one.
         gradient: ``pathwise``, the distribution's own reparameterisation (implicit gradients for
             these three and for mixtures of diagonal Gaussians, also as ``MixtureSameFamily``:
             Figurnov et al., 2018); ``rsvi``, through the acceptance-rejection sampler;
@@ -54,6 +54,8 @@ def estimated(
     if isinstance(fn, dist.Independent):
         base = estimated(fn.base_dist, gradient, augmentation)
         return base.to_event(fn.reinterpreted_batch_ndims)
+    if isinstance(fn, dist.MaskedDistribution):
+        return estimated(fn.base_dist, gradient, augmentation).mask(fn._mask)
     if gradient == "score":
         return Scored(_in_log_space(fn) if is_stock(fn) else fn)
     if gradient == "pathwise":

@@ -5,10 +5,11 @@ import pyro.distributions as dist
 import pytest
 import torch
 from pyro import poutine
+from pyro.distributions.transforms import AffineTransform
 from torch import nn
 
 from priorzoo.inference import ELBO, check_pair
-from priorzoo.models import data_plate
+from priorzoo.models import data_plate, estimated
 
 ENUMERATE = {"enumerate": "parallel"}
 B, K = 4, 3
@@ -164,7 +165,43 @@ def partly_observed(x, size):
         pyro.sample("x", dist.Normal(z, 1.0), obs=x, obs_mask=mask)
 
 
+def coins(x, size):
+    with data_plate(x, size):
+        y = pyro.sample("y", dist.Bernoulli(torch.full((K,), 0.5)).to_event(1))
+        pyro.sample("x", dist.Normal(y.sum(-1), 1.0), obs=x)
+
+
+def coins_guide(x, size):
+    with data_plate(x, size):
+        pyro.sample("y", dist.Bernoulli(torch.full((K,), 0.5)).to_event(1), infer=ENUMERATE)
+
+
+def positive(x, size):
+    with data_plate(x, size):
+        z = pyro.sample("z", dist.Gamma(2.0, 1.0))
+        pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+
+def wrapped(wrap):
+    def guide(x, size):
+        with data_plate(x, size):
+            pyro.sample("z", wrap(estimated(dist.Gamma(x.exp(), torch.tensor(1.0)), "rsvi")))
+
+    return guide
+
+
 REFUSED = {
+    "values-without-a-list": (coins, coins_guide, "'y', a Bernoulli .*, cannot be enumerated"),
+    "score-in-a-transform": (
+        positive,
+        wrapped(lambda fn: dist.TransformedDistribution(fn, [AffineTransform(0.0, 2.0)])),
+        "'z' is a TransformedDistribution of draws that need their score",
+    ),
+    "score-in-independent": (
+        positive,
+        wrapped(lambda fn: dist.Independent(fn, 0)),
+        "'z' is a Independent of draws that need their score",
+    ),
     "factor-of-all-rows": (with_factor, one_cluster, "'y' inside its plates .* but 'total'"),
     "outside-its-plate": (
         outside_its_plate,

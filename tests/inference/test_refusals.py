@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from priorzoo.guides import ClusterThenCode, Code
-from priorzoo.inference import ELBO, KL, Training, check_pair, descend, fit
+from priorzoo.inference import ELBO, KL, Training, check_data, check_pair, descend, fit
 from priorzoo.models import GMVAE, M2, MLP, VAE, data_plate
 
 P, D, K = 6, 2, 3
@@ -109,6 +109,20 @@ def test_an_iterable_needs_its_size(zoo):
 def test_data_that_cannot_be_scored_are_refused(zoo, x, message):
     with pytest.raises(ValueError, match=message):
         fit(*zoo["vae"].pair(), x, steps=1)
+
+
+class Coins(torch.nn.Module):
+    def forward(self, x=None, size=None):
+        with data_plate(x, size):
+            pyro.sample("x", dist.Bernoulli(torch.full((P,), 0.5)).to_event(1), obs=x)
+
+
+def test_probabilities_that_are_binarised_fit_a_likelihood_of_bits():
+    check_data(Coins(), torch.rand(9, P), transform=torch.bernoulli)
+    with pytest.raises(ValueError, match=r"x within \[0, 1\] for torch\.bernoulli"):
+        check_data(Coins(), torch.full((3, P), 1.2), transform=torch.bernoulli)
+    with pytest.raises(ValueError, match=r"x within .* for Bernoulli"):
+        check_data(Coins(), torch.rand(9, P))
 
 
 def test_fractions_of_words_are_refused(zoo):

@@ -258,20 +258,20 @@ def test_mixtures_of_pyro_get_the_unbiased_gradients(kind, particles):
     assert all(torch.equal(*pair) for pair in zip(*found, strict=True))
 
 
-class MaskedMixture(Mixed):
+class ShiftedMixture(Mixed):
     """In a wrapper whose gradients nothing replaces."""
 
     def forward(self, x, size=None):
         with data_plate(x, size):
             zero = torch.zeros(len(x), K, D)
             fn = KINDS[self.kind](zero, zero + 1, self.encoder(x))
-            pyro.sample("z", fn.mask(torch.ones(()) > 0))
+            pyro.sample("z", transformed(fn, to.AffineTransform(1.0, 2.0)))
 
 
 @pytest.mark.parametrize("kind", ["MixtureOfDiagNormals", "shared scale"])
 def test_a_biased_gradient_is_refused(kind):
     """Also in a step of one's own; without gradients its densities are right."""
-    model, guide = VAE(MLP(D, P), code=D), MaskedMixture(MLP(P, K), kind, pathwise=False)
+    model, guide = VAE(MLP(D, P), code=D), ShiftedMixture(MLP(P, K), kind, pathwise=False)
     objective, x = ELBO(model, guide), torch.zeros(3, P)
     with pytest.raises(ValueError, match=r"'z' is a Mixture.*gradients are biased"):
         check_pair(model, guide)

@@ -6,6 +6,7 @@ import pytest
 import torch
 from pyro import poutine
 
+from priorzoo.inference import Batch, draw_pair
 from priorzoo.models import data_plate
 
 D = 2
@@ -110,6 +111,20 @@ def tempered_cluster_guide(m, x, size=None):
         pyro.sample("z", m.code(x))
 
 
+def masked_distribution(m, x=None, size=None):
+    """Rows whose cluster does not count, by a mask of its distribution."""
+    with data_plate(x, size):
+        y = pyro.sample("y", dist.Categorical(logits=m.logits).mask(first_half(x, size)))
+        z = pyro.sample("z", dist.Normal(m.loc[y], m.raw.exp()).to_event(1))
+        pyro.sample("x", m.pixels(z), obs=x)
+
+
+def masked_distribution_guide(m, x, size=None):
+    with data_plate(x, size):
+        pyro.sample("y", dist.Categorical(logits=m.classify(x)).mask(first_half(x)), infer=EVERY)
+        pyro.sample("z", m.code(x))
+
+
 def tensor_scale(m, x=None, size=None):
     """Rows of different weight."""
     with poutine.scale(scale=1.0 + first_half(x, size).double()):
@@ -166,6 +181,7 @@ PROGRAMS = {
         {"stock": "mean field", "analytic": ["z"]},
     ),
     "scaled mixture": (tempered_cluster, tempered_cluster_guide, {}),
+    "masked distribution of a cluster": (masked_distribution, masked_distribution_guide, {}),
     "scaled in the model alone": (tempered, code_guide, {"stock": "trace", "weights": False}),
     "rows of different weight": (
         tensor_scale,
@@ -183,3 +199,32 @@ PROGRAMS = {
 def test_equals_stock_pyro(name, equals_stock_pyro):
     model, guide, settings = PROGRAMS[name]
     equals_stock_pyro(model, guide, **settings)
+
+
+CLUSTERS = {
+    "masked rows": (masked_rows, masked_rows_guide),
+    "masked distribution": (masked_distribution, masked_distribution_guide),
+    "masked in the model alone": (masked_distribution, mixture_guide),
+    "scaled": (tempered_cluster, tempered_cluster_guide),
+}
+
+
+@pytest.mark.parametrize("name", CLUSTERS)
+def test_a_summed_out_site_weighs_as_its_draws_do(name, programs):
+    """The importance weight is the mean over draws of y of p / q, as stock Pyro counts both."""
+    model, guide = programs.seeded(programs.pair_of, *CLUSTERS[name])
+    x = programs.rows()
+    draws = draw_pair(model, guide, Batch(x))
+    z = draws.guide_trace.nodes["z"]["value"]
+    weight = 0.0
+    for y in torch.arange(3):
+        fixed = {"y": y.expand(len(x)), "z": z.expand(3, len(x), D)[y]}
+        told, guessed = (poutine.trace(poutine.condition(p, fixed)) for p in (model, guide))
+        told, guessed = told.get_trace(x), guessed.get_trace(x)
+        told.compute_log_prob()
+        guessed.compute_log_prob()
+        ratio = sum(told.nodes[n]["log_prob"] for n in ("x", "y", "z"))
+        ratio = ratio - sum(guessed.nodes[n]["log_prob"] for n in ("y", "z"))
+        chance = dist.Categorical(logits=guide.classify(x)).log_prob(y)
+        weight = weight + (chance + ratio).exp()
+    torch.testing.assert_close(draws.log_weights(), weight.log().unsqueeze(0))

@@ -70,6 +70,22 @@ def inner_clusters_guide(m, x, size=None):
             pyro.sample("y", dist.Categorical(logits=logits), infer=EVERY)
 
 
+def added_up_parts(m, x=None, size=None):
+    """The plate's dimension is kept, in draws of x too."""
+    with data_plate(x, size):
+        y = pyro.sample("y", dist.Categorical(logits=m.logits))
+        with pyro.plate("parts", PARTS, dim=-2):
+            z = pyro.sample("z", dist.Normal(m.loc[y], m.raw.exp()).to_event(1))
+        pyro.sample("x", m.pixels(z.sum(-3, keepdim=True)), obs=x)
+
+
+def added_up_parts_guide(m, x, size=None):
+    with data_plate(x, size):
+        pyro.sample("y", dist.Categorical(logits=m.classify(x)), infer=EVERY)
+        with pyro.plate("parts", PARTS, dim=-2):
+            pyro.sample("z", m.code(x))
+
+
 def cluster_above_parts(m, x=None, size=None):
     """One cluster a row; the parts below it are drawn."""
     with data_plate(x, size):
@@ -166,6 +182,11 @@ PROGRAMS = {
     "cluster above an inner plate of K members": (
         cluster_above_parts,
         cluster_above_parts_guide,
+        {"nesting": 2},
+    ),
+    "parts added up in their dimension": (
+        added_up_parts,
+        added_up_parts_guide,
         {"nesting": 2},
     ),
     "three levels": (three_levels, three_levels_guide, {"nesting": 3, "stock": "trace"}),

@@ -11,6 +11,7 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from pyro import poutine
 from scipy.stats import chi2
 from torch import nn
 
@@ -252,3 +253,42 @@ def test_with_a_learnt_baseline(model, where, count):
     objective = Baselined(model, guide)
     objective.level += 2.0
     assert_mean(draws(objective, x, 20_000), gradient(closed(model, guide, x), guide))
+
+
+class Coins(nn.Module):
+    """Coins of which those of some rows count nowhere; the model's are fair."""
+
+    def __init__(self, draw):
+        super().__init__()
+        self.draw, self.logits = draw, nn.Parameter(torch.tensor([0.6, -0.4, 0.9]))
+
+    def forward(self, x, size=None):
+        with data_plate(x, size):
+            self.draw(dist.Bernoulli(logits=self.logits), torch.tensor([True, False, True]))
+
+
+def fair_coins(x, size=None):
+    with data_plate(x, size):
+        z = pyro.sample("z", dist.Bernoulli(0.5).mask(torch.tensor([True, False, True])))
+        pyro.sample("x", dist.Normal(z, 0.8), obs=x)
+
+
+def summed(fn, mask):
+    with poutine.mask(mask=mask):
+        pyro.sample("z", fn, infer=ENUMERATE)
+
+
+MASKED = {
+    "outside": lambda fn, mask: estimated(fn, "score").mask(mask),
+    "inside": lambda fn, mask: estimated(fn.mask(mask), "score"),
+}
+
+
+@pytest.mark.parametrize("name", MASKED)
+@pytest.mark.parametrize("particles", [1, 2])
+def test_of_masked_draws(particles, name):
+    """A draw whose density does not count has a score all the same."""
+    guide = Coins(lambda fn, mask: pyro.sample("z", MASKED[name](fn, mask)))
+    x, exactly = torch.tensor(X), Coins(summed)
+    expected = gradient(ELBO(fair_coins, exactly)(x)[0], exactly)
+    assert_mean(draws(ELBO(fair_coins, guide, particles=particles), x, 20_000), expected)
