@@ -2,7 +2,8 @@
 
 import inspect
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -11,7 +12,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from priorzoo import guides, models
-from priorzoo.benchmarks.recipes.recipe import Part, Recipe, part
+from priorzoo.benchmarks.recipes.recipe import Part, Recipe, Stage, part
 from priorzoo.inference import Objective, Penalty, Training, check_pair
 from priorzoo.inference.construction import locate
 from priorzoo.models.contract import DeclaresNetworks, Sizes
@@ -136,6 +137,29 @@ def build_training(
         "schedule": None if schedule is None else lambda o: make(schedule, LRScheduler, o),
     }
     return Training(model, guide, data, **own | settings)
+
+
+@contextmanager
+def learning(stage: Stage, model: nn.Module, guide: nn.Module) -> Iterator[None]:
+    """Inside ``with``, only the parameters that a stage names learn.
+
+    Raises:
+        ValueError: for a name that no parameter begins with.
+    """
+    parameters = dict(nn.ModuleDict({"model": model, "guide": guide}).named_parameters())
+    for prefix in stage.learn:
+        if not any(name.startswith(prefix) for name in parameters):
+            raise ValueError(
+                f"Expected stage {stage.name!r} to name parameters to learn but none "
+                f"begins with {prefix!r}; there are {', '.join(parameters)}."
+            )
+    chosen = tuple(stage.learn or parameters)
+    others = [p for n, p in parameters.items() if p.requires_grad and not n.startswith(chosen)]
+    nn.ParameterList(others).requires_grad_(False)
+    try:
+        yield
+    finally:
+        nn.ParameterList(others).requires_grad_(True)
 
 
 def make(chosen: Part, family: type[Kind], first: object) -> Kind:

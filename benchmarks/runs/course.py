@@ -4,8 +4,7 @@ import inspect
 import json
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from torch import nn
 
 from priorzoo.benchmarks.data.fingerprints import fingerprint
 from priorzoo.benchmarks.data.sets import Dataset, keep_labels, keep_rows, repeat_labelled, unlike
-from priorzoo.benchmarks.recipes.building import build_pair, build_training
+from priorzoo.benchmarks.recipes.building import build_pair, build_training, learning
 from priorzoo.benchmarks.recipes.recipe import Part, Recipe, Stage
 from priorzoo.benchmarks.runs.folder import HISTORY, Checkpoints, State, clear
 from priorzoo.benchmarks.runs.keeping import Keeping
@@ -70,6 +69,11 @@ class Course:
         self.history: list[Row] = []
         self.step, self.seconds = 0, 0.0
         self.fingerprint = fingerprint(rows)
+        self._starts = (
+            0,
+            -float("inf"),
+            (self.model, self.guide),
+        )  # how many, the best and its bound
         self._begun: State | None = None
 
     def restore(self, kept: State) -> None:
@@ -83,10 +87,15 @@ class Course:
         if kept["stage"] is None:
             self.model, self.guide = load(folder, self.where)
             kept = kept | {"stage": len(self.stages)}
-        elif kept["training"] is None:
-            LOG.warning("No step had been kept in %s; the training begins anew.", folder)
-            return
         self.history = rows
+        if kept["training"] is None and kept["stage"] == 0:
+            if "starts" not in kept:
+                LOG.warning("No step had been kept in %s; the training begins anew.", folder)
+                return
+            first, best, parameters = kept["starts"]
+            nn.ModuleList((self.model, self.guide)).load_state_dict(parameters)
+            self._starts, self.seconds = (first, best, (self.model, self.guide)), kept["spent"]
+            return
         self.step, self.seconds, self._begun = kept["before"], kept["spent"], kept
 
     def run(
@@ -115,7 +124,7 @@ class Course:
         self._folder = folder
         self._checkpoints = checkpoints or Checkpoints(folder)
         self._settings = json.dumps({"seed": self.seed, **settings})
-        if self._begun is None:
+        if self._begun is None and not self._starts[0]:
             self._checkpoints.save(pack(self._state(0, None)))
             clear(folder)
         first = 0 if self._begun is None else self._begun["stage"]
@@ -191,11 +200,10 @@ class Course:
 
     def _choose(self, progress: bool) -> None:
         """Short runs from several starts, of which the one with the best bound goes on."""
-        best = -float("inf")
-        chosen = self.model, self.guide
+        first, best, chosen = self._starts
         held = self.held if len(self.held) else self.x[:JUDGED]
         drawn = self.rows.transform
-        for start in range(self.recipe.n_init):
+        for start in range(first, self.recipe.n_init):
             seed = self.seed if start == 0 else derive(self.seed, -start)
             self.model, self.guide = self._pair(seed)
             training = self._training(self.stages[-1], seed=seed, patience=None)
@@ -205,6 +213,8 @@ class Course:
             self.seconds += training.seconds
             if terms["elbo"] > best:
                 best, chosen = terms["elbo"], (self.model, self.guide)
+            done = [start + 1, best, nn.ModuleList(chosen).state_dict()]
+            self._checkpoints.save(pack(self._state(0, None) | {"starts": done}))
         self.model, self.guide = chosen
         self.trainings = self._trainings()
 
@@ -232,26 +242,3 @@ class Course:
         own["validation"] = self.held if len(self.held) else None
         own["patience"] = None if stage.name else recipe.patience
         return build_training(recipe, self.model, self.guide, x, **own | settings)
-
-
-@contextmanager
-def learning(stage: Stage, model: nn.Module, guide: nn.Module) -> Iterator[None]:
-    """Inside ``with``, only the parameters that a stage names learn.
-
-    Raises:
-        ValueError: for a name that no parameter begins with.
-    """
-    parameters = dict(nn.ModuleDict({"model": model, "guide": guide}).named_parameters())
-    for prefix in stage.learn:
-        if not any(name.startswith(prefix) for name in parameters):
-            raise ValueError(
-                f"Expected stage {stage.name!r} to name parameters to learn but none "
-                f"begins with {prefix!r}; there are {', '.join(parameters)}."
-            )
-    chosen = tuple(stage.learn or parameters)
-    others = [p for n, p in parameters.items() if p.requires_grad and not n.startswith(chosen)]
-    nn.ParameterList(others).requires_grad_(False)
-    try:
-        yield
-    finally:
-        nn.ParameterList(others).requires_grad_(True)

@@ -254,6 +254,27 @@ def test_a_history_with_too_few_rows_is_refused_and_an_older_checkpoint_is_used(
     assert left(folder) == whole
 
 
+def test_starts_that_were_made_are_not_made_again(tmp_path, monkeypatch):
+    recipe = replace(SMALL, n_init=4, init_steps=3)
+    train(tmp_path / "whole", recipe)
+    take, again = Steps.__call__, []
+
+    def stop(self):
+        take(self)
+        again.append(1)
+        if len(again) == 8:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Steps, "__call__", stop)
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path / "run", recipe)
+    again.clear()
+    monkeypatch.setattr(Steps, "__call__", lambda self: again.append(1) or take(self))
+    train(tmp_path / "run", recipe, resume=True)
+    assert len(again) == 2 * 3 + 12  # of the third start, which was broken off, and the fourth
+    assert left(tmp_path / "run") == left(tmp_path / "whole")
+
+
 def test_the_last_checkpoints_are_kept(tmp_path):
     saved = Checkpoints(tmp_path, count=3)
     names = {f"checkpoint{age}.safetensors" for age in ("", "-1", "-2")}
