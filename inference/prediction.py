@@ -24,6 +24,7 @@ from priorzoo.inference.sites import (
     evaluating,
     is_enumerated,
     latent_sites,
+    log_prob,
     rows_of,
     site_of,
 )
@@ -60,7 +61,9 @@ def cluster_probabilities(
                 f"Expected a guide that enumerates {site!r} but it has {list(sites)}; name a site "
                 "that it enumerates."
             )
-        probabilities = Weights(guide_trace).expect(sites[site]["fn"].probs, events=1)
+        every = log_prob(sites[site]).exp().unsqueeze(-1)  # of each value, along its dimension
+        by_value = every.transpose(sites[site]["infer"]["_enumerate_dim"] - 1, -1)
+        probabilities = Weights(guide_trace).expect(by_value, events=1)
         return probabilities.expand(len(site_of(guide_trace, "data")["value"]), -1)
 
     return _over_batches(model, guide, x, context, batch_size, read)

@@ -7,6 +7,7 @@ from typing import Any, NoReturn
 from weakref import WeakKeyDictionary
 
 import pyro
+import pyro.distributions as dist
 import torch
 from pyro import poutine
 from torch import Tensor, nn
@@ -27,7 +28,7 @@ class Accepts:
         shape: of one row.
         dtype: of the rows.
         fn: the distribution of x, of one row.
-        choices: K of each discrete site, which may have labels.
+        choices: K of each Categorical site, which may have labels.
     """
 
     shape: torch.Size
@@ -66,8 +67,7 @@ class Accepts:
         choices = {
             name: len(other["fn"].enumerate_support(expand=False))
             for name, other in latent_sites(trace).items()
-            if getattr(other["fn"], "has_enumerate_support", False)
-            and hasattr(other["fn"], "logits")
+            if isinstance(other["fn"], dist.Categorical)
         }
         return cls(site["fn"].event_shape, site["value"].dtype, site["fn"], choices)
 

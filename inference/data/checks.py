@@ -93,8 +93,8 @@ def admit_step(
     for name, label in batch.labels.items():
         if name not in accepts.choices:
             raise ValueError(
-                f"Expected labels of the discrete sites {list(accepts.choices)} but got labels of "
-                f"{name!r}; name one of them."
+                f"Expected labels of the Categorical sites {list(accepts.choices)} but got "
+                f"labels of {name!r}; name one of them."
             )
         if label.device.type == "cpu" or label.shape != rows.shape[:1]:
             check_labels(label, name, accepts.choices[name], rows)

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal, get_args
 
+import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -433,13 +434,16 @@ class Training:
         sites = latent_sites(guide_trace)
         self.objective.check(sites)
         choices = {
-            name: site["fn"].logits.shape[-1] for name, site in sites.items() if is_enumerated(site)
+            name: site["fn"].logits.shape[-1]
+            for name, site in sites.items()
+            if is_enumerated(site) and isinstance(site["fn"], dist.Categorical)
         }
         for name, label in self.labels.items():
             if name not in choices:
                 raise ValueError(
-                    f"Expected labels of sites that the guide enumerates, {list(choices)}, but got "
-                    f"labels of {name!r}."
+                    f"Expected labels of Categorical sites that the guide enumerates, "
+                    f"{list(choices)}, but got labels of {name!r}; make it a Categorical site, or "
+                    "leave them out."
                 )
             check_labels(label, name, choices[name], self.data)
 

@@ -12,6 +12,7 @@ from priorzoo.inference import (
     component_means,
     draw,
     enumerates,
+    fit,
     reconstructions,
 )
 from priorzoo.models import data_plate
@@ -29,6 +30,40 @@ def test_cluster_probabilities_are_the_softmax_of_the_classifier(zoo):
             found = cluster_probabilities(model, guide, x, batch_size=size)
             torch.testing.assert_close(found, expected)
             assert not found.requires_grad
+
+
+class Counting(nn.Module):
+    """A discrete site, with logits x in the guide and 0 in the model."""
+
+    def __init__(self, family, infer=None):
+        super().__init__()
+        self.family, self.infer, self.slope = family, infer, nn.Parameter(torch.ones(()))
+
+    def forward(self, x=None, size=None):
+        with data_plate(x, size):
+            logits = self.slope * x if self.infer else 0 * self.slope
+            y = pyro.sample("y", self.family(logits), infer=self.infer)
+            if not self.infer:
+                pyro.sample("x", dist.Normal(1.0 * y, 1.0), obs=x)
+
+
+FAMILIES = {
+    "Bernoulli": lambda c: dist.Bernoulli(logits=c),
+    "Binomial": lambda c: dist.Binomial(2, logits=c),
+    "masked": lambda c: dist.Categorical(torch.stack([-c, c], -1).softmax(-1)).mask(False),
+}
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_cluster_probabilities_of_each_value(name):
+    family, x = FAMILIES[name], torch.linspace(-1.0, 1.0, B)
+    pair = Counting(family), Counting(family, {"enumerate": "parallel"})
+    fn = getattr(family(x), "base_dist", family(x))
+    values = torch.arange(fn.enumerate_support().shape[0]).reshape(-1, 1).to(x)
+    torch.testing.assert_close(cluster_probabilities(*pair, x), fn.log_prob(values).exp().T)
+    if name != "masked":
+        with pytest.raises(ValueError, match="labels of 'y'; make it a Categorical"):
+            fit(*pair, x, steps=1, labels={"y": torch.zeros(B).long()})
 
 
 def test_codes_are_means_over_clusters(zoo):
