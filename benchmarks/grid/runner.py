@@ -87,7 +87,8 @@ def check_folder(cells: Sequence[Cell], out: Path) -> None:
     Raises:
         ValueError: naming what differs.
     """
-    others = {path.name for path in out.iterdir()} - {LOCK} if out.is_dir() else set()
+    torn = {LOCK, f"{ROWS}.part"}  # what a kill may leave before there are rows
+    others = {path.name for path in out.iterdir()} - torn if out.is_dir() else set()
     if out.is_file() or (others and not (out / ROWS).is_file()):
         raise ValueError(f"Expected a new folder or one of a grid but {out} holds something else.")
     for row in rows_of(out):

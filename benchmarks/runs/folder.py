@@ -43,7 +43,7 @@ def check_free(folder: Path, overwrite: bool) -> None:
     """
     if folder.is_file():
         raise FileExistsError(f"Expected a folder but {folder} is a file; choose another --out.")
-    if not folder.exists() or all(path.name == LOCK for path in folder.iterdir()):
+    if not folder.exists() or not {*folder.iterdir()} - {folder / LOCK, *_torn(folder)}:
         return
     if not is_run(folder):
         raise FileExistsError(

@@ -52,6 +52,15 @@ def test_what_another_process_runs_is_waited_for_and_a_stale_lock_is_not(tmp_pat
     assert len((out / "rows.jsonl").read_text().splitlines()) == 1
 
 
+def test_a_folder_with_nothing_but_what_a_kill_left_is_free(tmp_path):
+    (tmp_path / "rows.lock").touch()
+    (tmp_path / "rows.jsonl.part").write_text("torn")
+    grid.check_folder(CELLS, tmp_path)
+    (tmp_path / "letter.txt").touch()
+    with pytest.raises(ValueError, match="holds something else"):
+        grid.check_folder(CELLS, tmp_path)
+
+
 def test_a_failure_is_not_tried_again_by_those_that_share(tmp_path):
     (tmp_path / "rows.jsonl").touch()
     old = CELLS[0].failure("yesterday's")

@@ -254,6 +254,14 @@ def test_a_history_with_too_few_rows_is_refused_and_an_older_checkpoint_is_used(
     assert left(folder) == whole
 
 
+def test_a_folder_with_nothing_but_what_a_kill_left_is_free(whole, tmp_path):
+    (tmp_path / "run.lock").touch()
+    (tmp_path / "checkpoint.safetensors.part").write_bytes(b"torn")
+    (tmp_path / ".tmpaB3dE6").touch()
+    train(tmp_path)
+    assert left(tmp_path) == whole
+
+
 def test_starts_that_were_made_are_not_made_again(tmp_path, monkeypatch):
     recipe = replace(SMALL, n_init=4, init_steps=3)
     train(tmp_path / "whole", recipe)
