@@ -4,6 +4,7 @@ A row is what one run under one seed, one timed step or one gradient estimator g
 holds what differs from the recipe: options and their values, as JSON has them.
 """
 
+import errno
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -20,13 +21,22 @@ NEEDED = ("command", "seed", "steps", "terms", "metrics")  # in the row of a run
 
 
 def append_row(row: Row, path: Path) -> None:
-    """Append a row with its format, in one write that has reached the disk on return."""
+    """Append a row with its format, in one write that has reached the disk on return.
+
+    Raises:
+        OSError: if it cannot be written; nothing of it is left in the file.
+    """
     line = f"{json.dumps({'format': FORMAT, **row})}\n".encode()
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("ab", buffering=0) as file:
-        written = file.write(line)
-        assert written == len(line)
-        os.fsync(file.fileno())
+        end = file.tell()
+        try:
+            if file.write(line) != len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+            os.fsync(file.fileno())
+        except OSError:
+            file.truncate(end)
+            raise
 
 
 def read_rows(path: Path, *, torn: bool = False) -> list[Row]:

@@ -13,6 +13,7 @@ from typing import NoReturn
 from priorzoo.benchmarks.recipes.parts import unknown_name
 
 PLACES = ("--seed", "--out", "--rows", "--figures", "--data-root", "--device")
+PLACES += ("--checkpoints", "--checkpoint-minutes")
 
 
 OPTION = re.compile(
@@ -91,7 +92,7 @@ def require(*names: str) -> None:
 
 
 def repeatable(words: Sequence[str], command: str = "train") -> str:
-    """The command that makes the same again under any seed: without what names seed and places.
+    """The command that makes the same again under any seed: without seed, places, checkpoints.
 
     >>> repeatable(["m2", "--seed", "3", "--steps", "9", "--overwrite", "--out=a"])
     'priorzoo train m2 --steps 9'

@@ -165,6 +165,7 @@ def test_epochs_replace_the_steps_of_a_recipe(tmp_path, capsys):
 
 def test_the_command_of_a_row_names_neither_seed_nor_places():
     words = "m2 --seed 3 --steps 9 --overwrite --out=there --data-root here --download --device cpu"
+    words += " --checkpoint-minutes 2 --checkpoints=3"
     assert repeatable(words.split()) == "priorzoo train m2 --steps 9"
 
 

@@ -17,6 +17,21 @@ def test_rows_are_appended_and_read_back(tmp_path):
     assert path.read_bytes().count(b"\n") == 2
 
 
+def test_a_row_that_does_not_fit_on_the_disk_leaves_nothing_of_it(tmp_path):
+    """The limit on the size of files breaks a real write off in the midst of the row."""
+    resource = pytest.importorskip("resource")
+    path = tmp_path / "some.jsonl"
+    append_row({"seed": 0}, path)
+    before, limits = path.read_bytes(), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + 10, limits[1]))
+    try:
+        with pytest.raises(OSError, match=r"No space|too large"):
+            append_row({"seed": 1}, path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert path.read_bytes() == before
+
+
 def test_a_torn_last_line_is_left_out_where_asked_and_else_refused(tmp_path):
     path = tmp_path / "some.jsonl"
     append_row({"seed": 0}, path)
