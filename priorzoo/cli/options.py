@@ -12,8 +12,8 @@ from typing import NoReturn
 
 from priorzoo.benchmarks.recipes.parts import unknown_name
 
-PLACES = ("--seed", "--out", "--rows", "--figures", "--data-root", "--device")
-PLACES += ("--checkpoints", "--checkpoint-minutes")
+PLACES = ["--seed", "--out", "--rows", "--figures", "--data-root", "--device"]
+PLACES += ["--checkpoints", "--checkpoint-minutes"]
 
 
 OPTION = re.compile(
