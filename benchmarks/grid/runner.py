@@ -19,13 +19,13 @@ import torch
 from tqdm import tqdm
 
 from priorzoo.benchmarks.grid.cells import Cell, work
-from priorzoo.benchmarks.rows.files import FAILURES, Row, append_row, read_rows
+from priorzoo.benchmarks.grid.shared import LOCK, ROWS, Shared, mend, rows_of
+from priorzoo.benchmarks.rows.files import Row
 from priorzoo.benchmarks.rows.locks import holder, locked
-from priorzoo.benchmarks.runs.interruption import handling
+from priorzoo.benchmarks.runs.interruption import handling, holding_back
 from priorzoo.inference.saving import replace_file
 
 LOG = logging.getLogger(__name__)
-ROWS, LOCK = "rows.jsonl", "rows.lock"
 BUSY = 75  # the status of a process whose cell another has, as EX_TEMPFAIL
 POLL = 0.5  # seconds between two looks at what other processes do
 PATIENCE = 10.0  # seconds that the process of a cell has to end in
@@ -102,69 +102,6 @@ def check_folder(cells: Sequence[Cell], out: Path) -> None:
             )
 
 
-def rows_of(out: Path) -> list[Row]:
-    """The rows of a grid's folder, without a last one that is torn.
-
-    Raises:
-        ValueError: for rows of another format.
-    """
-    path = out / ROWS
-    return read_rows(path, torn=True) if path.is_file() else []
-
-
-def mend(path: Path) -> None:
-    """Cut off a last line that was torn, so that the next begins on its own."""
-    lines = path.read_bytes().splitlines(keepends=True) if path.is_file() else []
-    whole = b"".join(line for line in lines if line.endswith(b"\n"))
-    if not path.is_file() or len(whole) < path.stat().st_size:
-        replace_file(path, lambda file: file.write_bytes(whole))
-
-
-class Shared:
-    """The rows of a grid's folder, to which several processes append.
-
-    Args:
-        out: the folder.
-    """
-
-    def __init__(self, out: Path) -> None:
-        self.out = out
-        self._before = len(self._failures())
-        self._done: set[tuple[str, int]] = set()
-        self._read = (-1, -1)  # size and time of the file when it was read
-
-    def state(self, cell: Cell) -> str:
-        """``done`` for a cell with a row, ``failed`` for one that failed since, else empty."""
-        stat = (self.out / ROWS).stat()
-        if self._read != (seen := (stat.st_size, stat.st_mtime_ns)):
-            self._done = {(row["cell"], row["seed"]) for row in rows_of(self.out)}
-            self._read = seen
-        if (cell.key, cell.seed) in self._done:
-            return "done"
-        return "failed" if self.error(cell) else ""
-
-    def error(self, cell: Cell) -> str:
-        """The last line of the error of a cell that failed since this was made."""
-        for row in self._failures()[self._before :]:
-            if (row["cell"], row["seed"]) == (cell.key, cell.seed):
-                return row["error"].splitlines()[-1]
-        return ""
-
-    def append(self, cell: Cell, row: Row) -> bool:
-        """Append the row of a cell unless another process has; returns whether this one did."""
-        with locked(self.out / LOCK, wait=True):
-            if self.state(cell):
-                return False
-            path = self.out / (FAILURES if "error" in row else ROWS)
-            mend(path)
-            append_row(row, path)
-        return True
-
-    def _failures(self) -> list[Row]:
-        path = self.out / FAILURES
-        return read_rows(path, torn=True) if path.is_file() else []
-
-
 def _finished(
     cells: Sequence[Cell], shared: Shared, jobs: int, root: str | None, device: str
 ) -> Iterator[tuple[Cell, Row | None]]:
@@ -189,7 +126,8 @@ def _finished(
                     waiting.remove(cell)
                     given = (cell, out, root, device, threads)
                     process = context.Process(target=_work, args=given, name=cell.name)
-                    process.start()
+                    with holding_back():  # the process leaves Ctrl-C to this one, which ends it
+                        process.start()
                     running[process.sentinel] = cell, process
             if waiting and not running:  # other processes have these, and may be killed yet
                 if not told:

@@ -37,6 +37,19 @@ def handling(handler: Handler = stop) -> Iterator[None]:
             signal.signal(number, old)
 
 
+@contextmanager
+def holding_back() -> Iterator[None]:
+    """A process that is started inside ``with`` never gets SIGINT."""
+    if not hasattr(signal, "pthread_sigmask"):  # on Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 class Deferred:
     """Inside ``with``, a signal is kept in ``wanted`` until :meth:`check` is called.
 

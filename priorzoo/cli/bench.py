@@ -39,6 +39,7 @@ def bench_command(words: Sequence[str]) -> None:
         measure(settings)
         return
     from priorzoo.benchmarks.grid import planning, runner
+    from priorzoo.benchmarks.grid.shared import ROWS
 
     settings = Parser("bench", bench_command).parse(words)
     budget = settings.budget
@@ -53,7 +54,7 @@ def bench_command(words: Sequence[str]) -> None:
         advice = "the same command goes on with the cells that are left"
         raise KeyboardInterrupt(*error.args[:1], advice) from error
     done = len(cells) - failed
-    print(f"{done} of {len(cells)} cells have a row in {out / runner.ROWS}, {taken} were run")
+    print(f"{done} of {len(cells)} cells have a row in {out / ROWS}, {taken} were run")
     if failed:
         raise FloatingPointError(f"{failed} cells failed; see {out / FAILURES}.")
     print_next(f"priorzoo report {out}")

@@ -15,7 +15,7 @@ from priorzoo.benchmarks.papers import RECIPES
 from priorzoo.benchmarks.recipes.recipe import part
 from priorzoo.benchmarks.runs import interruption, keeping
 from priorzoo.benchmarks.runs import run as runs
-from priorzoo.benchmarks.runs.interruption import Deferred, handling
+from priorzoo.benchmarks.runs.interruption import Deferred, handling, holding_back
 from priorzoo.cli import main as cli
 from priorzoo.inference.training import loop
 from priorzoo.inference.training.checkpoints import load_state
@@ -127,6 +127,15 @@ def test_a_signal_that_is_ignored_stays_ignored():
             assert signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
     finally:
         signal.signal(signal.SIGHUP, before)
+
+
+def test_a_process_that_is_started_leaves_ctrl_c_to_its_parent():
+    """Also while it imports: both are in the group that a terminal sends SIGINT to."""
+    program = "import os, signal; os.kill(os.getpid(), signal.SIGINT); print('alive')"
+    with holding_back():
+        child = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert child.stdout == "alive\n"
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == set()
 
 
 def test_a_full_disk_at_a_signal_leaves_the_handlers_as_they_were(tmp_path, monkeypatch):
