@@ -67,7 +67,7 @@ def same_support(
     return _contains(one, by_other) and _contains(other, drawn)
 
 
-def describe(fn: Any) -> str:
+def describe(fn: dist.TorchDistribution) -> str:
     """The support of a distribution in words, on one line."""
     try:
         if fn.has_enumerate_support:
@@ -96,7 +96,7 @@ def region_of(fn: Any, value: Tensor) -> Region:
         return Region(None)
 
 
-def _region(constraint: Any, value: Tensor) -> Region:
+def _region(constraint: constraints.Constraint, value: Tensor) -> Region:
     if isinstance(constraint, constraints.independent):
         return _region(constraint.base_constraint, value)
     if isinstance(constraint, constraints.MixtureSameFamilyConstraint):
@@ -113,7 +113,7 @@ def _region(constraint: Any, value: Tensor) -> Region:
     return Region("integers" if constraint.is_discrete else "reals", tuple(numbers))
 
 
-def _bounds(constraint: Any) -> tuple[Any, Any] | None:
+def _bounds(constraint: constraints.Constraint) -> tuple[Any, Any] | None:
     if isinstance(constraint, type(constraints.boolean)):
         return 0, 1
     unbounded = isinstance(constraint, type(constraints.real) | type(constraints.integer))
@@ -148,7 +148,7 @@ def _union(region: Region, events: int) -> Region:
     return Region(region.kind, (lower.amin(-1 - events), upper.amax(-1 - events)))
 
 
-def _image(region: Region, transform: Any, value: Tensor) -> Region:
+def _image(region: Region, transform: transforms.Transform, value: Tensor) -> Region:
     """The image of a region: of intervals, computed from their ends; otherwise the codomain."""
     if region.kind == "reals" and _is_elementwise(transform) and transform.bijective:
         ends = [transform(end.to(value).expand_as(value)) for end in region.numbers]
@@ -161,7 +161,7 @@ def _image(region: Region, transform: Any, value: Tensor) -> Region:
     return _region(transform.codomain, value)
 
 
-def _is_elementwise(transform: Any) -> bool:
+def _is_elementwise(transform: transforms.Transform) -> bool:
     if isinstance(transform, transforms.IndependentTransform):
         return _is_elementwise(transform.base_transform)
     if isinstance(transform, transforms.ComposeTransform):

@@ -76,24 +76,19 @@ def train(
     checkpoints: int = 2,
     checkpoint_minutes: float = 10.0,
 ) -> tuple[Run, data.Dataset]:
-    """Train a recipe, and write ``config.json``, ``model.safetensors``, ``history.jsonl`` and
-    ``result.json`` into a folder.
+    """Train a recipe; its configuration, weights, history and result are written to a folder.
 
     What can be wrong with settings, pair or data is found before the folder is touched. On the way
     it holds checkpoints, from which ``resume`` goes on as if there had been no break; of a finished
     run, ``resume`` repeats the scores. No other process can train in the folder at the same time.
-
-    Args:
-        checkpoints: how many of the last checkpoints are kept.
-        checkpoint_minutes: how often one is saved at least, beside one for each row of the history.
+    ``checkpoints`` and ``checkpoint_minutes`` are the settings of :class:`Checkpoints`.
 
     Raises:
         FileExistsError: for a folder that already holds files, unless told to overwrite it.
         FileNotFoundError: where there is nothing to resume.
         BlockingIOError: where another process trains.
         KeyboardInterrupt: for SIGINT, SIGTERM and SIGHUP, once a checkpoint is saved.
-        ValueError: for settings that do not fit together, and where settings or data are others
-            than those of the run to resume.
+        ValueError: for settings that do not fit, or that differ from the run's, as may the data.
     """
     saved = Checkpoints(folder, checkpoints, checkpoint_minutes)
     where, settings = pick_device(device), written(recipe)
@@ -105,15 +100,12 @@ def train(
         if kept is not None:
             check_data(kept, fingerprint(dataset), folder)
         course = Course(recipe, dataset, where, seed)
-        result: Result = {"recipe": name, "command": command, "settings": settings}
-        result |= {"shape": list(dataset.shape), "seed": seed, **machine(where)}
-        result["fingerprint"] = course.fingerprint
+        result = _described(name, command, settings, course) | {"shape": list(dataset.shape)}
         registry.prepare(course.model, _run(folder, course, result), dataset)
         if kept is not None:
             course.restore(kept)
         elif not there:
-            folder.mkdir(parents=True, exist_ok=True)
-            _enter(stack, saved, overwrite, None)
+            _enter(stack, saved, overwrite, None, make=True)
         _train(course, saved, result, dataset, progress)
         run = _finish(_run(folder, course, result), dataset, course)
         saved.remove()
@@ -121,14 +113,22 @@ def train(
 
 
 def _enter(
-    stack: ExitStack, saved: Checkpoints, overwrite: bool, settings: Mapping[str, Any] | None
+    stack: ExitStack,
+    saved: Checkpoints,
+    overwrite: bool,
+    settings: Mapping[str, Any] | None,
+    make: bool = False,
 ) -> State | None:
-    """Lock a folder that is there, until the stack ends; what it keeps of a run to resume.
+    """Lock an existing folder until the stack ends; returns the saved state of a run to resume.
 
     Args:
-        stack, saved, overwrite: where, and whether a run there may be lost.
+        stack, saved: where the lock is kept, and the checkpoints of the folder.
+        overwrite: whether a run in the folder may be replaced.
         settings: those of the run to resume, None for a new one.
+        make: whether to create the folder.
     """
+    if make:
+        saved.folder.mkdir(parents=True, exist_ok=True)
     if saved.folder.is_dir():
         stack.enter_context(locked(saved.folder / LOCK))
     if settings is None:
@@ -137,6 +137,12 @@ def _enter(
     kept = saved.load()
     check_same(kept, settings, saved.folder)
     return kept
+
+
+def _described(name: str, command: str, settings: Result, course: Course) -> Result:
+    """The part of a result that is known before the training."""
+    described = {"recipe": name, "command": command, "settings": settings, "seed": course.seed}
+    return described | {"fingerprint": course.fingerprint, **machine(course.where)}
 
 
 def _run(folder: Path, course: Course, result: Result) -> Run:

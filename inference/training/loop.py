@@ -145,10 +145,8 @@ class Training:
         self.optimiser = (optimiser or _adam)(parameters)
         prepare(self.optimiser, self.execution)
         self.schedule = None if schedule is None else schedule(self.optimiser)
-        self.schedule_unit, self.clip = schedule_unit, clip
-        self.precision: Precision = precision
-        self.record, self.checkpoint = record, checkpoint
-        self.due, self.pause = due, pause
+        self.schedule_unit, self.clip, self.precision = schedule_unit, clip, precision
+        self.record, self.checkpoint, self.due, self.pause = record, checkpoint, due, pause
         self.validation: Batch | None = None
         self._check_data(validation, validation_context)
         self._check()

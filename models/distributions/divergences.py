@@ -19,7 +19,7 @@ from priorzoo.models.distributions.log_space import is_stock
 from priorzoo.models.distributions.scoring import Scored
 
 
-def closed_kl(q: Any, p: Any) -> Tensor:
+def closed_kl(q: Any, p: Distribution) -> Tensor:
     """KL(q || p) in nats, in the batch shape, by the formula registered with torch.
 
     Between two Gamma, Beta or Dirichlet distributions it is computed in float64, also if q has
@@ -36,17 +36,18 @@ def closed_kl(q: Any, p: Any) -> Tensor:
     return kl_divergence(estimated(q) if is_stock(base) else q, p)
 
 
-def _wide(fn: Any) -> Distribution:
+def _wide(fn: Distribution) -> Distribution:
     """Torch's distribution with the same parameters in float64."""
     if isinstance(fn, Gamma):
         return Gamma(fn.concentration.double(), fn.rate.double(), validate_args=False)
     if isinstance(fn, Beta):
         sides = fn.concentration1.double(), fn.concentration0.double()
         return Beta(*sides, validate_args=False)
+    assert isinstance(fn, Dirichlet)
     return Dirichlet(fn.concentration.double(), validate_args=False)
 
 
-def _kl_in_float64(q: Any, p: Any) -> Tensor:
+def _kl_in_float64(q: Distribution, p: Distribution) -> Tensor:
     return kl_divergence(_wide(q), _wide(p)).to(q.mean.dtype)
 
 

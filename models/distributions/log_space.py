@@ -16,6 +16,7 @@ from typing import Any, cast
 import pyro.distributions as dist
 import torch
 from torch import Tensor
+from torch.distributions import Beta, Dirichlet, Distribution, Gamma
 from torch.nn import functional
 
 from priorzoo.models.pyro_internals import sum_rightmost
@@ -116,7 +117,7 @@ def scored(value: Tensor, score: Tensor, events: int) -> Tensor:
     return found
 
 
-def log_density(fn: Any, value: Tensor) -> Tensor:
+def log_density(fn: Distribution, value: Tensor) -> Tensor:
     """``fn.log_prob(value)``; for Gamma, Beta and Dirichlet in float64 and at exact logs."""
     if isinstance(fn, dist.Independent):
         return sum_rightmost(log_density(fn.base_dist, value), fn.reinterpreted_batch_ndims)
@@ -141,7 +142,7 @@ class Exact:
         return _FAMILIES[family](fn, value)
 
 
-def _gamma(fn: Any, value: Tensor) -> Tensor:
+def _gamma(fn: Gamma, value: Tensor) -> Tensor:
     a, b = fn.concentration.double(), fn.rate.double()
     log_z = _exact(value, "exact_log")
     z = value.double() if log_z is None else log_z.double().exp()
@@ -149,7 +150,7 @@ def _gamma(fn: Any, value: Tensor) -> Tensor:
     return (power - b * z + torch.xlogy(a, b) - torch.lgamma(a)).to(_dtype(value, fn.rate))
 
 
-def _beta(fn: Any, value: Tensor) -> Tensor:
+def _beta(fn: Beta, value: Tensor) -> Tensor:
     a, b = fn.concentration1.double(), fn.concentration0.double()
     logit, x = _exact(value, "exact_logit"), value.double()
     if logit is None:
@@ -160,7 +161,7 @@ def _beta(fn: Any, value: Tensor) -> Tensor:
     return (powers - log_beta(a, b)).to(_dtype(value, fn.concentration1))
 
 
-def _dirichlet(fn: Any, value: Tensor) -> Tensor:
+def _dirichlet(fn: Dirichlet, value: Tensor) -> Tensor:
     c, log_s = fn.concentration.double(), _exact(value, "exact_log")
     powers = torch.xlogy(c - 1, value.double()) if log_s is None else (c - 1) * log_s
     constant = torch.lgamma(c.sum(-1)) - torch.lgamma(c).sum(-1)
