@@ -53,7 +53,9 @@ class Course:
         self.x = rows.x_train.to(where)
         self.held = rows.x_valid.to(where)
         self.labels = {}
-        if recipe.labelled and (problem := unlike(rows)):
+        # Labels of named sites are one source's, coded alike: a class without training rows is told
+        # with the scores.
+        if recipe.labelled and not recipe.labels and (problem := unlike(rows)):
             raise ValueError(problem)
         if recipe.labels:
             named = {site: labels for site, (labels, _) in rows.named.items()}

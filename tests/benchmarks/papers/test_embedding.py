@@ -184,7 +184,10 @@ def test_a_memory_too_large_is_refused_before_the_training(tmp_path, capsys):
     np.savez(tmp_path / "many.npz", x_train=x, x_test=x[:5])
     words = ["--data", str(tmp_path / "many.npz"), "--out", str(out)]
     words += ["--model.coupling", "priorzoo.models.LeaveOneOutGP"]
-    for memory, said in ((["--memory", "0"], "at least 1 row"), ([], "at most 10000 rows")):
+    for memory, said in (
+        (["--memory", "0"], "a positive size but got 0"),
+        ([], "at most 10000 rows"),
+    ):
         assert cli.main(["train", "digits-nonparametric", *words, *memory]) == 2
         assert said in capsys.readouterr().err
         assert not out.exists()

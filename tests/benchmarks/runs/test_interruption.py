@@ -41,6 +41,16 @@ def train(folder, recipe=RECIPE, **how):
     return (folder / "model.safetensors").read_bytes(), history, run.result["terms"]
 
 
+@pytest.fixture(autouse=True)
+def signals_of_a_terminal():
+    """Python's own handlers: tests in the background ignore SIGINT, and under nohup SIGHUP."""
+    own = [signal.default_int_handler, signal.SIG_DFL, signal.SIG_DFL]
+    before = [signal.signal(*pair) for pair in zip(SIGNALS, own, strict=True)]
+    yield
+    for number, handler in zip(SIGNALS, before, strict=True):
+        signal.signal(number, handler)
+
+
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     return train(tmp_path_factory.mktemp("whole") / "run")
