@@ -4,7 +4,7 @@ BIN := .venv/bin
 READY := .venv/ready
 FLOORS := models guides inference benchmarks
 
-.PHONY: demo test fuzz lint types clean
+.PHONY: demo test slow fuzz lint types clean
 
 demo: $(READY)
 	$(BIN)/priorzoo train digits-gmvae --out runs/demo --overwrite
@@ -13,7 +13,11 @@ demo: $(READY)
 test: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal
 
-# 10,000 random calls of the library and 2,000 of the command line; `make test` makes 240.
+# The tests that take most of a minute each.
+slow: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q --slow
+
+# 10,000 random calls of the library and 2,000 of the command line; `make test` makes 150.
 fuzz: $(READY)
 	FUZZ=full OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/test_fuzz.py
 

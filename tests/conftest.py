@@ -16,7 +16,17 @@ spec.loader.exec_module(catalogue)
 
 def pytest_addoption(parser):
     told = "trainings that tests/interruptions breaks off"
-    parser.addoption("--count", type=int, default=10, help=told)
+    parser.addoption("--count", type=int, default=4, help=told)
+    parser.addoption("--slow", action="store_true", help="run the tests marked slow, only these")
+
+
+def pytest_collection_modifyitems(config, items):
+    parts = {False: [], True: []}
+    for item in items:
+        parts[item.get_closest_marker("slow") is not None].append(item)
+    slow = config.getoption("--slow")
+    config.hook.pytest_deselected(items=parts[not slow])
+    items[:] = parts[slow]
 
 
 @pytest.fixture(autouse=True)

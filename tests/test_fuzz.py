@@ -24,7 +24,7 @@ from priorzoo.cli import main as cli
 
 settings.register_profile(
     "suite",
-    max_examples=40,
+    max_examples=25,
     deadline=None,
     derandomize=True,
     database=None,

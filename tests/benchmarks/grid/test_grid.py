@@ -84,6 +84,7 @@ def test_a_cell_gives_the_same_row_but_for_time(finished, tmp_path):
     assert timeless(again) == timeless(one)
 
 
+@pytest.mark.slow
 def test_kill_and_restart_make_each_cell_once(tmp_path):
     """The runner is killed with a cell half-way and a row half-written."""
     out = tmp_path / "out"
