@@ -88,6 +88,27 @@ def read_sets(words: Sequence[str]) -> dict[str, list[object]]:
     return found
 
 
+def read_shard(text: str) -> tuple[int, int]:
+    """``3/16`` as the third of sixteen.
+
+    >>> read_shard("3/16")
+    (3, 16)
+
+    Raises:
+        ValueError: for anything else, and for a shard that there is not.
+    """
+    found = re.fullmatch(r"(\d+)/(\d+)", text)
+    shard, of = map(int, found.groups()) if found else (0, 0)
+    if not 1 <= shard <= of:
+        raise ValueError(f"Expected --shard such as 3/16, from 1/16 to 16/16, but got {text!r}.")
+    return shard, of
+
+
+def share(cells: Sequence[Cell], shard: int, of: int) -> list[Cell]:
+    """The cells of one shard: the ``shard``-th, counted from 1, and then every ``of``-th."""
+    return list(cells[shard - 1 :: of])
+
+
 def read_seeds(text: str) -> list[int]:
     """``0:5`` or ``0,3,4`` as integers.
 

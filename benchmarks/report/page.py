@@ -9,23 +9,24 @@ from jinja2 import StrictUndefined, Template
 from priorzoo.benchmarks.papers.paper import BUDGETS, Paper
 from priorzoo.benchmarks.report.sections import Section, count_verdicts, of_measurements, of_papers
 from priorzoo.benchmarks.report.table import escaped, to_csv, to_markdown
-from priorzoo.benchmarks.rows.files import Row, read_folder
+from priorzoo.benchmarks.rows.files import Row, read_folders
 
 
-def write_report(folder: Path, out: Path, papers: Sequence[Paper] = ()) -> Path:
+def write_report(folders: Path | Sequence[Path], out: Path, papers: Sequence[Paper] = ()) -> Path:
     """Write ``index.html``, ``tables.md`` and a CSV for each table; returns the page.
 
     The page is one file that loads nothing else, and depends on nothing but the rows.
 
     Args:
-        folder: of ``.jsonl`` rows, with the histories and pictures that they name.
+        folders: one or several of ``.jsonl`` rows, with the histories and pictures that they name,
+            such as the shards of one grid.
         out: folder for the report.
         papers: whose tables to make; runs of other recipes come last.
 
     Raises:
-        ValueError: for rows that cannot be read, see :func:`read_folder`; nothing is written.
+        ValueError: for rows that cannot be read, see :func:`read_folders`; nothing is written.
     """
-    rows = read_folder(folder)
+    rows = read_folders([folders] if isinstance(folders, Path) else folders)
     results = [row for row in rows if "metrics" in row]
     sections = [*of_papers(papers, results), *of_measurements(rows)]
     files = {"index.html": _page(sections, rows), "tables.md": _markdown(sections)}

@@ -79,6 +79,28 @@ def read_folder(folder: Path) -> list[Row]:
     return found
 
 
+def read_folders(folders: Iterable[Path]) -> list[Row]:
+    """All rows of several folders, as :func:`read_folder` reads each.
+
+    Raises:
+        ValueError: for a folder within another or named twice, whose rows would count twice, and
+            as for one folder.
+    """
+    found: list[Row] = []
+    seen: dict[Path, Path] = {}
+    for folder in folders:
+        place = folder.resolve()
+        for other, named in seen.items():
+            if place.is_relative_to(other) or other.is_relative_to(place):
+                raise ValueError(
+                    f"Expected folders that hold different rows but {folder} and {named} share "
+                    "some; name only the outer one, or each once."
+                )
+        seen[place] = folder
+        found += read_folder(folder)
+    return found
+
+
 def grouped(rows: Iterable[Row], key: Callable[[Row], Key]) -> dict[Key, list[Row]]:
     """The rows by a key, in the order in which keys are met."""
     found: dict[Key, list[Row]] = {}

@@ -24,6 +24,7 @@ def bench_command(words: Sequence[str]) -> None:
       --set KEY=A,B ...                settings to vary
       --budget quick|standard|paper    length of each run [quick]
       --jobs N                         processes at a time [1]
+      --shard I/N                      only cells I, I + N, I + 2 N, ..., counted from 1
       --out DIR                        folder; runs/bench-BUDGET if left out
       --data-root DIR                  folder of the data sets
       --device NAME                    auto, cpu or cuda [auto]
@@ -45,6 +46,8 @@ def bench_command(words: Sequence[str]) -> None:
     budget = settings.budget
     seeds = planning.read_seeds(settings.seeds or ("0:1" if budget == "quick" else "0:3"))
     cells = planning.plan(settings.names, seeds, planning.read_sets(settings.set or []), budget)
+    if settings.shard is not None:
+        cells = planning.share(cells, *planning.read_shard(settings.shard))
     pick_device(settings.device)
     out = Path(settings.out or f"runs/bench-{budget}")
     how = {"root": settings.data_root, "device": settings.device, "progress": sys.stderr.isatty()}
@@ -71,22 +74,27 @@ def measurements() -> Measurements:
 
 
 def report_command(words: Sequence[str]) -> None:
-    """Make a page, Markdown and CSV of the rows of a folder beside the published values.
+    """Make a page, Markdown and CSV of the rows of folders beside the published values.
 
-    usage: priorzoo report FOLDER [--OPTION VALUE ...]
+    usage: priorzoo report FOLDER ... [--OPTION VALUE ...]
 
-      FOLDER         of rows, such as --out of bench
+      FOLDER ...     of rows, such as --out of bench; several for the shards of a grid
       --out DIR      folder of the page [site]
-      --update FILE  rewrite the tables of this Markdown file, and make no page
+      --update FILE  rewrite the tables of this Markdown file from one folder, and make no page
     """
     from priorzoo.benchmarks.report.page import write_report
     from priorzoo.benchmarks.report.result_tables import update_tables
 
     settings = Parser("report", report_command).parse(words)
+    if not settings.folder:
+        raise ValueError("Expected at least one folder of rows, such as --out of bench; name it.")
     if settings.update is None:
         print(write_report(settings.folder, Path(settings.out), PAPERS))
+    elif len(settings.folder) > 1:
+        named = ", ".join(map(str, settings.folder))
+        raise ValueError(f"Expected one folder for --update but got {named}; name the one above.")
     else:
-        update_tables(settings.update, settings.folder, PAPERS)
+        update_tables(settings.update, settings.folder[0], PAPERS)
         print(settings.update)
 
 

@@ -11,7 +11,7 @@
   priorzoo bench speed-moves [--family NAME] [--rows FILE]
   priorzoo bench estimators|precision [--draws N] [--rows FILE]
   priorzoo bench embedding|planar RUN ...
-  priorzoo report DIR [--out site] [--update FILE.md]
+  priorzoo report DIR ... [--out site] [--update FILE.md]
   priorzoo --version
 
 priorzoo COMMAND --help shows its options; priorzoo train RECIPE --help those of a recipe."""

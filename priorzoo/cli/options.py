@@ -17,7 +17,7 @@ PLACES += ["--checkpoints", "--checkpoint-minutes"]
 
 
 OPTION = re.compile(
-    r"^  (-h, --help|--[\w-]+|[A-Z]+)(?: ([\w|,=-]+))?( \.\.\.)?(?:  +.*?(?:\[(\S+)\])?)?$", re.M
+    r"^  (-h, --help|--[\w-]+|[A-Z]+)(?: ([\w|,=/-]+))?( \.\.\.)?(?:  +.*?(?:\[(\S+)\])?)?$", re.M
 )
 
 

@@ -140,6 +140,9 @@ def test_a_row_that_was_made_and_not_written_is_not_made_again(finished, tmp_pat
         (["k-means", "--set", "cluster=4"], "cluster"),
         (["digits-vae", "--jobs", "0"], "Expected at least one job"),
         (["digits-vae", "--budget", "long"], "long"),
+        (["digits-vae", "--shard", "0/2"], "Expected --shard such as 3/16"),
+        (["digits-vae", "--shard", "3/2"], "from 1/16 to 16/16, but got '3/2'"),
+        (["digits-vae", "--shard", "1"], "Expected --shard such as 3/16"),
     ],
 )
 def test_bad_input_is_refused_and_nothing_written(words, message, tmp_path, capsys):
