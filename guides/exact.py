@@ -73,7 +73,7 @@ class _ConditionOnCodes(Messenger):
             raise _AllSampled
         if name == self.cluster:
             plates = [1] * (next(iter(self.codes.values())).dim() - 1)
-            msg["value"] = fn.enumerate_support(expand=False).reshape(-1, *plates)
+            msg["value"] = fn.enumerate_support(expand=False).reshape(-1, *plates, *fn.event_shape)
         elif name in self.codes:
             msg["value"] = self.codes[name]
         else:

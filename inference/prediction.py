@@ -4,7 +4,7 @@ Means of x are those of its likelihood: for counts, :class:`Multinomial`, they a
 ``draws`` and not to the number of words of the row they belong to.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import torch
@@ -12,15 +12,15 @@ from pyro import poutine
 from torch import Tensor, nn
 
 from priorzoo.inference.batch import Context
+from priorzoo.inference.choices import choices_of, fixed_value, shape_for
 from priorzoo.inference.data.beside import context_of
 from priorzoo.inference.data.checks import admit
-from priorzoo.inference.data.tensors import as_tensor, check_count, check_finite
+from priorzoo.inference.data.tensors import check_count
 from priorzoo.inference.objectives.weights import Weights
 from priorzoo.inference.pairs import run_pair
 from priorzoo.inference.randomness import Stream
 from priorzoo.inference.sites import (
     Means,
-    Site,
     evaluating,
     is_enumerated,
     latent_sites,
@@ -133,7 +133,8 @@ def draw(
     """Draw ``(size, P)`` rows from the prior.
 
     Args:
-        given: fixed values of sites, such as ``{"y": 3}`` for the fourth cluster.
+        given: fixed values of sites, such as ``{"y": 3}`` for the fourth cluster. A one-hot site
+            takes the number of its cluster too, or such numbers ``(size,)``.
         means: whether to return the likelihood's means, which look better as pictures, instead of
             draws from it.
         context: keyword arguments of the model beside x, each ``(size, ...)``.
@@ -151,37 +152,11 @@ def draw(
             one = {name: value[:1] for name, value in keywords.items()}
             sites = latent_sites(poutine.trace(model).get_trace(size=1, **one))
             sites.pop("x", None)
-        values = {name: _value(sites, name, v, size) for name, v in (given or {}).items()}
+        values = {name: fixed_value(sites, name, v, size) for name, v in (given or {}).items()}
         conditioned = poutine.condition(model, data=values)
         trace = poutine.trace(conditioned).get_trace(size=size, **keywords)
     site = site_of(trace, "x")
     return rows_of(site, site["fn"].mean if means else site["value"])
-
-
-def _value(sites: Mapping[str, Site], name: str, value: int | Tensor, size: int) -> Tensor:
-    if name not in sites:
-        raise ValueError(f"Expected one of the sites {list(sites)} but got {name!r}; name one.")
-    template, fn = sites[name]["value"], sites[name]["fn"]
-    shape = (size, *template.shape[1:])
-    told = as_tensor(value, name) if not isinstance(value, (int, float)) else torch.tensor(value)
-    check_finite(told.reshape(1, -1), name)
-    fixed = told.to(template.device, template.dtype)
-    same = template.is_floating_point() or bool((fixed.to(told.dtype) == told).all())
-    if not same or told.dim() > len(shape) or not _expands(told.shape, shape):
-        raise ValueError(
-            f"Expected {name} as {template.dtype} of shape {shape}, or that expands to it, but got "
-            f"{told.dtype} of shape {tuple(told.shape)}; give one value, or one for each row."
-        )
-    fixed = fixed.expand(shape)
-    if fn.has_enumerate_support and not fn.support.check(fixed).all():
-        last = len(fn.enumerate_support(expand=False)) - 1
-        raise ValueError(f"Expected {name} from 0 to {last} but got {value}; number from 0.")
-    return fixed
-
-
-def _expands(shape: Sequence[int], wanted: Sequence[int]) -> bool:
-    pairs = zip(reversed(shape), reversed(wanted), strict=False)
-    return all(side in (1, other) for side, other in pairs)
 
 
 def _over_batches(
@@ -212,10 +187,10 @@ def component_means(model: nn.Module, site: str = "y") -> Tensor:
             raise ValueError(
                 f"Expected one of the discrete sites {known} but got {site!r}; name one."
             )
-        fn = sites[site]["fn"]
-        every = fn.enumerate_support(expand=False).reshape(-1)
-        trace = poutine.trace(Means()(poutine.condition(model, data={site: every}))).get_trace(
-            size=len(every)
-        )
-    decoded: Tensor = site_of(trace, "x")["fn"].mean
-    return decoded
+        shape = shape_for(sites[site], 1)
+        means = []
+        for value in choices_of(sites[site]["fn"]):
+            fixed = poutine.condition(model, data={site: value.expand(shape)})
+            found = site_of(poutine.trace(Means()(fixed)).get_trace(size=1), "x")
+            means.append(rows_of(found, found["fn"].mean))
+    return torch.cat(means)

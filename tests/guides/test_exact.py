@@ -1,5 +1,7 @@
 """Guides whose cluster is the exact posterior given the codes."""
 
+import pyro
+import pyro.distributions as dist
 import pytest
 import torch
 from pyro import poutine
@@ -8,7 +10,7 @@ from torch.distributions import Normal
 
 from priorzoo.guides import CodeThenCluster, cluster_posterior
 from priorzoo.inference import ELBO, check_pair, evaluate, load, save
-from priorzoo.models import GMVAE, M2, MLP, VAE, DilokthanakulGMVAE
+from priorzoo.models import GMVAE, M2, MLP, VAE, DilokthanakulGMVAE, data_plate
 from priorzoo.models.distributions.gaussian import deviation
 
 P, D, K = 6, 2, 3
@@ -34,6 +36,28 @@ def test_the_posterior_is_bayes_rule_by_hand_and_differentiable():
     for parameter in (z, model.loc, model.raw, model.logits):
         ours, hand = (torch.autograd.grad(p, parameter, retain_graph=True)[0] for p in picked)
         torch.testing.assert_close(ours, hand)
+
+
+class OneHot(nn.Module):
+    """The same story with a cluster in one-hot form."""
+
+    def __init__(self, of):
+        super().__init__()
+        self.of = of
+
+    def forward(self, x=None, size=None):
+        with data_plate(x, size):
+            y = pyro.sample("y", dist.OneHotCategorical(logits=self.of.logits))
+            prior = dist.Normal(y @ self.of.loc, y @ deviation(self.of.raw)).to_event(1)
+            logits = self.of.decoder(pyro.sample("z", prior))
+            return pyro.sample("x", dist.Bernoulli(logits=logits).to_event(1), obs=x)
+
+
+@pytest.mark.usefixtures("double")
+def test_the_posterior_of_a_one_hot_cluster_is_the_same():
+    model, z = gmvae(), torch.randn(5, D)
+    expected = cluster_posterior(model, {"z": z}).probs
+    torch.testing.assert_close(cluster_posterior(OneHot(model), {"z": z}).probs, expected)
 
 
 @pytest.mark.usefixtures("double")

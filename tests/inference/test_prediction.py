@@ -184,3 +184,87 @@ def test_a_code_without_a_mean_is_refused_by_name(zoo):
     (model, guide), x = zoo["vae"].pair(), zoo["vae"].rows(B)
     with pytest.raises(ValueError, match="mean at site 'z' but got TransformedDistribution"):
         codes(model, Bent(guide.encoder), x)
+
+
+class Coded(nn.Module):
+    """A discrete site of each row, or of all, decoded by its number or by its vector."""
+
+    def __init__(self, family, outside=False):
+        super().__init__()
+        self.family, self.outside = family, outside
+        self.weight = nn.Parameter(torch.randn(3, P))
+
+    def forward(self, x=None, size=None):
+        y = pyro.sample("y", self.family()) if self.outside else None
+        with data_plate(x, size):
+            y = pyro.sample("y", self.family()) if y is None else y
+            loc = y @ self.weight if self.family().event_shape else y[..., None] * self.weight[1]
+            z = pyro.sample("z", dist.Normal(loc, 1e-9).to_event(1))
+            pyro.sample("x", dist.Normal(2 * z, 1.0).to_event(1), obs=x)
+
+
+def even():
+    return torch.ones(3) / 3
+
+
+DISCRETE = {
+    "Categorical": lambda: dist.Categorical(even()),
+    "OneHotCategorical": lambda: dist.OneHotCategorical(even()),
+    "masked": lambda: dist.OneHotCategorical(even()).mask(True),
+    "straight through": lambda: dist.OneHotCategoricalStraightThrough(even()),
+    "Bernoulli": lambda: dist.Bernoulli(torch.tensor(0.5)),
+    "Binomial": lambda: dist.Binomial(2, torch.tensor(0.5)),
+    "BetaBinomial": lambda: dist.BetaBinomial(torch.tensor(1.0), torch.tensor(1.0), 2),
+}
+
+
+def decoded_by_hand(model):
+    """Of each value: its row of the weights if it is one-hot, or else a multiple of the second."""
+    if model.family().event_shape:
+        return 2 * model.weight
+    values = 2 if model.family().support is dist.constraints.boolean else 3
+    return torch.stack([2 * k * model.weight[1] for k in range(values)])
+
+
+@pytest.mark.parametrize("outside", [False, True], ids=["of each row", "of all rows"])
+@pytest.mark.parametrize("name", DISCRETE)
+def test_component_means_of_each_value_of_any_discrete_site(name, outside):
+    model = Coded(DISCRETE[name], outside)
+    torch.testing.assert_close(component_means(model), decoded_by_hand(model))
+
+
+@pytest.mark.parametrize("name", DISCRETE)
+def test_a_discrete_site_is_fixed_by_the_number_of_its_value(name):
+    model = Coded(DISCRETE[name])
+    expected = decoded_by_hand(model)
+    for k, row in enumerate(expected):
+        torch.testing.assert_close(draw(model, 4, given={"y": k}), row.expand(4, P))
+    numbers = torch.arange(4) % len(expected)
+    torch.testing.assert_close(draw(model, 4, given={"y": numbers}), expected[numbers])
+    last = len(expected) - 1
+    for wrong in (-1, last + 1):
+        with pytest.raises(ValueError, match=f"y from 0 to {last}.* but got {wrong}"):
+            draw(model, 2, given={"y": wrong})
+    with pytest.raises(ValueError, match=r"Expected y .* but got"):
+        draw(model, 2, given={"y": 0.5})
+
+
+@pytest.mark.parametrize("name", DISCRETE)
+def test_a_site_of_all_rows_is_fixed_by_one_number(name):
+    model = Coded(DISCRETE[name], outside=True)
+    expected = decoded_by_hand(model)
+    for k, row in enumerate(expected):
+        torch.testing.assert_close(draw(model, 4, given={"y": k}), row.expand(4, P))
+
+
+def test_a_one_hot_site_is_fixed_by_vectors_too():
+    model = Coded(DISCRETE["OneHotCategorical"])
+    vectors = torch.eye(3)[[2, 0]]
+    for y in (vectors, vectors.long(), torch.tensor([2, 0])):
+        torch.testing.assert_close(draw(model, 2, given={"y": y}), 2 * model.weight[[2, 0]])
+    row = draw(model, 2, given={"y": torch.eye(3)[1]})
+    torch.testing.assert_close(row, 2 * model.weight[1].expand(2, P))
+    with pytest.raises(ValueError, match=r"vectors or as their numbers but got \[0, 1, 0\]"):
+        draw(model, 3, given={"y": torch.tensor([0, 1, 0])})
+    with pytest.raises(ValueError, match="y from 0 to 2, the number of one of its vectors"):
+        draw(model, 2, given={"y": torch.tensor([1.0, 1.0, 0.0])})
