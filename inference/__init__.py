@@ -8,6 +8,7 @@ from priorzoo.inference.diagnosis import degeneracy, occupancy
 from priorzoo.inference.evaluation import evaluate, importance_bound
 from priorzoo.inference.factorial import seed_components
 from priorzoo.inference.memory import Memory, reconstructions_through, remember
+from priorzoo.inference.merging import Merged, merge_clusters
 from priorzoo.inference.nggp.growth import grow_model, move_clusters
 from priorzoo.inference.nggp.objective import Collapsed
 from priorzoo.inference.objectives.conjugate import ConjugateELBO, Pretraining, predictive
@@ -52,6 +53,7 @@ __all__ = [
     "Linear",
     "Loss",
     "Memory",
+    "Merged",
     "Objective",
     "Penalty",
     "Pixels",
@@ -77,6 +79,7 @@ __all__ = [
     "grow_model",
     "importance_bound",
     "load",
+    "merge_clusters",
     "move_clusters",
     "occupancy",
     "predictive",
