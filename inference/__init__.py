@@ -1,6 +1,6 @@
 """Objectives, training, evaluation, prediction and saving."""
 
-from priorzoo.inference.batch import Batch
+from priorzoo.inference.batch import Batch, binarised
 from priorzoo.inference.checking import check_pair
 from priorzoo.inference.data.batches import Pixels
 from priorzoo.inference.data.checks import check_data
@@ -64,6 +64,7 @@ __all__ = [
     "Stream",
     "Together",
     "Training",
+    "binarised",
     "check_data",
     "check_pair",
     "cluster_probabilities",

@@ -60,15 +60,32 @@ class Batch:
             yield self.with_tensors(list(parts))
 
 
+def binarised(x: Tensor) -> Tensor:
+    """Draw 1 with the probability x in [0, 1] and 0 otherwise; new values at every call.
+
+    As a transform it gives dynamic binarisation. It is faster than ``torch.bernoulli``, and draws
+    other values of the same distribution under the same seed. Values outside [0, 1] are not
+    refused here; the functions that take a transform check them before.
+    """
+    # In half precision there are too few different random numbers for small probabilities.
+    kind = torch.promote_types(x.dtype, torch.float32)
+    return (torch.rand_like(x, dtype=kind) < x).to(x.dtype)
+
+
+def binarises(transform: Transform | None) -> bool:
+    """Whether a transform is one of those that draw a binary value with each probability."""
+    return transform is binarised or transform is torch.bernoulli
+
+
 def in_precision(model: nn.Module, batch: Batch, transform: Transform | None = None) -> Batch:
     """Convert floating-point rows and context to the dtype of the model's parameters.
 
-    With a transform other than ``torch.bernoulli`` the rows are not converted, since the transform
-    decides the dtype that the model gets. Programs without parameters, such as functions, get rows
+    With a transform that does not binarise the rows are not converted, since the transform decides
+    the dtype that the model gets. Programs without parameters, such as functions, get rows
     as they are.
     """
     weights = [p for p in getattr(model, "parameters", list)() if p.is_floating_point()]
-    own = transform is not None and transform is not torch.bernoulli
+    own = transform is not None and not binarises(transform)
 
     def converted(value: Tensor) -> Tensor:
         return value.to(weights[0].dtype) if weights and value.is_floating_point() else value

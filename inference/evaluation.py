@@ -37,7 +37,7 @@ def evaluate(
     Args:
         x: rows ``(N, P)``, see :func:`admit`. The KL of a global site counts 1/N for each row; that
             of a conjugate site is left out: see :meth:`ConjugateELBO.held_out`.
-        transform: applied to rows, such as ``torch.bernoulli`` for dynamic binarisation. Its result
+        transform: applied to rows, such as :func:`binarised` for dynamic binarisation. Its result
             for a row depends only on the seed and the row's number, so that all models and batch
             sizes are evaluated on the same rows: see :func:`transformed`.
         importance_samples: S of :func:`importance_bound`, reported as ``log p(x)``; 0 to skip it.

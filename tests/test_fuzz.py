@@ -99,7 +99,15 @@ LABELS = st.one_of(
 )
 CONTEXT = st.one_of(st.none(), st.none(), st.dictionaries(SITES, rows(), max_size=1))
 TRANSFORMS = st.sampled_from(
-    [None, None, torch.bernoulli, inference.Pixels(), lambda x: x[:1], lambda x: x @ x, torch.log]
+    [
+        None,
+        inference.binarised,
+        torch.bernoulli,
+        inference.Pixels(),
+        lambda x: x[:1],
+        lambda x: x @ x,
+        torch.log,
+    ]
 )
 TRAINING = {
     "steps": st.sampled_from([1, 2, 3, 0, -1, 2.5, None]),

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from priorzoo.benchmarks.data.sources import CATALOGUE, Request, Source, archive
+from priorzoo.inference.batch import binarised
 from priorzoo.inference.data.pictures import flat_rows
 
 Binarise = Literal["none", "static", "dynamic"]
@@ -53,7 +54,7 @@ class Dataset:
 
 def transform_of(binarise: Binarise) -> Callable[[Tensor], Tensor] | None:
     """What to do to every batch of rows as it is drawn: a Bernoulli sample if ``dynamic``."""
-    return torch.bernoulli if binarise == "dynamic" else None
+    return binarised if binarise == "dynamic" else None
 
 
 def load(

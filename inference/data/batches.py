@@ -9,7 +9,7 @@ from typing import TypedDict
 import torch
 from torch import Tensor, nn
 
-from priorzoo.inference.batch import Batch, Context, Labels, Transform
+from priorzoo.inference.batch import Batch, Context, Labels, Transform, binarised
 from priorzoo.inference.data.streams import CheckedBatches, Iterables, check_size
 from priorzoo.inference.data.tensors import FOREIGN
 
@@ -35,7 +35,7 @@ class Pixels:
 
     def __call__(self, x: Tensor) -> Tensor:
         grey = x.to(torch.get_default_dtype()) / 255
-        return torch.bernoulli(grey) if self.binarise else grey
+        return binarised(grey) if self.binarise else grey
 
 
 class Batches:

@@ -10,7 +10,14 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from priorzoo.inference.batch import Batch, Context, Labels, Transform, in_precision
+from priorzoo.inference.batch import (
+    Batch,
+    Context,
+    Labels,
+    Transform,
+    binarises,
+    in_precision,
+)
 from priorzoo.inference.data.accepts import Accepts, device_of
 from priorzoo.inference.data.beside import as_labels, beside_of, by_name, check_labels
 from priorzoo.inference.data.tensors import as_tensor, check_count, check_finite
@@ -39,8 +46,9 @@ def admit(
             :func:`as_tensor` takes, of any dtype whose numbers the networks' dtype can hold.
         labels, context: by name, with a value for each row.
         transform: if it is None, the rows themselves are converted and checked; for
-            ``torch.bernoulli`` they are checked as probabilities of the 0 and 1 that the likelihood
-            accepts; otherwise it decides what the likelihood gets, and that is checked.
+            ``binarised`` or ``torch.bernoulli`` they are checked as probabilities of the 0 and 1
+            that the likelihood accepts; otherwise it decides what the likelihood gets, which is
+            then checked.
         name: name of the rows in error messages.
         dry_run: whether to run another transform here, to check its results. If not, the caller
             checks these, and the rows to transform keep their precision.
@@ -54,7 +62,7 @@ def admit(
     if on_device:
         batch = batch.to(device_of(model, batch.x.device))
     accepts = Accepts.of(model, in_precision(model, batch).context)
-    if transform is None or transform is torch.bernoulli:
+    if transform is None or binarises(transform):
         rows = accepts.converted(batch.x, name)
         accepts.check(rows if transform is None else rows.round(), name)
         if transform is not None:
@@ -113,12 +121,12 @@ def as_batch(
     """Rows, labels and context as tensors, not checked yet.
 
     Whole numbers become floats, and if ``precise`` all floats those of the networks' precision,
-    unless a transform other than ``torch.bernoulli`` decides that.
+    unless a transform that does not binarise decides that.
     """
     rows = as_tensor(x, name)
     if rows.dim() == 0:
         raise ValueError(f"Expected rows in {name} but got one number; give an array (N, ...).")
-    own = transform is not None and transform is not torch.bernoulli
+    own = transform is not None and not binarises(transform)
     if not own and not rows.is_floating_point():
         rows = _as_floats(model, rows)
     beside = beside_of(by_name(context, "context"), len(rows), check_finite)
@@ -165,6 +173,6 @@ def in_unit(x: Tensor) -> Tensor:
 def _check_unit(x: Tensor, name: str) -> None:
     if x.device.type != "meta" and not bool(in_unit(x)):
         raise ValueError(
-            f"Expected {name} within [0, 1] for torch.bernoulli but got values from {x.min():g} to "
+            f"Expected {name} within [0, 1] to binarise but got values from {x.min():g} to "
             f"{x.max():g}; rescale the data, or leave the transform out."
         )

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
-from priorzoo.inference.batch import Batch, Transform, in_precision
+from priorzoo.inference.batch import Batch, Transform, binarises, in_precision
 from priorzoo.inference.data.accepts import Accepts
 from priorzoo.inference.data.beside import beside_of
 from priorzoo.inference.data.checks import in_unit
@@ -82,7 +82,7 @@ class CheckedBatches:
 
     def __init__(self, model: nn.Module, transform: Transform | None, device: torch.device) -> None:
         self.model, self.transform, self.device = model, transform, device
-        self.own = transform is not None and transform is not torch.bernoulli
+        self.own = transform is not None and not binarises(transform)
         self.refused = torch.zeros((), dtype=torch.bool, device=device)
         self._accepts: Accepts | None = None
 
@@ -119,15 +119,15 @@ class CheckedBatches:
         if x.device.type == "meta":
             return
         good = accepts.accepts(x)
-        if self.transform is torch.bernoulli:
+        if binarises(self.transform):
             good = good & in_unit(x)
         if x.device.type != "cpu":
             self._flag(good)
         elif not good:
             accepts.check(x, "a batch")
             raise ValueError(
-                f"Expected batches within [0, 1] for torch.bernoulli but got values from "
-                f"{x.min():g} to {x.max():g}; rescale them, or leave the transform out."
+                f"Expected batches within [0, 1] to binarise but got values from {x.min():g} to "
+                f"{x.max():g}; rescale them, or leave the transform out."
             )
 
     def _finite(self, value: Tensor, name: str) -> None:

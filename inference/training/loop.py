@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from tqdm import tqdm
 
-from priorzoo.inference.batch import Batch, Context, Labels, Transform
+from priorzoo.inference.batch import Batch, Context, Labels, Transform, binarises
 from priorzoo.inference.checking import check_pair
 from priorzoo.inference.data.accepts import Accepts
 from priorzoo.inference.data.batches import Batches
@@ -85,7 +85,7 @@ class Training:
             ``(N, ...)``, if ``data`` is a tensor; batches of an iterable contain their own.
         batch_size: rows in a batch, if ``data`` is a tensor; the last of a pass may be smaller.
         size: number N of data in the data set, required for an iterable of batches.
-        transform: applied to each batch, such as ``torch.bernoulli`` for dynamic binarisation.
+        transform: applied to each batch, such as :func:`binarised` for dynamic binarisation.
         clip: maximal norm of the gradient; None for no clipping.
         precision: see :func:`descend`.
         step: how a step is run. ``eager``; ``compiled``, see :class:`Compiled`; ``cudagraph``, see
@@ -168,7 +168,7 @@ class Training:
             whole = as_batch(self.model, data.detach(), labels, context, self.transform)
             self.data, self.labels = whole.x, dict(whole.labels)
             self.context = dict(whole.context)
-            own = self.transform is not None and self.transform is not torch.bernoulli
+            own = self.transform is not None and not binarises(self.transform)
             if whole.x.dim() > 2 and not own:  # flat before networks may take their sizes from it
                 self.data = Accepts.of(self.model, whole.context).converted(whole.x)
         elif labels:

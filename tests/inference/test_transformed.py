@@ -6,7 +6,7 @@ from scipy.stats import binomtest
 from torch import nn
 
 from priorzoo.guides import ClusterThenCode, Code
-from priorzoo.inference import Pixels, Training, evaluate
+from priorzoo.inference import Pixels, Training, binarised, evaluate
 from priorzoo.models import GMVAE, MLP, VAE
 
 P, ROWS = 6, 230
@@ -61,6 +61,7 @@ def noisy(x):
 
 TRANSFORMS = {
     "bernoulli": (torch.bernoulli, GREY),
+    "binarised": (binarised, GREY),
     "pixels": (Pixels(binarise=True), (255 * GREY).to(torch.uint8)),
     "noise": (noisy, GREY),
     "none": (None, GREY),
@@ -100,20 +101,31 @@ def test_rows_that_follow_do_not_matter(name, count):
     assert torch.equal(rows_seen(vae, x[:count], transform), whole[:count])
 
 
-def test_draws_are_bernoulli_and_new_for_each_row_and_seed():
+@pytest.mark.parametrize("transform", [torch.bernoulli, binarised])
+def test_draws_are_bernoulli_and_new_for_each_row_and_seed(transform):
     """Frequencies at p = .3, and the agreement of blocks and of seeds, by binomial tests."""
     x = torch.full((400, 500), 0.3)
     model, guide = VAE(MLP(2, 500), code=2), Code(MLP(500, 4))
     drawn = []
     for seed in (0, 1):
         guide.encoder = Seen(MLP(500, 4))
-        evaluate(model, guide, x, transform=torch.bernoulli, seed=seed)
+        evaluate(model, guide, x, transform=transform, seed=seed)
         drawn.append(torch.cat(guide.encoder.rows))
     assert binomtest(int(drawn[0].sum()), x.numel(), 0.3).pvalue > 1e-4
     both = 0.3**2 + 0.7**2
     pairs = [(drawn[0][:200], drawn[0][200:]), (drawn[0][::2], drawn[0][1::2]), tuple(drawn)]
     for one, other in pairs:
         assert binomtest(int((one == other).sum()), one.numel(), both).pvalue > 1e-4
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
+def test_binary_values_have_small_and_large_probabilities_in_any_precision(dtype):
+    """Also of probabilities below the spacing of the numbers that half precision draws."""
+    p = torch.tensor([0.0, 0.001, 0.003, 0.5, 0.99, 1.0]).to(dtype)
+    drawn = binarised(p.expand(200_000, -1))
+    assert drawn.dtype == dtype
+    for column, probability in zip(drawn.double().t(), p.tolist(), strict=True):
+        assert binomtest(int(column.sum()), len(column), probability).pvalue > 1e-4
 
 
 def test_draws_of_the_model_are_those_of_the_same_rows_without_a_transform():

@@ -15,6 +15,7 @@ from priorzoo.inference import (
     ELBO,
     Pixels,
     Training,
+    binarised,
     check_data,
     cluster_probabilities,
     codes,
@@ -183,13 +184,14 @@ def test_a_transform_that_cannot_be_applied_is_refused(zoo, transform, call):
         call(*zoo["gmvae"].pair(), zoo["gmvae"].rows(5), transform=transform, **steps)
 
 
-def test_values_that_are_no_probabilities_are_not_drawn_from(zoo):
+@pytest.mark.parametrize("transform", [torch.bernoulli, binarised])
+def test_values_that_are_no_probabilities_are_not_drawn_from(zoo, transform):
     for call, steps in ((fit, {"steps": 1}), (evaluate, {})):
-        with pytest.raises(ValueError, match=r"within \[0, 1\] for torch.bernoulli"):
+        with pytest.raises(ValueError, match=r"within \[0, 1\] to binarise"):
             call(
                 *zoo["vae-gaussian"].pair(),
                 5 * zoo["vae-gaussian"].rows(9),
-                transform=torch.bernoulli,
+                transform=transform,
                 **steps,
             )
 

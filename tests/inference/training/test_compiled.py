@@ -18,6 +18,7 @@ from priorzoo.inference import (
     Linear,
     Loss,
     Training,
+    binarised,
     descend,
     fit,
 )
@@ -197,7 +198,7 @@ def test_bytes_are_the_grey_values_they_stand_for(zoo):
     grey = kept.float() / 255
     assert torch.equal(Pixels()(kept), grey)
     results = []
-    for data, transform in ((kept, Pixels(binarise=True)), (grey, torch.bernoulli)):
+    for data, transform in ((kept, Pixels(binarise=True)), (grey, binarised)):
         pair = made(zoo["vae"])
         fit(*pair, data, steps=9, batch_size=10, transform=transform)
         results.append([module.state_dict() for module in pair])
