@@ -4,6 +4,9 @@ from priorzoo.inference.batch import Batch, binarised
 from priorzoo.inference.checking import check_pair
 from priorzoo.inference.data.batches import Pixels
 from priorzoo.inference.data.checks import check_data
+from priorzoo.inference.data.tables.frames import SparseRows
+from priorzoo.inference.data.tables.reading import read_table
+from priorzoo.inference.data.tables.schema import Schema, Table
 from priorzoo.inference.diagnosis import degeneracy, occupancy
 from priorzoo.inference.evaluation import evaluate, importance_bound
 from priorzoo.inference.factorial import seed_components
@@ -61,7 +64,10 @@ __all__ = [
     "Quantisation",
     "Replicas",
     "RobbinsMonro",
+    "Schema",
+    "SparseRows",
     "Stream",
+    "Table",
     "Together",
     "Training",
     "binarised",
@@ -84,6 +90,7 @@ __all__ = [
     "move_clusters",
     "occupancy",
     "predictive",
+    "read_table",
     "reconstructions",
     "reconstructions_through",
     "remember",

@@ -134,6 +134,16 @@ def test_the_catalogue_names_what_there_is():
     assert named <= {*models.__all__, *guides.__all__}
 
 
+def test_the_page_on_data_runs_as_it_stands(capsys):
+    names = {}
+    for block in re.findall(
+        r"```python\n(.*?)```", (ROOT / "docs" / "data.md").read_text("utf-8"), re.S
+    ):
+        exec(block, names)
+    assert names["table"].rows.shape == (100, 3)
+    assert "student-t" in capsys.readouterr().out
+
+
 def test_the_page_on_declaring_runs_as_it_stands():
     text = (ROOT / "docs" / "declaring.md").read_text("utf-8")
     names = {}

@@ -47,7 +47,8 @@ class Full(nn.Module):
             tril = flat.unflatten(-1, (self.code, self.code)).tril(-1) + torch.eye(self.code)
             pyro.sample("z", dist.MultivariateNormal(loc, scale_tril=tril))
 """
-EXTRAS = ("PIL", "jinja2", "matplotlib", "scipy", "sklearn", "torchvision", "zuko")
+EXTRAS = ("PIL", "anndata", "jinja2", "matplotlib", "narwhals", "pyarrow", "scipy", "sklearn")
+EXTRAS += ("torchvision", "zuko")
 WITHOUT_EXTRAS = f"""
 import importlib, sys
 class Absent:

@@ -1,0 +1,1 @@
+"""Tables, files and images of any kind as rows, with what belongs beside them."""

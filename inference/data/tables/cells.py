@@ -1,0 +1,164 @@
+"""Columns as they were read, before anything is known of their meaning: numbers or text."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import date
+
+import numpy as np
+from numpy.typing import NDArray
+
+Numbers = NDArray[np.float64]
+Texts = NDArray[np.object_]
+
+NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?")
+DATE = re.compile(r"\d{4}-\d\d-\d\d(?:[ T]\d\d:\d\d.*)?")
+# As pandas and Arrow read them, and the question mark of the UCI repository.
+MISSING = ("", "?", "#N/A", "N/A", "n/a", "NA", "<NA>", "NaN", "nan", "NULL", "null", "None", "NaT")
+
+
+@dataclass(frozen=True, eq=False)
+class Cells:
+    """One column of N cells.
+
+    Args:
+        name: of the column.
+        numbers: ``(N,)`` with NaN for a missing cell; None of text.
+        texts: ``(N,)`` with None for a missing cell; None of numbers.
+        dates: whether the text is dates.
+        boolean: whether the numbers were true and false.
+    """
+
+    name: str
+    numbers: Numbers | None = None
+    texts: Texts | None = None
+    dates: bool = False
+    boolean: bool = False
+
+    def __len__(self) -> int:
+        return len(self.present)
+
+    @property
+    def present(self) -> NDArray[np.bool_]:
+        """``(N,)``: which cells are not missing."""
+        if self.numbers is not None:
+            return ~np.isnan(self.numbers)
+        assert self.texts is not None
+        return np.array([text is not None for text in self.texts], dtype=bool)
+
+    def as_texts(self) -> Texts:
+        """``(N,)``: each cell as text, None where it is missing; whole numbers without a point."""
+        if self.texts is not None:
+            return self.texts
+        assert self.numbers is not None
+        made = [None if np.isnan(number) else shown(number) for number in self.numbers]
+        return np.array(made, dtype=object)
+
+    def take(self, rows: NDArray[np.intp]) -> "Cells":
+        """The cells of some rows."""
+        numbers = None if self.numbers is None else self.numbers[rows]
+        texts = None if self.texts is None else self.texts[rows]
+        return replace(self, numbers=numbers, texts=texts)
+
+
+@dataclass(frozen=True, eq=False)
+class Frame:
+    """Columns of N rows, by name.
+
+    Args:
+        columns: by name, in the order in which they were read.
+        rows: N.
+        named: whether the names are the user's and not made from positions.
+        source: what the rows were read from, for messages.
+    """
+
+    columns: Mapping[str, Cells]
+    rows: int
+    named: bool = True
+    source: str = "the table"
+
+    @classmethod
+    def of(cls, columns: Sequence[Cells], named: bool = True, source: str = "the table") -> "Frame":
+        """A frame of columns.
+
+        Raises:
+            ValueError: without rows or columns, and for a name that two columns have.
+        """
+        names = [column.name for column in columns]
+        if twice := next((name for name in names if names.count(name) > 1), None):
+            places = ", ".join(str(i) for i, name in enumerate(names) if name == twice)
+            raise ValueError(
+                f"Expected columns of different names in {source} but got {twice!r} at positions "
+                f"{places}; rename all but one."
+            )
+        rows = len(columns[0]) if columns else 0
+        if rows == 0:
+            raise ValueError(
+                f"Expected at least one row and column in {source} but got {rows} rows and "
+                f"{len(columns)} columns; check the file or the selection."
+            )
+        return cls(dict(zip(names, columns, strict=True)), rows, named, source)
+
+    def take(self, rows: NDArray[np.intp]) -> "Frame":
+        """The frame of some rows."""
+        kept = {name: cells.take(rows) for name, cells in self.columns.items()}
+        return Frame(kept, len(rows), self.named, self.source)
+
+
+def shown(number: float) -> str:
+    """A number as it is written in a file: 3 and not 3.0."""
+    return str(int(number)) if float(number).is_integer() else repr(float(number))
+
+
+def cells_of(name: str, values: Sequence[object] | NDArray[np.generic], source: str) -> Cells:
+    """A column of values of any kind: numbers where all are, dates, or text.
+
+    Raises:
+        ValueError: for values that are neither, such as complex numbers.
+    """
+    array = np.asarray(values)
+    if array.dtype.kind == "b":
+        return Cells(name, array.astype(np.float64), boolean=True)
+    if array.dtype.kind in "iuf":
+        return Cells(name, array.astype(np.float64))
+    if array.dtype.kind == "M":
+        return Cells(name, texts=_texts(array.astype(str).tolist()), dates=True)
+    if array.dtype.kind not in "OUST" or array.ndim != 1:
+        raise ValueError(
+            f"Expected numbers or text in column {name!r} of {source} but got {array.dtype} of "
+            f"shape {array.shape}; convert the column, or leave it out."
+        )
+    return _of_objects(name, array.tolist())
+
+
+def _of_objects(name: str, values: Sequence[object]) -> Cells:
+    kinds = {type(value) for value in values if not _is_missing(value)}
+    if kinds and kinds <= {bool, np.bool_}:
+        made = [np.nan if _is_missing(value) else float(bool(value)) for value in values]
+        return Cells(name, np.array(made), boolean=True)
+    texts = _texts(values)
+    present = [text for text in texts if text is not None]
+    dates = bool(kinds) and all(issubclass(kind, date) for kind in kinds)
+    if dates or (present and all(map(DATE.fullmatch, present))):
+        return Cells(name, texts=texts, dates=True)
+    if all(map(is_number, present)):
+        made = [np.nan if text is None else float(text) for text in texts]
+        return Cells(name, np.array(made, dtype=np.float64))
+    return Cells(name, texts=texts)
+
+
+def is_number(text: str) -> bool:
+    """Whether a text is a number with a decimal point, or infinity."""
+    return NUMBER.fullmatch(text) is not None or text.lower().lstrip("+-") in ("inf", "infinity")
+
+
+def _is_missing(value: object) -> bool:
+    if isinstance(value, str):
+        return value.strip() in MISSING
+    return value is None or value != value or str(value) in ("<NA>", "NaT")
+
+
+def _texts(values: Sequence[object]) -> Texts:
+    made = np.empty(len(values), dtype=object)
+    made[:] = [None if _is_missing(value) else str(value).strip() for value in values]
+    return made

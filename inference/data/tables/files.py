@@ -1,0 +1,112 @@
+"""Files of tables as a :class:`Frame`: CSV, TSV and Parquet, and arrays of ``.npz``."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
+
+import numpy as np
+from numpy.typing import NDArray
+
+from priorzoo.inference.data.tables.cells import MISSING, Frame, is_number
+from priorzoo.inference.data.tables.frames import frame_of
+
+Arrays = Mapping[str, NDArray[np.generic]]
+TABLES = (".csv", ".tsv", ".parquet")
+ARRAYS = (".npz", ".npy")
+ANNOTATED = (".h5ad",)
+SUFFIXES = (*TABLES, *ARRAYS, *ANNOTATED)
+
+
+def table_file(path: Path) -> Frame:
+    """The columns of a ``.csv``, ``.tsv`` or ``.parquet`` file.
+
+    Raises:
+        ValueError: for a file that is empty, damaged or without names of columns.
+        FileNotFoundError: if there is no file.
+    """
+    check_file(path)
+    import pyarrow
+
+    try:
+        table = _parquet(path) if path.suffix == ".parquet" else _delimited(path)
+    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())
+        encoded = "UTF8" in reason or isinstance(error, UnicodeDecodeError)
+        remedy = "save it as UTF-8" if encoded else "correct the file"
+        raise ValueError(f"Expected a table in {path} but got: {reason}; {remedy}.") from error
+    names = [str(name) for name in table.column_names]
+    if path.suffix != ".parquet" and names and all(map(is_number, names)):
+        raise ValueError(
+            f"Expected the names of the columns in the first line of {path} but got numbers, "
+            f"{', '.join(names[:4])}; add a line of names."
+        )
+    if "" in names:
+        names[names.index("")] = "unnamed"
+    if len(set(names)) < len(names):  # refused there, by name
+        return Frame.of([frame_of({name: [0]}).columns[name] for name in names], source=str(path))
+    return frame_of(table.rename_columns(names), str(path))
+
+
+def array_file(path: Path) -> Arrays:
+    """The arrays of a ``.npz`` file by name; that of a ``.npy`` file as ``x``.
+
+    Raises:
+        ValueError: for a file that is damaged or holds Python objects.
+        FileNotFoundError: if there is no file.
+    """
+    check_file(path)
+    try:
+        held = np.load(path, allow_pickle=False)
+        return {"x": held} if isinstance(held, np.ndarray) else {k: held[k] for k in held.files}
+    except (ValueError, OSError, EOFError, BadZipFile, KeyError) as error:
+        raise ValueError(
+            f"Expected arrays of numbers in {path} but got: {error}; write it by numpy.savez."
+        ) from error
+
+
+def check_file(path: Path) -> None:
+    """Check that a file is there and not empty.
+
+    Raises:
+        FileNotFoundError: if there is none.
+        ValueError: for an empty one.
+    """
+    if not path.is_file():
+        what = "it is a folder" if path.is_dir() else "there is none"
+        raise FileNotFoundError(f"Expected a file {path} but {what}; check the path.")
+    if path.stat().st_size == 0:
+        raise ValueError(f"Expected a table in {path} but the file is empty; write it again.")
+
+
+def _parquet(path: Path) -> Any:
+    from pyarrow import parquet
+
+    return parquet.read_table(path)
+
+
+def _delimited(path: Path) -> Any:
+    """A table of pyarrow.csv: as text where the types of a column's cells differ."""
+    from pyarrow import ArrowInvalid, csv, string
+
+    parsing = csv.ParseOptions(delimiter=_delimiter(path))
+    missing: dict[str, Any] = {"null_values": list(MISSING), "strings_can_be_null": True}
+    options = csv.ConvertOptions(**missing)
+    try:
+        return csv.read_csv(path, parse_options=parsing, convert_options=options)
+    except ArrowInvalid as error:
+        if "conversion error" not in str(error):
+            raise
+    with csv.open_csv(path, parse_options=parsing) as reader:
+        types = dict.fromkeys(reader.schema.names, string())
+    options = csv.ConvertOptions(column_types=types, **missing)
+    return csv.read_csv(path, parse_options=parsing, convert_options=options)
+
+
+def _delimiter(path: Path) -> str:
+    """What separates the names in the first line: a tab in ``.tsv``; else comma, semicolon, tab."""
+    if path.suffix == ".tsv":
+        return "\t"
+    with path.open(encoding="utf-8-sig") as file:
+        first = file.readline()
+    return max(",;\t", key=first.count)

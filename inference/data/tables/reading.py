@@ -1,0 +1,184 @@
+"""One reader for tables, files and images of any kind."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from priorzoo.inference.data.tables.annotated import (
+    annotated_file,
+    annotated_frame,
+    is_annotated,
+)
+from priorzoo.inference.data.tables.cells import Frame
+from priorzoo.inference.data.tables.files import (
+    ANNOTATED,
+    ARRAYS,
+    SUFFIXES,
+    TABLES,
+    Arrays,
+    array_file,
+    table_file,
+)
+from priorzoo.inference.data.tables.frames import frame_of, is_sparse
+from priorzoo.inference.data.tables.images import Mode, image_array, is_image_folder, read_images
+from priorzoo.inference.data.tables.said import read_said
+from priorzoo.inference.data.tables.schema import Scaling, Schema, Table, infer_schema
+
+WIDE = 50  # columns of counts from which the totals of the rows are taken for their exposure
+
+
+def read_table(
+    source: object,
+    *,
+    columns: str | Mapping[str, str] = "",
+    schema: Schema | None = None,
+    scaling: Scaling = "auto",
+    layer: str | None = None,
+    size: tuple[int, int] | None = None,
+    mode: Mode | None = None,
+) -> Table:
+    """Rows as a model takes them, from data in memory or from the path of a file or folder.
+
+    Args:
+        source: an array ``(N, P)`` or of images ``(N, H, W)``, a data frame of pandas, Polars,
+            PyArrow or another that narwhals takes, a sparse matrix of scipy, an AnnData, or the
+            path of a ``.csv``, ``.tsv``, ``.parquet``, ``.npz``, ``.npy`` or ``.h5ad`` file or of a
+            folder of images. A missing cell is NaN, None or empty.
+        columns: what columns are, ``age=student-t,id=ignore,species=label``, or a mapping; the
+            others are inferred.
+        schema: of the rows of a training, for rows to predict; ``columns`` and ``scaling`` are then
+            of no use.
+        scaling: of real columns, see :func:`infer_schema`.
+        layer: of an AnnData, in place of its ``X``.
+        size, mode: of images, see :func:`read_images`.
+
+    Raises:
+        ValueError: in one line with column and row, for data that cannot be used.
+        FileNotFoundError: if there is no such file.
+        ModuleNotFoundError: for a package that the extra ``tables`` or ``anndata`` installs.
+    """
+    said = read_said(columns)
+    if isinstance(source, (str, os.PathLike)):
+        path = Path(source).expanduser()
+        if path.is_dir() and (is_image_folder(path) or path.suffix not in SUFFIXES):
+            return read_images(path, size, mode, schema)
+        return _of_file(path, said, schema, scaling, layer)
+    if is_annotated(source):
+        frame = annotated_frame(source, _known(said, schema), layer, "the AnnData")
+        named = _table(frame, said, schema, scaling, alike=True)
+        return replace(named, names=tuple(map(str, source.obs_names)))
+    shape = getattr(source, "shape", ())
+    if len(shape) in (3, 4):
+        return image_array(np.asarray(source), "the array", schema)
+    return _table(frame_of(source), said, schema, scaling, alike=is_sparse(source))
+
+
+def _of_file(
+    path: Path,
+    said: Mapping[str, str],
+    schema: Schema | None,
+    scaling: Scaling,
+    layer: str | None,
+) -> Table:
+    if path.suffix in TABLES:
+        return _table(table_file(path), said, schema, scaling)
+    if path.suffix in ANNOTATED:
+        data = annotated_file(path)
+        frame = annotated_frame(data, _known(said, schema), layer, str(path))
+        named = _table(frame, said, schema, scaling, alike=True)
+        return replace(named, names=tuple(map(str, data.obs_names)))
+    if path.suffix in ARRAYS:
+        return _of_arrays(array_file(path), path, said, schema, scaling)
+    if not path.exists():
+        raise FileNotFoundError(f"Expected a file or folder {path} but there is none.")
+    raise ValueError(
+        f"Expected a file {', '.join(SUFFIXES)} or a folder of images but got {path}; convert it."
+    )
+
+
+def _of_arrays(
+    arrays: Arrays,
+    path: Path,
+    said: Mapping[str, str],
+    schema: Schema | None,
+    scaling: Scaling,
+) -> Table:
+    """Rows ``x`` and labels ``y``, or those of ``x_train`` and then of ``x_test``."""
+    x, y = (_joined(arrays, name) for name in "xy")
+    if x is None:
+        raise ValueError(
+            f"Expected an array x, or x_train and x_test, in {path} but got {', '.join(arrays)}; "
+            "write it by numpy.savez(file, x=rows)."
+        )
+    if y is not None and y.shape != x.shape[:1]:
+        raise ValueError(
+            f"Expected a label y for each of {len(x)} rows in {path} but got shape {y.shape}; give "
+            "one for each."
+        )
+    if x.ndim > 2:
+        table = image_array(x, str(path), schema)
+    else:
+        table = _table(frame_of(x, str(path)), said, schema, scaling)
+    if y is None:
+        return table
+    if y.dtype.kind in "iu":
+        return replace(table, labels=torch.from_numpy(y.astype(np.int64)))
+    known = table.schema.classes or tuple(sorted({str(one) for one in y}))
+    numbers = {name: i for i, name in enumerate(known)}
+    labels = torch.tensor([numbers.get(str(one), -1) for one in y])
+    return replace(table, schema=replace(table.schema, classes=known), labels=labels)
+
+
+def _joined(arrays: Arrays, name: str) -> NDArray[np.generic] | None:
+    parts = [arrays[key] for key in (name, f"{name}_train", f"{name}_test") if key in arrays]
+    if not parts:
+        return None
+    return cast(NDArray[np.generic], parts[0] if name in arrays else np.concatenate(parts))
+
+
+def _table(
+    frame: Frame,
+    said: Mapping[str, str],
+    schema: Schema | None,
+    scaling: Scaling,
+    alike: bool = False,
+) -> Table:
+    """The rows of a frame, and the schema if it is not given."""
+    if schema is None:
+        schema = infer_schema(frame, said, scaling, alike=alike)
+        own = bool(schema.of_kind("exposure"))
+        counts = len(schema.of_kind("count")) == len(schema.data) >= WIDE
+        if counts and not own:
+            schema = schema.with_totals(frame)
+    elif schema.shape:
+        raise ValueError(
+            f"Expected images of shape {schema.shape} like those of the training but got the "
+            f"columns of {frame.source}; give images."
+        )
+    return replace(schema.encode(frame), names=_names(frame, schema))
+
+
+def _names(frame: Frame, schema: Schema) -> tuple[str, ...]:
+    """The texts of the first identifier, which was left out of the data; none without."""
+    for column in schema.of_kind("ignore"):
+        cells = frame.columns.get(column.name)
+        if column.identifies and cells is not None:
+            return tuple("" if text is None else str(text) for text in cells.as_texts())
+    return ()
+
+
+def _known(said: Mapping[str, str], schema: Schema | None) -> Mapping[str, str]:
+    """What is said of the columns of ``obs``; at a prediction, what the training knew of them."""
+    if schema is None:
+        return said
+    return {
+        column.name: column.kind
+        for column in schema.columns
+        if column.kind in ("label", "covariate", "exposure", "weight")
+    }
