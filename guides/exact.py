@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from priorzoo.models.contract import Sizes, accepted, encodes
 from priorzoo.models.distributions.gaussian import diagonal_normal
+from priorzoo.models.observation import encode
 from priorzoo.models.plates import data_plate
 from priorzoo.models.pyro_internals import AnyMessage, Messenger, site_is_subsample
 
@@ -133,7 +134,7 @@ class CodeThenCluster(ModelReader):
     def forward(self, x: Tensor, size: int | None = None, **context: Tensor) -> None:
         plate = data_plate(x, size)
         with plate:
-            z = pyro.sample("z", diagonal_normal(self.encoder(x)))
+            z = pyro.sample("z", diagonal_normal(encode(self.encoder, x, context)))
         q_y = cluster_posterior(self.model, {"z": z}, context=context)
         with plate:
             pyro.sample("y", q_y, infer={"enumerate": "parallel"})
@@ -161,7 +162,8 @@ class CodesThenCluster(ModelReader):
     def forward(self, x: Tensor, size: int | None = None, **context: Tensor) -> None:
         plate = data_plate(x, size)
         with plate:
-            parameters, width = self.joint_encoder(x), 2 * cast(int, self.model.code)
+            parameters = encode(self.joint_encoder, x, context)
+            width = 2 * cast(int, self.model.code)
             z = pyro.sample("z", diagonal_normal(parameters[..., :width]))
             w = pyro.sample("w", diagonal_normal(parameters[..., width:]))
         q_y = cluster_posterior(self.model, {"z": z, "w": w}, context=context)

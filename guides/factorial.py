@@ -1,17 +1,19 @@
 """The guide of the factorial mixture: encoder, responsibilities, conjugate global variables."""
 
 from collections.abc import Sequence
+from typing import Unpack
 
 import pyro
 import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
-from priorzoo.models.contract import encodes
+from priorzoo.models.contract import Beside, encodes
 from priorzoo.models.distributions.expected import Component
 from priorzoo.models.distributions.exponential import Dirichlet, Natural, NormalGamma, conjugate
 from priorzoo.models.distributions.gaussian import diagonal_normal
 from priorzoo.models.factorial import factors
+from priorzoo.models.observation import encode
 from priorzoo.models.plates import data_plate
 
 
@@ -53,16 +55,16 @@ class FactorialCode(nn.Module):
         self.components = nn.ParameterList(components)
         self.unit: Tensor = nn.Buffer(torch.ones(()), persistent=False)
 
-    def forward(self, x: Tensor, size: int | None = None) -> None:
+    def forward(self, x: Tensor, size: int | None = None, **beside: Unpack[Beside]) -> None:
         for i, (weights, components) in enumerate(self.globals(), 1):
             conjugate((f"pi_{i}",), Dirichlet, weights, self.unit)
             conjugate((f"mu_{i}", f"alpha_{i}"), NormalGamma, components, self.unit)
-        self.local(x, size)
+        self.local(x, size, **beside)
 
-    def local(self, x: Tensor, size: int | None = None) -> None:
+    def local(self, x: Tensor, size: int | None = None, **beside: Unpack[Beside]) -> None:
         """Sample the local sites, ``r_i`` and ``z_i`` of each row."""
         with data_plate(x, size):
-            codes = self.split(diagonal_normal(self.encoder(x)))
+            codes = self.split(diagonal_normal(encode(self.encoder, x, beside)))
             for i, q in enumerate(codes, 1):
                 responsibilities = dist.Categorical(logits=self.logits(i, q))
                 pyro.sample(f"r_{i}", responsibilities, infer={"enumerate": "parallel"})
@@ -99,5 +101,5 @@ class FactorialLocal(nn.Module):
         super().__init__()
         self.guide = guide
 
-    def forward(self, x: Tensor, size: int | None = None) -> None:
-        self.guide.local(x, size)
+    def forward(self, x: Tensor, size: int | None = None, **beside: Unpack[Beside]) -> None:
+        self.guide.local(x, size, **beside)

@@ -1,7 +1,7 @@
 """Guides whose code is drawn from a normalising flow; they need zuko, the extra ``flows``."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Unpack
 
 import pyro
 import pyro.distributions as dist
@@ -10,8 +10,9 @@ from pyro.distributions import constraints
 from torch import Tensor, nn
 
 from priorzoo.guides.gaussian import ClusterThenCode
-from priorzoo.models.contract import encodes
+from priorzoo.models.contract import Beside, encodes
 from priorzoo.models.distributions.gaussian import diagonal_normal
+from priorzoo.models.observation import encode
 from priorzoo.models.plates import data_plate
 
 
@@ -129,9 +130,9 @@ class FlowCode(nn.Module):
         self.code, self.transforms, self.hidden = code, transforms, hidden
         self.flow = Flow(code, transforms, hidden)
 
-    def forward(self, x: Tensor, size: int | None = None) -> None:
+    def forward(self, x: Tensor, size: int | None = None, **beside: Unpack[Beside]) -> None:
         with data_plate(x, size):
-            pyro.sample("z", self.flow(self.encoder(x)))
+            pyro.sample("z", self.flow(encode(self.encoder, x, beside)))
 
 
 class ClusterThenFlow(nn.Module):
@@ -160,8 +161,8 @@ class ClusterThenFlow(nn.Module):
         self.code, self.transforms, self.hidden = code, transforms, hidden
         self.flow = Flow(code, transforms, hidden)
 
-    def forward(self, x: Tensor, size: int | None = None) -> None:
+    def forward(self, x: Tensor, size: int | None = None, **beside: Unpack[Beside]) -> None:
         with data_plate(x, size):
-            q_y = dist.Categorical(logits=self.classifier(x))
+            q_y = dist.Categorical(logits=encode(self.classifier, x, beside))
             y = pyro.sample("y", q_y, infer={"enumerate": "parallel"})
-            pyro.sample("z", self.flow(self.conditional_encoder(x, y)))
+            pyro.sample("z", self.flow(encode(self.conditional_encoder, x, beside, y)))

@@ -1,11 +1,14 @@
 """Guides with a Gaussian code, with or without a cluster."""
 
+from typing import Unpack
+
 import pyro
 import pyro.distributions as dist
 from torch import Tensor, nn
 
-from priorzoo.models.contract import Sizes, encodes
+from priorzoo.models.contract import Beside, Sizes, encodes
 from priorzoo.models.distributions.gaussian import diagonal_normal
+from priorzoo.models.observation import encode
 from priorzoo.models.plates import data_plate
 
 
@@ -22,9 +25,9 @@ class Code(nn.Module):
         super().__init__()
         self.encoder = encoder
 
-    def forward(self, x: Tensor, size: int | None = None) -> None:
+    def forward(self, x: Tensor, size: int | None = None, **beside: Unpack[Beside]) -> None:
         with data_plate(x, size):
-            pyro.sample("z", diagonal_normal(self.encoder(x)))
+            pyro.sample("z", diagonal_normal(encode(self.encoder, x, beside)))
 
 
 class ClusterThenCode(nn.Module):
@@ -51,11 +54,11 @@ class ClusterThenCode(nn.Module):
             "conditional_encoder": Sizes(rows, 2 * code, given=clusters),
         }
 
-    def forward(self, x: Tensor, size: int | None = None) -> None:
+    def forward(self, x: Tensor, size: int | None = None, **beside: Unpack[Beside]) -> None:
         with data_plate(x, size):
-            q_y = dist.Categorical(logits=self.classifier(x))
+            q_y = dist.Categorical(logits=encode(self.classifier, x, beside))
             y = pyro.sample("y", q_y, infer={"enumerate": "parallel"})
-            pyro.sample("z", diagonal_normal(self.conditional_encoder(x, y)))
+            pyro.sample("z", diagonal_normal(encode(self.conditional_encoder, x, beside, y)))
 
 
 class MeanField(nn.Module):
@@ -77,11 +80,11 @@ class MeanField(nn.Module):
     def networks(rows: int, code: int, clusters: int) -> dict[str, Sizes]:
         return {"classifier": Sizes(rows, clusters), "encoder": Sizes(rows, 2 * code)}
 
-    def forward(self, x: Tensor, size: int | None = None) -> None:
+    def forward(self, x: Tensor, size: int | None = None, **beside: Unpack[Beside]) -> None:
         with data_plate(x, size):
-            q_y = dist.Categorical(logits=self.classifier(x))
+            q_y = dist.Categorical(logits=encode(self.classifier, x, beside))
             pyro.sample("y", q_y, infer={"enumerate": "parallel"})
-            pyro.sample("z", diagonal_normal(self.encoder(x)))
+            pyro.sample("z", diagonal_normal(encode(self.encoder, x, beside)))
 
 
 class MeanFieldCodes(nn.Module):
@@ -107,10 +110,10 @@ class MeanFieldCodes(nn.Module):
             "joint_encoder": Sizes(rows, 2 * (code + second_code)),
         }
 
-    def forward(self, x: Tensor, size: int | None = None) -> None:
+    def forward(self, x: Tensor, size: int | None = None, **beside: Unpack[Beside]) -> None:
         with data_plate(x, size):
-            q_y = dist.Categorical(logits=self.classifier(x))
+            q_y = dist.Categorical(logits=encode(self.classifier, x, beside))
             pyro.sample("y", q_y, infer={"enumerate": "parallel"})
-            parameters = self.joint_encoder(x)
+            parameters = encode(self.joint_encoder, x, beside)
             pyro.sample("z", diagonal_normal(parameters[..., : 2 * self.code]))
             pyro.sample("w", diagonal_normal(parameters[..., 2 * self.code :]))

@@ -1,6 +1,6 @@
 """The guide of the NGGP mixture, whose mixture weights are integrated out."""
 
-from typing import Literal, cast, get_args
+from typing import Literal, Unpack, cast, get_args
 
 import pyro
 import pyro.distributions as dist
@@ -9,10 +9,11 @@ from pyro.distributions import TorchDistribution
 from torch import Tensor, nn
 
 from priorzoo.guides.exact import ModelReader
-from priorzoo.models.contract import Sizes
+from priorzoo.models.contract import Beside, Sizes
 from priorzoo.models.distributions.estimators import Gradient, estimated
 from priorzoo.models.nggp.code_families import FAMILIES, FamilyName
 from priorzoo.models.nggp.mixture import NGGPMixture
+from priorzoo.models.observation import encode
 from priorzoo.models.plates import data_plate
 
 QV = Literal["log-concave", "normal"]
@@ -64,11 +65,12 @@ class CollapsedCode(ModelReader):
     def networks(rows: int, code: int, family: FamilyName) -> dict[str, Sizes]:
         return {"encoder": Sizes(rows, FAMILIES[family].width * code)}
 
-    def forward(self, x: Tensor, size: int | None = None) -> None:
+    def forward(self, x: Tensor, size: int | None = None, **beside: Unpack[Beside]) -> None:
         data = len(x) if size is None else size
         v = pyro.sample("v", self.q_v(data))
         with data_plate(x, size):
-            kind, posterior = self.model.kind, self.model.kind.posterior(self.encoder(x))
+            kind = self.model.kind
+            posterior = kind.posterior(encode(self.encoder, x, beside))
             fits = kind.expected_log(*posterior, *self.model.components())
             q_y = dist.Categorical(logits=fits + self.model.log_prior(v, data))
             pyro.sample("y", q_y, infer={"enumerate": "parallel"})

@@ -1,12 +1,15 @@
 """The guide of the nonparametric VAE, which gives each row a code and a place in the plane."""
 
+from typing import Unpack
+
 import pyro
 import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
-from priorzoo.models.contract import Sizes
+from priorzoo.models.contract import Beside, Sizes
 from priorzoo.models.distributions.gaussian import diagonal_normal
+from priorzoo.models.observation import encode
 from priorzoo.models.plates import data_plate
 
 
@@ -31,9 +34,9 @@ class CodeAndPlace(nn.Module):
     def networks(rows: int, code: int, plane: int) -> dict[str, Sizes]:
         return {"encoder": Sizes(rows, 2 * code), "locator": Sizes(rows, plane)}
 
-    def forward(self, x: Tensor, size: int | None = None) -> None:
+    def forward(self, x: Tensor, size: int | None = None, **beside: Unpack[Beside]) -> None:
         with data_plate(x, size):
-            code = diagonal_normal(self.encoder(x))
+            code = diagonal_normal(encode(self.encoder, x, beside))
             pyro.sample("z", code)
             pyro.sample("q", dist.Delta(torch.stack([code.mean, code.stddev], -2), event_dim=2))
-            pyro.sample("u", dist.Delta(self.locator(x), event_dim=1))
+            pyro.sample("u", dist.Delta(encode(self.locator, x, beside), event_dim=1))

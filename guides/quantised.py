@@ -1,6 +1,6 @@
 """The guide of vector-quantised codes."""
 
-from typing import cast
+from typing import Unpack, cast
 
 import pyro
 import pyro.distributions as dist
@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from priorzoo.guides.exact import ModelReader
-from priorzoo.models.contract import Sizes
+from priorzoo.models.contract import Beside, Sizes
+from priorzoo.models.observation import encode
 from priorzoo.models.plates import data_plate
 from priorzoo.models.pyro_internals import InferDict
 from priorzoo.models.vq_vae import VQVAE
@@ -34,10 +35,10 @@ class Quantised(ModelReader):
     def networks(rows: int, code: int, positions: int) -> dict[str, Sizes]:
         return {"encoder": Sizes(rows, positions * code)}
 
-    def forward(self, x: Tensor, size: int | None = None) -> None:
+    def forward(self, x: Tensor, size: int | None = None, **beside: Unpack[Beside]) -> None:
         codebook = cast(VQVAE, self.model).codebook
         with data_plate(x, size):
-            h = self.encoder(x).unflatten(-1, (-1, codebook.shape[1]))
+            h = encode(self.encoder, x, beside).unflatten(-1, (-1, codebook.shape[1]))
             with torch.no_grad():
                 distance = codebook.square().sum(-1) - 2 * h @ codebook.mT  # without |h|^2
                 y = distance.argmin(-1)

@@ -1,6 +1,6 @@
 """Guides for the stick fractions of a stick-breaking prior."""
 
-from typing import Literal, get_args
+from typing import Literal, Unpack, get_args
 
 import pyro
 import pyro.distributions as dist
@@ -8,10 +8,11 @@ from pyro.distributions import TorchDistribution
 from torch import Tensor, nn
 from torch.nn import functional
 
-from priorzoo.models.contract import Sizes
+from priorzoo.models.contract import Beside, Sizes
 from priorzoo.models.distributions.estimators import Gradient, estimated
 from priorzoo.models.distributions.gaussian import deviation
 from priorzoo.models.distributions.sticks import Kumaraswamy, LogitNormal
+from priorzoo.models.observation import encode
 from priorzoo.models.plates import data_plate
 
 SHAPE_FLOOR = 0.01  # with smaller shapes most draws round to 0 or 1 in float32
@@ -49,9 +50,9 @@ class Sticks(nn.Module):
     def networks(rows: int, code: int) -> dict[str, Sizes]:
         return {"encoder": Sizes(rows, 2 * (code - 1))}
 
-    def forward(self, x: Tensor, size: int | None = None) -> None:
+    def forward(self, x: Tensor, size: int | None = None, **beside: Unpack[Beside]) -> None:
         with data_plate(x, size):
-            first, second = self.encoder(x).chunk(2, -1)
+            first, second = encode(self.encoder, x, beside).chunk(2, -1)
             q_v = self._sticks(first, second).to_event(1)
             pyro.sample("v", estimated(q_v, self.gradient))
 

@@ -61,7 +61,7 @@ def evaluate(
         for rows in transformed(given, batch_size, transform, seed):
             batch = in_precision(model, rows, transform)
             if transform is not None:
-                accepts.check(batch.x)
+                accepts.check(accepts.filled(batch.x, batch.context))
             with draws:
                 terms = objective.held_out(batch)
             if importance_samples:

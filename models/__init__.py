@@ -1,7 +1,7 @@
 """Generative models, one file for each paper; networks, likelihoods and further distributions."""
 
 from priorzoo.models.components import Components
-from priorzoo.models.contract import Sizes
+from priorzoo.models.contract import Beside, Sizes
 from priorzoo.models.dilokthanakul import DilokthanakulGMVAE
 from priorzoo.models.distributions.estimators import estimated
 from priorzoo.models.distributions.exponential import (
@@ -19,6 +19,7 @@ from priorzoo.models.m2 import M2, ModifiedM2
 from priorzoo.models.networks import MLP, ConvDecoder, ConvEncoder
 from priorzoo.models.nggp.mixture import NGGPMixture
 from priorzoo.models.nonparametric import KernelMean, LeaveOneOutGP, NonparametricVAE
+from priorzoo.models.observation import encode, sample_x
 from priorzoo.models.plates import data_plate
 from priorzoo.models.stick_breaking import StickBreakingVAE
 from priorzoo.models.vae import VAE
@@ -32,6 +33,7 @@ __all__ = [
     "VAE",
     "VQVAE",
     "Bernoulli",
+    "Beside",
     "Components",
     "ConvDecoder",
     "ConvEncoder",
@@ -54,5 +56,7 @@ __all__ = [
     "VampPrior",
     "conjugate",
     "data_plate",
+    "encode",
     "estimated",
+    "sample_x",
 ]

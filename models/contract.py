@@ -8,7 +8,7 @@ declares its networks by :class:`Sizes`.
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal, Protocol, runtime_checkable
+from typing import Literal, Protocol, TypedDict, Unpack, get_args, get_origin, runtime_checkable
 
 from pyro.distributions import TorchDistribution
 from torch import Tensor, nn
@@ -41,13 +41,29 @@ def encodes(rows: int, code: int) -> dict[str, Sizes]:
     return {"encoder": Sizes(rows, 2 * code)}
 
 
+class Beside(TypedDict, total=False):
+    """What a program of the zoo may be told of each row beside ``x``.
+
+    A program names these by ``**beside: Unpack[Beside]``, or some of them as parameters.
+
+    - ``observed``: ``(B, P)`` booleans, False for missing cells of ``x``. In these, ``x`` holds any
+      value in the likelihood's support; it has no influence.
+    - ``exposure``: ``(B,)`` positive numbers that multiply the rates of counts.
+    - ``covariates``: ``(B, C)`` numbers that the decoder sees, and other networks that take them.
+    """
+
+    observed: Tensor
+    exposure: Tensor
+    covariates: Tensor
+
+
 class Program(Protocol):
     """A model or a guide.
 
     Both open :func:`data_plate` and sample their sites. The data's site in the model is named
     ``x``. To draw from the prior, the model is called with ``x=None`` and a ``size``. Further
-    inputs of each row (an exposure, covariates) are passed as keyword arguments if the program has
-    parameters of these names.
+    inputs of each row (an exposure, covariates) are passed as keyword arguments if the program
+    names them: as parameters, or all of :class:`Beside` by ``**beside: Unpack[Beside]``.
     """
 
     def __call__(self, x: Tensor, size: int | None = None) -> Tensor | None: ...
@@ -68,7 +84,11 @@ class DeclaresNetworks(Protocol):
 
 
 class Likelihood(Protocol):
-    """Maps the decoder's output to p(x | z); reads ``width`` outputs for each value of x."""
+    """Maps the decoder's output to p(x | z); reads ``width`` outputs for each value of x.
+
+    A likelihood with rates also takes ``exposure``, by keyword. Missing cells are left out of the
+    density of an ``Independent`` distribution, or by its method ``marginal(observed)``.
+    """
 
     width: int
 
@@ -76,23 +96,33 @@ class Likelihood(Protocol):
 
 
 def accepted(program: Callable[..., object], context: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The part of the context that a program has parameters for; all if it takes ``**context``.
+    """The part of the context that a program names; all if it takes any ``**context``.
 
     Raises:
         ValueError: if the context lacks a required argument of the program.
     """
     missing = needed(program) - context.keys()
     if missing:
-        inner = inspect.unwrap(program)
-        name = getattr(inner, "__name__", type(inner).__name__)
         raise ValueError(
-            f"Expected context {', '.join(sorted(missing))} for {name} but got {list(context)}; "
-            "give context={name: a value for each row}."
+            f"Expected context {', '.join(sorted(missing))} for {_name(program)} but got "
+            f"{list(context)}; give context={{name: a value for each row}}."
         )
-    parameters = _parameters(program)
-    if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
-        return dict(context)
-    return {name: value for name, value in context.items() if name in parameters}
+    names = named(program)
+    return {name: value for name, value in context.items() if names is None or name in names}
+
+
+def named(program: Callable[..., object]) -> frozenset[str] | None:
+    """The keywords that a program or a network names; None if it takes any."""
+    found: set[str] = set()
+    for name, parameter in _parameters(program).items():
+        if parameter.kind is not parameter.VAR_KEYWORD:
+            found.add(name)
+        elif get_origin(parameter.annotation) is Unpack:
+            (keys,) = get_args(parameter.annotation)
+            found |= keys.__annotations__.keys()
+        else:
+            return None
+    return frozenset(found)
 
 
 def check_context(
@@ -105,8 +135,15 @@ def check_context(
         programs: model and guide; if none are given, only the number of rows is checked.
 
     Raises:
-        ValueError: for unused context, another number of values, or missing required context.
+        ValueError: for unused context, another number of values, missing required context, or
+            missing cells that a program does not know of.
     """
+    for each in programs if "observed" in context else ():
+        if "observed" not in accepted(each, context):
+            raise ValueError(
+                f"Expected a program that knows of missing cells but {_name(each)} does not name "
+                "observed; add the parameter observed to its forward, or fill the cells."
+            )
     unnamed = context.keys() - {name for each in programs for name in accepted(each, context)}
     if programs and unnamed:
         raise ValueError(
@@ -129,6 +166,15 @@ def needed(program: Callable[..., object]) -> set[str]:
     return required - {"x", "size"}
 
 
+def _name(program: Callable[..., object]) -> str:
+    inner = inspect.unwrap(program)
+    return str(getattr(inner, "__name__", type(inner).__name__))
+
+
 def _parameters(program: Callable[..., object]) -> Mapping[str, inspect.Parameter]:
     inner = inspect.unwrap(program)
-    return inspect.signature(inner.forward if isinstance(inner, nn.Module) else inner).parameters
+    forward = inner.forward if isinstance(inner, nn.Module) else inner
+    try:
+        return inspect.signature(forward, eval_str=True).parameters
+    except (NameError, AttributeError, TypeError):  # of types imported for the type checker alone
+        return inspect.signature(forward).parameters

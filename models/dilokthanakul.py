@@ -1,6 +1,7 @@
 """The Gaussian-mixture VAE whose mixture components depend on a second latent code."""
 
 from collections.abc import Sequence
+from typing import Unpack
 
 import pyro
 import pyro.distributions as dist
@@ -8,10 +9,11 @@ import torch
 from pyro.ops.indexing import Vindex
 from torch import Tensor, nn
 
-from priorzoo.models.contract import decodes
+from priorzoo.models.contract import Beside, decodes
 from priorzoo.models.distributions.gaussian import diagonal_normal, standard_normal
 from priorzoo.models.likelihoods import Bernoulli
 from priorzoo.models.networks import MLP
+from priorzoo.models.observation import sample_x
 from priorzoo.models.plates import data_plate
 
 
@@ -64,10 +66,12 @@ class DilokthanakulGMVAE(nn.Module):
         uniform = nn.Buffer(torch.zeros(clusters), persistent=False)
         self.logits: Tensor = nn.Parameter(torch.zeros(clusters)) if learn_weights else uniform
 
-    def forward(self, x: Tensor | None = None, size: int | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor | None = None, size: int | None = None, **beside: Unpack[Beside]
+    ) -> Tensor:
         with data_plate(x, size):
             y = pyro.sample("y", dist.Categorical(logits=self.logits))
             w = pyro.sample("w", standard_normal(self.origin))
             heads = self.heads(w).unflatten(-1, (self.clusters, 2 * self.code))
             z = pyro.sample("z", diagonal_normal(Vindex(heads)[..., y, :]))
-            return pyro.sample("x", self.likelihood(self.decoder(z)), obs=x)
+            return sample_x(x, beside, self.likelihood, self.decoder, z)

@@ -1,17 +1,18 @@
 """The variational autoencoder whose prior is a product of Gaussian mixtures."""
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, Unpack
 
 import pyro
 import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
-from priorzoo.models.contract import decodes
+from priorzoo.models.contract import Beside, decodes
 from priorzoo.models.distributions.expected import Choice, Component, DiagonalComponent
 from priorzoo.models.distributions.exponential import Dirichlet, NormalGamma, conjugate
 from priorzoo.models.likelihoods import Bernoulli
+from priorzoo.models.observation import sample_x
 from priorzoo.models.plates import data_plate
 
 
@@ -66,7 +67,9 @@ class FactorialMixture(nn.Module):
         factors(code, clusters)
         self.unit = nn.Buffer(torch.ones(()), persistent=False)
 
-    def forward(self, x: Tensor | None = None, size: int | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor | None = None, size: int | None = None, **beside: Unpack[Beside]
+    ) -> Tensor:
         mixtures = [self._mixture(i, k, d) for i, k, d in factors(self.code, self.clusters)]
         with data_plate(x, size):
             z = []
@@ -75,7 +78,7 @@ class FactorialMixture(nn.Module):
                 z.append(pyro.sample(f"z_{i}", DiagonalComponent(components.at(r), 1)))
             batch = torch.broadcast_shapes(*(part.shape[:-1] for part in z))
             code = torch.cat([part.expand(*batch, -1) for part in z], -1)
-            return pyro.sample("x", self.likelihood(self.decoder(code)), obs=x)
+            return sample_x(x, beside, self.likelihood, self.decoder, code)
 
     def _mixture(self, i: int, clusters: int, size: int) -> tuple[Tensor, Component]:
         """Log weights ``(..., K)`` and components ``(..., K, D)``, drawn or expected."""
@@ -125,7 +128,9 @@ class FactorialPredictive(nn.Module):
         super().__init__()
         self.model, self.guide, self.prune = model, guide, prune
 
-    def forward(self, x: Tensor | None = None, size: int | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor | None = None, size: int | None = None, **beside: Unpack[Beside]
+    ) -> Tensor:
         unit, z = self.guide.unit, []
         with data_plate(x, size):
             for i, (weights, components) in enumerate(self.guide.globals(), 1):
@@ -139,8 +144,7 @@ class FactorialPredictive(nn.Module):
                 z.append(pyro.sample(f"z_{i}", dist.StudentT(df, loc, scale).to_event(1)))
             batch = torch.broadcast_shapes(*(part.shape[:-1] for part in z))
             code = torch.cat([part.expand(*batch, -1) for part in z], -1)
-            x_of = self.model.likelihood(self.model.decoder(code))
-            return pyro.sample("x", x_of, obs=x)
+            return sample_x(x, beside, self.model.likelihood, self.model.decoder, code)
 
     def used(self, i: int) -> Tensor:
         """Mask ``(K_i,)`` of the components that hold at least one datum."""

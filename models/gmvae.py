@@ -1,13 +1,16 @@
 """The variational autoencoder whose prior is a Gaussian mixture."""
 
+from typing import Unpack
+
 import pyro
 import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
 from priorzoo.models.components import Components
-from priorzoo.models.contract import decodes
+from priorzoo.models.contract import Beside, decodes
 from priorzoo.models.likelihoods import Bernoulli
+from priorzoo.models.observation import sample_x
 from priorzoo.models.plates import data_plate
 
 
@@ -47,9 +50,11 @@ class GMVAE(Components):
         logits = torch.zeros(clusters)
         self.logits: Tensor = nn.Parameter(logits) if learn_weights else nn.Buffer(logits)
 
-    def forward(self, x: Tensor | None = None, size: int | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor | None = None, size: int | None = None, **beside: Unpack[Beside]
+    ) -> Tensor:
         loc, scale = self.components()
         with data_plate(x, size):
             y = pyro.sample("y", dist.Categorical(logits=self.logits))
             z = pyro.sample("z", dist.Normal(loc[y], scale[y]).to_event(1))
-            return pyro.sample("x", self.likelihood(self.decoder(z)), obs=x)
+            return sample_x(x, beside, self.likelihood, self.decoder, z)

@@ -37,6 +37,11 @@ class Counts(dist.Multinomial):
         coefficient = torch.lgamma(value.sum(-1) + 1) - torch.lgamma(value + 1).sum(-1)
         return coefficient + (value * self.logits).sum(-1)
 
+    def marginal(self, observed: Tensor) -> "Counts":
+        """The distribution of the observed cells given their total, for values 0 in the others."""
+        least = torch.finfo(self.logits.dtype).min / 2  # with -inf, 0 draws would be 0 times inf
+        return Counts(self.total_count, logits=self.logits.masked_fill(~observed, least))
+
 
 class Bernoulli(nn.Module):
     """Binary pixels, or grey ones in [0, 1] with the cross-entropy loss; takes logits ``(..., P)``.

@@ -1,6 +1,6 @@
 """M2, whose cluster and code are independent, and the modified M2, which is a mixture."""
 
-from typing import Literal, get_args
+from typing import Literal, Unpack, get_args
 
 import pyro
 import pyro.distributions as dist
@@ -8,9 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from priorzoo.models.components import Components
-from priorzoo.models.contract import Sizes, decodes
+from priorzoo.models.contract import Beside, Sizes, decodes
 from priorzoo.models.distributions.gaussian import standard_normal
 from priorzoo.models.likelihoods import Bernoulli
+from priorzoo.models.observation import sample_x
 from priorzoo.models.plates import data_plate
 
 Link = Literal["identity", "relu", "layer"]
@@ -50,11 +51,13 @@ class M2(nn.Module):
     def networks(outputs: int, code: int, clusters: int) -> dict[str, Sizes]:
         return {"conditional_decoder": Sizes(code, outputs, clusters, "decoder")}
 
-    def forward(self, x: Tensor | None = None, size: int | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor | None = None, size: int | None = None, **beside: Unpack[Beside]
+    ) -> Tensor:
         with data_plate(x, size):
             y = pyro.sample("y", dist.Categorical(logits=self.uniform))
             z = pyro.sample("z", standard_normal(self.origin))
-            return pyro.sample("x", self.likelihood(self.conditional_decoder(z, y)), obs=x)
+            return sample_x(x, beside, self.likelihood, self.conditional_decoder, z, y)
 
 
 class ModifiedM2(Components):
@@ -95,11 +98,13 @@ class ModifiedM2(Components):
         self.origin = nn.Buffer(torch.zeros(code), persistent=False)
         self.uniform = nn.Buffer(torch.zeros(clusters), persistent=False)
 
-    def forward(self, x: Tensor | None = None, size: int | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor | None = None, size: int | None = None, **beside: Unpack[Beside]
+    ) -> Tensor:
         loc, scale = self.components()
         with data_plate(x, size):
             y = pyro.sample("y", dist.Categorical(logits=self.uniform))
             z = pyro.sample("z", standard_normal(self.origin))
             h = self.layer(loc[y] + scale[y] * z).to(z.dtype)
             h = h if self.link == "identity" else h.relu()
-            return pyro.sample("x", self.likelihood(self.decoder(h)), obs=x)
+            return sample_x(x, beside, self.likelihood, self.decoder, h)

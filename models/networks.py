@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from priorzoo.models.inlets import Inlet
+
 Activation = Literal["relu", "tanh"]
 
 
@@ -35,6 +37,8 @@ class MLP(nn.Module):
             0..K-1 of a shape that broadcasts with the batch; None for a network of x only.
         activation: activation of the hidden layers, ``relu`` or ``tanh``.
         dropout: dropout probability of hidden units during training.
+        covariates: number C of covariates ``(B, C)`` that the network takes beside x; 0 for none.
+        masked: whether it takes which cells of x are observed, ``(B, inputs)`` booleans.
     """
 
     def __init__(
@@ -45,6 +49,8 @@ class MLP(nn.Module):
         clusters: int | None = None,
         activation: Activation = "relu",
         dropout: float = 0.0,
+        covariates: int = 0,
+        masked: bool = False,
     ) -> None:
         super().__init__()
         if activation not in get_args(Activation):
@@ -54,16 +60,30 @@ class MLP(nn.Module):
         self.inputs, self.outputs, self.hidden, self.clusters = inputs, outputs, hidden, clusters
         self.activation = activation
         self.dropout = dropout
-        sizes = [inputs, *hidden, outputs]
+        self.covariates, self.masked = covariates, masked
+        self.inlet = Inlet(inputs, covariates, masked)
+        sizes = [self.inlet.width, *hidden, outputs]
         self.layers = nn.ModuleList(nn.Linear(*pair) for pair in itertools.pairwise(sizes))
         glorot(self)
         if clusters is not None:
             bound = math.sqrt(6 / (inputs + clusters + sizes[1]))
             self.shift = nn.Parameter(torch.empty(clusters, sizes[1]).uniform_(-bound, bound))
 
-    def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+    @property
+    def takes(self) -> frozenset[str]:
+        """What the network takes beside x and the cluster."""
+        return self.inlet.takes
+
+    def forward(
+        self,
+        x: Tensor,
+        y: Tensor | None = None,
+        *,
+        observed: Tensor | None = None,
+        covariates: Tensor | None = None,
+    ) -> Tensor:
         first, *rest = self.layers
-        h = first(x)
+        h = first(self.inlet(x, observed, covariates))
         if y is not None:
             h = h + functional.embedding(y, self.shift)
         for layer in rest:

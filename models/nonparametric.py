@@ -1,15 +1,17 @@
 """The nonparametric VAE: data near each other in a learnt plane get similar codes."""
 
 import math
+from typing import Unpack
 
 import pyro
 import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
-from priorzoo.models.contract import decodes
+from priorzoo.models.contract import Beside, decodes
 from priorzoo.models.distributions.gaussian import standard_normal
 from priorzoo.models.likelihoods import Bernoulli
+from priorzoo.models.observation import sample_x
 from priorzoo.models.plates import data_plate
 
 
@@ -181,7 +183,9 @@ class NonparametricVAE(nn.Module):
         self.origin = nn.Buffer(torch.zeros(code), persistent=False)
         self.centre = nn.Buffer(torch.zeros(plane), persistent=False)
 
-    def forward(self, x: Tensor | None = None, size: int | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor | None = None, size: int | None = None, **beside: Unpack[Beside]
+    ) -> Tensor:
         flat = dist.Normal(self.origin, torch.ones_like(self.origin)).expand([2, self.code])
         with data_plate(x, size):
             z = pyro.sample("z", standard_normal(self.origin))
@@ -191,4 +195,4 @@ class NonparametricVAE(nn.Module):
             if x is not None:
                 loc, scale = (q.detach() if self.stop_gradient else q).unbind(-2)
                 pyro.factor("coupling", -self.weight * self.coupling(u, loc, scale))
-            return pyro.sample("x", self.likelihood(self.decoder(z)), obs=x)
+            return sample_x(x, beside, self.likelihood, self.decoder, z)

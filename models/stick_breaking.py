@@ -1,13 +1,16 @@
 """The variational autoencoder with a stick-breaking prior."""
 
+from typing import Unpack
+
 import pyro
 import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
-from priorzoo.models.contract import decodes
+from priorzoo.models.contract import Beside, decodes
 from priorzoo.models.distributions.sticks import log_stick_weights
 from priorzoo.models.likelihoods import Bernoulli
+from priorzoo.models.observation import sample_x
 from priorzoo.models.plates import data_plate
 
 
@@ -49,11 +52,13 @@ class StickBreakingVAE(nn.Module):
         self.code, self.concentration = code, concentration
         self.shape = nn.Buffer(torch.full((code - 1,), concentration), persistent=False)
 
-    def forward(self, x: Tensor | None = None, size: int | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor | None = None, size: int | None = None, **beside: Unpack[Beside]
+    ) -> Tensor:
         with data_plate(x, size):
             prior = dist.Beta(torch.ones_like(self.shape), self.shape)
             v = pyro.sample("v", prior.to_event(1))
-            return pyro.sample("x", self.likelihood(self.decoder(self.weights(v))), obs=x)
+            return sample_x(x, beside, self.likelihood, self.decoder, self.weights(v))
 
     def weights(self, v: Tensor) -> Tensor:
         """``(..., K)`` weights of sticks ``(..., K - 1)``; the last weight is the rest."""

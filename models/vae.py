@@ -1,12 +1,15 @@
 """The variational autoencoder."""
 
+from typing import Unpack
+
 import pyro
 import torch
 from torch import Tensor, nn
 
-from priorzoo.models.contract import decodes
+from priorzoo.models.contract import Beside, decodes
 from priorzoo.models.distributions.gaussian import standard_normal
 from priorzoo.models.likelihoods import Bernoulli
+from priorzoo.models.observation import sample_x
 from priorzoo.models.plates import data_plate
 
 
@@ -34,7 +37,9 @@ class VAE(nn.Module):
         self.code = code
         self.origin = nn.Buffer(torch.zeros(code), persistent=False)
 
-    def forward(self, x: Tensor | None = None, size: int | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor | None = None, size: int | None = None, **beside: Unpack[Beside]
+    ) -> Tensor:
         with data_plate(x, size):
             z = pyro.sample("z", standard_normal(self.origin))
-            return pyro.sample("x", self.likelihood(self.decoder(z)), obs=x)
+            return sample_x(x, beside, self.likelihood, self.decoder, z)

@@ -1,13 +1,16 @@
 """The variational autoencoder whose prior is a mixture of variational posteriors."""
 
+from typing import Unpack
+
 import pyro
 import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
-from priorzoo.models.contract import Sizes
+from priorzoo.models.contract import Beside, Sizes
 from priorzoo.models.distributions.gaussian import deviation
 from priorzoo.models.likelihoods import Bernoulli
+from priorzoo.models.observation import sample_x
 from priorzoo.models.plates import data_plate
 
 
@@ -54,11 +57,13 @@ class VampPrior(nn.Module):
         decoder = Sizes(code, outputs, role="decoder")
         return {"decoder": decoder, "encoder": Sizes(rows, 2 * code)}
 
-    def forward(self, x: Tensor | None = None, size: int | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor | None = None, size: int | None = None, **beside: Unpack[Beside]
+    ) -> Tensor:
         u = self.pseudo_inputs.clamp(0, 1) if self.bounded else self.pseudo_inputs
         loc, raw = self.encoder(u).chunk(2, -1)
         scale = deviation(raw)
         with data_plate(x, size):
             y = pyro.sample("y", dist.Categorical(logits=self.uniform))
             z = pyro.sample("z", dist.Normal(loc[y], scale[y]).to_event(1))
-            return pyro.sample("x", self.likelihood(self.decoder(z)), obs=x)
+            return sample_x(x, beside, self.likelihood, self.decoder, z)

@@ -1,12 +1,15 @@
 """The variational autoencoder with a vector-quantised code."""
 
+from typing import Unpack
+
 import pyro
 import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
-from priorzoo.models.contract import Sizes
+from priorzoo.models.contract import Beside, Sizes
 from priorzoo.models.likelihoods import Bernoulli
+from priorzoo.models.observation import sample_x
 from priorzoo.models.plates import data_plate
 
 
@@ -48,9 +51,11 @@ class VQVAE(nn.Module):
     def networks(outputs: int, code: int, positions: int) -> dict[str, Sizes]:
         return {"decoder": Sizes(positions * code, outputs, role="decoder")}
 
-    def forward(self, x: Tensor | None = None, size: int | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor | None = None, size: int | None = None, **beside: Unpack[Beside]
+    ) -> Tensor:
         with data_plate(x, size):
             y = pyro.sample("y", dist.Categorical(logits=self.uniform).to_event(1))
             chosen = dist.Delta(self.codebook[y].flatten(-2), event_dim=1)
             z = pyro.sample("z", chosen.mask(False))
-            return pyro.sample("x", self.likelihood(self.decoder(z)), obs=x)
+            return sample_x(x, beside, self.likelihood, self.decoder, z)

@@ -80,6 +80,35 @@ def test_every_parameter_gets_a_gradient(entry):
 
 
 @pytest.mark.usefixtures("double")
+def test_missing_cells_have_no_influence(entry):
+    """Terms and gradients are the same whatever x holds there, and those of x if none is missing.
+
+    One row is all missing: its bound is that of the prior.
+    """
+    model, guide = entry.pair()
+    objective = ELBO(model, guide, penalties=entry.penalties())
+    x, other = entry.rows(B), entry.rows(B)
+    observed = torch.rand(x.shape) < 0.5
+    observed[0] = False
+
+    def found(rows, **context):
+        with torch.random.fork_rng():
+            value, terms = objective(rows, context=context)
+        learnt = [p for p in objective.parameters() if p.requires_grad]
+        gradients = torch.autograd.grad(value, learnt, allow_unused=True)
+        return terms, [g for g in gradients if g is not None]
+
+    expected = found(x, observed=observed)
+    assert all(gradient.isfinite().all() for gradient in expected[1])
+    mixed = torch.where(observed, x, other)
+    mixed[0, 0] = torch.nan
+    torch.testing.assert_close(found(mixed, observed=observed), expected)
+    torch.testing.assert_close(found(x, observed=torch.ones_like(observed)), found(x))
+    kept = evaluate(model, guide, mixed, context={"observed": observed})
+    assert kept == evaluate(model, guide, x, context={"observed": observed})
+
+
+@pytest.mark.usefixtures("double")
 def test_batches_add_up(entry):
     """Over any partition, batches scaled to N data have the value of all at once as their mean.
 

@@ -13,11 +13,13 @@ from pyro import poutine
 from torch import Tensor, nn
 
 from priorzoo.inference.batch import Context
+from priorzoo.inference.data.missing import OBSERVED
 from priorzoo.inference.data.pictures import flat_rows
 from priorzoo.inference.data.tensors import FOREIGN, check_finite
 from priorzoo.inference.randomness import Stream
 from priorzoo.inference.sites import evaluating, latent_sites, site_of
-from priorzoo.models.contract import accepted
+from priorzoo.models.contract import accepted, needed
+from priorzoo.models.observation import cells, filled
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,8 @@ class Accepts:
         """
         place = device_of(model, torch.device("cpu"))
         one = {key: value[:1].to(place) for key, value in (context or {}).items()}
+        if OBSERVED not in needed(model):  # whole rows are drawn
+            one.pop(OBSERVED, None)
         given = accepted(model, one)
         name = type(model).__name__
         try:
@@ -118,6 +122,16 @@ class Accepts:
             )
         return made
 
+    def filled(self, x: Tensor, context: Context) -> Tensor:
+        """Rows with a value of the support in their missing cells, if the context has a mask."""
+        observed = context.get(OBSERVED)
+        return x if observed is None else filled(x, observed, self.fn)
+
+    def aligned(self, context: Context) -> dict[str, Tensor]:
+        """The context with its mask, if any, in the shape that the likelihood accepts."""
+        mask = {n: self.shaped(value, n) for n, value in context.items() if n == OBSERVED}
+        return {**context, **mask}
+
     def same(self, rows: Tensor, made: Tensor) -> Tensor:
         """Whether a conversion changed no value by more than the rounding of floats, 0-dim."""
         large = rows.dtype in (torch.int32, torch.int64)
@@ -177,7 +191,7 @@ class Accepts:
                 f"but got {x[large][0].item():g} at ({place}); rescale the data."
             )
         support = self.fn.support
-        each = getattr(support, "base_constraint", support).check(x)
+        each = cells(support).check(x)
         each = each if each.shape == x.shape else support.check(x)
         place = (~each).nonzero()[0].tolist()
         where = f"row {place[0]}" + (f", column {place[1]}" if len(place) > 1 else "")

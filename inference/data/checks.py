@@ -20,6 +20,7 @@ from priorzoo.inference.batch import (
 )
 from priorzoo.inference.data.accepts import Accepts, device_of
 from priorzoo.inference.data.beside import as_labels, beside_of, by_name, check_labels
+from priorzoo.inference.data.missing import blank
 from priorzoo.inference.data.tensors import as_tensor, check_count, check_finite
 from priorzoo.inference.data.transformed import applied
 from priorzoo.inference.randomness import Stream
@@ -63,17 +64,20 @@ def admit(
         batch = batch.to(device_of(model, batch.x.device))
     accepts = Accepts.of(model, in_precision(model, batch).context)
     if transform is None or binarises(transform):
-        rows = accepts.converted(batch.x, name)
+        batch = replace(batch, context=accepts.aligned(batch.context))
+        rows = accepts.filled(accepts.converted(batch.x, name), batch.context)
         accepts.check(rows if transform is None else rows.round(), name)
         if transform is not None:
             _check_unit(rows, name)
-        return replace(batch, x=rows if dry_run else accepts.shaped(batch.x, name))
+        kept = rows if dry_run or transform is None else accepts.shaped(batch.x, name)
+        return replace(batch, x=kept)
     if len(batch.x) == 0:
         raise ValueError(f"Expected {name} with at least one row but got none; give some.")
     if dry_run:
         with Stream(0, batch.x.device):
-            for part in batch.x.split(PORTION):
-                accepts.check(applied(transform, part, name), name)
+            for part in batch.split(PORTION):
+                made = applied(transform, part.x, name)
+                accepts.check(accepts.filled(made, part.context), name)
     return batch
 
 
@@ -95,7 +99,9 @@ def admit_step(
         check_count(size, "size")
     batch = replace(as_batch(model, x, labels, context), size=size)
     accepts = Accepts.remembered(model, batch.context)
+    batch = replace(batch, context=accepts.aligned(batch.context))
     rows = accepts.converted(batch.x, exact=batch.x.device.type == "cpu")
+    rows = accepts.filled(rows, batch.context)
     if rows.device.type == "cpu":
         accepts.check(rows)
     for name, label in batch.labels.items():
@@ -130,6 +136,7 @@ def as_batch(
     if not own and not rows.is_floating_point():
         rows = _as_floats(model, rows)
     beside = beside_of(by_name(context, "context"), len(rows), check_finite)
+    rows, beside = blank(rows, beside, name)
     given = {key: as_labels(value, key) for key, value in by_name(labels, "labels").items()}
     batch = Batch(rows, None, given, beside)
     return in_precision(model, batch, transform) if precise else batch

@@ -8,10 +8,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
-from priorzoo.inference.batch import Batch, Transform, binarises, in_precision
+from priorzoo.inference.batch import Batch, Context, Transform, binarises, in_precision
 from priorzoo.inference.data.accepts import Accepts
 from priorzoo.inference.data.beside import beside_of
 from priorzoo.inference.data.checks import in_unit
+from priorzoo.inference.data.missing import blank
 from priorzoo.inference.data.tensors import as_tensor, check_count, check_finite
 from priorzoo.inference.data.transformed import applied
 
@@ -94,24 +95,26 @@ class CheckedBatches:
                 f"Expected batches of at least one row but got shape {tuple(x.shape)}; give rows "
                 "(B, P), such as those of DataLoader(data, batch_size=100)."
             )
-        beside = beside_of(context, len(x), self._finite)
+        x, beside = blank(x, beside_of(context, len(x), self._finite), "a batch")
         if self._accepts is None:
             self._accepts = Accepts.of(self.model, beside)
         if not self.own:
-            x = self._converted(self._accepts, x)
+            beside = self._accepts.aligned(beside)
+            x = self._converted(self._accepts, x, beside)
         x = x.to(self.device, non_blocking=True)
+        beside = {name: value.to(self.device) for name, value in beside.items()}
         if self.transform is not None:
             x = applied(self.transform, x, "a batch")
         if self.own:
             self._accepts.check_layout(x, "a batch")
-            self._vet(self._accepts, x)
-        beside = {name: value.to(self.device) for name, value in beside.items()}
+            self._vet(self._accepts, self._accepts.filled(x, beside))
         return in_precision(self.model, Batch(x, size, {}, beside), self.transform)
 
-    def _converted(self, accepts: Accepts, x: Tensor) -> Tensor:
+    def _converted(self, accepts: Accepts, x: Tensor, beside: Context) -> Tensor:
         made = accepts.converted(x, "a batch", exact=x.device.type == "cpu")
         if x.device.type != "cpu":
             self._flag(accepts.same(x, made))
+        made = accepts.filled(made, beside)
         self._vet(accepts, made)
         return made
 

@@ -50,7 +50,8 @@ def check_finite(x: Tensor, name: str) -> None:
     count = int(bad.any(-1).sum())
     raise ValueError(
         f"Expected finite numbers in {name} but got NaN or infinity in {count} of {len(x)} rows, "
-        f"first in row {row}, column {column}; drop or fill these rows."
+        f"first in row {row}, column {column}; drop or fill these rows, or, for missing cells of x,"
+        " give context={'observed': ~x.isnan()}."
     )
 
 

@@ -170,7 +170,9 @@ class Training:
             self.context = dict(whole.context)
             own = self.transform is not None and not binarises(self.transform)
             if whole.x.dim() > 2 and not own:  # flat before networks may take their sizes from it
-                self.data = Accepts.of(self.model, whole.context).converted(whole.x)
+                accepts = Accepts.of(self.model, whole.context)
+                self.data = accepts.converted(whole.x)
+                self.context = accepts.aligned(whole.context)
         elif labels:
             raise ValueError(
                 "Expected rows in memory beside labels but got an iterable of batches; give a "

@@ -1,19 +1,20 @@
 """The variational autoencoder whose prior is an NGGP mixture with an open number of clusters."""
 
 import math
-from typing import get_args
+from typing import Unpack, get_args
 
 import pyro
 import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
-from priorzoo.models.contract import decodes
+from priorzoo.models.contract import Beside, decodes
 from priorzoo.models.likelihoods import Bernoulli
 from priorzoo.models.nggp.code_families import FAMILIES, FamilyName
 from priorzoo.models.nggp.law import NGGP, NextLogU
 from priorzoo.models.nggp.log_u import LogU
 from priorzoo.models.nggp.occupancy import Occupancy, expected_log_prior, log_prior
+from priorzoo.models.observation import sample_x
 from priorzoo.models.plates import data_plate
 
 INACTIVE_LOGIT = -1e4  # of a cluster that does not exist: its probability is exactly 0
@@ -165,7 +166,9 @@ class NGGPMixture(nn.Module):
         middle, wide = self.kind.base(loc, scale, self.breadth)
         return torch.cat([loc, middle]), torch.cat([scale, wide])
 
-    def forward(self, x: Tensor | None = None, size: int | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor | None = None, size: int | None = None, **beside: Unpack[Beside]
+    ) -> Tensor:
         data = max(size if size is not None else len(x if x is not None else ()), 1)
         loc, scale = self.components()
         next_one = x is None and bool(self.counted > 0)  # one more datum beside the training set
@@ -174,7 +177,7 @@ class NGGPMixture(nn.Module):
             logits = self.log_predictive(v) if next_one else self.log_prior(v, data)
             y = pyro.sample("y", dist.Categorical(logits=logits))
             z = pyro.sample("z", self.kind.component(loc[y], scale[y]))
-            return pyro.sample("x", self.likelihood(self.decoder(z)), obs=x)
+            return sample_x(x, beside, self.likelihood, self.decoder, z)
 
     @torch.no_grad()
     def set_components(self, loc: Tensor, scale: Tensor, active: Tensor) -> None:
