@@ -5,11 +5,14 @@ from argparse import Namespace
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from priorzoo.benchmarks.grid.on_ray import Ray
+from priorzoo.benchmarks.grid.places import Pool
+from priorzoo.benchmarks.grid.processes import Processes
 from priorzoo.benchmarks.papers import PAPERS
 from priorzoo.benchmarks.report.table import build, to_markdown
 from priorzoo.benchmarks.rows.files import FAILURES, append_row
 from priorzoo.benchmarks.runs.run import pick_device
-from priorzoo.cli.options import Parser, print_next, repeatable
+from priorzoo.cli.options import Parser, print_next, repeatable, require
 
 Measurements = dict[str, Callable[[Namespace], None]]
 
@@ -23,7 +26,11 @@ def bench_command(words: Sequence[str]) -> None:
       --seeds RANGE                    such as 0:5; 0:1 if quick, else 0:3
       --set KEY=A,B ...                settings to vary
       --budget quick|standard|paper    length of each run [quick]
-      --jobs N                         processes at a time [1]
+      --runner local|ray               processes of this machine, or tasks of Ray [local]
+      --jobs N                         cells at a time; 1 if left out, on Ray as many as fit
+      --address NAME                   of a Ray cluster, or auto; this machine alone if left out
+      --cpus N                         for each cell on Ray [1]
+      --gpus M                         the same; 1 with --device cuda, else 0
       --shard I/N                      only cells I, I + N, I + 2 N, ..., counted from 1
       --out DIR                        folder; runs/bench-BUDGET if left out
       --data-root DIR                  folder of the data sets
@@ -48,11 +55,11 @@ def bench_command(words: Sequence[str]) -> None:
     cells = planning.plan(settings.names, seeds, planning.read_sets(settings.set or []), budget)
     if settings.shard is not None:
         cells = planning.share(cells, *planning.read_shard(settings.shard))
-    pick_device(settings.device)
+    pool = _pool(settings)
     out = Path(settings.out or f"runs/bench-{budget}")
     how = {"root": settings.data_root, "device": settings.device, "progress": sys.stderr.isatty()}
     try:
-        taken, failed = runner.run_grid(cells, out, jobs=settings.jobs, **how)
+        taken, failed = runner.run_grid(cells, out, jobs=settings.jobs, pool=pool, **how)
     except KeyboardInterrupt as error:
         advice = "the same command goes on with the cells that are left"
         raise KeyboardInterrupt(*error.args[:1], advice) from error
@@ -61,6 +68,21 @@ def bench_command(words: Sequence[str]) -> None:
     if failed:
         raise FloatingPointError(f"{failed} cells failed; see {out / FAILURES}.")
     print_next(f"priorzoo report {out}")
+
+
+def _pool(settings: Namespace) -> Pool:
+    """What starts the workers of a grid, checked before anything is written."""
+    if settings.runner == "ray":
+        require("ray")
+        gpus = float(settings.device == "cuda") if settings.gpus is None else settings.gpus
+        return Ray(settings.address, settings.cpus, gpus)
+    for name, default in (("address", None), ("cpus", 1), ("gpus", None)):
+        if getattr(settings, name) != default:
+            raise ValueError(
+                f"Expected --{name} with --runner ray alone; add that, or leave it out."
+            )
+    pick_device(settings.device)
+    return Processes()
 
 
 def measurements() -> Measurements:

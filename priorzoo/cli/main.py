@@ -25,7 +25,7 @@ from importlib import import_module
 # The module of each command. What a command needs is imported when it is called, and not before.
 COMMANDS = {"list": "listing", "train": "train", "bench": "bench", "report": "bench"}
 COMMANDS |= dict.fromkeys(("evaluate", "plot", "sample"), "runs")
-EXTRAS = {"zuko": "flows", "anndata": "anndata"}
+EXTRAS = {"zuko": "flows", "anndata": "anndata", "ray": "ray"}
 EXTRAS |= dict.fromkeys(("jinja2", "matplotlib", "scipy", "sklearn", "torchvision"), "benchmarks")
 EXTRAS |= dict.fromkeys(("PIL", "narwhals", "pyarrow"), "tables")
 # Torch reads these when it is imported: its profiler writes a log of its own among the rows.

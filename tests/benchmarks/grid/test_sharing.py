@@ -11,6 +11,8 @@ import pytest
 from priorzoo.benchmarks.grid import cells as cells_
 from priorzoo.benchmarks.grid import runner as grid
 from priorzoo.benchmarks.grid.cells import Cell, work
+from priorzoo.benchmarks.grid.places import Place
+from priorzoo.benchmarks.grid.processes import Processes
 from priorzoo.benchmarks.rows.locks import holder, locked
 from priorzoo.inference.training.checkpoints import load_state
 from priorzoo.inference.training.execution import Steps
@@ -39,15 +41,17 @@ def test_what_another_process_runs_is_waited_for_and_a_stale_lock_is_not(tmp_pat
     (out / "rows.jsonl").touch()
     row = {"recipe": "digits-vae", "seed": 1, "steps": 4, **CELLS[0].origin()}
     (out / "runs" / f"{CELLS[1].name}.lock").write_text("process 1, which is gone")
-    shared = grid.Shared(out)
-    lock = locked(grid._lock(out, CELLS[0]))
+    shared, place = grid.Shared(out), Place(out, None, "cpu")
+    lock = locked(place.lock(CELLS[0]))
     lock.__enter__()
-    found = grid._finished(CELLS, shared, 1, None, "cpu")
+    running = Processes().open(place, 1)
+    found = grid._finished(CELLS, shared, place, running.__enter__())
     cell, other = next(found)
     assert (cell, other["seed"]) == (CELLS[1], 2)
     assert grid.Shared(out).append(CELLS[0], row)
     assert next(found) == (CELLS[0], None)
     lock.__exit__(None, None, None)
+    running.__exit__(None, None, None)
     assert not shared.append(CELLS[0], row)
     assert len((out / "rows.jsonl").read_text().splitlines()) == 1
 
