@@ -10,7 +10,21 @@ from pyro.infer.autoguide import AutoGuide
 from torch import nn
 from torch.nn.utils.parametrize import type_before_parametrizations
 
+from priorzoo.inference.annotations import schema_of
 from priorzoo.inference.rebuilding import without_compilation
+from priorzoo.inference.schema import Either, Many, Map, Plain, Record, Text, check
+from priorzoo.inference.trust import KNOWN, OWN, PATH, is_within
+
+DEFINED = (*OWN, "torch.nn.modules")  # where the classes are that a configuration may name
+DAMAGED = "damaged; train the run again"
+CLASS = {"class_path": Text(500)}
+ENTRY = Either(
+    (
+        Record({"same_as": Text(10_000)}, others=None),
+        Record(CLASS | {"init_args": Map(Plain())}, others=None),
+        Record(CLASS | {"children": Many(Record({}))}, others=None),
+    )
+)
 
 
 def describe(module: nn.Module, place: str, seen: dict[int, str]) -> dict[str, Any]:
@@ -58,24 +72,49 @@ def describe(module: nn.Module, place: str, seen: dict[int, str]) -> dict[str, A
 
 
 def build(entry: Mapping[str, Any], place: str, seen: dict[str, nn.Module]) -> nn.Module:
-    """Construct a module from its :func:`describe` entry, with newly initialised parameters."""
+    """Construct a module from its :func:`describe` entry, with newly initialised parameters.
+
+    Raises:
+        ValueError: for an entry that is damaged, and for a class that has changed.
+    """
+    check(ENTRY, entry, place, "the configuration", DAMAGED)
     if "same_as" in entry:
+        if entry["same_as"] not in seen:
+            raise ValueError(
+                f"Expected a module before {place} but there is no {entry['same_as']!r:.60}: the "
+                f"configuration is {DAMAGED}."
+            )
         return seen[entry["same_as"]]
     kind = locate(entry["class_path"])
+    if is_within(entry["class_path"], KNOWN) and not is_within(f"{kind.__module__}.", DEFINED):
+        raise ValueError(
+            f"Expected a class of its own at {entry['class_path']!r} but got {kind!r}; name the "
+            "module that defines it."
+        )
+    return _constructed(kind, entry, place, seen)
+
+
+def _constructed(
+    kind: type[Any], entry: Mapping[str, Any], place: str, seen: dict[str, nn.Module]
+) -> nn.Module:
+    parts: list[nn.Module] = []
+    arguments: dict[str, Any] = {}
     if "children" in entry:
         parts = [build(part, f"{place}.{i}", seen) for i, part in enumerate(entry["children"])]
-        module = kind(*parts) if issubclass(kind, nn.Sequential) else kind(parts)
     else:
+        if is_within(f"{kind.__module__}.", OWN):
+            check(schema_of(kind), entry["init_args"], place, "the configuration", DAMAGED)
         arguments = {
             name: _revive(value, f"{place}.{name}", seen)
             for name, value in entry["init_args"].items()
         }
-        try:
-            module = kind(**arguments)
-        except TypeError as error:
-            raise ValueError(
-                f"Expected {entry['class_path']} as it was saved but it has changed: {error}"
-            ) from error
+    try:
+        module = kind(parts) if kind is nn.ModuleList else kind(*parts, **arguments)
+    except Exception as error:  # of any type, from constructors
+        said = " ".join(str(error).split())
+        raise ValueError(
+            f"Expected {entry['class_path']} as it was saved but it has changed: {said:.300}"
+        ) from error
     seen[place] = module
     return module
 
@@ -100,6 +139,8 @@ def locate_function(path: str) -> Callable[..., Any]:
 def _imported(path: str, what: str) -> object:
     home, _, name = path.rpartition(".")
     try:
+        if not PATH.fullmatch(path):  # of other names, the importer would import the beginning
+            raise ImportError("it is no import path")
         return getattr(importlib.import_module(home), name)
     except (ImportError, AttributeError, ValueError) as error:
         script = "; run the script or notebook cell that defines it first, or move it to a module"

@@ -2,18 +2,21 @@
 
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pyro
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_model
+from safetensors.torch import save_model
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from priorzoo.inference.construction import build, describe
+from priorzoo.inference.budget import Budget
+from priorzoo.inference.construction import DAMAGED, build, describe
+from priorzoo.inference.files import read_json
+from priorzoo.inference.parameters import check_shapes, read_parameters, read_shapes
 from priorzoo.inference.randomness import Stream
 from priorzoo.inference.rebuilding import (
     check_names,
@@ -21,8 +24,14 @@ from priorzoo.inference.rebuilding import (
     plain_state,
 )
 from priorzoo.inference.running import PROGRAM_LOCK
+from priorzoo.inference.schema import Map, Record, Text, Whole, check
+from priorzoo.inference.trust import check_trusted
 
 FORMAT = 2
+FORMATTED = Record({"format": Whole()})
+CONFIGURATION = Record(
+    {"format": Whole(), "model": Record({}), "guide": Record({})}, {"versions": Map(Text())}
+)
 
 
 def save(folder: str | os.PathLike[str], model: nn.Module, guide: nn.Module) -> None:
@@ -66,50 +75,64 @@ def configuration(model: nn.Module, guide: nn.Module) -> dict[str, Any]:
 
 
 def load(
-    folder: str | os.PathLike[str], device: torch.device | str = "cpu"
+    folder: str | os.PathLike[str],
+    device: torch.device | str = "cpu",
+    *,
+    trust: Sequence[str] = (),
 ) -> tuple[nn.Module, nn.Module]:
     """Load the model and guide that :func:`save` wrote, to a device, in evaluation mode.
 
-    This imports and constructs the classes that the folder names: load only folders that you trust.
+    Args:
+        folder: of the run.
+        device: of the parameters.
+        trust: modules whose classes may be imported and constructed, beside those of priorzoo and
+            torch.nn, each with the modules below it. Importing a module runs its code.
 
     Raises:
         FileNotFoundError: for a folder that is missing or half-written.
-        ValueError: for another format, a damaged file, or classes that have changed since.
+        ValueError: for another format, a damaged file, classes of other modules, classes that have
+            changed since, and parameters that are not finite.
     """
     path = Path(folder)
     for name in ("config.json", "model.safetensors"):
-        if not (path / name).is_file():
+        if not os.path.lexists(path / name):
             state = "half-written" if path.is_dir() and any(path.iterdir()) else "no run folder"
             raise FileNotFoundError(
                 f"Expected {name} in {path} but it is {state}; train a run there."
             )
-    try:
-        config = json.loads((path / "config.json").read_text())
-        other = int(config["format"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(
-            f"Expected a configuration in {path / 'config.json'} but it is damaged ({error!r}); "
-            "train the run again."
-        ) from error
-    if other != FORMAT:
-        remedy = "upgrade priorzoo" if other > FORMAT else "an older priorzoo wrote it; train again"
-        raise ValueError(f"Expected format {FORMAT} in {path} but got {other}; {remedy}.")
-    try:
-        model, guide = _build_both(config)
-    except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(
-            f"Expected a model and guide in {path / 'config.json'} but it is damaged ({error!r}); "
-            "train the run again."
-        ) from error
+    config = _read_configuration(path / "config.json")
+    check_trusted([config["model"], config["guide"]], path / "config.json", trust)
+    file = path / "model.safetensors"
+    shapes = read_shapes(file)
+    with Budget.of_file(file, len(shapes)):
+        try:
+            model, guide = _build_both(config)
+        except RecursionError as error:
+            raise ValueError(f"Expected fewer nested modules in {path}; {DAMAGED}.") from error
     pair = _pair(model, guide)
+    check_shapes(pair, shapes, path)
     try:
-        _load_parameters(pair, load_file(path / "model.safetensors"))
+        _load_parameters(pair, read_parameters(file, pair))
     except (RuntimeError, OSError, SafetensorError) as error:
         raise ValueError(
             f"Expected parameters in {path} that fit its classes but got {error}; train again."
         ) from error
     pair.to(device).eval()
     return model, guide
+
+
+def _read_configuration(file: Path) -> dict[str, Any]:
+    try:
+        found = read_json(file)
+        check(FORMATTED, found, "the configuration", file, DAMAGED)
+    except ValueError as error:
+        raise ValueError(f"{error} The file {file} is {DAMAGED}.") from error
+    assert isinstance(found, dict)
+    if (other := found["format"]) != FORMAT:
+        remedy = "upgrade priorzoo" if other > FORMAT else "an older priorzoo wrote it; train again"
+        raise ValueError(f"Expected format {FORMAT} in {file.parent} but got {other}; {remedy}.")
+    check(CONFIGURATION, found, "the configuration", file, DAMAGED)
+    return found
 
 
 def _build_both(config: Mapping[str, Any]) -> tuple[nn.Module, nn.Module]:

@@ -313,6 +313,7 @@ def embedding(settings: Namespace) -> None:
       --pixels pca|umap ...  planes of the pixels beside
       --peak                 measure the memory of a full plane
       --data-root DIR        folder of the data sets
+      --trust MODULE         import classes from this module of yours, which runs its code
 
     Raises:
         ValueError: for no runs, and for runs of different data.
@@ -320,7 +321,10 @@ def embedding(settings: Namespace) -> None:
     """
     if not settings.runs:
         raise ValueError("Expected run folders but got none; name those of one data set.")
-    opened = {folder.name: runs.open_run(folder, "cpu") for folder in settings.runs}
+    opened = {
+        folder.name: runs.open_run(folder, "cpu", trust=settings.trust or ())
+        for folder in settings.runs
+    }
     first, *others = opened.values()
     if any(run.settings[k] != first.settings[k] for run in others for k in SHARED):
         raise ValueError(f"Expected runs that agree in {', '.join(SHARED)}; score others apart.")

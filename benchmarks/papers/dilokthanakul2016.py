@@ -98,6 +98,7 @@ def planar(settings: Namespace) -> None:
       RUNS ...                         folders of runs on points in the plane
       --watch pinwheel|pinwheel-plain  train this recipe, and draw its training
       --seed N                         of the training that is watched [0]
+      --trust MODULE                   import classes from this module of yours, which runs its code
       --every N                        steps between two drawings [2000]
       --step NAME                      how a step is run [eager]
       --out FOLDER                     folder of the charts [.]
@@ -110,7 +111,7 @@ def planar(settings: Namespace) -> None:
         views = watch(recipe, settings.seed)
         save(draw_regions(views)[0], settings.out / f"{settings.watch}-training.png", DPI)
     if settings.runs:
-        _draw_runs(settings.runs, settings.out)
+        _draw_runs(settings.runs, settings.out, settings.trust or ())
 
 
 def watch(recipe: Recipe, seed: int = 0) -> "list[View]":
@@ -134,10 +135,10 @@ def watch(recipe: Recipe, seed: int = 0) -> "list[View]":
     return views
 
 
-def _draw_runs(folders: Sequence[Path], out: Path) -> None:
+def _draw_runs(folders: Sequence[Path], out: Path, trust: Sequence[str]) -> None:
     from priorzoo.benchmarks.charts import axes, planar
 
-    runs = {folder.name: open_run(folder, "cpu") for folder in folders}
+    runs = {folder.name: open_run(folder, "cpu", trust=trust) for folder in folders}
     views = []
     for name, run in runs.items():
         dataset = read_data(run.settings, seed=run.seed)

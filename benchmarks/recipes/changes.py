@@ -14,7 +14,8 @@ from jsonargparse import ArgumentParser
 from torch import nn
 
 from priorzoo.benchmarks.recipes import parts
-from priorzoo.benchmarks.recipes.recipe import Changes, Part, Recipe, part
+from priorzoo.benchmarks.recipes.recipe import Changes, Part, Recipe, Stage, part
+from priorzoo.inference.trust import PATH
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -133,6 +134,28 @@ def change(settings: Settings, changes: Changes) -> Settings:
         made[head] = _put(made.get(head, getattr(settings, head)), path, value, head)
     read = {name: _read(value, hints[name], name) for name, value in made.items()}
     return replace(settings, **read)
+
+
+def import_paths(changes: Changes) -> list[str]:
+    """The dotted names among the values of parts in changes, which :func:`apply` may import."""
+    heads = {name for name, hint in get_type_hints(Recipe).items() if _holds_parts(hint)}
+    level: list[object] = [
+        value for name, value in changes.items() if name.partition(".")[0] in heads
+    ]
+    found = []
+    while level:
+        value = level.pop()
+        if isinstance(value, str) and PATH.fullmatch(value):
+            found.append(value)
+        elif isinstance(value, Mapping):
+            level += value.values()
+        elif isinstance(value, (list, tuple)):
+            level += value
+    return found
+
+
+def _holds_parts(hint: object) -> bool:
+    return hint in (Part, Stage) or any(map(_holds_parts, get_args(hint)))
 
 
 def read_value(text: str) -> object:

@@ -16,6 +16,7 @@ from priorzoo.benchmarks.recipes import building
 from priorzoo.benchmarks.recipes.recipe import Recipe
 from priorzoo.inference import Objective, Penalty
 from priorzoo.inference.construction import locate, locate_function
+from priorzoo.inference.trust import KNOWN, OWN, is_within
 
 # Where the short name of a class or function is looked up, and of which class it must be.
 NETWORKS = ((models,), nn.Module)
@@ -71,11 +72,30 @@ def find(name: str, place: str) -> Callable[..., object]:
     """
     if "." in name:
         family = _shelf(place)[1]
-        return locate_function(name) if family is None else locate(name, family)
+        return _function(name) if family is None else locate(name, family)
     known = public(place)
     if name not in known:
         raise ValueError(unknown_name(f"class for --{place}", name, known))
     return known[name]
+
+
+def _function(path: str) -> Callable[..., object]:
+    """A function of the user's, or one of the zoo that works on a pair and rows under a seed.
+
+    Raises:
+        ValueError: for another function of priorzoo or torch.
+    """
+    found = locate_function(path)
+    if is_within(path, KNOWN):
+        if not (inspect.isfunction(found) and is_within(f"{found.__module__}.", OWN)):
+            raise ValueError(f"Expected a function of priorzoo at {path!r} but got {found!r:.100}.")
+        taken = list(inspect.signature(found).parameters)
+        if taken[:2] != ["model", "guide"] or "seed" not in taken:
+            raise ValueError(
+                f"Expected a function of model, guide, rows and seed at {path!r} but it takes "
+                f"{', '.join(taken)}; choose another."
+            )
+    return found
 
 
 def public(place: str) -> dict[str, Callable[..., object]]:

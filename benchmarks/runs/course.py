@@ -23,6 +23,7 @@ from priorzoo.inference.construction import locate_function
 from priorzoo.inference.randomness import derive
 from priorzoo.inference.saving import configuration, replace_file
 from priorzoo.inference.training.checkpoints import pack
+from priorzoo.inference.trust import homes
 
 LOG = logging.getLogger(__name__)
 Row = dict[str, Any]
@@ -67,7 +68,7 @@ class Course:
         self.model, self.guide = self._pair(seed)
         check_data(self.model, rows.x_test.to(where), "x_test")
         self.trainings = self._trainings()
-        configuration(self.model, self.guide)
+        self._trust = homes(configuration(self.model, self.guide))  # named by who trains
         self.history: list[Row] = []
         self.step, self.seconds = 0, 0.0
         self.fingerprint = fingerprint(rows)
@@ -87,7 +88,7 @@ class Course:
         text = "".join(f"{json.dumps(row)}\n" for row in rows)
         replace_file(folder / HISTORY, lambda part: part.write_text(text))
         if kept["stage"] is None:
-            self.model, self.guide = load(folder, self.where)
+            self.model, self.guide = load(folder, self.where, trust=self._trust)
             kept = kept | {"stage": len(self.stages)}
         self.history = rows
         if kept["training"] is None and kept["stage"] == 0:

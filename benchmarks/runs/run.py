@@ -1,7 +1,7 @@
 """Training a recipe under one seed, in a folder that keeps all there is to know of the run."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -230,14 +230,18 @@ def score(run: Run, dataset: data.Dataset, importance_samples: int = 0) -> Resul
     return found if q is None else found | {"warning": data.unlike(dataset) or degeneracy(q)}
 
 
-def open_run(folder: Path, device: str = "auto") -> Run:
+def open_run(folder: Path, device: str = "auto", *, trust: Sequence[str] = ()) -> Run:
     """The run that :func:`train` left in a folder.
+
+    Args:
+        folder, device: as in :func:`pick_device`.
+        trust: modules whose classes may be imported, beside those of priorzoo and torch.nn.
 
     Raises:
         FileNotFoundError: for a folder that is missing or half-written.
         ValueError: for one that is damaged, or of a newer format.
     """
-    model, guide = load(folder, pick_device(device))
+    model, guide = load(folder, pick_device(device), trust=trust)
     if not (folder / "result.json").is_file():
         raise FileNotFoundError(
             f"Expected result.json in {folder} but it is half-written; train again."

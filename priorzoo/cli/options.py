@@ -27,6 +27,7 @@ def names(text: str) -> list[str]:
 
 
 TYPES: dict[str, Callable[[str], object]] = {"A,B": names, "N": int, "K": int, "M": float}
+TYPES |= {"MODULE": names}
 TYPES |= dict.fromkeys(("FILE", "RUN", "RUNS", "FOLDER"), Path)
 
 
@@ -50,6 +51,7 @@ class Parser(argparse.ArgumentParser):
                 type=TYPES.get(takes or option, str),
                 choices=takes.split("|") if "|" in takes else None,
                 nargs="*" if many else None,
+                action="extend" if takes == "MODULE" else "store",  # it may be given several times
                 default=default or None,
             )
 
@@ -103,6 +105,11 @@ def repeatable(words: Sequence[str], command: str = "train") -> str:
     for name in ("--overwrite", "--resume", "--download"):
         left_out.add_argument(name, action="store_true")
     return shlex.join(["priorzoo", *command.split(), *left_out.parse_known_args(words)[1]])
+
+
+def trusting(modules: Sequence[str] | None) -> str:
+    """The options that trust these modules, as the end of a command."""
+    return "".join(f" --trust {name}" for name in modules or ())
 
 
 def print_table(rows: Mapping[str, str], indent: int = 0) -> None:

@@ -12,7 +12,7 @@ from priorzoo.benchmarks.data.sets import Dataset
 from priorzoo.benchmarks.recipes.changes import read_value
 from priorzoo.benchmarks.runs import run as runs
 from priorzoo.benchmarks.scores.run import Run
-from priorzoo.cli.options import Parser, print_next
+from priorzoo.cli.options import Parser, print_next, trusting
 from priorzoo.cli.scores import print_scores, print_warning
 from priorzoo.inference import Stream, draw
 
@@ -29,6 +29,7 @@ def evaluate_command(words: Sequence[str]) -> None:
       --data-root DIR         folder of the data sets
       --download              fetch missing data
       --device NAME           auto, cpu or cuda [auto]
+      --trust MODULE          import classes from this module of yours, which runs its code
     """
     settings = Parser("evaluate", evaluate_command).parse(words)
     run, dataset = _open(settings)
@@ -38,7 +39,7 @@ def evaluate_command(words: Sequence[str]) -> None:
     else:
         print_scores(result)
     print_warning(result)
-    print_next(f"priorzoo plot {settings.run}")
+    print_next(f"priorzoo plot {settings.run}{trusting(settings.trust)}")
 
 
 def plot_command(words: Sequence[str]) -> None:
@@ -51,11 +52,12 @@ def plot_command(words: Sequence[str]) -> None:
       --data-root DIR  folder of the data sets
       --download       fetch missing data
       --device NAME    auto, cpu or cuda [auto]
+      --trust MODULE   import classes from this module of yours, which runs its code
     """
     settings = Parser("plot", plot_command).parse(words)
     for path in charts.draw_run(*_open(settings)):
         print(path)
-    print_next(f"priorzoo sample {settings.run}")
+    print_next(f"priorzoo sample {settings.run}{trusting(settings.trust)}")
 
 
 def sample_command(words: Sequence[str]) -> None:
@@ -70,11 +72,12 @@ def sample_command(words: Sequence[str]) -> None:
       --seed N       seed of the draws [0]
       --out FILE     .png, or .npz for numbers; RUN/samples.png if left out
       --device NAME  auto, cpu or cuda [auto]
+      --trust MODULE  import classes from this module of yours, which runs its code
     """
     settings = Parser("sample", sample_command).parse(words)
     if settings.n < 1:
         raise ValueError(f"Expected --n of at least 1 but got {settings.n}.")
-    run = runs.open_run(settings.run, settings.device)
+    run = runs.open_run(settings.run, settings.device, trust=settings.trust or ())
     given = {} if settings.cluster is None else {run.site: settings.cluster}
     if settings.given is not None:
         sites = read_value(settings.given)
@@ -90,7 +93,7 @@ def sample_command(words: Sequence[str]) -> None:
 
 
 def _open(settings: argparse.Namespace) -> tuple[Run, Dataset]:
-    run = runs.open_run(settings.run, settings.device)
+    run = runs.open_run(settings.run, settings.device, trust=settings.trust or ())
     chosen, own = dict(run.settings), None if settings.data else settings.run
     if settings.data is not None:
         chosen |= {"data": settings.data, "train": None, "validation": 0}

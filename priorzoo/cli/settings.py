@@ -5,7 +5,6 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields
-from pathlib import Path
 from typing import get_type_hints
 
 import yaml
@@ -13,6 +12,8 @@ import yaml
 from priorzoo.benchmarks.recipes.changes import PROSE, read_value, written
 from priorzoo.benchmarks.recipes.parts import arguments, find, named, public, unknown_name
 from priorzoo.benchmarks.recipes.recipe import Part, Recipe
+from priorzoo.inference.files import read_text
+from priorzoo.inference.schema import Plain, check
 
 WIDTH = 100  # of a line of help
 FIELDS = [item.name for item in fields(Recipe) if item.name not in PROSE]
@@ -50,12 +51,17 @@ def read_file(path: str) -> dict[str, object]:
         ValueError: for a file that is no mapping.
     """
     try:
-        found = yaml.safe_load(Path(path).read_text("utf-8"))
+        found = yaml.safe_load(read_text(path))
+    except RecursionError:
+        raise ValueError(f"Expected YAML in {path} but it is nested too deep.") from None
     except yaml.YAMLError as error:
         said = " ".join(str(error).split())
         raise ValueError(f"Expected YAML in {path} but got {said}") from error
     if not isinstance(found, dict):
-        raise ValueError(f"Expected options and values in {path} but got {found!r:.40}.")
+        raise ValueError(f"Expected options and values in {path} but got a {type(found).__name__}.")
+    check(Plain(32, 100_000), found, "the settings", path, "write fewer")
+    if not all(isinstance(name, str) for name in found):
+        raise ValueError(f"Expected names of options in {path} but got {list(found)!r:.60}.")
     return found
 
 

@@ -9,13 +9,15 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from priorzoo.benchmarks.papers import RECIPES
-from priorzoo.benchmarks.recipes.changes import apply, differences
+from priorzoo.benchmarks.recipes.changes import apply, differences, import_paths
 from priorzoo.benchmarks.recipes.parts import unknown_name
 from priorzoo.benchmarks.recipes.recipe import Recipe
 from priorzoo.benchmarks.rows.files import append_row
-from priorzoo.cli.options import Parser, print_next, repeatable, require
+from priorzoo.cli.options import Parser, print_next, repeatable, require, trusting
 from priorzoo.cli.scores import print_scores, print_warning
 from priorzoo.cli.settings import WIDTH, as_yaml, read_file, read_words, settings_help
+from priorzoo.inference.saving import configuration
+from priorzoo.inference.trust import check_trusted, homes
 
 HOW = ("seed", "device", "data_root", "download", "overwrite", "resume")
 KEEPING = ("checkpoints", "checkpoint_minutes")
@@ -30,6 +32,7 @@ def train_command(words: Sequence[str]) -> None:
       -h, --help        show the options people use
       --help-all        show all settings, with types
       --config FILE     settings from a YAML file
+      --trust MODULE    import what that file names from this module of yours, which runs its code
       --print_config    print the settings as YAML
       --seed N          of all random numbers [0]
       --out DIR         run folder; runs/RECIPE-...-seedN if left out
@@ -71,6 +74,12 @@ def _read(parser: Parser, base: Recipe, words: Sequence[str]) -> tuple[argparse.
     given = read_words(rest, parser.options)
     if settings.config is not None:
         kept = read_file(settings.config)
+        named = [path.rpartition(".")[0] for path in import_paths(given)]  # by who types them
+        check_trusted(
+            [{"class_path": path} for path in import_paths(kept)],
+            settings.config,
+            ["torch.optim", *named, *(settings.trust or ())],
+        )
         parser.set_defaults(**{key: kept.pop(key) for key in vars(settings) if key in kept})
         settings, _ = parser.parse_known_args(words)
         units = {"steps", "epochs"}
@@ -101,7 +110,8 @@ def _train(name: str, recipe: Recipe, settings: argparse.Namespace, words: Seque
     print("charts", flush=True)
     for path in charts.draw_run(run, dataset):
         print(f"  {path}")
-    print_next(f"priorzoo evaluate {folder}", f"priorzoo sample {folder}")
+    trust = trusting(homes(configuration(run.model, run.guide)))
+    print_next(f"priorzoo evaluate {folder}{trust}", f"priorzoo sample {folder}{trust}")
 
 
 @contextmanager

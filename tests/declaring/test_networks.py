@@ -102,10 +102,10 @@ def test_a_full_covariance_encoder_is_built_as_the_guide_declares(mine, capsys):
     """D + D (D + 1) / 2 outputs, for the D that the recipe says."""
     words = ["--model", "priorzoo.models.VAE", "--model.code", "3", "--out", "run"]
     assert train(*words, "--guide", "own_networks.FullCovariance") == 0, capsys.readouterr().err
-    _, guide = load("run")
+    _, guide = load("run", trust=["own_networks"])
     assert type(guide).__name__ == "FullCovariance"
     assert (guide.encoder.inputs, guide.encoder.outputs) == (64, 3 + 6)
-    assert main(["evaluate", "run"]) == 0
+    assert main(["evaluate", "run", "--trust", "own_networks"]) == 0
     assert "elbo" in capsys.readouterr().out
 
 
@@ -153,7 +153,7 @@ def test_an_argument_that_both_name_is_one_network(mine, capsys):
         train("--model", "own_networks.Pseudo", "--guide", "own_networks.Shares", "--out", "run")
         == 0
     ), capsys.readouterr().err
-    model, guide = load("run")
+    model, guide = load("run", trust=["own_networks"])
     assert model.encoder is guide.encoder
     config = json.loads(Path("run/config.json").read_text())
     assert config["guide"]["init_args"]["encoder"] == {"same_as": "model.encoder"}
@@ -199,6 +199,6 @@ def test_a_shared_network_trains_and_comes_back_shared(mine, tmp_path, step):
     assert history[-1]["elbo"] > history[0]["elbo"]
     assert not torch.equal(before, encoder.layers[0].weight)
     save(tmp_path / "saved", *pair)
-    loaded = load(tmp_path / "saved")
+    loaded = load(tmp_path / "saved", trust=["own_networks"])
     assert loaded[0].encoder is loaded[1].encoder
     assert evaluate(*loaded, x) == evaluate(*pair, x)

@@ -30,7 +30,7 @@ def rows(count=5):
 
 
 def assert_loads_as(folder, *pair):
-    again, x = load(folder), rows()
+    again, x = load(folder, trust=[__name__]), rows()
     assert evaluate(*again, x) == evaluate(*pair, x)
     return again
 
@@ -206,7 +206,7 @@ def test_of_a_compiled_module_the_module_is_saved(tmp_path, place):
         guide.encoder[0] = compiled(guide.encoder[0])
     pair = {"guide": (model, compiled(guide)), "both": (compiled(model), compiled(guide))}
     save(tmp_path, *pair.get(place, (model, guide)))
-    again = load(tmp_path)
+    again = load(tmp_path, trust=[__name__])
     assert type(again[1]) is Code
     assert not any("_orig_mod" in name for part in again for name in part.state_dict())
     assert evaluate(*again, rows()).keys() == expected.keys()
@@ -242,10 +242,10 @@ if sys.argv[2] == "save":
         save(folder, VAE(MLP(2, 6, ()), code=2), Code(Encoder(4)))
     print(*(w.message for w in caught))
 elif sys.argv[2] == "load":
-    print(type(load(folder)[1].encoder).__name__)
+    print(type(load(folder, trust=["__main__"])[1].encoder).__name__)
 else:
     del Encoder
-    load(folder)
+    load(folder, trust=["__main__"])
 """
 
 
@@ -312,7 +312,7 @@ def test_a_class_that_was_defined_again_is_compared(tmp_path, monkeypatch, again
         save(tmp_path / "run", *pair)
     if message is None:
         x = rows()
-        assert evaluate(*load(tmp_path / "run"), x) == evaluate(*pair, x)
+        assert evaluate(*load(tmp_path / "run", trust=[__name__]), x) == evaluate(*pair, x)
     else:
         assert not (tmp_path / "run").exists()
 
@@ -351,7 +351,9 @@ class Random(nn.Module):
 def test_programs_whose_values_cannot_be_compared_are_saved_all_the_same(tmp_path, decoder):
     pair = decoder(MLP(D, P, ())), Code(MLP(P, 2 * D, ()))
     save(tmp_path, *pair)
-    torch.testing.assert_close(made_state(*load(tmp_path)), made_state(*pair), rtol=0, atol=0)
+    torch.testing.assert_close(
+        made_state(*load(tmp_path, trust=[__name__])), made_state(*pair), rtol=0, atol=0
+    )
 
 
 def test_saving_leaves_the_pair_and_the_random_state_as_they_are(tmp_path):
