@@ -4,6 +4,7 @@ from priorzoo.inference.batch import Batch, binarised
 from priorzoo.inference.checking import check_pair
 from priorzoo.inference.data.batches import Pixels
 from priorzoo.inference.data.checks import check_data
+from priorzoo.inference.data.stored.rows import StoredRows
 from priorzoo.inference.data.tables.frames import SparseRows
 from priorzoo.inference.data.tables.reading import read_table
 from priorzoo.inference.data.tables.schema import Schema, Table
@@ -66,6 +67,7 @@ __all__ = [
     "RobbinsMonro",
     "Schema",
     "SparseRows",
+    "StoredRows",
     "Stream",
     "Table",
     "Together",

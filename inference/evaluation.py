@@ -1,14 +1,17 @@
 """Evaluation on held-out data: the terms of the ELBO, and the importance-weighted bound."""
 
 import math
+from collections.abc import Iterator
 
 import pyro
 import torch
 from torch import Tensor, nn
 
 from priorzoo.inference.batch import Batch, Context, Transform, in_precision
-from priorzoo.inference.data.accepts import Accepts
+from priorzoo.inference.data.accepts import Accepts, device_of
 from priorzoo.inference.data.checks import admit
+from priorzoo.inference.data.portions import portions
+from priorzoo.inference.data.stored.rows import StoredRows
 from priorzoo.inference.data.tensors import check_count
 from priorzoo.inference.data.transformed import transformed
 from priorzoo.inference.objectives.conjugate import bound, predictive
@@ -22,7 +25,7 @@ from priorzoo.inference.sites import evaluating
 def evaluate(
     model: nn.Module,
     guide: nn.Module,
-    x: Tensor,
+    x: Tensor | StoredRows,
     *,
     transform: Transform | None = None,
     importance_samples: int = 0,
@@ -35,8 +38,9 @@ def evaluate(
     KL divergences use an exact closed form if there is one: see :class:`ClosedForms`.
 
     Args:
-        x: rows ``(N, P)``, see :func:`admit`. The KL of a global site counts 1/N for each row; that
-            of a conjugate site is left out: see :meth:`ConjugateELBO.held_out`.
+        x: rows ``(N, P)``, see :func:`admit`, or :class:`StoredRows`. The KL of a global site
+            counts 1/N for each row; that of a conjugate site is left out: see
+            :meth:`ConjugateELBO.held_out`.
         transform: applied to rows, such as :func:`binarised` for dynamic binarisation. Its result
             for a row depends only on the seed and the row's number, so that all models and batch
             sizes are evaluated on the same rows: see :func:`transformed`.
@@ -52,23 +56,35 @@ def evaluate(
     """
     check_count(importance_samples, "importance_samples", 0)
     check_count(batch_size, "batch_size")
-    given = admit(model, x, context=context, transform=transform, dry_run=False, on_device=True)
-    accepts = Accepts.of(model, in_precision(model, given).context)
+    count, parts = portions(model, x, batch_size, context=context, transform=transform)
     objective, pair = bound(model, guide), predictive(model, guide)
     totals: Terms = {}
-    draws, samples = Stream(seed, given.x.device), Stream(derive(seed, 2), given.x.device)
+    where = device_of(model, torch.device("cpu"))
+    draws, samples = Stream(seed, where), Stream(derive(seed, 2), where)
     with evaluating(model, guide), torch.no_grad():
-        for rows in transformed(given, batch_size, transform, seed):
-            batch = in_precision(model, rows, transform)
-            if transform is not None:
-                accepts.check(accepts.filled(batch.x, batch.context))
+        for batch in _drawn(model, parts, batch_size, transform, seed):
             with draws:
                 terms = objective.held_out(batch)
             if importance_samples:
                 with samples:
                     terms["log p(x)"] = _importance_bound(*pair, batch, importance_samples)
-            _add_means(totals, terms, len(batch.x) / len(given.x))
-        return _finite(objective.concluded(totals, len(given.x)))
+            _add_means(totals, terms, len(batch.x) / count)
+        return _finite(objective.concluded(totals, count))
+
+
+def _drawn(
+    model: nn.Module, parts: Iterator[Batch], rows: int, transform: Transform | None, seed: int
+) -> Iterator[Batch]:
+    """Batches in the model's precision, transformed and checked."""
+    first = 0
+    for part in parts:
+        accepts = Accepts.of(model, in_precision(model, part).context)
+        for each in transformed(part, rows, transform, seed, first):
+            batch = in_precision(model, each, transform)
+            if transform is not None:
+                accepts.check(accepts.filled(batch.x, batch.context))
+            yield batch
+        first += len(part.x)
 
 
 def _add_means(totals: Terms, terms: Terms, weight: float) -> None:

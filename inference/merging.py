@@ -67,7 +67,7 @@ def merge_clusters(probabilities: Tensor, to: int) -> Merged:
             f"Expected a number of clusters from 1 to {t.shape[1]} but got {to!r}; components can "
             "be merged, not divided."
         )
-    groups = [(k,) for k in range(t.shape[1])]
+    groups: list[tuple[int, ...]] = [(k,) for k in range(t.shape[1])]
     entropies = [_entropy(t).sum().item() / len(t)]
     gains = _gains(t)
     while len(groups) > to:

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from priorzoo.inference.batch import Context
 from priorzoo.inference.choices import choices_of, fixed_value, shape_for
 from priorzoo.inference.data.beside import context_of
-from priorzoo.inference.data.checks import admit
+from priorzoo.inference.data.portions import portions
+from priorzoo.inference.data.stored.rows import StoredRows
 from priorzoo.inference.data.tensors import check_count
 from priorzoo.inference.objectives.weights import Weights
 from priorzoo.inference.pairs import run_pair
@@ -34,7 +35,7 @@ from priorzoo.models.contract import accepted, check_context
 def cluster_probabilities(
     model: nn.Module,
     guide: nn.Module,
-    x: Tensor,
+    x: Tensor | StoredRows,
     site: str = "y",
     batch_size: int = 500,
     *,
@@ -72,13 +73,13 @@ def cluster_probabilities(
 def enumerates(
     model: nn.Module,
     guide: nn.Module,
-    x: Tensor,
+    x: Tensor | StoredRows,
     site: str = "y",
     *,
     context: Context | None = None,
 ) -> bool:
     """Whether the guide enumerates a site of this name, so that it has cluster probabilities."""
-    first = next(admit(model, x, context=context, on_device=True).split(1))
+    first = next(next(portions(model, x, 1, context=context)[1]).split(1))
     with torch.no_grad(), evaluating(model, guide), Stream(0, first.x.device):
         found = latent_sites(run_pair(model, guide, first)[0]).get(site)
     return found is not None and is_enumerated(found)
@@ -87,7 +88,7 @@ def enumerates(
 def codes(
     model: nn.Module,
     guide: nn.Module,
-    x: Tensor,
+    x: Tensor | StoredRows,
     site: str = "z",
     batch_size: int = 500,
     *,
@@ -109,7 +110,7 @@ def codes(
 def reconstructions(
     model: nn.Module,
     guide: nn.Module,
-    x: Tensor,
+    x: Tensor | StoredRows,
     batch_size: int = 500,
     *,
     context: Context | None = None,
@@ -162,16 +163,16 @@ def draw(
 def _over_batches(
     model: nn.Module,
     guide: nn.Module,
-    x: Tensor,
+    x: Tensor | StoredRows,
     context: Context | None,
     rows: int,
     read: Callable[[poutine.Trace, poutine.Trace], Tensor],
 ) -> Tensor:
     check_count(rows, "batch_size")
-    batch = admit(model, x, context=context, on_device=True)
+    _, parts = portions(model, x, rows, context=context)
     with torch.no_grad(), evaluating(model, guide):
-        parts = (replace(part, size=None) for part in batch.split(rows))
-        return torch.cat([read(*run_pair(model, guide, part, means=True)) for part in parts])
+        batches = (replace(each, size=None) for part in parts for each in part.split(rows))
+        return torch.cat([read(*run_pair(model, guide, each, means=True)) for each in batches])
 
 
 def component_means(model: nn.Module, site: str = "y") -> Tensor:

@@ -151,3 +151,12 @@ def test_the_page_on_declaring_runs_as_it_stands():
         exec(block, names)
         assert all(math.isfinite(row["elbo"]) for row in names["history"])
     assert {"elbo", "reconstruction", "kl[z]"} <= set(names["terms"])
+
+
+def test_the_page_on_scale_runs_as_it_stands(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    text = (ROOT / "docs" / "scale.md").read_text("utf-8")
+    for block in re.findall(r"```python\n(.*?)```", text, re.S):
+        exec(block, names)
+    assert names["clusters"].shape == (5000, 3)

@@ -4,16 +4,18 @@ import math
 from collections.abc import Iterator, Sized
 from contextlib import suppress
 from dataclasses import replace
-from typing import TypedDict
+from typing import TypedDict, final
 
 import torch
 from torch import Tensor, nn
 
 from priorzoo.inference.batch import Batch, Context, Labels, Transform, binarised
+from priorzoo.inference.data.stored.rows import StoredPosition, StoredRows
 from priorzoo.inference.data.streams import CheckedBatches, Iterables, check_size
 from priorzoo.inference.data.tensors import FOREIGN
 
 
+@final
 class Position(TypedDict):
     """The position in a pass over rows in memory: the permutation and the next row."""
 
@@ -75,12 +77,17 @@ class Batches:
         self.size, self.epoch = self._extent(size)
         self.order, self.place = torch.empty(0, dtype=torch.int64), 0
         self._rest: Iterator[object] = iter(())
+        self._passes = data.passes() if isinstance(data, StoredRows) else None
         self.checked = CheckedBatches(model, transform, device)
 
     def __iter__(self) -> Iterator[Batch]:
         return self
 
     def __next__(self) -> Batch:
+        if self._passes is not None:
+            return self._passes.rows.checked(
+                next(self._passes), lambda batch: self.checked(batch, self.size)
+            )
         if not isinstance(self.data, Tensor):
             return self.checked(self._read(), self.size)
         place, rows = self.advance()
@@ -104,6 +111,8 @@ class Batches:
 
     def first(self, rows: int) -> Batch | None:
         """The first rows of the data as a batch; None for an iterable, which may have one pass."""
+        if self._passes is not None:
+            return self.checked(self._passes.rows.first(rows).batch, self.size)
         if not isinstance(self.data, Tensor):
             return None
         return self.gather(torch.arange(min(rows, len(self.data)), device=self.data.device))
@@ -123,19 +132,36 @@ class Batches:
             each if isinstance(each, int) and not getattr(self.data, "drop_last", False) else None
         )
 
-    def state(self) -> Position:
+    def state(self) -> Position | StoredPosition:
         """The position in the current pass.
 
         Raises:
-            ValueError: for an iterable, which cannot be resumed in the middle of a pass.
+            ValueError: for another iterable than :class:`StoredRows`, which cannot be resumed in
+                the middle of a pass.
         """
+        if self._passes is not None:
+            return self._passes.state()
         if not isinstance(self.data, Tensor):
-            raise ValueError("Expected rows in memory to resume from but got an iterable.")
+            raise ValueError(
+                "Expected rows in memory or StoredRows to resume from but got another iterable."
+            )
         return {"order": self.order, "place": self.place}
 
-    def restore(self, state: Position) -> None:
-        """Continue from a position that :meth:`state` returned."""
-        self.order, self.place = state["order"].to(self.order.device), state["place"]
+    def restore(self, state: Position | StoredPosition) -> None:
+        """Continue from a position that :meth:`state` returned.
+
+        Raises:
+            ValueError: for a position in data of another kind.
+        """
+        if "number" in state and self._passes is not None:
+            self._passes.restore(state)
+        elif "order" in state and self._passes is None:
+            self.order, self.place = state["order"].to(self.order.device), state["place"]
+        else:
+            raise ValueError(
+                f"Expected a position in {type(self.data).__name__} but got one in data of another "
+                "kind; resume with the data of the training."
+            )
 
     def _finish(self, batch: Batch) -> Batch:
         x = batch.x.to(self.device, non_blocking=True)

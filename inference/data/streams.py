@@ -8,16 +8,17 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
-from priorzoo.inference.batch import Batch, Context, Transform, binarises, in_precision
+from priorzoo.inference.batch import Batch, Context, Labels, Transform, binarises, in_precision
 from priorzoo.inference.data.accepts import Accepts
-from priorzoo.inference.data.beside import beside_of
+from priorzoo.inference.data.beside import as_labels, beside_of, check_labels
 from priorzoo.inference.data.checks import in_unit
 from priorzoo.inference.data.missing import blank
+from priorzoo.inference.data.stored.rows import StoredRows
 from priorzoo.inference.data.tensors import as_tensor, check_count, check_finite
 from priorzoo.inference.data.transformed import applied
 
 Iterables = Iterable[object]
-WORDS = "rows alone, or mappings such as {'x': rows, 'exposure': values}"
+WORDS = "rows alone, mappings such as {'x': rows, 'exposure': values}, or Batch(x, labels=...)"
 
 
 def opened(
@@ -32,6 +33,8 @@ def opened(
     Raises:
         ValueError: for data that are neither.
     """
+    if isinstance(data, StoredRows):
+        return data, size or data.size
     if isinstance(data, TensorDataset) and len(data.tensors) == 1:
         return as_tensor(data.tensors[0], "x"), size
     if isinstance(data, IterableDataset):
@@ -62,7 +65,7 @@ def _has_batches(data: object) -> bool:
     if not isinstance(data, (list, tuple)):
         return hasattr(data, "__iter__")
     first = data[0] if len(data) else 0
-    if isinstance(first, Mapping):
+    if isinstance(first, (Mapping, Batch)):
         return True
     if isinstance(first, (list, tuple)):  # a batch in a sequence, or a row of numbers
         return len(first) == 0 or isinstance(first[0], (Tensor, np.ndarray))
@@ -89,7 +92,7 @@ class CheckedBatches:
 
     def __call__(self, given: object, size: int) -> Batch:
         """The batch on the device, transformed."""
-        x, context = _named(given)
+        x, context, labels = _named(given)
         if x.dim() == 0 or len(x) == 0:
             raise ValueError(
                 f"Expected batches of at least one row but got shape {tuple(x.shape)}; give rows "
@@ -98,6 +101,7 @@ class CheckedBatches:
         x, beside = blank(x, beside_of(context, len(x), self._finite), "a batch")
         if self._accepts is None:
             self._accepts = Accepts.of(self.model, beside)
+        labels = self._labels(labels, x, self._accepts)
         if not self.own:
             beside = self._accepts.aligned(beside)
             x = self._converted(self._accepts, x, beside)
@@ -108,7 +112,21 @@ class CheckedBatches:
         if self.own:
             self._accepts.check_layout(x, "a batch")
             self._vet(self._accepts, self._accepts.filled(x, beside))
-        return in_precision(self.model, Batch(x, size, {}, beside), self.transform)
+        labels = {name: label.to(self.device) for name, label in labels.items()}
+        return in_precision(self.model, Batch(x, size, labels, beside), self.transform)
+
+    def _labels(self, labels: Labels, x: Tensor, accepts: Accepts) -> Labels:
+        """The labels of a batch as integers, checked if they are on the CPU."""
+        found = {name: as_labels(label, name) for name, label in labels.items()}
+        for name, label in found.items():
+            if name not in accepts.choices:
+                raise ValueError(
+                    f"Expected labels of the Categorical sites {list(accepts.choices)} but got "
+                    f"labels of {name!r}; name one of them."
+                )
+            if label.device.type == "cpu" or label.shape != x.shape[:1]:
+                check_labels(label, name, accepts.choices[name], x)
+        return found
 
     def _converted(self, accepts: Accepts, x: Tensor, beside: Context) -> Tensor:
         made = accepts.converted(x, "a batch", exact=x.device.type == "cpu")
@@ -143,18 +161,20 @@ class CheckedBatches:
         self.refused = self.refused | ~good.to(self.refused.device)
 
 
-def _named(given: object) -> tuple[Tensor, Mapping[str, object]]:
-    """Rows and context of a batch.
+def _named(given: object) -> tuple[Tensor, Mapping[str, object], Labels]:
+    """Rows, context and labels of a batch.
 
     Raises:
         ValueError: for a batch with a tensor that has no name, whose meaning is unknown.
     """
+    if isinstance(given, Batch):
+        return as_tensor(given.x, "x of a batch"), given.context, given.labels
     if isinstance(given, Mapping) and "x" in given:
         context = {name: value for name, value in given.items() if name != "x"}
-        return as_tensor(given["x"], "x of a batch"), context
+        return as_tensor(given["x"], "x of a batch"), context, {}
     several = isinstance(given, (list, tuple)) and not _is_row_of_numbers(given)
     if several and len(cast(list[object], given)) == 1:
-        return as_tensor(cast(list[object], given)[0], "a batch"), {}
+        return as_tensor(cast(list[object], given)[0], "a batch"), {}, {}
     if isinstance(given, Mapping) or several:
         parts = cast(list[object], given)
         found = list(parts) if isinstance(given, Mapping) else f"{len(parts)} tensors"
@@ -162,7 +182,7 @@ def _named(given: object) -> tuple[Tensor, Mapping[str, object]]:
             f"Expected batches that are {WORDS}, but got {found}; give each tensor beside the rows "
             "a name."
         )
-    return as_tensor(given, "a batch"), {}
+    return as_tensor(given, "a batch"), {}, {}
 
 
 def _is_row_of_numbers(given: list[object] | tuple[object, ...]) -> bool:

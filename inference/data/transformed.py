@@ -14,7 +14,9 @@ from priorzoo.inference.randomness import Stream, derive
 BLOCK = 100  # rows that are transformed at a time, whatever the batch size
 
 
-def transformed(batch: Batch, rows: int, transform: Transform | None, seed: int) -> Iterator[Batch]:
+def transformed(
+    batch: Batch, rows: int, transform: Transform | None, seed: int, first: int = 0
+) -> Iterator[Batch]:
     """Divide the batch into batches of at most ``rows`` transformed rows.
 
     Blocks of 100 rows are transformed under a seed that is derived from ``seed`` and the block's
@@ -27,6 +29,7 @@ def transformed(batch: Batch, rows: int, transform: Transform | None, seed: int)
         rows: rows in a batch.
         transform: applied to the blocks; None for rows as they are.
         seed: seed of the transform.
+        first: number of the batch's first row, a multiple of 100.
     """
     if transform is None:
         yield from batch.split(rows)
@@ -37,15 +40,15 @@ def transformed(batch: Batch, rows: int, transform: Transform | None, seed: int)
     def made(index: int) -> Tensor:
         block = blocks[index]
         place = torch.arange(BLOCK, device=block.device).clamp(max=len(block) - 1)
-        with Stream(derive(seed, index, 1), block.device):
+        with Stream(derive(seed, first // BLOCK + index, 1), block.device):
             return applied(transform, block[place])[: len(block)]
 
     start = 0
     for part in batch.split(rows):
         stop = start + len(part.x)
-        first, last = start // BLOCK, (stop - 1) // BLOCK
-        found = torch.cat([made(index) for index in range(first, last + 1)])
-        yield replace(part, x=found[start - first * BLOCK : stop - first * BLOCK])
+        begin, last = start // BLOCK, (stop - 1) // BLOCK
+        found = torch.cat([made(index) for index in range(begin, last + 1)])
+        yield replace(part, x=found[start - begin * BLOCK : stop - begin * BLOCK])
         start = stop
 
 

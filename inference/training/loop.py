@@ -19,6 +19,7 @@ from priorzoo.inference.data.accepts import Accepts
 from priorzoo.inference.data.batches import Batches
 from priorzoo.inference.data.beside import by_name, check_labels
 from priorzoo.inference.data.checks import admit, as_batch
+from priorzoo.inference.data.stored.rows import StoredRows
 from priorzoo.inference.data.streams import Iterables, opened
 from priorzoo.inference.data.tensors import check_count
 from priorzoo.inference.evaluation import evaluate
@@ -55,7 +56,8 @@ def fit(
 
     Args:
         model, guide: a pair that :func:`check_pair` accepts.
-        data: rows ``(N, P)`` on the device to train on, or any iterable of batches.
+        data: rows ``(N, P)`` on the device to train on, :class:`StoredRows` for files that are
+            larger than memory, or any iterable of batches.
         steps, epochs: length of the training; give exactly one of the two.
         progress: whether to show a progress bar with the terms.
         settings: the other arguments of :class:`Training`.
@@ -92,7 +94,8 @@ class Training:
             :class:`Captured`; or ``auto``, the fastest of them for the device and the data.
         seed: seed of order, transform and draws; the global random state is not changed.
         every: steps between two rows of the history; one pass over the data if None.
-        validation: held-out rows ``(V, P)``, evaluated for each row of the history.
+        validation: held-out rows ``(V, P)``, or :class:`StoredRows`, evaluated for each row of the
+            history.
         validation_context: keyword arguments for these rows, each ``(V, ...)``.
         patience: number of validations without a better bound after which the training stops; None
             for no early stopping. With it, the parameters after :meth:`run` are the best so far.
@@ -122,7 +125,7 @@ class Training:
         step: Execution = "eager",
         seed: int = 0,
         every: int | None = None,
-        validation: Tensor | None = None,
+        validation: Tensor | StoredRows | None = None,
         validation_context: Context | None = None,
         patience: int | None = None,
         record: Callable[[Row], None] | None = None,
@@ -147,7 +150,7 @@ class Training:
         self.schedule = None if schedule is None else schedule(self.optimiser)
         self.schedule_unit, self.clip, self.precision = schedule_unit, clip, precision
         self.record, self.checkpoint, self.due, self.pause = record, checkpoint, due, pause
-        self.validation: Batch | None = None
+        self.validation: Batch | StoredRows | None = None
         self._check_data(validation, validation_context)
         self._check()
         self._begin()
@@ -164,6 +167,11 @@ class Training:
         self, data: Tensor | Iterables, labels: Labels, context: Context, size: int | None
     ) -> None:
         self.data, self.labels, self.context = data, dict(labels), {}
+        if isinstance(data, StoredRows) and (labels or context):
+            raise ValueError(
+                "Expected rows in memory beside labels and context but got StoredRows; name their "
+                "columns there, labels={'y': 'column'}."
+            )
         if isinstance(data, Tensor):
             whole = as_batch(self.model, data.detach(), labels, context, self.transform)
             self.data, self.labels = whole.x, dict(whole.labels)
@@ -197,7 +205,7 @@ class Training:
 
     def _begin(self) -> None:
         """Initialise everything that changes during the training."""
-        if self.validation is not None:
+        if isinstance(self.validation, Batch):
             self.validation = self.validation.to(self.device)
         self.objective.clock.restart(self.epoch)
         self.stream = Stream(self.seed, self.device)
@@ -347,15 +355,17 @@ class Training:
         )
 
     def _validate(self) -> None:
-        assert self.validation is not None
+        held = self.validation
+        x, context = (held.x, held.context) if isinstance(held, Batch) else (held, None)
+        assert x is not None
         with PROGRAM_LOCK, keeping_state(self.model, self.guide):
             terms = evaluate(
                 self.model,
                 self.guide,
-                self.validation.x,
+                x,
                 transform=self.transform,
                 seed=self.seed,
-                context=self.validation.context,
+                context=context,
             )
         if isinstance(self.schedule, ReduceLROnPlateau):
             self.schedule.step(-terms["elbo"])
@@ -393,7 +403,9 @@ class Training:
             self.data = self.batches.data = admit(
                 self.model, self.data, context=self.context, transform=self.transform
             ).x
-        if held is not None:
+        if isinstance(held, StoredRows):
+            self.validation = held
+        elif held is not None:
             self.validation = admit(
                 self.model, held, context=beside, transform=self.transform, name="validation"
             )
@@ -407,7 +419,7 @@ class Training:
             raise ValueError("Expected an objective of the same model and guide but got another.")
         check_step(self.clip, self.precision)
         self._check_schedule()
-        if self.labels or (isinstance(self.objective, ELBO) and self.objective.kl):
+        if self._labelled() or (isinstance(self.objective, ELBO) and self.objective.kl):
             self._check_sites()
 
     def _check_schedule(self) -> None:
@@ -425,9 +437,15 @@ class Training:
         else:
             _check_needs_no_arguments(self.schedule)
 
+    def _labelled(self) -> list[str]:
+        """The sites whose labels are given."""
+        return list(self.data.labels if isinstance(self.data, StoredRows) else self.labels)
+
     def _check_sites(self) -> None:
         """Check the site names in the objective's settings and in the labels before training."""
-        context = {name: value[:2] for name, value in self.context.items()}
+        data = self.data
+        beside = data.first(2).batch.context if isinstance(data, StoredRows) else self.context
+        context = {name: value[:2] for name, value in beside.items()}
         with without_side_effects(self.model, self.guide):
             x = draw(self.model, 2, means=False, context=accepted(self.model, context))
             guide_trace, _ = run_pair(self.model, self.guide, Batch(x, context=context))
@@ -438,14 +456,15 @@ class Training:
             for name, site in sites.items()
             if is_enumerated(site) and isinstance(site["fn"], dist.Categorical)
         }
-        for name, label in self.labels.items():
+        for name in self._labelled():
             if name not in choices:
                 raise ValueError(
                     f"Expected labels of Categorical sites that the guide enumerates, "
                     f"{list(choices)}, but got labels of {name!r}; make it a Categorical site, or "
                     "leave them out."
                 )
-            check_labels(label, name, choices[name], self.data)
+            if name in self.labels:
+                check_labels(self.labels[name], name, choices[name], self.data)
 
 
 def _adam(parameters: Iterable[nn.Parameter]) -> Optimizer:
