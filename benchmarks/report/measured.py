@@ -1,7 +1,10 @@
 """Tables of speed, of gradient variance, of precision and of runs that failed."""
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from operator import itemgetter
+from statistics import linear_regression
 
 from priorzoo.benchmarks.report.groups import settings_of
 from priorzoo.benchmarks.report.table import Cell, Table, build, number
@@ -18,6 +21,10 @@ def _text(key: str) -> Callable[[Row], Cell]:
 
 def _number(key: str, form: str = ",.0f") -> Callable[[Row], Cell]:
     return lambda row: number(row[key], form)
+
+
+def _known(value: float | None, form: str) -> Cell:
+    return Cell() if value is None else number(value, form)
 
 
 def _device(row: Row) -> Cell:
@@ -45,8 +52,8 @@ STEP: Columns = {
     "arm": _text("arm"),
     "microseconds a step": _number("microseconds"),
     "ratio (quartiles)": _ratio,
-    "operations": lambda row: number(row.get("kernels", row.get("operations")), "d"),
-    "peak, MiB": _number("peak_mib", ",.1f"),
+    "operations": lambda row: _known(row.get("kernels", row.get("operations")), "d"),
+    "peak, MiB": lambda row: _known(row.get("peak_mib"), ",.1f"),
     "device": _device,
 }
 RUN: Columns = {
@@ -133,9 +140,54 @@ def ratio_table(rows: Iterable[Row]) -> Table:
         if row["arm"].startswith("plain") or not (usual or row["hidden"] is None):
             continue
         name = f"{case(row)}, {row['precision']}".replace("\n", ", ")
-        name += ", by a plain VAE's step" if row["base"].startswith("plain") else ""
+        name += _where(row) + (", by a plain VAE's step" if row["base"].startswith("plain") else "")
         ratio = Cell("1", 1.0) if row["arm"] == row["base"] else _ratio(row)
         cases.setdefault(name, {}).setdefault(row["arm"], ratio)
     arms = dict.fromkeys(arm for ratios in cases.values() for arm in ratios)
     lines = ((Cell(name), *(own.get(arm, Cell()) for arm in arms)) for name, own in cases.items())
     return Table(("recipe and sizes", *arms), tuple(lines))
+
+
+def growth_table(rows: Iterable[Row]) -> Table:
+    """The power of a size with which the time of each arm grows, for each size that was varied.
+
+    It is the slope of a straight line through the logarithms of size and time, of three sizes at
+    least.
+    """
+    lines: dict[str, dict[str, Cell]] = {}
+    names = {"batch": "B", "clusters": "K", "code": "D"}
+    steps = list(rows)
+    for size, letter in names.items():
+        others = [name for name in names if name != size]
+        known = [row for row in steps if isinstance(row[size], int)]
+        place = ("recipe", "precision", "device", "threads", "hidden", *others)
+        groups = grouped(known, partial(_names, place))
+        for (recipe, *_), mine in groups.items():
+            values = sorted({row[size] for row in mine})
+            if len(values) < 3:
+                continue
+            line = lines.setdefault(f"{recipe}, {letter} = {values[0]:,} to {values[-1]:,}", {})
+            for arm, own in grouped(mine, itemgetter("arm")).items():
+                if len({row[size] for row in own}) == len(values):
+                    line[arm] = number(_slope(own, size), ".2f")
+    arms = dict.fromkeys(arm for line in lines.values() for arm in line)
+    cells = ((Cell(name), *(line.get(arm, Cell()) for arm in arms)) for name, line in lines.items())
+    return Table(("growth of a step's time", *arms), tuple(cells))
+
+
+def _where(row: Row) -> str:
+    """The machine, where it is not one core of a CPU."""
+    if row.get("device", "cpu") != "cpu":
+        return f", {row['device']}"
+    return f", {row['threads']} cores" if row.get("threads", 1) > 1 else ""
+
+
+def _names(keys: Sequence[str], row: Row) -> tuple[str, ...]:
+    return tuple(str(row[key]) for key in keys)
+
+
+def _slope(rows: Sequence[Row], size: str) -> float:
+    found = linear_regression(
+        [math.log(row[size]) for row in rows], [math.log(row["microseconds"]) for row in rows]
+    )
+    return found.slope

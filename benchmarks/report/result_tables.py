@@ -11,6 +11,7 @@ from priorzoo.benchmarks.papers.paper import BEST, MAJORITY, NEGATIVE, NMI, PSEU
 from priorzoo.benchmarks.report.groups import Group, group_rows
 from priorzoo.benchmarks.report.measured import (
     PRECISIONS,
+    growth_table,
     move_table,
     precision_table,
     ratio_table,
@@ -26,8 +27,8 @@ def update_tables(document: Path, folder: Path, papers: Sequence[Paper] = ()) ->
     """Write each table of a document again between its two marks.
 
     The first mark names the table, and files or folders of rows: ``<!-- speed: speed.jsonl -->``;
-    the second is ``<!-- /speed -->``. Tables are ``speed``, ``moves``, ``precision``, ``k-means``,
-    ``pixels`` and, by a paper's name, its lines that have rows.
+    the second is ``<!-- /speed -->``. Tables are ``speed``, ``growth``, ``moves``, ``precision``,
+    ``k-means``, ``pixels`` and, by a paper's name, its lines that have rows.
 
     Args:
         document: Markdown.
@@ -40,6 +41,7 @@ def update_tables(document: Path, folder: Path, papers: Sequence[Paper] = ()) ->
     """
     known: dict[str, Callable[[Sequence[Row]], list[Table]]] = {
         "speed": lambda rows: [ratio_table(rows)],
+        "growth": lambda rows: [growth_table(rows)],
         "moves": lambda rows: [replace(move_table(rows), caption="")],
         "precision": lambda rows: [precision_table(rows, name) for name in PRECISIONS],
         "k-means": lambda rows: [k_means_table(papers, rows)],

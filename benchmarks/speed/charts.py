@@ -11,10 +11,12 @@ from matplotlib.ticker import NullLocator
 
 from priorzoo.benchmarks.charts.axes import HUES, legend_beside, new_axes, save
 from priorzoo.benchmarks.rows.files import Row, grouped
+from priorzoo.benchmarks.speed.products import LIMIT
 
 ARMS = ["hand-written", "hand-written, compiled", "eager", "compiled", "pyro", "pythae"]
-ARMS += ["plain", "plain-compiled", "cudagraph"]
+ARMS += ["cudagraph", "jax", "numpyro"]
 COLOURS = dict(zip(ARMS, HUES, strict=False))  # the same in all charts
+COLOURS |= {"plain": COLOURS[ARMS[0]], "plain-compiled": COLOURS[ARMS[1]]}
 ABREAST = 3  # recipes in one chart of ratios
 SIZES = {"batch": "batch size B", "clusters": "clusters K", "code": "code size D"}
 
@@ -48,9 +50,12 @@ def draw_growth(rows: Sequence[Row], size: str) -> Axes:
 
 
 def draw_ratios(rows: Sequence[Row]) -> Axes:
-    """Time of each arm divided by that of the baseline, with quartiles: bars for each case."""
+    """Time of each arm divided by that of the baseline, with quartiles: bars for each case.
+
+    The matrix products alone are a line across them.
+    """
     cases = list(dict.fromkeys(map(case, rows)))
-    arms = grouped(rows, itemgetter("arm"))
+    arms = grouped([row for row in rows if row["arm"] != LIMIT], itemgetter("arm"))
     ax = new_axes(max(5.5, 2 + 1.6 * len(cases)), 4)
     width = 0.8 / len(arms)
     for place, (arm, mine) in enumerate(arms.items()):
@@ -58,6 +63,10 @@ def draw_ratios(rows: Sequence[Row]) -> Axes:
         heights = np.array([row["ratio"] for row in mine])
         errors = np.abs(np.array([row["ratio_quartiles"] for row in mine]).T - heights)
         ax.bar(across, heights, width, yerr=errors, color=COLOURS.get(arm), label=arm)
+    for i, row in enumerate(row for row in rows if row["arm"] == LIMIT):
+        label = "" if i else LIMIT
+        place = cases.index(case(row))
+        ax.hlines(row["ratio"], place - 0.4, place + 0.4, "black", "dashed", label=label)
     ax.axhline(1, color="black", linewidth=0.8)
     ax.set_xticks(range(len(cases)), cases, fontsize="small", parse_math=False)
     ax.set_ylabel("time of a step, baseline = 1")

@@ -17,12 +17,13 @@ from priorzoo.benchmarks.recipes.building import build_objective, build_pair
 from priorzoo.benchmarks.rows.files import RESULTS, append_row
 from priorzoo.benchmarks.runs.run import machine, pick_device
 from priorzoo.benchmarks.speed import measure
+from priorzoo.benchmarks.speed.arms import ROWS, Arm, draw_data, seconds_of, train_arm
 from priorzoo.benchmarks.speed.by_hand import SHAPE
 from priorzoo.inference import Replicas, Stream
 from priorzoo.inference.training.execution import Execution
 
 Row = dict[str, Any]
-Measured = tuple[Row, int, measure.Arm]  # names, full length, and what takes steps
+Measured = tuple[Row, int, Arm]  # names, full length, and what takes steps
 # Recipe, steps of its full schedule, changes. The first is 1,000 epochs of the reference.
 LONG: tuple[tuple[str, int, Mapping[str, Any]], ...] = (
     ("gmvae", 500_000, {}),
@@ -39,13 +40,13 @@ def long_runs(device: torch.device) -> Iterator[Measured]:
     for name, steps, changes in LONG:
         recipe = replace(RECIPES[name], **changes)
         with Stream(0, device):
-            arm = measure.train_arm(recipe, measure.draw_data(recipe, 50_000, device), step)
+            arm = train_arm(recipe, draw_data(recipe, 50_000, device), step)
         yield {"recipe": name, **changes, "arm": step, "replicas": 1}, steps, arm
     recipe = measure.Case("gmvae", **measure.SIZES["small"]).settings()
     rows, transform = recipe.batch_size, transform_of(recipe.binarise)
     for count in REPLICAS:
         with Stream(0, device):
-            data = measure.draw_data(recipe, measure.ROWS, device)
+            data = draw_data(recipe, ROWS, device)
             pairs = [build_pair(recipe, SHAPE) for _ in range(count)]
         losses = [build_objective(recipe, *pair).to(device) for pair in pairs]
         together = Replicas(losses, data, batch_size=rows, transform=transform, step="compiled")
@@ -58,7 +59,7 @@ def timed(measured: Measured, share: float, device: torch.device) -> Row:
     arm(10)  # which compiles it
     taken, seconds = 0, 0.0
     while taken < full and seconds < share:
-        seconds += measure.seconds_of(arm, PORTION, device)
+        seconds += seconds_of(arm, PORTION, device)
         taken += PORTION
     found = {"steps": taken, "seconds": round(seconds, 2), "full_steps": full}
     found["extrapolated_seconds"] = round(seconds * full / taken, 1)

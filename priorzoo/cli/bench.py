@@ -121,13 +121,14 @@ def report_command(words: Sequence[str]) -> None:
 
 
 def _speed(settings: Namespace) -> None:
-    """Time a training step on synthetic pictures of 28 x 28, beside the same by hand and in Pyro.
+    """Time a training step on synthetic images of 28 x 28, beside that of other libraries.
 
     usage: priorzoo bench speed [--OPTION VALUE ...]
 
       --recipes A,B             [vae,gmvae]
       --sizes A,B               of the networks; all if left out
       --arms A,B                what to time; all if left out
+      --base ARM                whose ratio is 1; the hand-written one if left out
       --sweep                   vary K, batch and code of --recipes
       --clusters K              of one mixture
       --precision float32|bf16  of the networks [float32]
@@ -145,7 +146,7 @@ def _speed(settings: Namespace) -> None:
     print(to_markdown(step_table([])), end="")
     sizes = settings.sizes or list(measure.SIZES)
     how = settings.sweep, settings.precision, settings.clusters
-    limits = {"rounds": settings.rounds, "steps": settings.steps}
+    limits = {"rounds": settings.rounds, "steps": settings.steps, "base": settings.base}
     for case in measure.cases(settings.recipes, sizes, *how):
         for row in measure.measure(case, device, arms=settings.arms, **limits):
             row = {"command": settings.command, **row}

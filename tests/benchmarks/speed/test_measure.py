@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from priorzoo.benchmarks.recipes.building import build_pair
-from priorzoo.benchmarks.report.measured import ratio_table
+from priorzoo.benchmarks.report.measured import growth_table, ratio_table
 from priorzoo.benchmarks.report.table import to_markdown
 from priorzoo.benchmarks.rows.files import read_rows
+from priorzoo.benchmarks.speed import arms
 from priorzoo.benchmarks.speed import measure as speed
 from priorzoo.benchmarks.speed.by_hand import HandGMVAE, HandVAE
 from priorzoo.cli import main as cli
@@ -106,22 +107,58 @@ def test_a_mixture_is_timed_beside_the_vae_of_its_networks():
     """Which differs from it by the globals alone, and in that its step does less."""
     (case,) = speed.cases(["digits-factorial"], ["small"], False, "float32", clusters=5)
     mixture, plain = (
-        build_pair(recipe, speed.SHAPE)
-        for recipe in (case.settings(), speed.without_mixture(case.settings()))
+        build_pair(recipe, arms.SHAPE)
+        for recipe in (case.settings(), arms.without_mixture(case.settings()))
     )
     for ours, theirs in zip(mixture, plain, strict=True):
         shapes = {name: p.shape for name, p in ours.named_parameters()}
         own = {name: p.shape for name, p in theirs.named_parameters()}
         assert own.items() <= shapes.items()
         assert {name.partition(".")[0] for name in shapes.keys() - own} <= {"weights", "components"}
-    arms = ["plain", "eager"]
-    rows = list(speed.measure(case, torch.device("cpu"), rounds=2, steps=1, arms=arms))
+    choice = {"arms": ["plain", "eager"], "rounds": 2, "steps": 1}
+    rows = list(speed.measure(case, torch.device("cpu"), **choice))
     assert [(row["arm"], row["base"], row["clusters"]) for row in rows] == [
         ("plain", "plain", 5),
         ("eager", "plain", 5),
     ]
     assert rows[0]["operations"] < rows[1]["operations"]
     assert rows[1]["ratio_quartiles"][0] <= rows[1]["ratio"] <= rows[1]["ratio_quartiles"][1]
+
+
+def test_the_matrix_products_of_a_step_take_less_than_the_step():
+    (case,) = speed.cases(["vae"], ["small"], False, "float32")
+    choice = {"arms": ["eager", "matrix products"], "rounds": 3, "steps": 2}
+    step, limit = speed.measure(case, torch.device("cpu"), **choice)
+    assert limit["arm"] == "matrix products"
+    assert limit["ratio"] < step["ratio"] == 1
+    assert limit["operations"] == 17  # 6 forwards, 6 of weights and all but the first of inputs
+
+
+def test_ratios_may_be_to_any_arm():
+    (case,) = speed.cases(["vae"], ["small"], False, "float32")
+    choice = {"arms": ["hand-written", "eager"], "base": "eager"}
+    rows = list(speed.measure(case, torch.device("cpu"), rounds=1, steps=1, **choice))
+    assert [row["ratio"] == 1 for row in rows] == [False, True]
+
+
+def test_a_library_that_is_not_installed_is_named(monkeypatch):
+    monkeypatch.setattr(arms, "find_spec", lambda name: None)
+    (case,) = speed.cases(["vae"], ["small"], False, "float32")
+    with pytest.raises(ValueError, match=r"jax for the arm numpyro .* 'priorzoo\[peers\]'"):
+        next(speed.measure(case, torch.device("cpu"), rounds=1, steps=1, arms=["numpyro"]))
+
+
+def test_growth_is_the_power_of_a_size_that_was_varied():
+    common = {"recipe": "gmvae", "hidden": [64], "precision": "float32", "batch": 20, "code": 64}
+    common |= {"device": "cpu", "threads": 1}
+    rows = [
+        common | {"clusters": k, "arm": arm, "microseconds": 7 * k**power}
+        for arm, power in (("compiled", 0.5), ("numpyro", 1.25))
+        for k in (10, 100, 1000)
+    ]
+    head, _, line = to_markdown(growth_table(rows)).splitlines()
+    assert head == "| growth of a step's time | compiled | numpyro |"
+    assert line == "| gmvae, K = 10 to 1,000 | 0.50 | 1.25 |"
 
 
 def test_only_mixtures_of_one_number_take_it():
