@@ -30,6 +30,7 @@ from priorzoo.inference.sites import (
     site_of,
 )
 from priorzoo.models.contract import accepted, check_context
+from priorzoo.models.observation import average
 
 
 def cluster_probabilities(
@@ -115,10 +116,16 @@ def reconstructions(
     *,
     context: Context | None = None,
 ) -> Tensor:
-    """``(N, P)`` means of x decoded from posterior means of the codes, averaged over clusters."""
+    """``(N, P)`` means of x decoded from posterior means of the codes, averaged over clusters.
+
+    A cell with a category gets the most probable one.
+    """
 
     def read(guide_trace: poutine.Trace, model_trace: poutine.Trace) -> Tensor:
-        return Weights(guide_trace).expect(site_of(model_trace, "x")["fn"].mean, events=1)
+        weights = Weights(guide_trace)
+        return average(
+            site_of(model_trace, "x")["fn"], lambda value, events: weights.expect(value, 1, events)
+        )
 
     return _over_batches(model, guide, x, context, batch_size, read)
 

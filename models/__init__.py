@@ -14,7 +14,19 @@ from priorzoo.models.distributions.exponential import (
 )
 from priorzoo.models.factorial import FactorialMixture
 from priorzoo.models.gmvae import GMVAE
-from priorzoo.models.likelihoods import Bernoulli, Gaussian, Multinomial
+from priorzoo.models.likelihoods import (
+    Bernoulli,
+    Categorical,
+    Columns,
+    Gaussian,
+    LogNormal,
+    Multinomial,
+    NegativeBinomial,
+    Ordinal,
+    Poisson,
+    StudentT,
+    ZeroInflatedNegativeBinomial,
+)
 from priorzoo.models.m2 import M2, ModifiedM2
 from priorzoo.models.networks import MLP, ConvDecoder, ConvEncoder
 from priorzoo.models.nggp.mixture import NGGPMixture
@@ -34,6 +46,8 @@ __all__ = [
     "VQVAE",
     "Bernoulli",
     "Beside",
+    "Categorical",
+    "Columns",
     "Components",
     "ConvDecoder",
     "ConvEncoder",
@@ -44,16 +58,22 @@ __all__ = [
     "Gaussian",
     "KernelMean",
     "LeaveOneOutGP",
+    "LogNormal",
     "ModifiedM2",
     "Multinomial",
     "NGGPMixture",
     "Natural",
+    "NegativeBinomial",
     "NonparametricVAE",
     "NormalGamma",
     "NormalWishart",
+    "Ordinal",
+    "Poisson",
     "Sizes",
     "StickBreakingVAE",
+    "StudentT",
     "VampPrior",
+    "ZeroInflatedNegativeBinomial",
     "conjugate",
     "data_plate",
     "encode",

@@ -159,10 +159,16 @@ def check_context(
 
 
 def needed(program: Callable[..., object]) -> set[str]:
-    """Names of a program's required arguments other than ``x`` and ``size``."""
+    """Names of a program's required arguments other than ``x`` and ``size``.
+
+    With those in the attribute ``needs`` of its modules, such as networks of covariates.
+    """
     named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
     parameters = _parameters(program).items()
     required = {name for name, p in parameters if p.default is p.empty and p.kind in named}
+    inner = inspect.unwrap(program)
+    for part in inner.modules() if isinstance(inner, nn.Module) else ():
+        required |= vars(part).get("needs", frozenset())
     return required - {"x", "size"}
 
 

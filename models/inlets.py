@@ -1,11 +1,16 @@
 """What a network reads of a row: its cells, which of them are observed, and covariates."""
 
+from collections.abc import Sequence
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 
+Feature = Literal["number", "log"] | int
+
 
 class Inlet(nn.Module):
-    """The input of a network's first layer: the cells, then the mask, then the covariates.
+    """The input of a network's first layer: the features, then the mask, then the covariates.
 
     It has no parameters. The mask is 1 for observed cells and 0 for missing ones.
 
@@ -13,14 +18,65 @@ class Inlet(nn.Module):
         inputs: number P of cells.
         covariates: number C of covariates; 0 if the network does not take them.
         masked: whether the network takes the mask.
+        features: what is read of each cell: ``number``, the number itself; ``log``, log(1 + x), of
+            counts and other positive numbers; or K, the number of categories of a cell with one of
+            the integers 0 to K - 1, which becomes K numbers, 1 for its category and 0 for the
+            others, all 0 if it is missing. None for the numbers of all cells.
+
+    Raises:
+        ValueError: for features that are not one for each cell, or none of these.
     """
 
-    def __init__(self, inputs: int, covariates: int = 0, masked: bool = False) -> None:
+    def __init__(
+        self,
+        inputs: int,
+        covariates: int = 0,
+        masked: bool = False,
+        features: Sequence[Feature] | None = None,
+    ) -> None:
         super().__init__()
         self.inputs, self.covariates, self.masked = inputs, covariates, masked
-        self.width = inputs * (1 + masked) + covariates
+        self.features = None if features is None else list(features)
         names = {"covariates": covariates > 0, "observed": masked}
         self.takes = frozenset(name for name, taken in names.items() if taken)
+        self.needs = frozenset(["covariates"] if covariates else [])
+        self.cells = inputs if features is None else self._read(list(features))
+        self.width = self.cells + inputs * masked + covariates
+
+    def _read(self, features: list[Feature]) -> int:
+        """Keep which cells are which; returns the number of features."""
+        known = [f in ("number", "log") or (isinstance(f, int) and f > 1) for f in features]
+        if len(features) != self.inputs or not all(known):
+            raise ValueError(
+                f"Expected one feature for each of {self.inputs} cells, 'number', 'log' or the "
+                f"number of categories, but got {features}."
+            )
+        of = [place for place, f in enumerate(features) if isinstance(f, int)]
+        self.categories = [int(features[place]) for place in of]
+        self.of_categories = nn.Buffer(torch.tensor(of, dtype=torch.int64), persistent=False)
+        rest = [place for place, f in enumerate(features) if not isinstance(f, int)]
+        self.of_numbers = nn.Buffer(torch.tensor(rest, dtype=torch.int64), persistent=False)
+        logs = torch.tensor([features[place] == "log" for place in rest], dtype=torch.bool)
+        self.logs = nn.Buffer(logs, persistent=False)
+        wide = max(self.categories, default=0)
+        every = torch.arange(wide)
+        kept = every < torch.tensor(self.categories, dtype=torch.int64).unsqueeze(-1)
+        self.kept = nn.Buffer(kept.flatten().nonzero().flatten(), persistent=False)
+        self.every = nn.Buffer(every, persistent=False)
+        return len(rest) + sum(self.categories)
+
+    def read(self, x: Tensor, observed: Tensor | None = None) -> Tensor:
+        """``(..., cells)`` features of cells ``(..., P)``: numbers first, then categories."""
+        if self.features is None:
+            return x
+        numbers = x[..., self.of_numbers]
+        numbers = torch.where(self.logs, numbers.clamp(min=0).log1p(), numbers)
+        if not self.categories:
+            return numbers
+        chosen = x[..., self.of_categories].unsqueeze(-1) == self.every
+        if observed is not None:
+            chosen = chosen & observed[..., self.of_categories].unsqueeze(-1)
+        return torch.cat([numbers, chosen.flatten(-2)[..., self.kept].to(x.dtype)], -1)
 
     def forward(
         self, x: Tensor, observed: Tensor | None = None, covariates: Tensor | None = None
@@ -30,7 +86,7 @@ class Inlet(nn.Module):
         Raises:
             ValueError: without covariates, or with another number of them.
         """
-        parts = [x]
+        parts = [self.read(x, observed)]
         if self.masked:
             parts.append(torch.ones_like(x) if observed is None else observed.to(x.dtype))
         if self.covariates:
@@ -43,6 +99,6 @@ class Inlet(nn.Module):
                 )
             parts.append(covariates.to(x.dtype))
         if len(parts) == 1:
-            return x
+            return parts[0]
         batch = torch.broadcast_shapes(*(part.shape[:-1] for part in parts))
         return torch.cat([part.expand(*batch, -1) for part in parts], -1)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from priorzoo.models.inlets import Inlet
+from priorzoo.models.inlets import Feature, Inlet
 
 Activation = Literal["relu", "tanh"]
 
@@ -39,6 +39,7 @@ class MLP(nn.Module):
         dropout: dropout probability of hidden units during training.
         covariates: number C of covariates ``(B, C)`` that the network takes beside x; 0 for none.
         masked: whether it takes which cells of x are observed, ``(B, inputs)`` booleans.
+        features: what it reads of each cell of x, see :class:`Inlet`, such as ``Columns.features``.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class MLP(nn.Module):
         dropout: float = 0.0,
         covariates: int = 0,
         masked: bool = False,
+        features: Sequence[Feature] | None = None,
     ) -> None:
         super().__init__()
         if activation not in get_args(Activation):
@@ -60,8 +62,8 @@ class MLP(nn.Module):
         self.inputs, self.outputs, self.hidden, self.clusters = inputs, outputs, hidden, clusters
         self.activation = activation
         self.dropout = dropout
-        self.covariates, self.masked = covariates, masked
-        self.inlet = Inlet(inputs, covariates, masked)
+        self.covariates, self.masked, self.features = covariates, masked, features
+        self.inlet = Inlet(inputs, covariates, masked, features)
         sizes = [self.inlet.width, *hidden, outputs]
         self.layers = nn.ModuleList(nn.Linear(*pair) for pair in itertools.pairwise(sizes))
         glorot(self)

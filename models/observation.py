@@ -4,7 +4,7 @@ Models sample ``x`` by :func:`sample_x`, and guides run their networks by :func:
 on what a network or likelihood takes of :class:`Beside`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import cast
 
 import pyro
@@ -102,6 +102,25 @@ def marginal(fn: TorchDistribution, observed: Tensor) -> TorchDistribution:
         "Expected a likelihood whose cells are independent given the code, for rows with missing "
         f"cells, but got {type(fn).__name__}; give its class a method marginal(observed)."
     )
+
+
+def average(fn: TorchDistribution, expect: Callable[[Tensor, int], Tensor]) -> Tensor:
+    """The mean of each cell ``(B, P)``, averaged over codes; of categories the most probable one.
+
+    Probabilities of categories are averaged before the most probable one is chosen.
+
+    Args:
+        fn: distribution of rows.
+        expect: averages values over codes, given the number of their dimensions right of the rows.
+    """
+    if hasattr(fn, "average"):
+        return cast(Tensor, fn.average(expect))
+    inner = fn
+    while isinstance(inner, dist.Independent | dist.MaskedDistribution):
+        inner = inner.base_dist
+    if getattr(inner, "names_categories", False):
+        return expect(inner.probs, 2).argmax(-1).to(inner.probs.dtype)
+    return expect(fn.mean, 1)
 
 
 def _check(beside: Told, likelihood: nn.Module, decoder: nn.Module) -> None:

@@ -33,6 +33,8 @@ from priorzoo.models import (
     MLP,
     VAE,
     VQVAE,
+    Categorical,
+    Columns,
     ConvDecoder,
     ConvEncoder,
     DilokthanakulGMVAE,
@@ -40,12 +42,18 @@ from priorzoo.models import (
     Gaussian,
     KernelMean,
     LeaveOneOutGP,
+    LogNormal,
     ModifiedM2,
     Multinomial,
+    NegativeBinomial,
     NGGPMixture,
     NonparametricVAE,
+    Ordinal,
+    Poisson,
     StickBreakingVAE,
+    StudentT,
     VampPrior,
+    ZeroInflatedNegativeBinomial,
 )
 from priorzoo.models.distributions.estimators import Gradient
 from priorzoo.models.nggp.code_families import FamilyName
@@ -169,6 +177,36 @@ def factorial(clusters: int | list[int], code: int) -> Entry:
     )
 
 
+def table() -> Columns:
+    parts = [
+        StudentT(),
+        NegativeBinomial(),
+        Categorical(3),
+        Ordinal(3),
+        LogNormal(0.7, "shared"),
+        ZeroInflatedNegativeBinomial(spread="network"),
+    ]
+    return Columns(parts, [1, 0, 2, 5, 3, 4])
+
+
+def cells(count: int) -> Tensor:
+    x = counts(count)
+    x[:, 1] = torch.randn(count)
+    x[:, [2, 4]] = torch.randint(3, (count, 2)).to(x.dtype)
+    x[:, 5] = torch.randn(count).exp()
+    return x
+
+
+def of_columns() -> Entry:
+    likelihood, features = table(), {"features": table().features}
+
+    def guide(_: nn.Module) -> ClusterThenCode:
+        networks = MLP(P, K, (5,), **features), MLP(P, 2 * D, (5,), clusters=K, **features)
+        return ClusterThenCode(*networks)
+
+    return Entry(lambda: GMVAE(decoder(likelihood.outputs), table(), **SIZES), guide, cells)
+
+
 CATALOGUE = {
     "vae": Entry(lambda: VAE(decoder(), code=D), code, binary),
     "vae-gaussian": Entry(lambda: VAE(decoder(), Gaussian(0.7), D), code, real),
@@ -193,6 +231,10 @@ CATALOGUE = {
     ),
     "gmvae-multinomial": Entry(
         lambda: GMVAE(decoder(), Multinomial(9), **SIZES), cluster_then_code, counts
+    ),
+    "gmvae-columns": of_columns(),
+    "vade-poisson": Entry(
+        lambda: GMVAE(decoder(), Poisson(), **SIZES, learn_weights=True), code_then_cluster, counts
     ),
     "sticks-kumaraswamy": Entry(stick_breaking, lambda _: sticks("kumaraswamy"), binary),
     "sticks-logit-normal": Entry(stick_breaking, lambda _: sticks("logit-normal"), binary),

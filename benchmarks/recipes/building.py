@@ -16,8 +16,11 @@ from priorzoo.benchmarks.recipes.recipe import Part, Recipe, Stage, part
 from priorzoo.inference import Objective, Penalty, Training, check_pair
 from priorzoo.inference.construction import locate
 from priorzoo.models.contract import DeclaresNetworks, Sizes
+from priorzoo.models.inlets import Feature
+from priorzoo.models.likelihoods import outputs_of
 
-OF_NETWORKS = ("inputs", "outputs", "clusters", "shape")  # arguments that every network may take
+# Arguments that every network may take, the last one if it is an encoder.
+OF_NETWORKS = ("inputs", "outputs", "clusters", "shape", "features")
 OF_TRAINING = ("schedule_unit", "batch_size", "clip", "precision", "step", "every")
 LAYERS = ("code", "clusters", "hidden", "channels")  # sizes that a recipe chooses
 Kind = TypeVar("Kind")
@@ -29,23 +32,27 @@ def build_pair(recipe: Recipe, shape: Sequence[int]) -> tuple[nn.Module, nn.Modu
 
     Networks are built in the sizes that the classes declare, see :class:`DeclaresNetworks`; an
     argument that model and guide both name is one network. A constructor may also name
-    ``likelihood`` and ``rows``, the number of values in a row; a guide ``model`` and, without a
-    default, any argument of the model, such as its ``code``. All else comes from the recipe's
-    arguments and from the constructor's defaults.
+    ``likelihood`` and ``rows``, the number of values in a row; a likelihood ``rows``; an encoder
+    ``features``, those of the likelihood if it has any; a guide ``model`` and, without a default,
+    any argument of the model, such as its ``code``. All else comes from the recipe's arguments and
+    from the constructor's defaults.
 
     Raises:
         ValueError: for a class or argument that does not exist, or one that is left unfilled.
     """
     for place in ("model", "guide", "encoder", "decoder"):
         _check_sizes(place, getattr(recipe, place))
-    likelihood, rows = _fill(recipe.likelihood, {}), math.prod(shape)
-    facts = {"rows": rows, "outputs": rows * getattr(likelihood, "width", 1)}
+    rows = math.prod(shape)
+    likelihood = _fill(recipe.likelihood, {"rows": rows})
+    features: Sequence[Feature] | None = getattr(likelihood, "features", None)
+    facts = {"rows": rows, "outputs": outputs_of(likelihood, rows)}
     networks: dict[str, nn.Module] = {}
 
     def made(chosen: Part, known: Arguments, more: Arguments) -> nn.Module:
         for name, sizes in declared(chosen, known).items():
             if name not in networks and name not in chosen.init_args:
-                networks[name] = _network(getattr(recipe, sizes.role), sizes, shape)
+                read = features if sizes.role == "encoder" else None
+                networks[name] = _network(getattr(recipe, sizes.role), sizes, shape, read)
         return _fill(chosen, {"likelihood": likelihood} | dict(more) | networks)
 
     of_model = facts | _arguments(recipe.model)
@@ -180,8 +187,10 @@ def fits(recipe: Recipe, kind: type[nn.Module]) -> bool:
     return True
 
 
-def _network(chosen: Part, sizes: Sizes, shape: Sequence[int]) -> nn.Module:
-    of_it = (sizes.inputs, sizes.outputs, sizes.given, tuple(shape))
+def _network(
+    chosen: Part, sizes: Sizes, shape: Sequence[int], features: Sequence[Feature] | None
+) -> nn.Module:
+    of_it = (sizes.inputs, sizes.outputs, sizes.given, tuple(shape), features)
     return _fill(chosen, dict(zip(OF_NETWORKS, of_it, strict=True)))
 
 
@@ -234,9 +243,11 @@ def _hint(kind: type) -> str:
 
 
 def _nested(value: object) -> object:
-    """An argument, or the module that it describes by its class, as a part or read from options."""
+    """An argument, with each module that it describes by its class, as a part or from options."""
     if isinstance(value, Part):
         return _fill(value, {})
+    if isinstance(value, list):
+        return [_nested(each) for each in value]
     if isinstance(value, Mapping) and "class_path" in value:
         return _fill(Part(value["class_path"], value.get("init_args") or {}), {})
     return value

@@ -46,6 +46,8 @@ def filled(recipe: Recipe, place: str) -> set[str]:
         return set(names[:1])
     if place == "objective":
         return {"model", "guide", *(item.name for item in fields(Recipe))}.intersection(names)
+    if place == "likelihood":
+        return {"rows"}.intersection(names)
     if place in ("encoder", "decoder"):
         return set(building.OF_NETWORKS).intersection(names)
     if place not in ("model", "guide"):

@@ -195,7 +195,11 @@ class Accepts:
         each = each if each.shape == x.shape else support.check(x)
         place = (~each).nonzero()[0].tolist()
         where = f"row {place[0]}" + (f", column {place[1]}" if len(place) > 1 else "")
-        low, high = x.min().item(), x.max().item()
+        found = x
+        of_column = getattr(cells(support), "of", None)
+        if of_column is not None:  # each column has a support of its own
+            support, found = of_column(place[1]), x[:, place[1]]
+        low, high = found.min().item(), found.max().item()
         bytes_ = low >= 0 and 1 < high <= 255
         pixels = " (bytes: transform=Pixels())" if bytes_ else ""
         raise ValueError(

@@ -179,7 +179,7 @@ class Plain(nn.Module):
     [
         ({}, {"covariate": torch.ones(B, C)}, "covariate;"),
         ({}, {"covariates": torch.ones(B, C)}, "build it with covariates=C"),
-        ({"covariates": C}, {}, rf"Expected covariates \(N, {C}\) but got none"),
+        ({"covariates": C}, {}, "Expected context covariates for VAE"),
         ({"covariates": C}, {"covariates": torch.ones(B, 2)}, r"got \(N, 2\)"),
         ({}, {"exposure": torch.ones(B)}, "likelihood of counts, with rates.*Gaussian"),
         ({}, {"observed": torch.ones(B)}, r"a value for each cell of x, shape \(6, 5\)"),
