@@ -200,17 +200,21 @@ class Map:
     def problem(self, value: object, place: str) -> str:
         if not (isinstance(value, dict) and len(value) <= self.most):
             return wrong(self, value, place)
-        found = (self.item.problem(one, f"{place}.{key}") for key, one in value.items())
+        found = (self.item.problem(one, f"{place}.{key:.60}") for key, one in value.items())
         return next(filter(None, found), "")
 
 
 @dataclass(frozen=True)
 class Record:
-    """An object with needed entries, optional ones, and others if a schema for these is given."""
+    """An object with needed entries, optional ones, and others if a schema for these is given.
+
+    ``begins`` has the schemas of entries whose names begin so.
+    """
 
     needed: Mapping[str, Schema]
     optional: Mapping[str, Schema] = field(default_factory=dict)
     others: Schema | None = field(default_factory=Plain)
+    begins: Mapping[str, Schema] = field(default_factory=dict)
 
     @property
     def said(self) -> str:
@@ -223,8 +227,9 @@ class Record:
             return f"Expected {', '.join(missing)} at {place} but there is none"
         known = {**self.optional, **self.needed}
         for name, one in value.items():
-            schema = known.get(name, self.others)
-            inner = f"{place}.{name}"
+            family = (kind for begin, kind in self.begins.items() if name.startswith(begin))
+            schema = known.get(name) or next(family, self.others)
+            inner = f"{place}.{name:.60}"
             found = wrong(Nothing("no such entry"), one, inner) if schema is None else ""
             if found := found or (schema.problem(one, inner) if schema is not None else ""):
                 return found

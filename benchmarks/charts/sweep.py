@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 
 from priorzoo.benchmarks.charts.axes import HUES, divide, figure_of, new_axes
 from priorzoo.benchmarks.rows.files import Row, grouped
+from priorzoo.inference.schema import Plain, Record, Text, check
 
 PARTS = {  # of the bound, and how the names of their terms begin
     "ELBO": "elbo",
@@ -15,6 +16,14 @@ PARTS = {  # of the bound, and how the names of their terms begin
     "KL[z]": "kl[z_",
     "KL[r]": "kl[r_",
 }
+
+SWEPT = Record(
+    {
+        "settings": Record(
+            {"data": Text(), "model": Record({"init_args": Record({"clusters": Plain()})})}
+        )
+    }
+)
 
 
 def draw_sweep(rows: Sequence[Row], ax: Axes | None = None) -> Axes:
@@ -31,6 +40,8 @@ def draw_sweep(rows: Sequence[Row], ax: Axes | None = None) -> Axes:
         ValueError: for no rows, for rows of several recipes, data sets or lengths, and for several
             factors.
     """
+    for row in rows:
+        check(SWEPT, row, "row", "rows of a sweep", "make them again")
     protocol = _protocol(rows)
     groups = grouped(sorted(rows, key=_components), _components)
     caption = "Means over seeds, and bands of one standard deviation to each side."

@@ -19,7 +19,7 @@ from priorzoo.benchmarks.report import measured
 from priorzoo.benchmarks.report.groups import Group, group_rows
 from priorzoo.benchmarks.report.paper_tables import paper_tables
 from priorzoo.benchmarks.report.table import Table, build
-from priorzoo.benchmarks.rows.files import Row
+from priorzoo.benchmarks.rows.files import Row, read_image
 from priorzoo.benchmarks.speed.charts import speed_charts
 
 VERDICTS = ("met", "within the spread", "short", "not comparable")
@@ -161,4 +161,5 @@ def _drawn(axes: Axes, words: str, legend: Mapping[str, str] | None = None) -> I
 
 
 def _uri(path: Path) -> str:
-    return f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}"
+    kind, data = read_image(path)
+    return f"data:{kind};base64,{base64.b64encode(data).decode()}"

@@ -11,6 +11,8 @@ from statistics import mean, stdev
 from typing import TypeVar
 
 T = TypeVar("T")
+FORMULA = re.compile(r"\s*[-=+@\uff0b\uff0d\uff1d\uff20]|[\t\r\n]")  # also as full-width characters
+NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?|[-+]?inf|nan")
 
 NONE = "–"
 SHARED = ("steps", "seeds", "budget", "device", "at once", "draws")  # said once if always the same
@@ -129,10 +131,19 @@ def to_csv(table: Table) -> str:
         records.append(record | {"command": "; ".join(row[0].commands)})
     file = io.StringIO()
     names = list(dict.fromkeys(name for record in records for name in record))
-    writer = csv.DictWriter(file, names, restval="", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(records)
+    writer = csv.DictWriter(
+        file, names, restval="", lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC
+    )
+    writer.writerow({name: _inert(name) for name in names})
+    writer.writerows({name: _inert(v) for name, v in record.items()} for record in records)
     return file.getvalue()
+
+
+def _inert(value: object) -> object:
+    """Text that a spreadsheet takes for no formula: an apostrophe comes before one."""
+    if isinstance(value, str) and FORMULA.match(value) and not NUMBER.fullmatch(value):
+        return f"'{value}"
+    return value
 
 
 def _joined(cells: Iterable[str]) -> str:
@@ -140,7 +151,7 @@ def _joined(cells: Iterable[str]) -> str:
 
 
 def _words(cell: Cell) -> str:
-    if cell.code:
+    if cell.code and not re.search(r"[`\r\n]", cell.text):
         return f"`{cell.text.replace('|', chr(0xA6))}`"  # a bar would end the cell
     published = f"published {cell.published}" if cell.published else ""
     more = "; ".join(text for text in (published, cell.note, cell.verdict) if text)

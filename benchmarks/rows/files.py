@@ -7,9 +7,15 @@ holds what differs from the recipe: options and their values, as JSON has them.
 import errno
 import json
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
+
+from priorzoo.benchmarks.rows.schemas import ROW, STEP, schema_of
+from priorzoo.inference.files import MIB, check_regular, open_regular, parse
+from priorzoo.inference.files import read_lines as lines_of
+from priorzoo.inference.schema import Record, check
 
 Row = Mapping[str, Any]
 Key = TypeVar("Key")
@@ -17,7 +23,14 @@ Key = TypeVar("Key")
 FORMAT = 2  # of a row; 1 had the values of the changes as text
 FAILURES = "failures.jsonl"
 RESULTS = Path(__file__).parents[1] / "results"  # the project's own rows
-NEEDED = ("command", "seed", "steps", "terms", "metrics")  # in the row of a run
+REMEDY = "make the row again, or drop the line"
+IMAGES = {
+    ".png": ("image/png", b"\x89PNG\r\n\x1a\n"),
+    ".jpg": ("image/jpeg", b"\xff\xd8\xff"),
+    ".jpeg": ("image/jpeg", b"\xff\xd8\xff"),
+}
+LONGEST = 2**20 * MIB  # of a file of rows
+LARGEST, SHOWN = 8 * MIB, 128 * MIB  # bytes of an image, and of all in one report
 
 
 def append_row(row: Row, path: Path) -> None:
@@ -28,6 +41,8 @@ def append_row(row: Row, path: Path) -> None:
     """
     line = f"{json.dumps({'format': FORMAT, **row})}\n".encode()
     path.parent.mkdir(parents=True, exist_ok=True)
+    if os.path.lexists(path):  # to open a FIFO would wait for its reader
+        check_regular(path, LONGEST)
     with path.open("ab", buffering=0) as file:
         end = file.tell()
         try:
@@ -50,7 +65,11 @@ def read_rows(path: Path, *, torn: bool = False) -> list[Row]:
         ValueError: for a line that is not a row of this format, with the file and the line.
     """
     files = sorted(path.glob("*.jsonl")) if path.is_dir() else [path]
-    return [_checked(row, place) for file in files for place, row in read_lines(file, torn=torn)]
+    found = [each for file in files for each in read_lines(file, torn=torn)]
+    for place, row in found:
+        _check_format(row, place)
+        check(Record({}, ROW), row, "row", place, REMEDY)
+    return [row for _, row in found]
 
 
 def read_folder(folder: Path) -> list[Row]:
@@ -62,7 +81,8 @@ def read_folder(folder: Path) -> list[Row]:
 
     Raises:
         ValueError: for no folder, for a line that is not a row of this format, for a result that
-            lacks an entry, and for a missing history or picture; with the file and the line.
+            lacks an entry or has one of another type, for a history or an image that is missing,
+            of another kind or outside the folder; with the file and the line.
     """
     if not folder.is_dir():
         raise ValueError(f"Expected a folder of .jsonl files but got {folder}; name one.")
@@ -73,9 +93,16 @@ def read_folder(folder: Path) -> list[Row]:
     for path, lines in files.items():
         for place, row in lines if path not in histories else []:
             if "split" not in row:  # else of the history of a run without a result
-                _checked(row, place)
+                _check_format(row, place)
+                check(schema_of(row), row, "row", place, REMEDY)
                 other = row.keys() & {"kind", "estimator", "quantity", "error"}
-                found.append(row if other else _complete(row, folder, place))
+                found.append({"changes": {}} | row if other else _complete(row, folder, place))
+    size = sum(image.stat().st_size for row in found for image in row.get("figures") or ())
+    if size > SHOWN:
+        raise ValueError(
+            f"Expected at most {SHOWN // MIB} MiB of images for a report of {folder} but got "
+            f"{size // MIB} MiB; name fewer."
+        )
     return found
 
 
@@ -110,44 +137,77 @@ def grouped(rows: Iterable[Row], key: Callable[[Row], Key]) -> dict[Key, list[Ro
 
 
 def read_lines(path: Path, *, torn: bool = False) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The JSON objects of a file, each after its place: the file and the line."""
-    for number, line in enumerate(path.read_bytes().splitlines(keepends=True), 1):
+    """The JSON objects of a file, each after its place: the file and the line.
+
+    Raises:
+        ValueError: for another line, and for what is no regular file or too large.
+    """
+    for place, line in lines_of(path):
         if torn and not line.endswith(b"\n"):
             return
-        place = f"{path}, line {number}"
         try:
-            row = json.loads(line)
+            row = parse(line, place)
         except ValueError as error:
-            raise ValueError(f"Expected JSON in {place} but got {error}; drop the line.") from error
+            raise ValueError(f"{str(error).removesuffix('.')}; drop the line.") from error
         if not isinstance(row, dict):
-            raise ValueError(f"Expected an object in {place} but got {row!r:.40}; drop the line.")
+            text = line[:200].decode("utf-8", "replace").strip()
+            raise ValueError(f"Expected an object in {place} but got {text:.40}; drop the line.")
         yield place, row
 
 
-def _checked(row: Row, place: str) -> Row:
+def read_image(path: Path) -> tuple[str, bytes]:
+    """The media type and the bytes of a PNG or JPEG file, as its suffix and its beginning say.
+
+    Raises:
+        ValueError: for another file, with what it should be.
+    """
+    kind, begin = IMAGES.get(path.suffix.lower(), ("", b""))
+    if not kind:
+        raise ValueError(f"Expected one of {', '.join(IMAGES)} but got {path}; name an image.")
+    with open_regular(path, LARGEST) as file:
+        data = file.read(LARGEST + 1)
+    if not data.startswith(begin):
+        raise ValueError(f"Expected {kind} in {path} but it begins otherwise; name an image.")
+    return kind, data
+
+
+def _check_format(row: Row, place: str) -> None:
     if row.get("format") != FORMAT:
         raise ValueError(
-            f"Expected a row of format {FORMAT} in {place} but got format {row.get('format')}; "
-            "make the row again with this version, or move its file out of the folder."
+            f"Expected a row of format {FORMAT} in {place} but got format "
+            f"{row.get('format')!r:.40}; make the row again with this version, or move its file "
+            "out of the folder."
         )
-    return row
 
 
 def _complete(row: dict[str, Any], folder: Path, place: str) -> Row:
-    """With the history read, the paths of pictures resolved, and defaults for rows of no recipe."""
-    if missing := ", ".join(name for name in NEEDED if name not in row):
-        raise ValueError(f"Expected a result in {place} but it has no {missing}; make it again.")
+    """With the history read, the paths of images resolved, and defaults for rows of no recipe."""
     row = {"recipe": row["command"], "changes": {}, "cell": "", "budget": "", "device": ""} | row
     if isinstance(row.get("history"), str):
-        row["history"] = [line for _, line in read_lines(_file(folder, row["history"], place))]
-    row["figures"] = [_file(folder, name, place) for name in row.get("figures") or ()]
+        lines = list(read_lines(_inside(folder, row["history"], place)))
+        for where, line in lines:
+            check(STEP, line, "row", where, REMEDY)
+        row["history"] = [line for _, line in lines]
+    row["figures"] = [_inside(folder, name, place) for name in row.get("figures") or ()]
+    for image in row["figures"]:
+        read_image(image)
     return row
 
 
-def _file(folder: Path, name: str, place: str) -> Path:
-    if not (folder / name).is_file():
+def _inside(folder: Path, name: str, place: str) -> Path:
+    """The path of a file that a row names, which lies in the folder, also behind links."""
+    path, root = folder / name, os.path.realpath(folder)
+    if PurePosixPath(name).is_absolute() or ".." in re.split(r"[/\\]", name):
+        inside = False
+    else:
+        inside = Path(os.path.realpath(path)).is_relative_to(root)
+    if not inside:
         raise ValueError(
-            f"Expected the file {folder / name}, which {place} names, but there is none; copy it "
+            f"Expected a path within {folder} but {place} names {name!r:.100}; copy the file there."
+        )
+    if not path.exists():
+        raise ValueError(
+            f"Expected the file {path}, which {place} names, but there is none; copy it "
             "there, or write null in the row."
         )
-    return folder / name
+    return path

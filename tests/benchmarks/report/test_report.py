@@ -238,7 +238,7 @@ def test_what_rows_name_must_be_there(tmp_path):
     with pytest.raises(ValueError, match=r"Expected JSON in .*line 2"):
         read_folder(tmp_path / "rows")
     (tmp_path / "rows" / "rows.jsonl").write_text('{"format": 2}\n')
-    with pytest.raises(ValueError, match="has no command, seed"):
+    with pytest.raises(ValueError, match=r"Expected command, seed, .* at row but there is none"):
         read_folder(tmp_path / "rows")
     with pytest.raises(ValueError, match="Expected a folder"):
         read_folder(tmp_path / "nowhere")
@@ -445,7 +445,7 @@ def test_the_same_tables_are_written_as_markdown_and_csv(folder, tmp_path):
     assert float(records[0]["accuracy"]) == pytest.approx(0.9)
     assert float(records[0]["accuracy: sd"]) == 0
     assert records[0]["line"] == HOSTILE
-    assert records[3]["-ELBO: published"] == "97.000 at 100"
+    assert records[3]["'-ELBO: published"] == "97.000 at 100"
     text = (tmp_path / "out" / "tables.md").read_text()
     parts = [part.strip() for part in text.split("\n\n")]
     tables = [part.splitlines() for part in parts if part.startswith("|")]
