@@ -37,6 +37,8 @@ from priorzoo.inference.prediction import (
 )
 from priorzoo.inference.randomness import Stream
 from priorzoo.inference.saving import load, save
+from priorzoo.inference.serving.export import export
+from priorzoo.inference.serving.predictor import Predictor, serve
 from priorzoo.inference.training.loop import Training, fit
 from priorzoo.inference.training.optimisers import ConjugateAdam, RobbinsMonro, Together
 from priorzoo.inference.training.replicas import Replicas
@@ -61,6 +63,7 @@ __all__ = [
     "Objective",
     "Penalty",
     "Pixels",
+    "Predictor",
     "Pretraining",
     "Quantisation",
     "Replicas",
@@ -84,6 +87,7 @@ __all__ = [
     "draw_pair",
     "enumerates",
     "evaluate",
+    "export",
     "fit",
     "grow_model",
     "importance_bound",
@@ -98,4 +102,5 @@ __all__ = [
     "remember",
     "save",
     "seed_components",
+    "serve",
 ]

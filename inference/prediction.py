@@ -29,7 +29,7 @@ from priorzoo.inference.sites import (
     rows_of,
     site_of,
 )
-from priorzoo.models.contract import accepted, check_context
+from priorzoo.models.contract import CountsData, accepted, check_context
 from priorzoo.models.observation import average
 
 
@@ -57,18 +57,27 @@ def cluster_probabilities(
     """
 
     def read(guide_trace: poutine.Trace, _: poutine.Trace) -> Tensor:
-        sites = latent_sites(guide_trace)
-        if site not in sites or not is_enumerated(sites[site]):
-            raise ValueError(
-                f"Expected a guide that enumerates {site!r} but it has {list(sites)}; name a site "
-                "that it enumerates."
-            )
-        every = log_prob(sites[site]).exp().unsqueeze(-1)  # of each value, along its dimension
-        by_value = every.transpose(sites[site]["infer"]["_enumerate_dim"] - 1, -1)
-        probabilities = Weights(guide_trace).expect(by_value, events=1)
-        return probabilities.expand(len(site_of(guide_trace, "data")["value"]), -1)
+        return probabilities_of(guide_trace, site)
 
     return _over_batches(model, guide, x, context, batch_size, read)
+
+
+def probabilities_of(guide_trace: poutine.Trace, site: str) -> Tensor:
+    """``(B, K)`` probabilities of an enumerated site in a guide's trace.
+
+    Raises:
+        ValueError: for a site that the guide does not enumerate.
+    """
+    sites = latent_sites(guide_trace)
+    if site not in sites or not is_enumerated(sites[site]):
+        raise ValueError(
+            f"Expected a guide that enumerates {site!r} but it has {list(sites)}; name a site "
+            "that it enumerates."
+        )
+    every = log_prob(sites[site]).exp().unsqueeze(-1)  # of each value, along its dimension
+    by_value = every.transpose(sites[site]["infer"]["_enumerate_dim"] - 1, -1)
+    probabilities = Weights(guide_trace).expect(by_value, events=1)
+    return probabilities.expand(len(site_of(guide_trace, "data")["value"]), -1)
 
 
 def enumerates(
@@ -98,14 +107,23 @@ def codes(
     """``(N, D)`` posterior means of the latent code, averaged over the cluster probabilities."""
 
     def read(guide_trace: poutine.Trace, _: poutine.Trace) -> Tensor:
-        found = latent_sites(guide_trace)
-        if site not in found:
-            raise ValueError(
-                f"Expected one of the guide's sites {list(found)} but got {site!r}; name one."
-            )
-        return Weights(guide_trace).expect(found[site]["value"], events=1)
+        return code_of(guide_trace, site)
 
     return _over_batches(model, guide, x, context, batch_size, read)
+
+
+def code_of(guide_trace: poutine.Trace, site: str) -> Tensor:
+    """``(B, D)`` values of a site in a guide's trace, averaged over the enumerated sites.
+
+    Raises:
+        ValueError: for a site that the guide lacks.
+    """
+    found = latent_sites(guide_trace)
+    if site not in found:
+        raise ValueError(
+            f"Expected one of the guide's sites {list(found)} but got {site!r}; name one."
+        )
+    return Weights(guide_trace).expect(found[site]["value"], events=1)
 
 
 def reconstructions(
@@ -121,13 +139,15 @@ def reconstructions(
     A cell with a category gets the most probable one.
     """
 
-    def read(guide_trace: poutine.Trace, model_trace: poutine.Trace) -> Tensor:
-        weights = Weights(guide_trace)
-        return average(
-            site_of(model_trace, "x")["fn"], lambda value, events: weights.expect(value, 1, events)
-        )
+    return _over_batches(model, guide, x, context, batch_size, mean_of)
 
-    return _over_batches(model, guide, x, context, batch_size, read)
+
+def mean_of(guide_trace: poutine.Trace, model_trace: poutine.Trace) -> Tensor:
+    """``(B, P)`` means of x in a model's trace, averaged over the enumerated sites."""
+    weights = Weights(guide_trace)
+    return average(
+        site_of(model_trace, "x")["fn"], lambda value, events: weights.expect(value, 1, events)
+    )
 
 
 def draw(
@@ -178,8 +198,18 @@ def _over_batches(
     check_count(rows, "batch_size")
     _, parts = portions(model, x, rows, context=context)
     with torch.no_grad(), evaluating(model, guide):
-        batches = (replace(each, size=None) for part in parts for each in part.split(rows))
+        data = trained_on(model)
+        batches = (replace(each, size=data) for part in parts for each in part.split(rows))
         return torch.cat([read(*run_pair(model, guide, each, means=True)) for each in batches])
+
+
+def trained_on(model: nn.Module) -> int | None:
+    """The number of data that a model's clusters were counted on; None if it counts none.
+
+    The prior of one datum's cluster then depends on how many others there are, and not on the rows
+    that are predicted together with it.
+    """
+    return (int(model.counted) or None) if isinstance(model, CountsData) else None
 
 
 def component_means(model: nn.Module, site: str = "y") -> Tensor:

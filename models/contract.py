@@ -83,6 +83,16 @@ class DeclaresNetworks(Protocol):
     def networks(**sizes: object) -> Mapping[str, Sizes]: ...
 
 
+@runtime_checkable
+class CountsData(Protocol):
+    """A model whose prior of a cluster depends on the number of data, such as an NGGP mixture.
+
+    ``counted`` is that number, int64, 0-dim, as its objective has counted; 0 before the training.
+    """
+
+    counted: Tensor
+
+
 class Likelihood(Protocol):
     """Maps the decoder's output to p(x | z); reads ``width`` outputs for each value of x.
 

@@ -5,6 +5,7 @@
   priorzoo evaluate RUN [--data NAME|FILE.npz] [--importance-samples S] [--json]
   priorzoo plot RUN
   priorzoo sample RUN [--cluster K] [--n N] [--out FILE.png]
+  priorzoo export RUN FILE.onnx|FILE.pt2
   priorzoo bench RECIPE|PAPER|all ... [--budget quick] [--seeds 0:5] [--set KEY=A,B] [--jobs N]
   priorzoo bench speed [--recipes NAMES] [--sweep] [--rows FILE] [--figures DIR]
   priorzoo bench speed-runs [--minutes M] [--rows FILE]
@@ -24,8 +25,8 @@ from importlib import import_module
 
 # The module of each command. What a command needs is imported when it is called, and not before.
 COMMANDS = {"list": "listing", "train": "train", "bench": "bench", "report": "bench"}
-COMMANDS |= dict.fromkeys(("evaluate", "plot", "sample"), "runs")
-EXTRAS = {"zuko": "flows", "anndata": "anndata", "ray": "ray"}
+COMMANDS |= dict.fromkeys(("evaluate", "plot", "sample"), "runs") | {"export": "export"}
+EXTRAS = {"zuko": "flows", "anndata": "anndata", "ray": "ray", "onnx": "onnx", "onnxscript": "onnx"}
 EXTRAS |= dict.fromkeys(("jinja2", "matplotlib", "scipy", "sklearn", "torchvision"), "benchmarks")
 EXTRAS |= dict.fromkeys(("PIL", "narwhals", "pyarrow"), "tables")
 # Torch reads these when it is imported: its profiler writes a log of its own among the rows.

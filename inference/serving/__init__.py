@@ -1,0 +1,1 @@
+"""Predictions without Pyro: one graph of tensor operations, run here or exported."""
