@@ -1,17 +1,16 @@
 """The training step as one compiled graph, without the Python overhead of a Pyro program."""
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
-from torch.fx import GraphModule
 from torch.optim import Optimizer
 
 from priorzoo.inference.batch import Batch
 from priorzoo.inference.objectives.contract import Objective, Terms
-from priorzoo.inference.randomness import Stream
 from priorzoo.inference.running import PROGRAM_LOCK
+from priorzoo.inference.training.lowering import Run, lower
 from priorzoo.inference.training.state import UntraceableError
 from priorzoo.inference.training.step import (
     Precision,
@@ -21,12 +20,6 @@ from priorzoo.inference.training.step import (
     take_step,
 )
 from priorzoo.inference.training.tracing import trace
-
-Run = Callable[..., Sequence[Tensor]]  # compiled code: tensors in, tensors out
-# fallback_random: the same draws as eager code. inplace_buffers: a kernel may overwrite an input
-# too early; with two threads, torch 2.15 then lost part of a mixture's gradient without an error.
-OPTIONS = {"fallback_random": True, "inplace_buffers": False}
-TOLERANCE = {"float32": 0.01, "bf16": 0.3}  # fused kernels round to bfloat16 less often
 
 
 class Compiled:
@@ -117,53 +110,3 @@ def store(state: Mapping[str, Tensor], names: Sequence[str], values: Sequence[Te
     """Copy the values by which a program has replaced parameters and buffers into these."""
     for name, value in zip(names, values, strict=False):
         state[name].copy_(value)
-
-
-def lower(graph: GraphModule, inputs: list[Tensor], precision: Precision = "float32") -> Run:
-    """Compile a graph to machine code that makes the same draws, and check its outputs.
-
-    Raises:
-        UntraceableError: if inductor cannot compile it, such as without a C++ compiler, or if the
-            compiled code and the graph give different outputs for these inputs.
-    """
-    try:
-        with torch.no_grad():
-            run: Run = torch._inductor.compile(graph, [*inputs], OPTIONS)
-            missed = disagreement(graph, run, inputs)
-    except Exception as error:  # of any type: the eager step is the fallback
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UntraceableError(f"inductor reports {reason}") from error
-    if missed > TOLERANCE[precision]:
-        raise UntraceableError(f"inductor's code gives gradients that are wrong by {missed:.1%}")
-    return run
-
-
-def disagreement(graph: GraphModule, run: Run, inputs: list[Tensor]) -> float:
-    """The largest relative error of compiled code, compared with the graph.
-
-    Both run on copies of the inputs, since a program may write to its buffers. The outputs are
-    compared, and so are the inputs that were written to.
-    """
-    outputs, written = [], []
-    for one in (graph, run):
-        given = [each.clone() for each in inputs]
-        with Stream(0, inputs[0].device):
-            outputs.append(list(one(*given)))
-        written.append(given)
-    changed = [i for i, each in enumerate(written[0]) if not torch.equal(each, inputs[i])]
-    errors = [_error(*outputs)]
-    if changed:
-        errors.append(_error(*([given[i] for i in changed] for given in written)))
-    return max(errors)
-
-
-def _error(expected: Sequence[Tensor], found: Sequence[Tensor]) -> float:
-    """The largest relative error of a tensor.
-
-    It is the norm of the difference divided by the norm of the tensor, or by a thousandth of the
-    largest norm if that is more, so that rounding errors of zero do not count.
-    """
-    expected, found = ([each.double() for each in tensors] for tensors in (expected, found))
-    sizes = torch.stack([output.norm() for output in expected])
-    errors = torch.stack([(a - b).norm() for a, b in zip(found, expected, strict=True)])
-    return (errors / sizes.clamp(min=1e-3 * sizes.max())).max().item()

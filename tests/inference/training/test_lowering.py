@@ -1,0 +1,105 @@
+"""What is rewritten before and within inductor: functions without fast code, matrix products."""
+
+import json
+
+import pytest
+import torch
+from torch.fx.experimental.proxy_tensor import make_fx
+
+from priorzoo.inference.training import products, rewriting
+
+F32, F64 = torch.float32, torch.float64
+
+
+def numbers(dtype):
+    """Of all magnitudes, and those at which a function changes its form."""
+    powers = torch.logspace(-37, 37, 20_001, dtype=F64)
+    near = torch.linspace(-0.999, 3, 10_001, dtype=F64)
+    return torch.cat([powers, -powers, near, 1e-3 * near]).to(dtype)
+
+
+@pytest.mark.parametrize("dtype", [F32, F64])
+@pytest.mark.parametrize(
+    ("form", "stock", "within"),
+    [(rewriting.log1p, torch.log1p, (-1, 1e37)), (rewriting.expm1, torch.expm1, (-1e37, 88))],
+)
+def test_rewritten_functions_are_accurate_to_the_last_digits(form, stock, within, dtype):
+    x = numbers(dtype)
+    x = x[(x > within[0]) & (x < within[1])]
+    exact = stock(x.double())
+    error = ((form(x).double() - exact) / exact).abs()
+    assert error.max() < 3 * torch.finfo(dtype).eps
+    ends = torch.tensor([0.0, -0.0, -1.0, -2.0, torch.inf, -torch.inf, torch.nan], dtype=dtype)
+    torch.testing.assert_close(form(ends), stock(ends), equal_nan=True)
+    assert torch.equal(form(ends[:2]).signbit(), torch.tensor([False, True]))
+
+
+def test_only_floating_point_operations_are_rewritten():
+    def program(x, n):
+        return (x.log1p() * 2).expm1() + n.log1p(), torch.nn.functional.softplus(x)
+
+    x, n = torch.rand(5, 3), torch.arange(3)
+    table = torch._decomp.core_aten_decompositions()
+    graph = make_fx(program, decomposition_table=table, tracing_mode="fake")(x, n)
+    expected = graph(x, n)
+    rewriting.rewrite(graph.graph)
+    graph.recompile()
+    left = [str(node.target) for node in graph.graph.nodes]
+    assert left.count("aten.log1p.default") == 1  # of the whole numbers
+    assert "aten.expm1.default" not in left
+    torch.testing.assert_close(graph(x, n), expected)
+
+
+def network(x, w, b, g, many):
+    h = torch.addmm(b, x, w.t())
+    return h, g @ w, g.t() @ x, many @ many.mT, x.double() @ w.t().double()
+
+
+@pytest.fixture
+def operands():
+    shapes = (5, 4), (3, 4), (3,), (5, 3), (2, 6, 4)
+    return [torch.randn(*shape, generator=torch.Generator().manual_seed(1)) for shape in shapes]
+
+
+@pytest.fixture
+def afresh(tmp_path, monkeypatch):
+    """An empty folder of compiled code, and nothing known in this process."""
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    products._measured.cache_clear()
+    yield tmp_path / "priorzoo-products.json"
+    products._measured.cache_clear()
+
+
+@pytest.mark.parametrize(("times", "count"), [((2.0, 1.0), 4), ((1.0, 0.99), 0)])
+def test_products_are_computed_by_what_is_faster(operands, afresh, monkeypatch, times, count):
+    """With a bias, of transposed matrices, of many; those in float64 remain torch's."""
+    monkeypatch.setattr(products, "_times", lambda *_: list(times))
+    graph = make_fx(network, tracing_mode="fake")(*operands)
+    chosen = products.choose_products(graph)
+    torch.testing.assert_close(chosen(*operands), network(*operands))
+    assert products.count_products(graph) == {"torch": 5}
+    assert products.count_products(chosen).get("onednn", 0) == count
+
+
+def test_a_choice_is_kept_beside_the_compiled_code(operands, afresh, monkeypatch):
+    """Another process takes it over; a damaged file is measured anew."""
+    graph = make_fx(network, tracing_mode="fake")(*operands)
+    products.choose_products(graph)
+    kept = json.loads(afresh.read_text())
+    assert len(kept) == 4
+    assert all(len(seconds) == 2 and min(seconds) > 0 for seconds in kept.values())
+    afresh.write_text(json.dumps({key: [1.0, 0.1] for key in kept}))
+    products._measured.cache_clear()
+    assert products.count_products(products.choose_products(graph)) == {"onednn": 4, "torch": 1}
+    afresh.write_text("{")
+    products._measured.cache_clear()
+    products.choose_products(graph)
+    assert json.loads(afresh.read_text()).keys() == kept.keys()
+
+
+def test_without_onednn_products_remain_as_they_are(operands, monkeypatch):
+    monkeypatch.setattr(products, "onednn", lambda: None)
+    graph = make_fx(network, tracing_mode="fake")(*operands)
+    chosen = products.choose_products(graph)
+    torch.testing.assert_close(chosen(*operands), network(*operands))
+    assert products.count_products(chosen) == {"torch": 5}
