@@ -5,6 +5,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
+from priorzoo.benchmarks.data.folders import stored_fingerprint
 from priorzoo.benchmarks.data.sets import Dataset
 
 PARTS = ("x_train", "y_train", "x_valid", "y_valid", "x_test", "y_test")
@@ -19,7 +20,10 @@ def fingerprint(dataset: Dataset) -> dict[str, str]:
     arrays = {name: getattr(dataset, name) for name in PARTS}
     for site, (known, tested) in dataset.named.items():
         arrays |= {f"{site} of x_train": known, f"{site} of x_test": tested}
-    return {name: _of(array) for name, array in arrays.items() if array is not None}
+    found = {name: _of(array) for name, array in arrays.items() if array is not None}
+    if dataset.stored is not None:
+        found["x_train"] = stored_fingerprint(dataset.stored)
+    return found
 
 
 def differing(before: Fingerprint, now: Fingerprint, only: str = "") -> list[str]:

@@ -12,7 +12,9 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from priorzoo.benchmarks.data.sources import CATALOGUE, Request, Source, archive
+from priorzoo.benchmarks.data.folders import folder
+from priorzoo.benchmarks.data.sources import CATALOGUE, Parts, Request, Source, archive
+from priorzoo.inference import StoredRows
 from priorzoo.inference.batch import binarised
 from priorzoo.inference.data.pictures import flat_rows
 
@@ -27,7 +29,7 @@ class Dataset:
     points and counts.
     The validation part may have no rows. ``vocabulary`` names the P columns of word counts, and
     ``named`` holds further labels of the rows to train on and to test with, by the site they are
-    for.
+    for. Where the rows to train on are ``stored`` in files, ``x_train`` is a sample of them.
     """
 
     name: str
@@ -41,6 +43,7 @@ class Dataset:
     binarise: Binarise
     vocabulary: tuple[str, ...] = ()
     named: Mapping[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    stored: StoredRows | None = None
 
     @property
     def transform(self) -> Callable[[Tensor], Tensor] | None:
@@ -70,9 +73,10 @@ def load(
     """Read a data set into memory.
 
     Args:
-        name: of the catalogue, perhaps with a choice of labels, ``cmu_faces:pose``, or the path of
+        name: of the catalogue, perhaps with a choice of labels, ``cmu_faces:pose``; or the path of
             a ``.npz`` with ``x_train``, ``x_test`` and perhaps ``y_train``, ``y_test``, in an order
-            in which the first and the last rows to train on are a fair sample.
+            in which the first and the last rows to train on are a fair sample; or that of a folder
+            of files that are larger than memory, see :func:`folder`.
         root: the folder of the files; see :func:`data_root`.
         binarise: ``static`` draws one Bernoulli sample of every row, here and once; ``dynamic``
             leaves the rows as they are and draws at every use, by :attr:`Dataset.transform`.
@@ -91,6 +95,8 @@ def load(
         raise ValueError(f"Expected binarise to be one of {known} but got {binarise!r}.")
     source, labels = _find(name)
     parts = source.read(Request(data_root(root), labels, seed, download))
+    if parts.stored is not None:
+        return _stored(name, parts, parts.stored, binarise, validation, train)
     fit, held = _split(len(parts.x_train), train, validation)
     (flat, shape), (flat_test, _) = (
         flat_rows(rows, f"{part} of {name}")
@@ -100,6 +106,30 @@ def load(
     words = parts.vocabulary
     y, held_y = (None if parts.y_train is None else parts.y_train[rows] for rows in (fit, held))
     return Dataset(name, x[fit], y, x[held], held_y, x_test, parts.y_test, shape, binarise, words)
+
+
+def _stored(
+    name: str,
+    parts: Parts,
+    stored: StoredRows,
+    binarise: Binarise,
+    validation: int,
+    train: int | None,
+) -> Dataset:
+    """A data set whose rows to train on are read from files."""
+    if train is not None or binarise == "static":
+        raise ValueError(
+            f"Expected all rows of the files in {name}, drawn anew in each batch or not at all, "
+            f"but got train={train}, binarise={binarise!r}; write the rows that you want to files."
+        )
+    (sample, shape), (x_test, _) = (flat_rows(x, name) for x in (parts.x_train, parts.x_test))
+    held = sample[:0]
+    if validation:
+        stored, last = stored.split(validation)
+        held = flat_rows(next(last.in_order(validation)).batch.x.to(sample), name)[0]
+    _binarised(name, binarise, 0, sample, x_test)
+    tested = parts.y_train, held, None, x_test, parts.y_test
+    return Dataset(name, sample, *tested, shape, binarise, stored=stored)
 
 
 def keep_rows(labels: Mapping[str, Tensor], count: int, seed: int) -> dict[str, Tensor]:
@@ -229,6 +259,8 @@ def data_root(root: str | Path | None = None) -> Path:
 
 
 def _find(name: str) -> tuple[Source, str]:
+    if Path(name).expanduser().is_dir():
+        return Source("a folder of yours", partial(folder, Path(name).expanduser())), ""
     if name.endswith(".npz"):
         return Source("a file of yours", partial(archive, Path(name).expanduser())), ""
     stem, colon, labels = name.partition(":")

@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from priorzoo.inference.data.stored.rows import StoredRows
 from priorzoo.inference.data.tensors import as_tensor, check_finite
 
 Array = NDArray[Any]
@@ -24,13 +25,17 @@ CELEBA = {"gender": "Male", "glasses": "Eyeglasses", "smiling": "Smiling"}
 
 @dataclass(frozen=True, eq=False)
 class Parts:
-    """A data set as its source splits it: finite rows ``(N, ...)``, float32, and labels, int64."""
+    """A data set as its source splits it: finite rows ``(N, ...)``, float32, and labels, int64.
+
+    Where the rows to train on are ``stored`` in files, ``x_train`` and ``y_train`` are a sample.
+    """
 
     x_train: Tensor
     x_test: Tensor
     y_train: Tensor | None
     y_test: Tensor | None
     vocabulary: tuple[str, ...] = ()
+    stored: StoredRows | None = None
 
 
 @dataclass(frozen=True)
@@ -134,7 +139,7 @@ def _idx(kind: str, request: Request) -> Parts:
             "PRIORZOO_DATA or --data-root, or fetch it with --download (download=True)."
         ) from error
     first, last = ((part.data.numpy(), part.targets.numpy()) for part in (train, test))
-    return _parts(folder, first, last, scale=255)
+    return halves(folder, first, last, scale=255)
 
 
 @listed("32,460 drawings of 1,623 characters, 28 x 28", "character", "alphabet")
@@ -148,7 +153,7 @@ def omniglot28(request: Request) -> Parts:
     path, arrays = _local(request, "omniglot28", "x_train", "x_test", f"{y}_train", f"{y}_test")
     order = _order(len(arrays["x_train"]))
     train = arrays["x_train"][order], arrays[f"{y}_train"][order]
-    return _parts(path, train, (arrays["x_test"], arrays[f"{y}_test"]), scale=255)
+    return halves(path, train, (arrays["x_test"], arrays[f"{y}_test"]), scale=255)
 
 
 @listed("624 faces, 60 x 64, of four factors", "person", "pose", "expression", "eyes")
@@ -172,7 +177,7 @@ def celeba(request: Request) -> Parts:
     """
     whole = (_celeba(request.root, split) for split in ("train", "test"))
     train, test = ((x, attributes[CELEBA[request.labels]]) for x, attributes in whole)
-    return _parts(request.root / "celeba", train, test, scale=255)
+    return halves(request.root / "celeba", train, test, scale=255)
 
 
 @lru_cache(maxsize=2)
@@ -236,7 +241,7 @@ def archive(path: Path, request: Request) -> Parts:
         raise FileNotFoundError(f"No file {path.absolute()}; give the path of a .npz file.")
     arrays = _read(path, "x_train", "x_test", optional=("y_train", "y_test"))
     train, test = ((arrays[f"x_{part}"], arrays.get(f"y_{part}")) for part in ("train", "test"))
-    return _parts(path, train, test)
+    return halves(path, train, test)
 
 
 def _local(request: Request, stem: str, *keys: str) -> tuple[Path, dict[str, Array]]:
@@ -286,10 +291,10 @@ def _select(
     where: object, x: Array, y: Array | None, train: Chosen, test: Chosen, scale: float = 1
 ) -> Parts:
     first, last = ((x[rows], None if y is None else y[rows]) for rows in (train, test))
-    return _parts(where, first, last, scale)
+    return halves(where, first, last, scale)
 
 
-def _parts(where: object, train: Half, test: Half, scale: float = 1) -> Parts:
+def halves(where: object, train: Half, test: Half, scale: float = 1) -> Parts:
     """Checks the arrays and makes tensors of them, the rows divided by ``scale``."""
     named = (("train", *train), ("test", *test))
     x_train, x_test = (_rows(x, f"x_{part} of {where}").div_(scale) for part, x, _ in named)

@@ -13,7 +13,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from priorzoo import guides, models
 from priorzoo.benchmarks.recipes.recipe import Part, Recipe, Stage, part
-from priorzoo.inference import Objective, Penalty, Training, check_pair
+from priorzoo.inference import Objective, Penalty, StoredRows, Training, check_pair
 from priorzoo.inference.construction import locate
 from priorzoo.models.contract import DeclaresNetworks, Sizes
 from priorzoo.models.inlets import Feature
@@ -129,12 +129,12 @@ def build_objective(recipe: Recipe, model: nn.Module, guide: nn.Module) -> Objec
 
 
 def build_training(
-    recipe: Recipe, model: nn.Module, guide: nn.Module, data: Tensor, **settings: Any
+    recipe: Recipe, model: nn.Module, guide: nn.Module, data: Tensor | StoredRows, **settings: Any
 ) -> Training:
     """The training of a pair as the recipe says.
 
     Args:
-        data: rows ``(N, P)``.
+        data: rows ``(N, P)``, in memory or in files.
         settings: further arguments of :class:`Training`, which go before those of the recipe.
     """
     schedule = recipe.schedule

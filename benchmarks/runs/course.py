@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from priorzoo.benchmarks.data.fingerprints import fingerprint
 from priorzoo.benchmarks.data.sets import Dataset, keep_labels, keep_rows, repeat_labelled, unlike
@@ -18,7 +18,7 @@ from priorzoo.benchmarks.recipes.building import build_pair, build_training, lea
 from priorzoo.benchmarks.recipes.recipe import Part, Recipe, Stage
 from priorzoo.benchmarks.runs.folder import HISTORY, Checkpoints, State, clear
 from priorzoo.benchmarks.runs.keeping import Keeping
-from priorzoo.inference import Stream, Training, check_data, evaluate, load
+from priorzoo.inference import StoredRows, Stream, Training, check_data, evaluate, load
 from priorzoo.inference.construction import locate_function
 from priorzoo.inference.randomness import derive
 from priorzoo.inference.saving import configuration, replace_file
@@ -63,7 +63,7 @@ class Course:
             self.labels = keep_rows(named, recipe.labelled, seed)
         elif recipe.labelled:
             self.labels = {"y": keep_labels(rows.y_train, recipe.labelled, seed)}
-        self.given = repeat_labelled(self.x, self.labels, recipe.labelled_share)
+        self.given = self._given()
         self.stages = [*recipe.stages, Stage("", steps=recipe.steps, epochs=recipe.epochs)]
         self.model, self.guide = self._pair(seed)
         check_data(self.model, rows.x_test.to(where), "x_test")
@@ -78,6 +78,18 @@ class Course:
             (self.model, self.guide),
         )  # how many, the best and its bound
         self._begun: State | None = None
+
+    def _given(self) -> tuple[Tensor | StoredRows, dict[str, Tensor]]:
+        """Rows and labels to train on."""
+        stored = self.rows.stored
+        if stored is None:
+            return repeat_labelled(self.x, self.labels, self.recipe.labelled_share)
+        if self.labels:
+            raise ValueError(
+                f"Expected rows in memory beside labelled={self.recipe.labelled} but "
+                f"{self.rows.name} is read from files; train without labels, or on a .npz file."
+            )
+        return stored.batched(self.recipe.batch_size, self.seed), {}
 
     def restore(self, kept: State) -> None:
         """Take up what :meth:`Checkpoints.load` found of an interrupted or finished run.

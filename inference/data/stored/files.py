@@ -186,6 +186,12 @@ class ParquetFile:
         return flat.reshape(len(rows), each)
 
 
+def column_names(path: Path) -> list[str]:
+    """Names of the columns of a Parquet file, or of the first one in a folder."""
+    files = [path] if path.is_file() else sorted(path.glob("*.parquet"))
+    return list(_opened(files[0]).schema_arrow.names) if files else []
+
+
 def _opened(path: Path) -> "pq.ParquetFile":
     try:
         import pyarrow as pa

@@ -5,6 +5,7 @@ import os
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from copy import copy
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -90,11 +91,61 @@ class StoredRows:
                     f"Expected rows of shape {self.shape}, as in {self.files[0].path}, but "
                     f"{file.path} has {file.shape}; give files with the same columns."
                 )
-        self._pieces = [each for run in self.runs() for each in run]
+        every = [
+            (number, place, piece)
+            for number, file in enumerate(self.files)
+            for place, group in enumerate(file.groups)
+            for piece in range(len(group))
+        ]
+        self._keep({each: slice(0, self._whole(each)) for each in every})
+
+    def _whole(self, piece: Piece) -> int:
+        file, group, number = piece
+        return self.files[file].groups[group][number]
+
+    def _keep(self, kept: Mapping[Piece, slice]) -> None:
+        """Take these rows of these pieces, which are in the order of the files."""
+        self._kept, self._pieces = kept, list(kept)
         self._starts = [0]
         for each in self._pieces:
             self._starts.append(self._starts[-1] + self.rows_in(each))
         self.size = self._starts.pop()
+
+    def split(self, held: int) -> tuple["StoredRows", "StoredRows"]:
+        """All rows but the last ``held``, and these, in the order of the files.
+
+        Raises:
+            ValueError: if no row is left for one of them.
+        """
+        if not 0 < held < self.size:
+            raise ValueError(
+                f"Expected to hold out from 1 to {self.size - 1} of {self.size} rows but got "
+                f"{held}; leave rows for both parts."
+            )
+        first, last, cut = {}, {}, self.size - held
+        for piece, start in zip(self._pieces, self._starts, strict=True):
+            rows = self._kept[piece]
+            middle = min(max(rows.start + cut - start, rows.start), rows.stop)
+            first[piece], last[piece] = slice(rows.start, middle), slice(middle, rows.stop)
+        return self._part(first), self._part(last)
+
+    def _part(self, kept: Mapping[Piece, slice]) -> "StoredRows":
+        part = copy(self)
+        part._keep({piece: rows for piece, rows in kept.items() if rows.stop > rows.start})
+        return part
+
+    def batched(self, batch_size: int, seed: int) -> "StoredRows":
+        """The same rows in batches of another size and another order."""
+        check_count(batch_size, "batch_size")
+        other = copy(self)
+        other.batch_size, other.seed = batch_size, seed
+        return other
+
+    def without_labels(self) -> "StoredRows":
+        """The same rows without their labels."""
+        other = copy(self)
+        other.labels = {}
+        return other
 
     def __len__(self) -> int:
         """Number of batches in a pass."""
@@ -127,16 +178,12 @@ class StoredRows:
 
     def runs(self) -> list[list[Piece]]:
         """Pieces in the order of the files, in runs that are read from their beginning."""
-        return [
-            [(number, place, piece) for piece in range(len(group))]
-            for number, file in enumerate(self.files)
-            for place, group in enumerate(file.groups)
-        ]
+        return [[*run] for _, run in groupby(self._pieces, lambda piece: piece[:2])]
 
     def rows_in(self, piece: Piece) -> int:
         """Number of rows of a piece."""
-        file, group, number = piece
-        return self.files[file].groups[group][number]
+        rows = self._kept[piece]
+        return int(rows.stop - rows.start)
 
     def read(self, pieces: Sequence[Piece]) -> "Numbered":
         """The rows of some pieces, in this order."""
@@ -144,7 +191,8 @@ class StoredRows:
         numbers = []
         for piece in pieces:
             file, group, number = piece
-            found.append(self.files[file].read(group, number))
+            whole = self.files[file].read(group, number)
+            found.append({name: values[self._kept[piece]] for name, values in whole.items()})
             start = self._starts[bisect_right(self._pieces, piece) - 1]
             numbers.append(torch.arange(start, start + self.rows_in(piece)))
         joined = {name: torch.cat([part[name] for part in found]) for name in found[0]}
@@ -154,9 +202,13 @@ class StoredRows:
 
     def where(self, number: int) -> str:
         """The file of a row, and its number there."""
-        file = self._pieces[bisect_right(self._starts, number) - 1][0]
-        first = self._starts[bisect_right(self._pieces, (file, 0, 0)) - 1]
-        return f"{self.files[file].path}, row {number - first}"
+        place = bisect_right(self._starts, number) - 1
+        piece, start = self._pieces[place], self._starts[place]
+        file, group, index = piece
+        groups = self.files[file].groups
+        before = sum(map(sum, groups[:group])) + sum(groups[group][:index])
+        row = before + self._kept[piece].start + number - start
+        return f"{self.files[file].path}, row {row}"
 
     def checked(self, rows: "Numbered", check: Callable[[Batch], Batch]) -> Batch:
         """The rows as a check returns them.

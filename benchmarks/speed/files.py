@@ -1,0 +1,118 @@
+"""Memory and rows a second of a training from files: ``priorzoo bench speed-files``."""
+
+import resource
+import sys
+import tempfile
+import time
+from argparse import Namespace
+from concurrent.futures import ProcessPoolExecutor
+from itertools import product
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+import torch
+
+from priorzoo.benchmarks.rows.files import append_row
+from priorzoo.benchmarks.runs.run import machine
+from priorzoo.guides import Code
+from priorzoo.inference import Pixels, StoredRows, Stream, Training
+from priorzoo.models import MLP, VAE, Bernoulli, Gaussian
+
+Format = Literal["parquet", "bytes"]
+GROUP = 100_000  # rows of a row group, and rows that are written at a time
+WIDTHS: dict[Format, int] = {"parquet": 20, "bytes": 784}
+BATCH, WARM = 500, 20  # rows and steps
+LARGEST = 2**31  # bytes of data that are also measured in memory
+
+
+def written(folder: Path, form: Format, rows: int) -> Path:
+    """A file of random rows: floats in columns, or bytes 0 to 255."""
+    draw, width = np.random.default_rng(0), WIDTHS[form]
+    if form == "bytes":
+        path = folder / "rows.npy"
+        array = np.lib.format.open_memmap(path, "w+", np.uint8, (rows, width))
+        for start in range(0, rows, GROUP):
+            part = array[start : start + GROUP]
+            part[:] = draw.integers(0, 256, part.shape, np.uint8)
+        array.flush()
+        return path
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    path, names = folder / "rows.parquet", [f"c{i}" for i in range(width)]
+    schema = pa.schema([(name, pa.float32()) for name in names])
+    with pq.ParquetWriter(path, schema) as writer:
+        for start in range(0, rows, GROUP):
+            values = draw.normal(size=(width, min(GROUP, rows - start))).astype(np.float32)
+            writer.write_table(pa.table(dict(zip(names, values, strict=True))))
+    return path
+
+
+def timed(form: Format, path: str, where: str, steps: int) -> dict[str, float]:
+    """Rows a second of a training, and its peak memory beside imports and first steps, in MiB."""
+    width = WIDTHS[form]
+    with Stream(0):
+        likelihood = Bernoulli() if form == "bytes" else Gaussian()
+        model = VAE(MLP(8, width, (64, 64)), likelihood, code=8)
+        guide = Code(MLP(width, 16, (64, 64)))
+    how: dict[str, Any] = {"transform": Pixels(binarise=True) if form == "bytes" else None}
+    some = torch.zeros(BATCH * WARM, width, dtype=torch.uint8 if form == "bytes" else None)
+    Training(model, guide, some, batch_size=BATCH, **how).run(WARM)
+    before = _peak()
+    stored = StoredRows(path, batch_size=BATCH)
+    data = stored if where == "files" else next(stored.in_order(stored.size)).batch.x
+    training = Training(model, guide, data, batch_size=BATCH, every=steps, **how)
+    training.run(WARM)
+    begun = time.perf_counter()
+    training.run(steps)
+    seconds = time.perf_counter() - begun
+    return {"rows_per_second": steps * BATCH / seconds, "peak_mib": (_peak() - before) / 2**20}
+
+
+def _peak() -> int:
+    unit = 1 if sys.platform == "darwin" else 1024  # bytes there, KiB elsewhere
+    return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def measure_files(settings: Namespace) -> None:
+    """Time trainings on files, beside the same rows in memory, each in a process of its own.
+
+    usage: priorzoo bench speed-files [--OPTION VALUE ...]
+
+      --formats A,B  parquet (20 columns) and bytes (784 of a .npy file) [parquet,bytes]
+      --sizes A,B    rows [100000,1000000]
+      --steps N      of 500 rows [2000]
+      --rounds N     in each of which files and memory take turns [3]
+      --folder DIR   for the files, which are removed again; the system's if left out
+      --rows FILE    file of rows to append to
+    """
+    for form, size in product(settings.formats, settings.sizes):
+        if form not in get_args(Format):
+            raise ValueError(f"Expected formats among {get_args(Format)} but got {form!r}.")
+        for row in _measured(form, int(size), settings):
+            row |= {"command": settings.command, **machine(torch.device("cpu"))}
+            print(row, flush=True)
+            if settings.rows is not None:
+                append_row(row, settings.rows)
+
+
+def _measured(form: Format, size: int, settings: Namespace) -> list[dict[str, Any]]:
+    kinds = ["files"]
+    if size * WIDTHS[form] * (1 if form == "bytes" else 4) <= LARGEST:
+        kinds.append("memory")
+    found: dict[str, list[dict[str, float]]] = {kind: [] for kind in kinds}
+    with tempfile.TemporaryDirectory(dir=settings.folder) as folder:
+        path = written(Path(folder), form, size)
+        for _, kind in product(range(settings.rounds), kinds):
+            with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+                one = pool.submit(timed, form, str(path), kind, settings.steps)
+                found[kind].append(one.result())
+    rows: list[dict[str, Any]] = []
+    for kind, values in found.items():
+        rates, peaks = ([v[name] for v in values] for name in ("rows_per_second", "peak_mib"))
+        row: dict[str, Any] = {"kind": "speed-files", "format": form, "rows": size, "from": kind}
+        row |= {"rows_per_second": sorted(map(round, rates)), "peak_mib": round(max(peaks), 1)}
+        rows.append(row | {"steps": settings.steps})
+    return rows
