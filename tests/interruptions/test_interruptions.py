@@ -18,6 +18,7 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import safetensors.torch
 import torch
@@ -165,10 +166,20 @@ def left(folder):
     return tensors, history, result, sorted(path.name for path in folder.iterdir())
 
 
+def _on_files(folder):
+    """A training that reads its rows from files in pieces."""
+    x = np.random.default_rng(0).random((250, 16)).astype(np.float32)
+    np.save(folder / "x_train.npy", x[:200])
+    np.save(folder / "x_test.npy", x[200:])
+    more = {"data": str(folder), "train": None, "steps": 17, "batch_size": 30}
+    return replace(RECIPES["digits-vae"], **SMALL | more)
+
+
 @pytest.fixture(scope="module")
 def references(tmp_path_factory):
     """Of each training what it leaves, its operations, where the last step is, and its time."""
     found, warm = {}, tmp_path_factory.mktemp("warm")
+    TRAININGS["files"] = _on_files(tmp_path_factory.mktemp("data"))
     for name, recipe in TRAININGS.items():  # so that no process has to import what these need
         runs.train("x", recipe, warm / name, device="cpu")
     for name, recipe in TRAININGS.items():
