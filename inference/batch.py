@@ -6,6 +6,8 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor, nn
 
+from priorzoo.models.contract import WEIGHTS
+
 Labels = Mapping[str, Tensor]
 Context = Mapping[str, Tensor]
 Transform = Callable[[Tensor], Tensor]
@@ -19,7 +21,9 @@ class Batch:
         x: rows ``(B, ...)``.
         size: number N of data in the data set, so that each row has weight N/B; B if None.
         labels: labels of discrete sites, each ``(B,)`` with -1 for unknown.
-        context: keyword arguments of model and guide, such as an exposure, each ``(B, ...)``.
+        context: keyword arguments of model and guide, such as an exposure, each ``(B, ...)``. Its
+            ``weights``, ``(B,)`` with mean 1 over the data set, are not told to them: they multiply
+            each row's part of the bound.
     """
 
     x: Tensor
@@ -31,6 +35,25 @@ class Batch:
     def data(self) -> int:
         """N, the number of data in the data set."""
         return len(self.x) if self.size is None else self.size
+
+    def weighted(self, term: Tensor) -> Tensor:
+        """Values ``(B, ...)`` of the rows times their weights, if there are any."""
+        weights = self.context.get(WEIGHTS)
+        if weights is None:
+            return term
+        return term * weights.reshape(-1, *[1] * (term.dim() - 1)).to(term.dtype)
+
+    def counted(self) -> "Batch":
+        """All rows of a data set, with N as the sum of their weights, which then have mean 1.
+
+        N is rounded to a whole number. A row of weight w counts as w rows.
+        """
+        weights = self.context.get(WEIGHTS)
+        if weights is None:
+            return self
+        data = max(1, round(float(weights.sum())))
+        relative = weights * (len(self.x) / data)
+        return replace(self, size=data, context={**self.context, WEIGHTS: relative})
 
     @property
     def tensors(self) -> list[Tensor]:

@@ -48,7 +48,8 @@ def evaluate(
         batch_size: rows processed at a time.
         seed: seed of the transform, the draws and the importance samples, each of which has its
             own random stream; the global random state is not changed.
-        context: keyword arguments of the programs beside x, each ``(N, ...)``.
+        context: keyword arguments of the programs beside x, each ``(N, ...)``, and ``weights`` of
+            the rows, ``(N,)``; those of files must have mean 1.
 
     Raises:
         ValueError: for rows that the likelihood does not accept, or a negative number of samples.
@@ -67,9 +68,11 @@ def evaluate(
                 terms = objective.held_out(batch)
             if importance_samples:
                 with samples:
-                    terms["log p(x)"] = _importance_bound(*pair, batch, importance_samples)
+                    found = _importance_bound(*pair, batch, importance_samples)
+                terms["log p(x)"] = batch.weighted(found)
             _add_means(totals, terms, len(batch.x) / count)
-        return _finite(objective.concluded(totals, count))
+            data = batch.data
+        return _finite(objective.concluded(totals, data))
 
 
 def _drawn(

@@ -57,6 +57,9 @@ class Beside(TypedDict, total=False):
     covariates: Tensor
 
 
+WEIGHTS = "weights"  # what the bound is told of each row, and no program
+
+
 class Program(Protocol):
     """A model or a guide.
 
@@ -108,17 +111,20 @@ class Likelihood(Protocol):
 def accepted(program: Callable[..., object], context: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The part of the context that a program names; all if it takes any ``**context``.
 
+    ``weights`` of rows are not among it: they are told to the bound.
+
     Raises:
         ValueError: if the context lacks a required argument of the program.
     """
-    missing = needed(program) - context.keys()
+    missing = needed(program) - (context.keys() - {WEIGHTS})
     if missing:
         raise ValueError(
             f"Expected context {', '.join(sorted(missing))} for {_name(program)} but got "
             f"{list(context)}; give context={{name: a value for each row}}."
         )
     names = named(program)
-    return {name: value for name, value in context.items() if names is None or name in names}
+    told = {name: value for name, value in context.items() if name != WEIGHTS}
+    return {name: value for name, value in told.items() if names is None or name in names}
 
 
 def named(program: Callable[..., object]) -> frozenset[str] | None:
@@ -154,7 +160,8 @@ def check_context(
                 f"Expected a program that knows of missing cells but {_name(each)} does not name "
                 "observed; add the parameter observed to its forward, or fill the cells."
             )
-    unnamed = context.keys() - {name for each in programs for name in accepted(each, context)}
+    used = {WEIGHTS, *(name for each in programs for name in accepted(each, context))}
+    unnamed = context.keys() - used
     if programs and unnamed:
         raise ValueError(
             f"Expected context that is a parameter of the model's or guide's forward but got "

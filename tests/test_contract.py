@@ -135,6 +135,33 @@ def test_batches_add_up(entry):
     torch.testing.assert_close(log_p, told.log_prob_sum())
 
 
+@pytest.mark.usefixtures("double")
+def test_a_row_of_weight_w_is_w_rows(entry):
+    """Loss and gradients on the same draws, repeated with the rows."""
+    pair = entry.pair()
+    model, guide = poutine.block(pair[0], hide=list(entry.batchwise)), pair[1]
+    learnt = [p for module in pair for p in module.parameters() if p.requires_grad]
+    x, times = entry.rows(B), torch.tensor([2, 0, 1, 4])
+    data = int(times.sum())
+    with torch.no_grad():
+        drawn = rows_of(run_pair(model, guide, Batch(x))[0], 0, B, points=False)
+    many = rows_of(drawn, 0, B)
+    for site in many.nodes.values():
+        value, dim = site["value"], -1 - len(site["fn"].event_shape)
+        if is_local(site) and value.shape[dim] > 1:
+            site["value"] = value.repeat_interleave(times, dim)
+    ends = []
+    for rows, trace, context in (
+        (x, drawn, {"weights": times * B / data}),
+        (x.repeat_interleave(times, 0), many, {}),
+    ):
+        value, terms = ELBO(model, poutine.replay(guide, trace=trace))(rows, data, context=context)
+        gradients = torch.autograd.grad(value, learnt, allow_unused=True)
+        means = {name: term.mean() for name, term in terms.items()}
+        ends.append((means, [g for g in gradients if g is not None]))
+    torch.testing.assert_close(*ends)
+
+
 def test_saved_and_loaded_to_the_last_bit(entry, tmp_path):
     (model, guide), x = entry.pair(), entry.rows(B)
     save(tmp_path, model, guide)

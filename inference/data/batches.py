@@ -54,7 +54,8 @@ class Batches:
         labels: labels ``(N,)`` of discrete sites, with -1 for unknown, for rows in memory.
         context: keyword arguments of the programs, each ``(N, ...)``, for rows in memory.
         batch_size: rows in a batch if ``data`` is a tensor; the last of a pass may be smaller.
-        size: number N of data in the data set, required for an iterable of batches.
+        size: number N of data in the data set, required for an iterable of batches; of rows in
+            memory, the sum of their weights, or their number if None.
         transform: applied to each batch.
         device: device of the batches.
     """
@@ -74,7 +75,8 @@ class Batches:
         self.transform, self.device = transform, device
         self.labels = {name: label.to(device) for name, label in labels.items()}
         self.context = {name: value.to(device) for name, value in context.items()}
-        self.size, self.epoch = self._extent(size)
+        self.rows, self.epoch = self._extent(size)
+        self.size = self.rows if size is None else size
         self.order, self.place = torch.empty(0, dtype=torch.int64), 0
         self._rest: Iterator[object] = iter(())
         self._passes = data.passes() if isinstance(data, StoredRows) else None
@@ -124,7 +126,7 @@ class Batches:
         An iterable may have a ``batch_size`` and ``drop_last``, as a ``DataLoader`` has.
         """
         each = self.batch_size if isinstance(self.data, Tensor) else self._each()
-        return 0 if each is None or self.size < each else self.size % each
+        return 0 if each is None or self.rows < each else self.rows % each
 
     def _each(self) -> int | None:
         each = getattr(self.data, "batch_size", None)
@@ -185,7 +187,7 @@ class Batches:
         )
 
     def _extent(self, size: int | None) -> tuple[int, int]:
-        """Number of data, and number of steps in one pass over them."""
+        """Number of rows, and number of steps in one pass over them."""
         if isinstance(self.data, Tensor):
             return len(self.data), math.ceil(len(self.data) / self.batch_size)
         size = check_size(size)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from priorzoo.inference.batch import Batch, Context, in_precision
 from priorzoo.inference.data.accepts import device_of
 from priorzoo.inference.data.tensors import as_tensor, check_finite
-from priorzoo.models.contract import check_context
+from priorzoo.models.contract import WEIGHTS, check_context
 
 
 def by_name(given: Mapping[str, Tensor] | None, what: str) -> Mapping[str, Tensor]:
@@ -58,7 +58,28 @@ def beside_of(
             )
         check(value, f"context {name!r}")
     check_context(found, rows)
+    if WEIGHTS in found:
+        found[WEIGHTS] = _as_weights(found[WEIGHTS])
     return found
+
+
+def _as_weights(value: Tensor) -> Tensor:
+    """Weights ``(N,)`` of rows as floats.
+
+    Raises:
+        ValueError: for another shape, and on the CPU for negative weights or none above 0.
+    """
+    if value.dim() != 1:
+        raise ValueError(
+            f"Expected context 'weights' of shape ({len(value)},) but got {tuple(value.shape)}; "
+            "give a number for each row."
+        )
+    if value.device.type == "cpu" and not (bool((value >= 0).all()) and bool(value.any())):
+        raise ValueError(
+            f"Expected context 'weights' of at least 0, some above, but got values from "
+            f"{value.min():g} to {value.max():g}; correct them."
+        )
+    return value if value.is_floating_point() else value.to(torch.get_default_dtype())
 
 
 def as_labels(value: object, name: str) -> Tensor:

@@ -36,7 +36,7 @@ def portions(
         ValueError: for rows that the likelihood does not accept, and for context beside files.
     """
     if not isinstance(x, StoredRows):
-        whole = _admitted(model, x, context, transform)
+        whole = _admitted(model, x, context, transform).counted()
         return len(whole.x), iter([whole])
     if context:
         raise ValueError(

@@ -16,6 +16,7 @@ from priorzoo.inference.objectives.elbo import ELBO, KL
 from priorzoo.inference.objectives.penalties import Penalty
 from priorzoo.inference.running import PROGRAM_LOCK
 from priorzoo.inference.sites import latent_sites, site_of
+from priorzoo.models.contract import WEIGHTS
 from priorzoo.models.nggp.mixture import NGGPMixture
 from priorzoo.models.nggp.occupancy import Occupancy
 from priorzoo.models.nggp.size_sums import exact_log_prior, least_log_prior, size_sums
@@ -92,7 +93,8 @@ class Collapsed(ELBO):
             found, q = closed_terms(self, draws), _probabilities(draws)
         present = cast(NGGPMixture, self.model).active
         sums = {"sums": size_sums(q[0, :, :-1][:, present]), "alone": q[0, :, -1]}
-        return _collapsed(found, _negative_entropy(q)) | sums
+        weighted = {name: batch.weighted(value) for name, value in sums.items()}
+        return _collapsed(found, batch.weighted(_negative_entropy(q))) | weighted
 
     def concluded(self, means: Terms, rows: int) -> Terms:
         law, terms = cast(NGGPMixture, self.model).law, dict(means)
@@ -111,6 +113,9 @@ class Collapsed(ELBO):
                 "responsibilities": probabilities.reshape(-1, probabilities.shape[-1]),
                 "data": torch.full_like(model.counted, data),
             }
+            if WEIGHTS in draws.batch.context:
+                particles = len(carry["responsibilities"]) // len(draws.batch.x)
+                carry[WEIGHTS] = draws.batch.context[WEIGHTS].repeat(particles)
             terms["clusters"] = model.active.to(loss).sum()
             terms["occupied"] = model.occupancy(data).occupied.sum()
             terms["alone"] = model.alone(data) / data
@@ -125,13 +130,15 @@ class Collapsed(ELBO):
 
     def commit(self, carry: Mapping[str, Tensor]) -> None:
         """Update the model's running averages of cluster sizes by the batch."""
-        cast(NGGPMixture, self.model).observe(carry["responsibilities"], self.rate, carry["data"])
+        cast(NGGPMixture, self.model).observe(
+            carry["responsibilities"], self.rate, carry["data"], carry.get(WEIGHTS)
+        )
 
     @torch.no_grad()
     def _reported(self, draws: Draws, terms: Terms) -> Terms:
         """The terms with the collapsed bound as ``elbo``."""
         model, q, data = cast(NGGPMixture, self.model), _probabilities(draws), draws.batch.data
-        if len(draws.batch.x) < data:
+        if len(draws.batch.x) < data or WEIGHTS in draws.batch.context:
             return _collapsed(terms, terms["kl[y]"] - self._tangent(draws))
         law, own, alone = model.law, q[..., :-1], q[..., -1].sum(-1)
         if own[0].numel() <= FEW:

@@ -227,7 +227,7 @@ class Pretraining(ConjugateELBO):
                 q = site["fn"]
                 standard = dist.Normal(torch.zeros_like(q.mean), 1.0).to_event(1)
                 divergence = draws.weights.expect(kl_divergence(q, standard), draws.particles)
-                terms[f"kl[{name}]"] = divergence
+                terms[f"kl[{name}]"] = draws.batch.weighted(divergence)
         bound = terms["reconstruction"] - sum(terms[n] for n in terms if n.startswith("kl["))
         return terms | {"elbo": bound}
 

@@ -136,7 +136,7 @@ class ELBO(Objective):
                 loss = loss - term.mean()
         for name, penalty in self.penalties.items():
             assert isinstance(penalty, Penalty)
-            terms[name] = penalty(draws)
+            terms[name] = draws.batch.weighted(penalty(draws))
             loss = loss + self._current(penalty.weight) * terms[name].mean()
         return Loss(loss, terms | {"objective": -loss})
 

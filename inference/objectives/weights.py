@@ -84,6 +84,8 @@ class Weights:
     def term(self, cost: Tensor, site: Site, before: Collection[str], batch: Batch) -> Tensor:
         """Expected cost of a site per datum: ``(B,)`` for a local site, otherwise divided by N.
 
+        The costs of a local site are multiplied by the weights of the rows.
+
         Args:
             cost: in the batch shape of the site, ``(K_I, ..., K_1, [S,] ..., B)``.
             site: gives the plates; other plates, between S and B, are summed over.
@@ -93,7 +95,7 @@ class Weights:
         plates = plates_of(site)
         mean = self._expected(cost, plates, before)
         if "data" in plates:
-            return self._of_rows(mean) * (len(batch.x) / batch.data)
+            return batch.weighted(self._of_rows(mean) * (len(batch.x) / batch.data))
         return mean.sum() / (self._particles(mean) * batch.data)
 
     def expect(self, score: Tensor, particles: int = 1, events: int = 0) -> Tensor:

@@ -55,12 +55,12 @@ def check_last_batch(
     """
     model, guide, device = objective.model, objective.guide, batches.device
     last, in_memory = batches.last, isinstance(batches.data, Tensor)
-    rows = last or (min(batches.batch_size, batches.size) if in_memory else 2)
+    rows = last or (min(batches.batch_size, batches.rows) if in_memory else 2)
     if (not in_memory and needed(model) | needed(guide)) or device.type == "meta":
         return  # rows drawn from the model lack the context; rows on "meta" have no values
     which, advice = "in a batch", "choose a larger batch_size"
     if last:
-        which = f"in the last batch of each pass over {batches.size}"
+        which = f"in the last batch of each pass over {batches.rows}"
         advice = "choose a batch_size that leaves more, or drop the last batch"
     which = f"{rows} row{'s' * (rows > 1)} {which}"
     with running(model, guide), keeping_state(objective), Stream(seed, device):

@@ -120,8 +120,8 @@ class Captured(Steps):
     def __init__(self, descend: Compiled, batches: Batches) -> None:
         super().__init__(descend, batches)
         self.descend: Compiled = descend
-        self.rows = min(batches.batch_size, batches.size)
-        self.order = torch.empty(batches.size, dtype=torch.int64, device=batches.device)
+        self.rows = min(batches.batch_size, batches.rows)
+        self.order = torch.empty(batches.rows, dtype=torch.int64, device=batches.device)
         self.start = torch.zeros((), dtype=torch.int64, device=batches.device)
         self.side = torch.cuda.Stream(batches.device)
         self._graph: torch.cuda.CUDAGraph | None = None

@@ -84,7 +84,9 @@ class Training:
         labels: labels of discrete sites, each ``(N,)`` integers with -1 for unknown, if ``data`` is
             a tensor; the guide's site is set to known labels.
         context: keyword arguments of model and guide beside x, such as an exposure, each
-            ``(N, ...)``, if ``data`` is a tensor; batches of an iterable contain their own.
+            ``(N, ...)``, if ``data`` is a tensor; batches of an iterable contain their own. Its
+            ``weights``, ``(N,)``, count a row of weight w as w rows; those of an iterable must have
+            mean 1.
         batch_size: rows in a batch, if ``data`` is a tensor; the last of a pass may be smaller.
         size: number N of data in the data set, required for an iterable of batches.
         transform: applied to each batch, such as :func:`binarised` for dynamic binarisation.
@@ -173,7 +175,8 @@ class Training:
                 "columns there, labels={'y': 'column'}."
             )
         if isinstance(data, Tensor):
-            whole = as_batch(self.model, data.detach(), labels, context, self.transform)
+            whole = as_batch(self.model, data.detach(), labels, context, self.transform).counted()
+            size = whole.size  # None without weights, for the number of rows
             self.data, self.labels = whole.x, dict(whole.labels)
             self.context = dict(whole.context)
             own = self.transform is not None and not binarises(self.transform)
@@ -345,7 +348,7 @@ class Training:
             self.optimiser,
             clip=self.clip,
             precision=self.precision,
-            rows=min(self.batch_size, self.size) if in_memory else None,
+            rows=min(self.batch_size, self.batches.rows) if in_memory else None,
         )
         return (Captured if self.execution == "cudagraph" else Steps)(compiled, self.batches)
 

@@ -38,7 +38,8 @@ def descend(
         precision: precision of linear maps and convolutions; all else is computed in the precision
             of the parameters.
         labels: labels of discrete sites, each ``(B,)`` with -1 for unknown.
-        context: keyword arguments of model and guide beside x, each ``(B, ...)``.
+        context: keyword arguments of model and guide beside x, each ``(B, ...)``, and ``weights``
+            of the rows, ``(B,)``, with mean 1 over the data set.
 
     Returns:
         The batch means of the terms before the step, in nats per datum, on the device.

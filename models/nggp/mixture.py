@@ -188,16 +188,24 @@ class NGGPMixture(nn.Module):
         self.active.copy_(active)
 
     @torch.no_grad()
-    def observe(self, q: Tensor, rate: float = 1.0, data: Tensor | int | None = None) -> None:
+    def observe(
+        self,
+        q: Tensor,
+        rate: float = 1.0,
+        data: Tensor | int | None = None,
+        weights: Tensor | None = None,
+    ) -> None:
         """Update the running averages of cluster sizes by q(y) of a batch, ``(B, K + 1)``.
 
         Args:
             q: cluster probabilities of the batch.
             rate: weight of the batch in the running averages.
             data: number N of data that the batch stands for; samples are drawn given N data.
+            weights: weights of its rows, ``(B,)``, with mean 1 over the data set; 1 if None.
         """
         if data is not None:
             self.counted.copy_(torch.as_tensor(data))
         shares = Occupancy.of(q[..., :-1])
         for name, part in shares._asdict().items():
+            part = part if weights is None else part * weights.unsqueeze(-1)
             getattr(self, name).lerp_(part.mean(0).to(self.mean), rate)
