@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from priorzoo.inference.batch import Batch, Context, Labels, Transform, binarised
-from priorzoo.inference.data.stored.rows import StoredPosition, StoredRows
+from priorzoo.inference.data.stored.passes import StoredPosition
+from priorzoo.inference.data.stored.rows import StoredRows
 from priorzoo.inference.data.streams import CheckedBatches, Iterables, check_size
 from priorzoo.inference.data.tensors import FOREIGN
 

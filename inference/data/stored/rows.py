@@ -1,40 +1,22 @@
 """Rows of files in shuffled batches, of which a buffer is in memory at a time."""
 
 import math
-import os
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from copy import copy
-from dataclasses import dataclass
 from itertools import groupby
-from pathlib import Path
-from typing import TypedDict, final
 
 import torch
-from torch import Tensor
 
 from priorzoo.inference.batch import Batch
 from priorzoo.inference.data.beside import as_labels
-from priorzoo.inference.data.stored.files import File, Names, NpyFile, ParquetFile, Part
+from priorzoo.inference.data.stored.files import Names, Part
+from priorzoo.inference.data.stored.numbered import Numbered, joined
+from priorzoo.inference.data.stored.opening import Paths, opened_files
+from priorzoo.inference.data.stored.passes import Passes, Piece
 from priorzoo.inference.data.tensors import check_count
-from priorzoo.inference.randomness import derive
 
-Paths = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
-Piece = tuple[int, int, int]  # number of a file, of a group in it, and of a piece in that
-KINDS: Mapping[str, Callable[[Path, Names, int], File]] = {
-    ".npy": NpyFile,
-    ".parquet": ParquetFile,
-}
 PIECES = 8  # that fill a buffer, so that it mixes distant parts of a file
-
-
-@final
-class StoredPosition(TypedDict):
-    """The position in endless passes over files: the pass, and the rows that it has given."""
-
-    number: int
-    place: int
 
 
 class StoredRows:
@@ -83,14 +65,8 @@ class StoredRows:
         self.labels, self.context = dict(labels or {}), dict(context or {})
         named = Names(None if columns is None else tuple(columns), self.labels | self.context)
         piece = max(1, buffer // PIECES)
-        self.files: list[File] = [KINDS[path.suffix](path, named, piece) for path in _found(paths)]
+        self.files = opened_files(paths, named, piece)
         self.shape = self.files[0].shape
-        for file in self.files:
-            if file.shape != self.shape:
-                raise ValueError(
-                    f"Expected rows of shape {self.shape}, as in {self.files[0].path}, but "
-                    f"{file.path} has {file.shape}; give files with the same columns."
-                )
         every = [
             (number, place, piece)
             for number, file in enumerate(self.files)
@@ -156,11 +132,11 @@ class StoredRows:
         passes = self.passes()
         return (next(passes).batch for _ in range(len(self)))
 
-    def passes(self) -> "Passes":
+    def passes(self) -> Passes:
         """Endless passes with a position of their own, each in another order."""
         return Passes(self)
 
-    def in_order(self, rows: int) -> Iterator["Numbered"]:
+    def in_order(self, rows: int) -> Iterator[Numbered]:
         """One pass in the order of the files, by so many rows but for the last."""
         held: list[Numbered] = []
         for piece in self._pieces:
@@ -172,7 +148,7 @@ class StoredRows:
         if sum(len(part.numbers) for part in held):
             yield joined(held)
 
-    def first(self, rows: int) -> "Numbered":
+    def first(self, rows: int) -> Numbered:
         """The first rows of the first piece."""
         return self.read(self._pieces[:1]).at(slice(rows))
 
@@ -185,7 +161,7 @@ class StoredRows:
         rows = self._kept[piece]
         return int(rows.stop - rows.start)
 
-    def read(self, pieces: Sequence[Piece]) -> "Numbered":
+    def read(self, pieces: Sequence[Piece]) -> Numbered:
         """The rows of some pieces, in this order."""
         found: list[Part] = []
         numbers = []
@@ -210,7 +186,7 @@ class StoredRows:
         row = before + self._kept[piece].start + number - start
         return f"{self.files[file].path}, row {row}"
 
-    def checked(self, rows: "Numbered", check: Callable[[Batch], Batch]) -> Batch:
+    def checked(self, rows: Numbered, check: Callable[[Batch], Batch]) -> Batch:
         """The rows as a check returns them.
 
         Raises:
@@ -226,154 +202,3 @@ class StoredRows:
                 except ValueError as error:
                     raise ValueError(f"{self.where(int(one.numbers))}: {error}") from error
             raise
-
-
-@dataclass(frozen=True)
-class Numbered:
-    """Rows with their numbers in the order of the files.
-
-    Args:
-        batch: ``(B, ...)``.
-        numbers: ``(B,)``.
-    """
-
-    batch: Batch
-    numbers: Tensor
-
-    def at(self, index: Tensor | slice) -> "Numbered":
-        """The rows at an index."""
-        tensors = [tensor[index] for tensor in self.batch.tensors]
-        return Numbered(self.batch.with_tensors(tensors), self.numbers[index])
-
-
-class Passes:
-    """Endless passes over files, with a position.
-
-    A pass divides the pieces of the files into windows of as many rows as the buffer has, at
-    least. The order of the pieces and that of the rows of each window depend only on the seed, the
-    number of the pass and that of the window, so that a position is two numbers.
-    """
-
-    def __init__(self, rows: StoredRows) -> None:
-        self.rows, self.number, self.place = rows, 0, 0
-        self._pool = ThreadPoolExecutor(rows.workers) if rows.workers else None
-        self._begin()
-
-    def __iter__(self) -> Iterator[Numbered]:
-        return self
-
-    def __next__(self) -> Numbered:
-        rows = self.rows
-        if self.place == rows.size:
-            self.number, self.place = self.number + 1, 0
-            self._begin()
-        parts: list[Numbered] = []
-        left = count = min(rows.batch_size, rows.size - self.place)
-        while left:
-            if self._offset >= len(self._order):
-                self._take_window()
-            chosen = self._order[self._offset : self._offset + left]
-            parts.append(self._held.at(chosen))
-            self._offset += len(chosen)
-            left -= len(chosen)
-        self.place += count
-        return joined(parts)
-
-    def state(self) -> StoredPosition:
-        """The position."""
-        return {"number": self.number, "place": self.place}
-
-    def restore(self, state: StoredPosition) -> None:
-        """Go to a position that :meth:`state` returned, by reading one window.
-
-        Raises:
-            ValueError: for a position that these files do not have.
-        """
-        if not 0 <= state["place"] <= self.rows.size or state["number"] < 0:
-            raise ValueError(
-                f"Expected a place from 0 to {self.rows.size} but got {state}; resume with the "
-                "files of the training."
-            )
-        self.number, self.place = state["number"], state["place"]
-        self._begin()
-
-    def _begin(self) -> None:
-        self._windows = self._planned(self.number)
-        self._order = torch.empty(0, dtype=torch.int64)
-        self._ahead: list[Future[Numbered] | Numbered] = []
-        self._next, skipped = 0, 0
-        for runs in self._windows:
-            rows = sum(self.rows.rows_in(piece) for run in runs for piece in run)
-            if skipped + rows > self.place:
-                break
-            skipped += rows
-            self._next += 1
-        self._offset, self._skipped = 0, self.place - skipped
-
-    def _planned(self, number: int) -> list[list[list[Piece]]]:
-        """The windows of a pass, each as runs of pieces of one group."""
-        runs = self.rows.runs()
-        order = torch.randperm(len(runs), generator=_generator(self.rows.seed, number))
-        windows: list[list[Piece]] = []
-        held = self.rows.buffer
-        for piece in (piece for place in order.tolist() for piece in runs[place]):
-            if held >= self.rows.buffer:
-                windows.append([])
-                held = 0
-            windows[-1].append(piece)
-            held += self.rows.rows_in(piece)
-        return [
-            [[*run] for _, run in groupby(window, lambda piece: piece[:2])] for window in windows
-        ]
-
-    def _take_window(self) -> None:
-        """Go to the next window of the pass, and begin to read the one after."""
-        runs = self._ahead or self._start(self._next)
-        self._held = joined([run if isinstance(run, Numbered) else run.result() for run in runs])
-        generator = _generator(self.rows.seed, self.number, self._next)
-        self._order = torch.randperm(len(self._held.numbers), generator=generator)
-        self._offset, self._skipped = self._skipped, 0
-        self._next += 1
-        self._ahead = self._start(self._next) if self._pool else []
-
-    def _start(self, index: int) -> list[Future[Numbered] | Numbered]:
-        if index == len(self._windows):
-            return []
-        runs = self._windows[index]
-        if self._pool is None:
-            return [self.rows.read(run) for run in runs]
-        return [self._pool.submit(self.rows.read, run) for run in runs]
-
-
-def joined(parts: Sequence[Numbered]) -> Numbered:
-    """Rows one after the other."""
-    if len(parts) == 1:
-        return parts[0]
-    tensors = zip(*(part.batch.tensors for part in parts), strict=True)
-    batch = parts[0].batch.with_tensors([torch.cat(each) for each in tensors])
-    return Numbered(batch, torch.cat([part.numbers for part in parts]))
-
-
-def _generator(seed: int, *place: int) -> torch.Generator:
-    return torch.Generator().manual_seed(derive(seed, *place))
-
-
-def _found(paths: Paths) -> list[Path]:
-    several = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
-    found: list[Path] = []
-    for path in map(Path, several):
-        path = path.expanduser()
-        if path.is_dir():
-            inside = [each for each in sorted(path.iterdir()) if each.suffix in KINDS]
-            found += [each for each in inside if each.name[0] not in "._"]
-        elif path.exists():
-            found.append(path)
-        else:
-            raise FileNotFoundError(f"Expected rows in {path} but it does not exist.")
-    if not found or {path.suffix for path in found} - KINDS.keys():
-        others = ", ".join(str(path) for path in found if path.suffix not in KINDS)
-        raise ValueError(
-            f"Expected files that end in {' or '.join(KINDS)} but got {others or 'none'}; convert "
-            "them."
-        )
-    return found
