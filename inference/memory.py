@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from priorzoo.inference.data.checks import admit
 from priorzoo.inference.data.tensors import check_count
+from priorzoo.inference.parameters import FLOATS, Shapes, not_finite, read_shapes
 from priorzoo.inference.prediction import codes, draw
 from priorzoo.inference.randomness import Stream
 from priorzoo.inference.saving import replace_file
@@ -95,11 +96,20 @@ class Memory:
 
         Raises:
             FileNotFoundError: for a folder without a memory.
+            ValueError: for a file that is damaged, or a memory that is not of this model.
         """
         path = Path(folder) / FILE
-        if not path.is_file():
+        if not os.path.lexists(path):
             raise FileNotFoundError(f"Expected {FILE} in {path.parent}; save a memory there first.")
-        saved = load_file(path, device=str(next(model.parameters()).device))
+        own = next(model.parameters())
+        _check_shapes(read_shapes(path), model, own.dtype, path)
+        saved = {name: tensor.to(own.device) for name, tensor in load_file(path).items()}
+        for name, tensor in saved.items():
+            if count := not_finite(tensor):
+                raise ValueError(
+                    f"Expected finite {name} in {path} but {count} values are NaN or infinite; "
+                    "make the memory again."
+                )
         return cls(model, saved["places"], saved["codes"])
 
 
@@ -139,6 +149,26 @@ def check_memory(model: nn.Module, rows: int, size: int | None = None) -> None:
             f"Expected a memory of at most {capacity} rows for this coupling but got {kept}; "
             "remember fewer rows."
         )
+
+
+def _check_shapes(shapes: Shapes, model: nn.Module, dtype: torch.dtype, path: Path) -> None:
+    """Check that the head of a file is that of a memory of the model, before values are read."""
+    rows = shapes["places"].size[:1] if "places" in shapes else (0,)
+    wanted = {"places": (*rows, getattr(model, "plane", 2))}
+    wanted["codes"] = (*rows, *shapes["codes"].size[1:2]) if "codes" in shapes else rows
+    if isinstance(code := getattr(model, "code", None), int):
+        wanted["codes"] = (*rows, code)
+    for name, size in wanted.items():
+        found = shapes.get(name)
+        if found is None or found.size != size or FLOATS.get(found.dtype) != dtype:
+            got = "none" if found is None else found
+            raise ValueError(
+                f"Expected {name} of shape {size} as {dtype} in {path} but got {got}; make the "
+                "memory again."
+            )
+    if len(shapes) > 2 or not all(rows):
+        raise ValueError(f"Expected places and codes of data in {path}; make the memory again.")
+    check_memory(model, *rows)
 
 
 def _coupling_of(model: nn.Module) -> SquaredExponential | None:

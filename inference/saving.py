@@ -201,6 +201,7 @@ def replace_file(path: Path, write: Callable[[Path], object]) -> None:
     """
     part = path.with_name(path.name + ".part")
     try:
+        part.unlink(missing_ok=True)  # perhaps a link, through which another file would be written
         write(part)
         part.replace(path)
     except SafetensorError as error:

@@ -200,7 +200,7 @@ class Map:
     def problem(self, value: object, place: str) -> str:
         if not (isinstance(value, dict) and len(value) <= self.most):
             return wrong(self, value, place)
-        found = (self.item.problem(one, f"{place}.{key:.60}") for key, one in value.items())
+        found = (self.item.problem(one, f"{place}.{str(key)[:60]}") for key, one in value.items())
         return next(filter(None, found), "")
 
 
@@ -227,9 +227,9 @@ class Record:
             return f"Expected {', '.join(missing)} at {place} but there is none"
         known = {**self.optional, **self.needed}
         for name, one in value.items():
-            family = (kind for begin, kind in self.begins.items() if name.startswith(begin))
+            family = (kind for begin, kind in self.begins.items() if str(name).startswith(begin))
             schema = known.get(name) or next(family, self.others)
-            inner = f"{place}.{name:.60}"
+            inner = f"{place}.{str(name)[:60]}"
             found = wrong(Nothing("no such entry"), one, inner) if schema is None else ""
             if found := found or (schema.problem(one, inner) if schema is not None else ""):
                 return found

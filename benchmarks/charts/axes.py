@@ -4,6 +4,7 @@ A figure that a chart makes for itself has a title that says what it shows, and 
 says how to read it; axes that a caller hands over stay as they are. No figure is held by pyplot.
 """
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from textwrap import fill
@@ -71,6 +72,8 @@ def save(drawn: Axes | Figure, path: str | Path, dpi: int = 150, run: str = "") 
     if run:
         _entitle(figure, ": ".join(filter(None, [figure.get_suptitle(), run])))
     path.parent.mkdir(parents=True, exist_ok=True)
+    if os.path.lexists(path) and (path.is_symlink() or not path.is_file()):
+        path.unlink()  # nothing is written through links and FIFOs of a run's folder
     marks = {"Software": "priorzoo"}  # by which --overwrite knows what a run drew
     figure.savefig(path, format="png", dpi=dpi, bbox_inches="tight", metadata=marks)
     return path

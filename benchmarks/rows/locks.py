@@ -10,6 +10,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
+from priorzoo.inference.files import MIB, check_regular
+
 POLL = 0.05  # seconds between two tries of a lock that another holds
 
 
@@ -54,6 +56,12 @@ def holder(path: Path) -> str:
 
 def _opened(path: Path, wait: bool) -> IO[str]:
     while True:
+        with suppress(FileNotFoundError):  # a link leads to a file that the lock would empty
+            if path.is_symlink():
+                raise ValueError(
+                    f"Expected a file of a lock at {path} but it is a link; remove it."
+                )
+            check_regular(path, MIB)
         file = path.open("a")
         try:
             if not _take(file.fileno()):

@@ -22,7 +22,9 @@ from priorzoo.inference import StoredRows, Stream, Training, check_data, evaluat
 from priorzoo.inference.construction import locate_function
 from priorzoo.inference.randomness import derive
 from priorzoo.inference.saving import configuration, replace_file
+from priorzoo.inference.schema import Number, Whole, check, optional
 from priorzoo.inference.training.checkpoints import pack
+from priorzoo.inference.training.comparing import check_parameters, resume
 from priorzoo.inference.trust import homes
 
 LOG = logging.getLogger(__name__)
@@ -97,6 +99,8 @@ class Course:
         What is kept must be of the same settings and the same data.
         """
         folder, rows = Path(kept["place"]), kept["history"]
+        stages, starts = Whole(0, len(self.stages) - 1), Whole(0, self.recipe.n_init)
+        check(optional(stages), kept["stage"], "stage", folder, "train again")
         text = "".join(f"{json.dumps(row)}\n" for row in rows)
         replace_file(folder / HISTORY, lambda part: part.write_text(text))
         if kept["stage"] is None:
@@ -108,7 +112,11 @@ class Course:
                 LOG.warning("No step had been kept in %s; the training begins anew.", folder)
                 return
             first, best, parameters = kept["starts"]
-            nn.ModuleList((self.model, self.guide)).load_state_dict(parameters)
+            pair = nn.ModuleList((self.model, self.guide))
+            check(starts, first, "starts", folder, "train again")
+            check(Number(finite=False), best, "bound", folder, "train again")
+            check_parameters(parameters, pair.state_dict(), f"starts of {folder}")
+            pair.load_state_dict(parameters)
             self._starts, self.seconds = (first, best, (self.model, self.guide)), kept["spent"]
             return
         self.step, self.seconds, self._begun = kept["before"], kept["spent"], kept
@@ -187,7 +195,7 @@ class Course:
         training.record, training.checkpoint = mark, checkpoint
         training.due, training.pause = keeping.due, lambda: keeping.pause(slow)
         if self._begun is not None:
-            training.restore(self._begun["training"])
+            resume(training, self._begun["training"], self._folder)
             self._begun = None
         with keeping:
             training.run_to(total, progress=progress)

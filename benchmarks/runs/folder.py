@@ -6,14 +6,17 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from priorzoo.benchmarks.data.fingerprints import Fingerprint, differing
+from priorzoo.benchmarks.runs.schemas import OF_FINISHED, OF_HISTORY, OF_RESULT, OF_STATE
+from priorzoo.inference.files import parse, read_lines, read_text
 from priorzoo.inference.saving import replace_file
+from priorzoo.inference.schema import Map, Plain, check
 from priorzoo.inference.training.checkpoints import Packed, is_state, load_state, save_packed
 
 LOG = logging.getLogger(__name__)
@@ -21,6 +24,7 @@ LOCK = "run.lock"
 RESULT, HISTORY, CHECKPOINT = "result.json", "history.jsonl", "checkpoint.safetensors"
 FILES = (RESULT, "config.json", "model.safetensors", "memory.safetensors", HISTORY, CHECKPOINT)
 CHECKPOINTS = r"checkpoint(?:-(\d+))?\.safetensors"
+REMEDY = "train again"
 DRAWN_BY = "priorzoo"  # the ``Software`` of a PNG in the folder ``figures``
 
 State = dict[str, Any]
@@ -63,7 +67,7 @@ def clear(folder: Path) -> None:
             (folder / name).unlink(missing_ok=True)
     for path in [*_checkpoints(folder)[1:], *_torn(folder)]:
         path.unlink()
-    for path in (folder / "figures").glob("*.png"):
+    for path in filter(Path.is_file, (folder / "figures").glob("*.png")):
         with path.open("rb") as file:
             if f"Software\0{DRAWN_BY}".encode() in file.read(1024):
                 path.unlink()
@@ -120,7 +124,9 @@ class Checkpoints:
         damaged: ValueError | None = None
         for file in _checkpoints(self.folder):
             try:
-                state = self._with_history(load_state(file))
+                state = load_state(file)
+                check(OF_STATE, state, "the state", file, REMEDY)
+                state = self._with_history(state)
             except ValueError as error:
                 damaged = damaged or error
                 continue
@@ -129,12 +135,13 @@ class Checkpoints:
             return state
         if damaged is not None:
             raise damaged
-        result = _read(self.folder / RESULT)
-        if "settings" not in result:
+        if "settings" not in (result := _read(self.folder / RESULT)):
             raise FileNotFoundError(
                 f"Expected a checkpoint in {self.folder} but nothing had been kept; train anew, "
                 "without --resume."
             )
+        check(OF_RESULT, result, "the result", self.folder / RESULT, REMEDY)
+        check(OF_FINISHED, result, "the result", self.folder / RESULT, REMEDY)
         return self._finished(result)
 
     def remove(self) -> None:
@@ -160,12 +167,21 @@ class Checkpoints:
                 f"Expected at least {state['rows']} rows in {path}, as the checkpoint counts, but "
                 f"got {len(lines)}; put the file back, or train again."
             )
-        kept = lines[: state["rows"]]
-        try:
-            history = [json.loads(line) for line in kept]
-        except ValueError as error:
-            raise ValueError(f"Expected JSON in {path} but got {error}; train again.") from error
-        return state | {"history": history, "place": str(self.folder)}
+        return state | {"history": history_of(lines[: state["rows"]]), "place": str(self.folder)}
+
+
+def history_of(lines: Iterable[tuple[str, bytes]]) -> list[State]:
+    """The rows of a history, from its lines after their places.
+
+    Raises:
+        ValueError: for a line that is no row of a history.
+    """
+    found: list[State] = []
+    for place, line in lines:
+        row: Any = parse(line, place)
+        check(OF_HISTORY, row, "row", place, REMEDY)
+        found.append(row)
+    return found
 
 
 def check_same(state: State, settings: Mapping[str, Any], folder: Path) -> None:
@@ -174,7 +190,8 @@ def check_same(state: State, settings: Mapping[str, Any], folder: Path) -> None:
     Raises:
         ValueError: naming those that differ.
     """
-    kept = json.loads(state["settings"])
+    kept: Any = parse(state["settings"], f"the settings of {folder}")
+    check(Map(Plain(64)), kept, "the settings", folder, REMEDY)
     other = sorted(name for name in settings if kept.get(name) != settings[name])
     if other:
         raise ValueError(
@@ -213,25 +230,25 @@ def _torn(folder: Path) -> list[Path]:
         if name != path.name:
             if name in FILES or re.fullmatch(CHECKPOINTS, name):
                 found.append(path)
-        elif re.fullmatch(r"\.tmp\w{6}", name):
+        elif re.fullmatch(r"\.tmp\w{6}", name) and path.is_file():
             with path.open("rb") as file:
                 if file.read(9)[8:] in (b"", b"{"):
                     found.append(path)
     return found
 
 
-def _lines(path: Path) -> list[str]:
-    """The whole lines of a file; none if there is no file."""
-    text = path.read_text() if path.is_file() else ""
-    return [line for line in text.splitlines(keepends=True) if line.endswith("\n")]
+def _lines(path: Path) -> list[tuple[str, bytes]]:
+    """The whole lines of a file after their places; none if there is no file."""
+    lines = read_lines(path) if os.path.lexists(path) else ()
+    return [(place, line) for place, line in lines if line.endswith(b"\n")]
 
 
 def _read(path: Path) -> State:
     """The first JSON object of a file; an empty one if there is none."""
     found: object = None
     with suppress(OSError, ValueError):
-        text = path.read_text()
-        found = json.loads(text.partition("\n")[0] if path.suffix == ".jsonl" else text)
+        first = next(read_lines(path), ("", b""))[1] if path.suffix == ".jsonl" else read_text(path)
+        found = parse(first, str(path))
     return found if isinstance(found, dict) else {}
 
 

@@ -1,6 +1,8 @@
 """Training a recipe under one seed, in a folder that keeps all there is to know of the run."""
 
 import json
+import math
+import os
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -15,20 +17,28 @@ from priorzoo.benchmarks.recipes.recipe import Recipe
 from priorzoo.benchmarks.rows.locks import locked
 from priorzoo.benchmarks.runs.course import Course
 from priorzoo.benchmarks.runs.folder import (
+    HISTORY,
     LOCK,
+    REMEDY,
+    RESULT,
     Checkpoints,
     State,
     check_data,
     check_free,
     check_same,
+    history_of,
 )
+from priorzoo.benchmarks.runs.schemas import OF_RESULT
 from priorzoo.benchmarks.scores import registry
 from priorzoo.benchmarks.scores.run import Result, Run
-from priorzoo.inference import Stream, degeneracy, evaluate, load, save
+from priorzoo.inference import Stream, check_pair, degeneracy, draw, evaluate, load, save
 from priorzoo.inference import check_data as check_rows
+from priorzoo.inference.files import read_json, read_lines
+from priorzoo.inference.rebuilding import FAILURES
 from priorzoo.inference.saving import replace_file, versions
+from priorzoo.inference.schema import check
+from priorzoo.models.contract import needed
 
-READ = ("settings", "shape", "seed", "metrics")  # of result.json, when a run is opened again
 SPLIT = ("data", "binarise", "train", "validation")  # of its settings
 
 
@@ -242,24 +252,45 @@ def open_run(folder: Path, device: str = "auto", *, trust: Sequence[str] = ()) -
         ValueError: for one that is damaged, or of a newer format.
     """
     model, guide = load(folder, pick_device(device), trust=trust)
-    if not (folder / "result.json").is_file():
+    if not os.path.lexists(folder / RESULT):
         raise FileNotFoundError(
-            f"Expected result.json in {folder} but it is half-written; train again."
+            f"Expected {RESULT} in {folder} but it is half-written; train again."
         )
     try:
-        result = json.loads((folder / "result.json").read_text())
-        lines = (folder / "history.jsonl").read_text().splitlines()
-        run = Run(folder, model, guide, result, [json.loads(line) for line in lines])
-        missing = [name for name in READ if name not in result]
-        missing += [name for name in SPLIT if name not in run.settings]
-        if missing:
-            raise KeyError(*missing)
-    except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+        result: Any = read_json(folder / RESULT)
+        check(OF_RESULT, result, "the result", folder / RESULT, REMEDY)
+        history = history_of(read_lines(folder / HISTORY))
+    except ValueError as error:
         raise ValueError(
-            f"Expected the result and history of a run in {folder} but they are damaged "
-            f"({error!r}); train the run again."
+            f"Expected the result and history of a run in {folder} but they are damaged: {error}"
         ) from error
+    run = Run(folder, model, guide, result, history)
+    _check_program(run)
     return run
+
+
+def _check_program(run: Run) -> None:
+    """Check on two rows that the pair of a run works, and that its rows are of the run's shape.
+
+    Raises:
+        ValueError: if not, which a change of its configuration by hand may bring about.
+    """
+    if needed(run.model) | needed(run.guide):
+        return
+    try:
+        with Stream(0, run.device):
+            check_pair(run.model, run.guide)
+            width = draw(run.model, 2).flatten(1).shape[1]
+    except FAILURES as error:
+        said = " ".join(str(error).split())
+        raise ValueError(
+            f"Expected a pair that works in {run.folder} but got {said:.300}; train it again."
+        ) from error
+    if width != math.prod(run.shape):
+        raise ValueError(
+            f"Expected rows of shape {run.shape}, as {RESULT} in {run.folder} says, but the model "
+            f"has {width} values in a row; train it again."
+        )
 
 
 def plain(value: object) -> Result:

@@ -287,7 +287,8 @@ def test_the_last_checkpoints_are_kept(tmp_path):
     saved = Checkpoints(tmp_path, count=3)
     names = {f"checkpoint{age}.safetensors" for age in ("", "-1", "-2")}
     for step in range(5):
-        saved.save(pack({"data": {}, "rows": 0, "before": step, "x": torch.ones(3)}))
+        state = {"settings": "{}", "data": {}, "stage": 0, "rows": 0, "spent": 1.0}
+        saved.save(pack(state | {"before": step, "training": {"x": torch.ones(3)}}))
         found = {path.name for path in tmp_path.iterdir()}
         assert found <= names
         assert len(found) == min(step + 1, 3)
