@@ -11,6 +11,7 @@ from priorzoo.inference.data.tables.schema import Schema, Table
 from priorzoo.inference.diagnosis import degeneracy, occupancy
 from priorzoo.inference.evaluation import evaluate, importance_bound
 from priorzoo.inference.factorial import seed_components
+from priorzoo.inference.imputation import Imputed, completions, impute
 from priorzoo.inference.memory import Memory, reconstructions_through, remember
 from priorzoo.inference.merging import Merged, merge_clusters
 from priorzoo.inference.nggp.growth import grow_model, move_clusters
@@ -56,6 +57,7 @@ __all__ = [
     "ConjugateELBO",
     "ConsistencyViolation",
     "Draws",
+    "Imputed",
     "Linear",
     "Loss",
     "Memory",
@@ -80,6 +82,7 @@ __all__ = [
     "check_pair",
     "cluster_probabilities",
     "codes",
+    "completions",
     "component_means",
     "degeneracy",
     "descend",
@@ -91,6 +94,7 @@ __all__ = [
     "fit",
     "grow_model",
     "importance_bound",
+    "impute",
     "load",
     "merge_clusters",
     "move_clusters",

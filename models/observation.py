@@ -115,12 +115,35 @@ def average(fn: TorchDistribution, expect: Callable[[Tensor, int], Tensor]) -> T
     """
     if hasattr(fn, "average"):
         return cast(Tensor, fn.average(expect))
-    inner = fn
-    while isinstance(inner, dist.Independent | dist.MaskedDistribution):
-        inner = inner.base_dist
-    if getattr(inner, "names_categories", False):
-        return expect(inner.probs, 2).argmax(-1).to(inner.probs.dtype)
+    shares = _probabilities(fn)
+    if shares is not None:
+        return expect(shares, 2).argmax(-1).to(shares.dtype)
     return expect(fn.mean, 1)
+
+
+def doubt(fn: TorchDistribution, expect: Callable[[Tensor, int], Tensor]) -> Tensor:
+    """The standard deviation of each cell ``(B, P)``, its code being uncertain.
+
+    Of categories, the probability that it is not the one that :func:`average` gives.
+
+    Args:
+        fn, expect: as in :func:`average`; in float64, since squares of means are subtracted.
+    """
+    if hasattr(fn, "doubt"):
+        return cast(Tensor, fn.doubt(expect))
+    shares = _probabilities(fn)
+    if shares is not None:
+        return 1 - expect(shares, 2).amax(-1)
+    mean = fn.mean.double()
+    square = expect(fn.variance.double() + mean.square(), 1) - expect(mean, 1).square()
+    return square.clamp(min=0).sqrt()
+
+
+def _probabilities(fn: TorchDistribution) -> Tensor | None:
+    """``(..., P, K)`` probabilities of categories; None for another distribution."""
+    while isinstance(fn, dist.Independent | dist.MaskedDistribution):
+        fn = fn.base_dist
+    return fn.probs if getattr(fn, "names_categories", False) else None
 
 
 def _check(beside: Told, likelihood: nn.Module, decoder: nn.Module) -> None:

@@ -10,7 +10,7 @@ from pyro.distributions import TorchDistribution, constraints
 from torch import Tensor, nn
 
 from priorzoo.models.inlets import Feature
-from priorzoo.models.observation import average, cells, marginal, told
+from priorzoo.models.observation import average, cells, doubt, marginal, told
 
 
 class Layout(NamedTuple):
@@ -102,6 +102,10 @@ class Cells(dist.TorchDistribution):
     def average(self, expect: Callable[[Tensor, int], Tensor]) -> Tensor:
         """The average of the parts, see :func:`average`."""
         return self.layout.join([average(part, expect) for part in self.parts])
+
+    def doubt(self, expect: Callable[[Tensor, int], Tensor]) -> Tensor:
+        """The uncertainty of the parts, see :func:`doubt`."""
+        return self.layout.join([doubt(part, expect) for part in self.parts])
 
 
 class Columns(nn.Module):

@@ -101,6 +101,10 @@ class Events(dist.TorchDistribution):
 class PoissonEvents(Events):
     """Poisson distribution of a log rate."""
 
+    @property
+    def variance(self) -> Tensor:
+        return self.mean
+
     def log_mass(self, value: Tensor, *parameters: Tensor) -> Tensor:
         (log_rate,) = parameters
         return value * log_rate - log_rate.exp() - torch.lgamma(value + 1)
@@ -116,6 +120,13 @@ class DispersedEvents(Events):
         \left(\frac{r}{r + m}\right)^r \left(\frac{m}{r + m}\right)^x,
         \quad \mathrm{Var}\, x = m + m^2 / r
     """
+
+    @property
+    def variance(self) -> Tensor:
+        mean = self.parameters[0].exp()
+        return (mean + mean * (self.parameters[0] - self.parameters[1]).exp()).expand(
+            self.batch_shape
+        )
 
     def log_mass(self, value: Tensor, *parameters: Tensor) -> Tensor:
         log_mean, log_r = parameters
@@ -136,6 +147,11 @@ class InflatedEvents(DispersedEvents):
     def mean(self) -> Tensor:
         log_mean, _, logit = self.parameters
         return (log_mean.exp() * torch.sigmoid(-logit)).expand(self.batch_shape)
+
+    @property
+    def variance(self) -> Tensor:
+        drawn = torch.sigmoid(-self.parameters[-1])
+        return drawn * (super().variance + (1 - drawn) * self.parameters[0].exp().square())
 
     def log_mass(self, value: Tensor, *parameters: Tensor) -> Tensor:
         *inner, logit = parameters

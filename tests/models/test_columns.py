@@ -66,7 +66,8 @@ def test_log_density_mean_and_draws_are_scipys(name, exposure):
     fn = likelihood(output, **beside)
     density = twin.logpmf if beside else twin.logpdf
     torch.testing.assert_close(fn.log_prob(x), torch.tensor(density(x.numpy())).sum(-1))
-    torch.testing.assert_close(fn.mean, torch.tensor(np.broadcast_to(twin.mean(), (B, P)).copy()))
+    for found, expected in ((fn.mean, twin.mean()), (fn.variance, twin.var())):
+        torch.testing.assert_close(found, torch.tensor(np.broadcast_to(expected, (B, P)).copy()))
     draws = fn.sample((DRAWS,))
     assert fn.support.check(draws).all()
     assert draws.dtype == output.dtype
@@ -101,6 +102,8 @@ def test_zero_inflation_is_a_mixture_with_zero(spread, exposure):
     fn = likelihood(output, exposure=exposure)
     torch.testing.assert_close(fn.log_prob(x), mass.log().sum(-1))
     torch.testing.assert_close(fn.mean, (1 - pi) * mean)
+    square = torch.tensor(twin.var()) + mean.square()
+    torch.testing.assert_close(fn.variance, (1 - pi) * square - fn.mean.square())
     zeros = (fn.sample((DRAWS,)) == 0).double().mean(0)
     expected = pi + (1 - pi) * torch.tensor(twin.pmf(np.zeros((B, P))))
     assert ((zeros - expected) / (expected * (1 - expected) / DRAWS).sqrt()).abs().max() < 4.5
