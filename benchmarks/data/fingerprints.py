@@ -3,10 +3,11 @@
 import hashlib
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor
 
 from priorzoo.benchmarks.data.folders import stored_fingerprint
-from priorzoo.benchmarks.data.sets import Dataset
+from priorzoo.benchmarks.data.sets import PORTION, Dataset, Unpacked
 
 PARTS = ("x_train", "y_train", "x_valid", "y_valid", "x_test", "y_test")
 Fingerprint = Mapping[str, str]
@@ -17,10 +18,12 @@ def fingerprint(dataset: Dataset) -> dict[str, str]:
 
     An array that is not there has none.
     """
-    arrays = {name: getattr(dataset, name) for name in PARTS}
+    stored = {"x_train": dataset.train, "x_valid": dataset.valid}
+    arrays = stored | {name: getattr(dataset, name) for name in PARTS if name not in stored}
+    unpacked = Unpacked(dataset.scale)
     for site, (known, tested) in dataset.named.items():
         arrays |= {f"{site} of x_train": known, f"{site} of x_test": tested}
-    found = {name: _of(array) for name, array in arrays.items() if array is not None}
+    found = {name: _of(array, unpacked) for name, array in arrays.items() if array is not None}
     if dataset.stored is not None:
         found["x_train"] = stored_fingerprint(dataset.stored)
     return found
@@ -38,9 +41,13 @@ def differing(before: Fingerprint, now: Fingerprint, only: str = "") -> list[str
     return [f"{n} was {before.get(n, 'missing')} and is {now.get(n, 'missing')}" for n in other]
 
 
-def _of(array: Tensor) -> str:
-    array = array.detach().cpu().contiguous()
-    digest = hashlib.sha256(array.numpy().data)
-    return (
-        f"{str(array.dtype).removeprefix('torch.')} {list(array.shape)} {digest.hexdigest()[:16]}"
-    )
+def _of(array: Tensor, unpacked: Unpacked) -> str:
+    """Rows of bytes have the fingerprint of their values."""
+    array, digest = array.detach().cpu().contiguous(), hashlib.sha256()
+    dtype = array.dtype
+    for part in array.split(PORTION) if len(array) else [array]:
+        part = unpacked(part) if part.dtype == torch.uint8 else part
+        dtype = part.dtype
+        digest.update(part.numpy().data)
+    kind = str(dtype).removeprefix("torch.")
+    return f"{kind} {list(array.shape)} {digest.hexdigest()[:16]}"

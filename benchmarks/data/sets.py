@@ -3,7 +3,7 @@
 import difflib
 import math
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -18,12 +18,16 @@ from priorzoo.inference import StoredRows
 from priorzoo.inference.batch import binarised
 from priorzoo.inference.data.pictures import flat_rows
 
+PORTION = 10_000  # rows that are drawn or converted at a time
 Binarise = Literal["none", "static", "dynamic"]
 
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
     """Rows ``(N, P)``, float32, and labels ``(N,)``, int64, or None where there are none.
+
+    ``train`` and ``valid``, the rows to train on and to validate with, may be bytes, which become
+    float32 by :attr:`unpacking` in each batch; ``x_train`` and ``x_valid`` are all their values.
 
     ``shape`` is that of one row as a picture, ``(28, 28)`` or ``(64, 64, 3)``, or ``(P,)`` for
     points and counts.
@@ -33,9 +37,9 @@ class Dataset:
     """
 
     name: str
-    x_train: Tensor
+    train: Tensor
     y_train: Tensor | None
-    x_valid: Tensor
+    valid: Tensor
     y_valid: Tensor | None
     x_test: Tensor
     y_test: Tensor | None
@@ -44,15 +48,54 @@ class Dataset:
     vocabulary: tuple[str, ...] = ()
     named: Mapping[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
     stored: StoredRows | None = None
+    scale: float = 1
 
     @property
     def transform(self) -> Callable[[Tensor], Tensor] | None:
-        """What to do to every batch as it is drawn: a fresh Bernoulli sample if ``dynamic``."""
+        """What to do to every batch of values: a fresh Bernoulli sample if ``dynamic``."""
         return transform_of(self.binarise)
+
+    @property
+    def unpacking(self) -> Callable[[Tensor], Tensor] | None:
+        """What to do to every batch of ``train`` or ``valid``, or of values, as it is drawn."""
+        if self.train.is_floating_point():
+            return self.transform
+        return Unpacked(self.scale, self.binarise == "dynamic")
+
+    @property
+    def x_train(self) -> Tensor:
+        """The rows to train on, ``(N, P)``, float32; made anew at every use if they are bytes."""
+        return self.values(self.train)
+
+    @property
+    def x_valid(self) -> Tensor:
+        """The rows to validate with, ``(V, P)``, float32."""
+        return self.values(self.valid)
+
+    def values(self, x: Tensor) -> Tensor:
+        """The values, float32, of rows: bytes divided by ``scale``, and others as they are."""
+        return Unpacked(self.scale)(x)
 
     def drawn(self, x: Tensor) -> Tensor:
         """Rows as a batch of them is drawn, with random numbers of the caller's stream."""
-        return x if self.transform is None else self.transform(x)
+        return x if self.unpacking is None else self.unpacking(x)
+
+
+@dataclass(frozen=True)
+class Unpacked:
+    """A transform of rows that are stored as bytes; rows of floats are values already.
+
+    Args:
+        scale: by which bytes are divided.
+        binarise: whether to draw binary values with the values as probabilities.
+    """
+
+    scale: float = 1
+    binarise: bool = False
+
+    def __call__(self, x: Tensor) -> Tensor:
+        values = x if x.is_floating_point() else x.to(torch.float32).div_(self.scale)
+        return binarised(values) if self.binarise else values
 
 
 def transform_of(binarise: Binarise) -> Callable[[Tensor], Tensor] | None:
@@ -102,10 +145,16 @@ def load(
         flat_rows(rows, f"{part} of {name}")
         for part, rows in (("x_train", parts.x_train), ("x_test", parts.x_test))
     )
-    x, x_test = _binarised(name, binarise, seed, flat, flat_test)
-    words = parts.vocabulary
+    _check_range(name, binarise, parts.scale, flat, flat_test)
+    x, x_test, scale = flat, flat_test, parts.scale
+    if binarise == "static":
+        generator = torch.Generator().manual_seed(seed)
+        x, x_test = (_drawn_once(rows, scale, generator) for rows in (x, x_test))
+        scale = 1
     y, held_y = (None if parts.y_train is None else parts.y_train[rows] for rows in (fit, held))
-    return Dataset(name, x[fit], y, x[held], held_y, x_test, parts.y_test, shape, binarise, words)
+    told = (shape, binarise, parts.vocabulary)
+    more = {"scale": scale}
+    return Dataset(name, x[fit], y, x[held], held_y, x_test, parts.y_test, *told, **more)
 
 
 def _stored(
@@ -122,12 +171,14 @@ def _stored(
             f"Expected all rows of the files in {name}, drawn anew in each batch or not at all, "
             f"but got train={train}, binarise={binarise!r}; write the rows that you want to files."
         )
-    (sample, shape), (x_test, _) = (flat_rows(x, name) for x in (parts.x_train, parts.x_test))
+    (sample, shape), (x_test, _) = (
+        flat_rows(x, name) for x in (Unpacked(parts.scale)(parts.x_train), parts.x_test)
+    )
     held = sample[:0]
     if validation:
         stored, last = stored.split(validation)
         held = flat_rows(next(last.in_order(validation)).batch.x.to(sample), name)[0]
-    _binarised(name, binarise, 0, sample, x_test)
+    _check_range(name, binarise, 1, sample, x_test)
     tested = parts.y_train, held, None, x_test, parts.y_test
     return Dataset(name, sample, *tested, shape, binarise, stored=stored)
 
@@ -298,14 +349,22 @@ def _split(count: int, train: int | None, validation: int) -> tuple[slice, slice
     return slice(keep), slice(count - validation, count)
 
 
-def _binarised(name: str, binarise: Binarise, seed: int, *parts: Tensor) -> Sequence[Tensor]:
-    """The rows of a data set, drawn from once if that is asked for."""
-    low, high = min(x.min().item() for x in parts), max(x.max().item() for x in parts)
-    if binarise != "none" and (low < 0 or high > 1):
+def _check_range(name: str, binarise: Binarise, scale: float, *parts: Tensor) -> None:
+    if binarise == "none":
+        return
+    unpacked = Unpacked(scale)
+    ends = [unpacked(torch.stack(torch.aminmax(x))) for x in parts]
+    low, high = min(end[0].item() for end in ends), max(end[1].item() for end in ends)
+    if low < 0 or high > 1:
         raise ValueError(
             f"Expected values in [0, 1] to binarise but {name} has [{low:g}, {high:g}]; "
             "scale the rows, or use binarise='none'."
         )
-    generator = torch.Generator().manual_seed(seed)
-    static = binarise == "static"
-    return [torch.bernoulli(x, generator=generator) for x in parts] if static else parts
+
+
+def _drawn_once(x: Tensor, scale: float, generator: torch.Generator) -> Tensor:
+    """One Bernoulli sample of each row, as bytes where the rows are bytes."""
+    made, unpacked = torch.empty_like(x), Unpacked(scale)
+    for given, drawn in zip(x.split(PORTION), made.split(PORTION), strict=True):
+        drawn.copy_(torch.bernoulli(unpacked(given), generator=generator))
+    return made

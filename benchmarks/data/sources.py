@@ -1,25 +1,26 @@
 """Where the rows come from: a reader for every data set of the catalogue, and for a user's file."""
 
 import math
-import zipfile
-import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
+from zipfile import ZipFile
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from priorzoo.benchmarks.data.members import Header, header, members, opened, rows, stored, whole
 from priorzoo.inference.data.stored.rows import StoredRows
 from priorzoo.inference.data.tensors import as_tensor, check_finite
 
 Array = NDArray[Any]
 Half = tuple[Array, Array | None]  # rows, and their labels if there are any
 Chosen = slice | Array  # which rows
+KEYS = ("x_train", "x_test", "y_train", "y_test")  # of a user's file
 CELEBA = {"gender": "Male", "glasses": "Eyeglasses", "smiling": "Smiling"}
 
 
@@ -27,6 +28,7 @@ CELEBA = {"gender": "Male", "glasses": "Eyeglasses", "smiling": "Smiling"}
 class Parts:
     """A data set as its source splits it: finite rows ``(N, ...)``, float32, and labels, int64.
 
+    The rows to train on may be bytes, whose values are those of the bytes divided by ``scale``.
     Where the rows to train on are ``stored`` in files, ``x_train`` and ``y_train`` are a sample.
     """
 
@@ -36,6 +38,7 @@ class Parts:
     y_test: Tensor | None
     vocabulary: tuple[str, ...] = ()
     stored: StoredRows | None = None
+    scale: float = 1
 
 
 @dataclass(frozen=True)
@@ -239,9 +242,30 @@ def archive(path: Path, request: Request) -> Parts:
     """A user's ``.npz``: ``x_train``, ``x_test`` and perhaps ``y_train``, ``y_test``; unscaled."""
     if not path.is_file():
         raise FileNotFoundError(f"No file {path.absolute()}; give the path of a .npz file.")
-    arrays = _read(path, "x_train", "x_test", optional=("y_train", "y_test"))
-    train, test = ((arrays[f"x_{part}"], arrays.get(f"y_{part}")) for part in ("train", "test"))
-    return halves(path, train, test)
+    with opened(path) as file:
+        found = _present(path, file, "x_train", "x_test")
+        headers = {key: header(file, key) for key in KEYS if key in found}
+        _check_headers(path, headers)
+        rows_of = {key: rows(file, key) for key in KEYS[:2]}
+        y_train, y_test = (
+            _labels(whole(file, key), headers[f"x{key[1:]}"].shape[0], f"{key} of {path}")
+            if key in headers
+            else None
+            for key in KEYS[2:]
+        )
+    return Parts(rows_of["x_train"], rows_of["x_test"].to(torch.float32), y_train, y_test)
+
+
+def _check_headers(path: Path, headers: Mapping[str, Header]) -> None:
+    """Refuse by shape and type what cannot be rows and labels, before anything is read."""
+    for key in KEYS[:2]:
+        _check_rows(headers[key].shape, f"{key} of {path}")
+        as_tensor(np.empty((0, 1), headers[key].dtype), f"{key} of {path}")
+    _check_alike(path, headers["x_train"].shape, headers["x_test"].shape)
+    for key in KEYS[2:]:
+        if key in headers:
+            count = headers[f"x{key[1:]}"].shape[0]
+            _check_labels(headers[key].dtype, headers[key].shape, count, f"{key} of {path}")
 
 
 def _local(request: Request, stem: str, *keys: str) -> tuple[Path, dict[str, Array]]:
@@ -254,32 +278,21 @@ def _local(request: Request, stem: str, *keys: str) -> tuple[Path, dict[str, Arr
     return path, _read(path, *keys)
 
 
-def _read(path: Path, *keys: str, optional: tuple[str, ...] = ()) -> dict[str, Array]:
-    if not zipfile.is_zipfile(path):
-        raise ValueError(f"Expected a .npz archive but {path} is none; write it with numpy.savez.")
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            if missing := [key for key in keys if key not in file.files]:
-                raise ValueError(
-                    f"Expected {', '.join(missing)} in {path} but got only "
-                    f"{', '.join(file.files) or 'an empty file'}; name the arrays in numpy.savez."
-                )
-            wanted = [key for key in (*keys, *optional) if key in file.files]
-            return {key: _member(path, file, key) for key in wanted}
-    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
-        raise ValueError(
-            f"Expected a whole .npz archive but {path} is damaged ({error}); copy or write it anew."
-        ) from error
+def _read(path: Path, *keys: str) -> dict[str, Array]:
+    with opened(path) as file:
+        _present(path, file, *keys)
+        return {key: whole(file, key) for key in keys}
 
 
-def _member(path: Path, file: Mapping[str, Array], key: str) -> Array:
-    try:
-        return file[key]
-    except ValueError as error:
+def _present(path: Path, file: ZipFile, *keys: str) -> list[str]:
+    """The names of all arrays, among which these must be."""
+    found = members(file)
+    if missing := [key for key in keys if key not in found]:
         raise ValueError(
-            f"Expected plain numbers in {key} of {path} but got: {error}; "
-            "save an array that is not of dtype object."
-        ) from error
+            f"Expected {', '.join(missing)} in {path} but got only "
+            f"{', '.join(found) or 'an empty file'}; name the arrays in numpy.savez."
+        )
+    return found
 
 
 def _order(count: int) -> Array:
@@ -295,37 +308,43 @@ def _select(
 
 
 def halves(where: object, train: Half, test: Half, scale: float = 1) -> Parts:
-    """Checks the arrays and makes tensors of them, the rows divided by ``scale``."""
+    """Checks the arrays and makes tensors of them, whose values are divided by ``scale``."""
     named = (("train", *train), ("test", *test))
-    x_train, x_test = (_rows(x, f"x_{part} of {where}").div_(scale) for part, x, _ in named)
-    if x_test.shape[1:] != x_train.shape[1:]:
-        raise ValueError(
-            f"Expected rows of shape {tuple(x_train.shape[1:])} in x_test of {where}, as in "
-            f"x_train, but got {tuple(x_test.shape[1:])}; give both one shape."
-        )
+    x_train, x_test = (_rows(x, f"x_{part} of {where}") for part, x, _ in named)
+    _check_alike(where, x_train.shape, x_test.shape)
     y_train, y_test = (
         None if y is None else _labels(y, len(x), f"y_{part} of {where}") for part, x, y in named
     )
-    return Parts(x_train, x_test, y_train, y_test)
+    x_train = x_train.div_(scale) if x_train.is_floating_point() else x_train
+    x_test = x_test.to(torch.float32).div_(scale)
+    return Parts(x_train, x_test, y_train, y_test, scale=scale)
 
 
 def _rows(x: Array, what: str) -> Tensor:
     found = as_tensor(x, what)
-    if found.dim() < 2 or found.numel() == 0:
+    _check_rows(x.shape, what)
+    made = stored(found)
+    check_finite(made, what)
+    return made
+
+
+def _check_rows(shape: Sequence[int], what: str) -> None:
+    if len(shape) < 2 or 0 in shape:
         raise ValueError(
-            f"Expected rows (N, ...), N > 0, in {what} but got shape {x.shape}; give some."
+            f"Expected rows (N, ...), N > 0, in {what} but got shape {tuple(shape)}; give some."
         )
-    rows = found.to(torch.float32, copy=True)
-    check_finite(rows, what)
-    return rows
+
+
+def _check_alike(where: object, train: Sequence[int], test: Sequence[int]) -> None:
+    if train[1:] != test[1:]:
+        raise ValueError(
+            f"Expected rows of shape {tuple(train[1:])} in x_test of {where}, as in x_train, but "
+            f"got {tuple(test[1:])}; give both one shape."
+        )
 
 
 def _labels(y: Array, count: int, what: str) -> Tensor:
-    if y.dtype.kind not in "bui" or y.shape != (count,):
-        raise ValueError(
-            f"Expected integers of shape ({count},) in {what}, one a row, "
-            f"but got {y.dtype} of shape {y.shape}."
-        )
+    _check_labels(y.dtype, y.shape, count, what)
     labels = torch.from_numpy(y.astype(np.int64))
     if (labels < -1).any():
         raise ValueError(
@@ -333,3 +352,11 @@ def _labels(y: Array, count: int, what: str) -> Tensor:
             f"first in row {int((labels < -1).nonzero()[0])}; number the classes from 0."
         )
     return labels
+
+
+def _check_labels(dtype: np.dtype[Any], shape: Sequence[int], count: int, what: str) -> None:
+    if dtype.kind not in "bui" or tuple(shape) != (count,):
+        raise ValueError(
+            f"Expected integers of shape ({count},) in {what}, one a row, "
+            f"but got {dtype} of shape {tuple(shape)}."
+        )

@@ -112,7 +112,7 @@ def run(name: str, settings: Clustering, seed: int, root: str | None = None) -> 
     """Cluster the training rows, and score the test rows; labels serve for the scores alone."""
     dataset = data.load(settings.data, root, seed=seed)
     begun = time.perf_counter()
-    x = dataset.x_train[: settings.rows].numpy()
+    x = dataset.values(dataset.train[: settings.rows]).numpy()
     found = torch.from_numpy(CLUSTERINGS[name](settings, x, dataset.x_test.numpy(), seed))
     seconds = round(time.perf_counter() - begun, 1)
     what = {"recipe": name, "settings": asdict(settings), "shape": list(dataset.shape)}

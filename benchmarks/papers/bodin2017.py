@@ -85,14 +85,14 @@ RECIPES = {
 
 @prepare.register(NonparametricVAE)
 def _(model: NonparametricVAE, run: Run, dataset: Dataset) -> None:
-    check_memory(model, len(dataset.x_train), run.settings["memory"])
+    check_memory(model, len(dataset.train), run.settings["memory"])
 
 
 @finish.register(NonparametricVAE)
 def _(model: NonparametricVAE, run: Run, dataset: Dataset, labels: Labels) -> Result:
     """Remembers training rows, in a file beside the model."""
     with Stream(run.seed, run.device):
-        x = dataset.drawn(dataset.x_train.to(run.device))
+        x = dataset.drawn(dataset.train.to(run.device))
     remember(model, run.guide, x, run.settings["memory"], seed=run.seed).save(run.folder)
     return {}
 
@@ -105,7 +105,7 @@ def _(model: NonparametricVAE, run: Run, dataset: Dataset, x: Tensor, y: Tensor 
 
     yield from default_charts(model, run, dataset, x, y)
     memory = Memory.load(run.folder, model)
-    known = dataset.drawn(dataset.x_train[:POINTS].to(run.device))
+    known = dataset.drawn(dataset.train[:POINTS].to(run.device))
     u, u_test = (codes(model, run.guide, rows, site="u") for rows in (known, x))
     y_train = None if dataset.y_train is None else dataset.y_train[:POINTS]
     panels = {"training data": (u.cpu(), y_train), "test data": (u_test.cpu(), y)}
@@ -192,7 +192,7 @@ def train_judge(dataset: Dataset, epochs: int = 3) -> nn.Module:
     """A small convolutional classifier of the training rows, which judges every run alike."""
     assert dataset.y_train is not None
     told = dataset.y_train >= 0
-    x, y = dataset.x_train[told], dataset.y_train[told]
+    x, y = dataset.values(dataset.train[told]), dataset.y_train[told]
     with Stream(0):
         judge = ConvEncoder(x.shape[1], int(y.max()) + 1, dataset.shape, (16, 32), (128,))
         optimiser = torch.optim.Adam(judge.parameters(), 1e-3)
@@ -292,7 +292,7 @@ def draw_runs(named: dict[str, Run], dataset: Dataset, folder: Path, shown: int 
     for ax, (name, run) in zip(panels, named.items(), strict=True):
         seen = Interpolation(run, x)
         planes.draw_embedding({name: (seen.points, y)}, symbol=seen.site, axes=[ax])
-    ends = dataset.x_train[torch.cat(different_pairs(dataset.y_train, shown))]
+    ends = dataset.values(dataset.train[torch.cat(different_pairs(dataset.y_train, shown))])
     first, last = torch.arange(2 * shown).chunk(2)
     between = [Interpolation(run, ends).between(first, last) for run in named.values()]
     ways = torch.stack(between, 1).flatten(0, 1)

@@ -119,7 +119,7 @@ RECIPES = {
 @registry.prepare.register(NGGPMixture)
 def _(model: NGGPMixture, run: Run, dataset: Dataset) -> None:
     if run.settings["moves"]:
-        check_rows(len(dataset.x_train))
+        check_rows(len(dataset.train))
 
 
 @registry.probabilities.register(NGGPMixture)

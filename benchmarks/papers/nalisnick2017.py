@@ -63,7 +63,7 @@ def score_weights(
     found |= {k: v for k, v in metrics.score(asked, dataset.y_test).items() if k != "clusters"}
     if dataset.y_train is None or dataset.y_test is None:
         return found
-    known = weights(dataset.x_train.to(x.device))
+    known = weights(dataset.values(dataset.train.to(x.device)))
     return found | knn_errors(known, dataset.y_train, asked, dataset.y_test)
 
 

@@ -224,8 +224,8 @@ def judge_factors(run: Run, dataset: Dataset, known: Labels) -> dict[str, float]
         kept, asked = known[site].cpu() >= 0, test >= 0
         if not (kept.any() and asked.any()):
             continue
-        real = _regression(dataset.x_train[labels >= 0], labels[labels >= 0])
-        own = _regression(dataset.x_train[kept], labels[kept])
+        real = _regression(dataset.values(dataset.train[labels >= 0]), labels[labels >= 0])
+        own = _regression(dataset.values(dataset.train[kept]), labels[kept])
         found[f"{site}.agreement"] = real(drawn, held[site])
         found[f"{site}.judge"] = real(dataset.x_test[asked], test[asked])
         found[f"{site}.regression"] = own(dataset.x_test[asked], test[asked])

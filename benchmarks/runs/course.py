@@ -53,8 +53,8 @@ class Course:
             raise ValueError(f"Expected test rows in {recipe.data} but got none.")
         if recipe.n_init < 1:
             raise ValueError(f"Expected at least one start but got n_init={recipe.n_init}.")
-        self.x = rows.x_train.to(where)
-        self.held = rows.x_valid.to(where)
+        self.x = rows.train.to(where)
+        self.held = rows.valid.to(where)
         self.labels = {}
         # Labels of named sites are one source's, coded alike: a class without training rows is told
         # with the scores.
@@ -214,18 +214,19 @@ class Course:
         """Call a function of the recipe on model, guide and rows; returns what it did."""
         function = locate_function(chosen.class_path)
         labels = {site: label.to(self.where) for site, label in self.labels.items()}
-        offered: dict[str, object] = {"labels": labels, "transform": self.rows.transform}
+        offered: dict[str, object] = {"labels": labels, "transform": self.rows.unpacking}
         named = inspect.signature(function).parameters
         settings = {name: offered[name] for name in offered if name in named}
         settings |= {"seed": seed, **chosen.init_args}
         with Stream(seed, self.where):
-            return function(self.model, self.guide, self.x, **settings) or {}
+            x = self.rows.values(self.x)
+            return function(self.model, self.guide, x, **settings) or {}
 
     def _choose(self, progress: bool) -> None:
         """Short runs from several starts, of which the one with the best bound goes on."""
         first, best, chosen = self._starts
         held = self.held if len(self.held) else self.x[:JUDGED]
-        drawn = self.rows.transform
+        drawn = self.rows.unpacking
         for start in range(first, self.recipe.n_init):
             seed = self.seed if start == 0 else derive(self.seed, -start)
             self.model, self.guide = self._pair(seed)
@@ -261,7 +262,7 @@ class Course:
         x, labels = self.given
         instead: dict[str, Any] = {"objective": stage.objective, "kl": stage.kl}
         recipe = replace(self.recipe, **{k: v for k, v in instead.items() if v is not None})
-        own: dict[str, Any] = {"labels": labels, "transform": self.rows.transform}
+        own: dict[str, Any] = {"labels": labels, "transform": self.rows.unpacking}
         own["validation"] = self.held if len(self.held) else None
         own["patience"] = None if stage.name else recipe.patience
         return build_training(recipe, self.model, self.guide, x, **own | settings)

@@ -84,7 +84,7 @@ def k_means_scores(run: Run, dataset: Dataset, clusters: int) -> Result:
         return {}
     z, z_test = (
         codes(run.model, run.guide, x.to(run.device)).cpu().numpy()
-        for x in (dataset.x_train[:FITTED], dataset.x_test)
+        for x in (dataset.values(dataset.train[:FITTED]), dataset.x_test)
     )
     if len(np.unique(z, axis=0)) < clusters:
         return {}

@@ -37,8 +37,13 @@ def as_tensor(value: object, name: str) -> Tensor:
         ) from error
 
 
-def check_finite(x: Tensor, name: str) -> None:
+def check_finite(x: Tensor, name: str, first: int = 0) -> None:
     """Check for NaN and infinity.
+
+    Args:
+        x: rows ``(N, ...)``.
+        name: name of the rows in error messages.
+        first: number of the first of these rows.
 
     Raises:
         ValueError: naming the first row and column that hold one.
@@ -50,8 +55,8 @@ def check_finite(x: Tensor, name: str) -> None:
     count = int(bad.any(-1).sum())
     raise ValueError(
         f"Expected finite numbers in {name} but got NaN or infinity in {count} of {len(x)} rows, "
-        f"first in row {row}, column {column}; drop or fill these rows, or, for missing cells of x,"
-        " give context={'observed': ~x.isnan()}."
+        f"first in row {first + row}, column {column}; drop or fill these rows, or, for missing "
+        "cells of x, give context={'observed': ~x.isnan()}."
     )
 
 

@@ -334,7 +334,10 @@ def test_one_row_will_do(save):
         ({"x_train": np.zeros(6)}, r"rows \(N, ...\).* got shape \(6,\)"),
         ({"x_test": np.zeros((1, 3))}, r"shape \(2,\) in x_test .* got \(3,\); give both"),
         ({"x_test": np.array([[0, np.nan]])}, "x_test .* infinity in 1 of 1 rows, first in row 0"),
-        ({"x_test": np.array([[0, 0], [-np.inf, 0]])}, "in 1 of 2 rows, first in row 1"),
+        (
+            {"x_test": np.array([[0, 0], [-np.inf, 0]]), "y_test": None},
+            "1 of 2 rows, first in row 1",
+        ),
         ({"x_test": np.array([[0, 1e300]])}, "finite numbers in x_test"),
         ({"y_train": np.arange(5)}, r"shape \(6,\) in y_train .* got int64 of shape \(5,\)"),
         ({"y_test": np.arange(2)}, r"shape \(1,\) in y_test .* got int64 of shape \(2,\)"),

@@ -190,9 +190,9 @@ def test_a_fingerprint_sees_type_shape_and_each_value():
     other = same.x_train.clone()
     other[3, 7] = torch.nextafter(other[3, 7], torch.tensor(2.0))
     assert other[3, 7] != same.x_train[3, 7]
-    (said,) = differing(fingerprint(digits), fingerprint(replace(same, x_train=other)))
+    (said,) = differing(fingerprint(digits), fingerprint(replace(same, train=other)))
     assert said.startswith("x_train was float32 [20, 64] ")
-    reshaped = replace(same, x_train=same.x_train.reshape(40, 32), y_test=None)
+    reshaped = replace(same, train=same.train.reshape(40, 32), y_test=None)
     assert len(differing(fingerprint(digits), fingerprint(reshaped))) == 2
     assert len(differing(fingerprint(digits), fingerprint(reshaped), "_test")) == 1
 
