@@ -8,7 +8,8 @@ import torch
 
 from priorzoo.inference import ELBO, KL
 from priorzoo.inference.training.execution import Execution
-from priorzoo.inference.training.loop import Unit
+from priorzoo.inference.training.nonfinite import OnNonfinite
+from priorzoo.inference.training.settings import Unit
 from priorzoo.inference.training.step import Precision
 from priorzoo.models import MLP, Bernoulli
 
@@ -94,6 +95,9 @@ class Recipe:
         every: steps between two rows of the history; one pass over the data if None.
         curve: whether test rows are scored at every row of the history; nothing is chosen by them.
         clip: norm to which the gradient is cut.
+        on_nonfinite: what to do about a step with NaN or infinity: ``raise`` (end), ``skip`` (leave
+            it out) or ``rollback`` (back to the last row, and on with half the learning rate).
+        rollbacks: how often ``rollback`` goes back before the training ends.
         patience: rows without a better validation bound after which the training stops.
         precision: of the networks.
         step: how a step is run, ``eager``, ``compiled``, ``cudagraph`` or ``auto``.
@@ -133,6 +137,8 @@ class Recipe:
     every: int | None = None
     curve: bool = False
     clip: float | None = None
+    on_nonfinite: OnNonfinite = "raise"
+    rollbacks: int = 3
     patience: int | None = None
     precision: Precision = "float32"
     step: Execution = "eager"

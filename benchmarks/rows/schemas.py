@@ -28,6 +28,8 @@ STEP = Record(  # of a history
         **dict.fromkeys(("split", "stage"), LINE),
         **dict.fromkeys(("terms", "metrics", "k-means"), Map(VALUE)),
         **dict.fromkeys(("epoch", "seconds", "elbo", "reconstruction", "objective"), VALUE),
+        "lost": Whole(),
+        "changed": Map(Plain(8)),
         **dict.fromkeys(("births", "deaths", "merges", "splits", "occupied", "alone"), VALUE),
     },
     others=Either((VALUE, Flag(), optional(LINE), Map(Plain(8)), Many(Plain(8)))),

@@ -96,21 +96,25 @@ class Course:
     def restore(self, kept: State) -> None:
         """Take up what :meth:`Checkpoints.load` found of an interrupted or finished run.
 
-        What is kept must be of the same settings and the same data.
+        What is kept must be of the same data, and its settings may differ in what is ``changed``.
         """
         folder, rows = Path(kept["place"]), kept["history"]
         stages, starts = Whole(0, len(self.stages) - 1), Whole(0, self.recipe.n_init)
         check(optional(stages), kept["stage"], "stage", folder, "train again")
+        begun = kept["training"] is not None or kept["stage"] != 0 or "starts" in kept
+        if begun and kept.get("changed"):
+            step = kept["before"] + (kept["training"] or {"step": 0})["step"]
+            rows = [*rows, {"step": step, "split": "resume", "changed": kept["changed"]}]
         text = "".join(f"{json.dumps(row)}\n" for row in rows)
         replace_file(folder / HISTORY, lambda part: part.write_text(text))
         if kept["stage"] is None:
             self.model, self.guide = load(folder, self.where, trust=self._trust)
             kept = kept | {"stage": len(self.stages)}
         self.history = rows
-        if kept["training"] is None and kept["stage"] == 0:
-            if "starts" not in kept:
-                LOG.warning("No step had been kept in %s; the training begins anew.", folder)
-                return
+        if not begun:
+            LOG.warning("No step had been kept in %s; the training begins anew.", folder)
+            return
+        if "starts" in kept:
             first, best, parameters = kept["starts"]
             pair = nn.ModuleList((self.model, self.guide))
             check(starts, first, "starts", folder, "train again")

@@ -6,17 +6,16 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from priorzoo.benchmarks.data.fingerprints import Fingerprint, differing
 from priorzoo.benchmarks.runs.schemas import OF_FINISHED, OF_HISTORY, OF_RESULT, OF_STATE
 from priorzoo.inference.files import parse, read_lines, read_text
 from priorzoo.inference.saving import replace_file
-from priorzoo.inference.schema import Map, Plain, check
+from priorzoo.inference.schema import check
 from priorzoo.inference.training.checkpoints import Packed, is_state, load_state, save_packed
 
 LOG = logging.getLogger(__name__)
@@ -182,35 +181,6 @@ def history_of(lines: Iterable[tuple[str, bytes]]) -> list[State]:
         check(OF_HISTORY, row, "row", place, REMEDY)
         found.append(row)
     return found
-
-
-def check_same(state: State, settings: Mapping[str, Any], folder: Path) -> None:
-    """Check that a checkpoint is of the same settings and seed.
-
-    Raises:
-        ValueError: naming those that differ.
-    """
-    kept: Any = parse(state["settings"], f"the settings of {folder}")
-    check(Map(Plain(64)), kept, "the settings", folder, REMEDY)
-    other = sorted(name for name in settings if kept.get(name) != settings[name])
-    if other:
-        raise ValueError(
-            f"Expected the settings of the run in {folder} but {', '.join(other)} differ; resume "
-            "with the same, or train anew elsewhere."
-        )
-
-
-def check_data(state: State, found: Fingerprint, folder: Path) -> None:
-    """Check that a checkpoint is of the same data.
-
-    Raises:
-        ValueError: naming the arrays that differ.
-    """
-    if other := differing(state["data"] or found, found):
-        raise ValueError(
-            f"Expected the data of the run in {folder} but {'; '.join(other)}. Resume with the "
-            "same data, or train anew elsewhere."
-        )
 
 
 def _checkpoints(folder: Path) -> list[Path]:

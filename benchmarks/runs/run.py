@@ -23,11 +23,10 @@ from priorzoo.benchmarks.runs.folder import (
     RESULT,
     Checkpoints,
     State,
-    check_data,
     check_free,
-    check_same,
     history_of,
 )
+from priorzoo.benchmarks.runs.resuming import check_data, check_same, counted
 from priorzoo.benchmarks.runs.schemas import OF_RESULT
 from priorzoo.benchmarks.scores import registry
 from priorzoo.benchmarks.scores.run import Result, Run
@@ -89,9 +88,10 @@ def train(
     """Train a recipe; its configuration, weights, history and result are written to a folder.
 
     What can be wrong with settings, pair or data is found before the folder is touched. On the way
-    it holds checkpoints, from which ``resume`` goes on as if there had been no break; of a finished
-    run, ``resume`` repeats the scores. No other process can train in the folder at the same time.
-    ``checkpoints`` and ``checkpoint_minutes`` are the settings of :class:`Checkpoints`.
+    it holds checkpoints, from which ``resume`` goes on as if there had been no break, if wanted
+    with another learning rate, ``clip`` or ``on_nonfinite``, which the result then says; of a
+    finished run, ``resume`` repeats the scores. No other process can train in the folder at the
+    same time. ``checkpoints`` and ``checkpoint_minutes`` are the settings of :class:`Checkpoints`.
 
     Raises:
         FileExistsError: for a folder that already holds files, unless told to overwrite it.
@@ -145,8 +145,7 @@ def _enter(
         check_free(saved.folder, overwrite)
         return None
     kept = saved.load()
-    check_same(kept, settings, saved.folder)
-    return kept
+    return kept | {"changed": check_same(kept, settings, saved.folder)}
 
 
 def _described(name: str, command: str, settings: Result, course: Course) -> Result:
@@ -209,7 +208,8 @@ def _finish(run: Run, dataset: data.Dataset, course: Course) -> Run:
     """Save the pair, complete the result of its run, and write that beside it."""
     save(run.folder, run.model, run.guide)
     result = run.result
-    result |= {"steps": course.step, "seconds": round(course.seconds, 1)} | score(run, dataset)
+    result |= {"steps": course.step, "seconds": round(course.seconds, 1)}
+    result |= counted(run.history) | score(run, dataset)
     more = dict(registry.finish(run.model, run, dataset, course.labels))
     result["metrics"] |= more.pop("metrics", {})
     result |= more

@@ -121,6 +121,16 @@ class Batches:
         return self.gather(torch.arange(min(rows, len(self.data)), device=self.data.device))
 
     @property
+    def labelled(self) -> list[str]:
+        """The sites whose labels are given."""
+        return list(self.data.labels if isinstance(self.data, StoredRows) else self.labels)
+
+    @property
+    def resumable(self) -> bool:
+        """Whether there is a :meth:`state`."""
+        return isinstance(self.data, (Tensor, StoredRows))
+
+    @property
     def last(self) -> int:
         """Number of rows in the last batch of a pass, as far as known: 0 if it is like the others.
 
@@ -144,7 +154,7 @@ class Batches:
         """
         if self._passes is not None:
             return self._passes.state()
-        if not isinstance(self.data, Tensor):
+        if not self.resumable:
             raise ValueError(
                 "Expected rows in memory or StoredRows to resume from but got another iterable."
             )

@@ -20,6 +20,7 @@ from priorzoo.inference.training.step import (
     take_step,
 )
 from priorzoo.inference.training.tracing import trace
+from priorzoo.inference.training.watch import Watch
 
 
 class Compiled:
@@ -31,7 +32,7 @@ class Compiled:
     gives the reason. The first call compiles, which takes seconds to a minute.
 
     Args:
-        objective, optimiser, clip, precision: as in :func:`take_step`.
+        objective, optimiser, clip, precision, watch: as in :func:`take_step`.
         rows: batch size B to compile for; that of the first batch if None.
     """
 
@@ -42,11 +43,12 @@ class Compiled:
         *,
         clip: float | None = None,
         precision: Precision = "float32",
+        watch: Watch | None = None,
         rows: int | None = None,
     ) -> None:
         check_step(clip, precision)
         self.objective, self.optimiser = objective, optimiser
-        self.clip, self.precision, self.rows = clip, precision, rows
+        self.clip, self.precision, self.watch, self.rows = clip, precision, watch, rows
         self.reason = ""  # why the step could not be compiled
         self._layout: tuple[object, ...] | None = None
         self._runs: tuple[Run, Run | None] | None = None
@@ -66,7 +68,12 @@ class Compiled:
             self._compile(batch)
         if self._runs is None or batch.layout != self._layout:
             return take_step(
-                self.objective, self.optimiser, batch, clip=self.clip, precision=self.precision
+                self.objective,
+                self.optimiser,
+                batch,
+                clip=self.clip,
+                precision=self.precision,
+                watch=self.watch,
             )
         self.restore_tensors()
         traced, (first, second) = self._traced, self._runs
@@ -76,14 +83,15 @@ class Compiled:
         carry = dict(zip(traced.carry, found, strict=False))
         replaced, gradients = found[len(carry) :], found[len(carry) + len(traced.replaced) :]
         store(traced.state, traced.replaced, replaced)
-        apply_gradients(self.optimiser, zip(self._learnt, gradients, strict=True), self.clip)
+        learnt = zip(self._learnt, gradients, strict=True)
+        apply_gradients(self.optimiser, learnt, self.clip, self.watch)
         natural: dict[str, Tensor] = {}
         if second is not None:
             with torch.no_grad():
                 outputs = second(*given)
             natural = dict(zip(traced.natural, outputs, strict=False))
             store(traced.state, traced.replaced_again, outputs[len(natural) :])
-        finish_step(self.objective, self.optimiser, natural, carry)
+        finish_step(self.objective, self.optimiser, natural, carry, self.watch)
         return dict(zip(traced.terms, means.unbind(), strict=True))
 
     def _compile(self, batch: Batch) -> None:

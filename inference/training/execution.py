@@ -11,9 +11,11 @@ from priorzoo.inference.batch import Batch
 from priorzoo.inference.data.batches import Batches
 from priorzoo.inference.objectives.contract import Terms
 from priorzoo.inference.training.compiled import Compiled
+from priorzoo.inference.training.watch import Trouble, Undo, Watch
 
 Execution = Literal["eager", "compiled", "cudagraph", "auto"]
 TakeStep = Callable[[Batch], Terms]
+KEPT = 8  # orders of earlier passes, by which the rows of a batch are named
 
 
 def choose(step: Execution, device: torch.device, in_memory: bool) -> Execution:
@@ -53,53 +55,101 @@ class Steps:
     Args:
         descend: takes one gradient step on a batch, and returns the batch means of the terms.
         batches: the batches to use.
+        watch: finds steps with NaN or infinity.
+        undo: undoes these, if they are to be skipped.
     """
 
-    def __init__(self, descend: TakeStep, batches: Batches) -> None:
-        self.descend, self.batches = descend, batches
+    def __init__(
+        self, descend: TakeStep, batches: Batches, watch: Watch, undo: Undo | None = None
+    ) -> None:
+        self.descend, self.batches, self.watch, self.undo = descend, batches, watch, undo
         self.names: list[str] = []
         self.sums, self.count = torch.empty(0), 0
+        self._orders: list[tuple[int, Tensor]] = []  # of passes, each with its first step
 
     def __call__(self) -> None:
-        self._add(self.descend(next(self.batches)))
+        self._take(next(self.batches))
+        self._note_order()
         self.count += 1
 
-    def means(self) -> dict[str, float]:
+    def means(self, skipped: int = 0) -> dict[str, float]:
         """Means of the terms since the last call, with one host synchronisation.
+
+        There are none if all steps since then were skipped.
 
         Raises:
             ValueError: if a batch on a GPU since then was not accepted.
         """
         refused = self.batches.checked.refused[None].to(self.sums)
-        *means, wrong = torch.cat([self.sums / self.count, refused]).tolist()
+        taken = max(self.count - skipped, 1)
+        *means, wrong = torch.cat([self.sums / taken, refused]).tolist()
         if wrong:
             raise ValueError(
                 f"Expected batches that the likelihood accepts but one of the last {self.count} "
                 "had NaN, infinity or values outside its support; check what the iterable gives, "
                 "or give batches on the CPU, of which the first wrong value is named."
             )
+        none_left = self.count == skipped
         self.sums.zero_()
-        self.count = 0
-        return dict(zip(self.names, means, strict=True))
+        self.watch.clear()
+        self.count, self._orders = 0, [(0, order) for _, order in self._orders[-1:]]
+        return {} if none_left else dict(zip(self.names, means, strict=True))
+
+    def trouble(self) -> Trouble | None:
+        """The first step since the last :meth:`means` that was not finite."""
+        return self.watch.trouble()
+
+    def rows_of(self, after: int, place: int) -> list[int]:
+        """The rows of a batch since the last row of the history; none if they are not known.
+
+        Args:
+            after: number of steps since then before that of the batch.
+            place: number of batches of the same pass before it.
+        """
+        found = [order for begun, order in self._orders if begun <= after]
+        rows = self.batches.batch_size
+        return found[-1][place * rows : (place + 1) * rows].tolist() if found else []
 
     def state(self) -> dict[str, Any]:
-        """The sums since the last :meth:`means`."""
-        return {"names": self.names, "sums": self.sums, "count": self.count}
+        """The sums since the last :meth:`means`, and what the watch found."""
+        own = {"names": self.names, "sums": self.sums, "count": self.count}
+        return own | {"watch": self.watch.state()}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Continue from a :meth:`state`."""
         self.reset()
         self.names, self.count = state["names"], state["count"]
-        self.sums = state["sums"].to(self.batches.device)
+        self.sums = state["sums"].to(self.batches.device, copy=True)
+        self._orders = []
+        if "watch" in state:
+            self.watch.restore(state["watch"], self.batches.device)
 
     def reset(self) -> None:
         """Drop the captured graph, if any, after a :meth:`Training.restore`."""
 
-    def _add(self, terms: Terms) -> None:
+    def _take(self, batch: Batch) -> None:
+        if self.undo is None:
+            self._add(self.descend(batch))
+            return
+        self.undo.keep()
+        self.undo.unless(self._add(self.descend(batch)))
+
+    def _add(self, terms: Terms) -> Tensor:
+        """Add up terms; returns whether the step was finite, on the device."""
         found = torch.stack(list(terms.values()))
         if not self.names:
             self.names, self.sums = list(terms), torch.zeros_like(found)
+        finite = self.watch.take(self.names, found)
+        if self.undo is not None:
+            finite = finite.all()
+            found = torch.where(finite, found, torch.zeros_like(found))
         self.sums += found
+        return finite
+
+    def _note_order(self) -> None:
+        order = self.batches.order
+        if len(order) and not (self._orders and self._orders[-1][1] is order):
+            self._orders = [*self._orders[-KEPT:], (self.count, order)]
 
 
 class Captured(Steps):
@@ -117,8 +167,10 @@ class Captured(Steps):
 
     WARM_UP = 3
 
-    def __init__(self, descend: Compiled, batches: Batches) -> None:
-        super().__init__(descend, batches)
+    def __init__(
+        self, descend: Compiled, batches: Batches, watch: Watch, undo: Undo | None = None
+    ) -> None:
+        super().__init__(descend, batches, watch, undo)
         self.descend: Compiled = descend
         self.rows = min(batches.batch_size, batches.rows)
         self.order = torch.empty(batches.rows, dtype=torch.int64, device=batches.device)
@@ -139,6 +191,7 @@ class Captured(Steps):
         else:
             self.descend.restore_tensors()
             self._graph.replay()
+        self._note_order()
         self.count += 1
 
     def reset(self) -> None:
@@ -148,19 +201,19 @@ class Captured(Steps):
         if rows == self.rows and self._taken == self.WARM_UP and self._can_be_captured():
             self._graph = torch.cuda.CUDAGraph()
             with torch.cuda.graph(self._graph, stream=self.side):
-                self._take(rows)
+                self._gather_and_take(rows)
             self._graph.replay()  # a capture only records the operations
             return
         self.side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(self.side):
-            self._take(rows)
+            self._gather_and_take(rows)
         torch.cuda.current_stream().wait_stream(self.side)
         self._taken = min(self._taken + (rows == self.rows), self.WARM_UP)
 
-    def _take(self, rows: int) -> None:
+    def _gather_and_take(self, rows: int) -> None:
         index = self.order[self.start + torch.arange(rows, device=self.order.device)]
         self.start += rows
-        self._add(self.descend(self.batches.gather(index)))
+        self._take(self.batches.gather(index))
 
     def _can_be_captured(self) -> bool:
         return not self.descend.reason

@@ -1,43 +1,44 @@
 """The training loop: batches, history, evaluation, early stopping, and errors for NaN."""
 
-import inspect
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Literal, get_args
+from typing import Any
 
-import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from tqdm import tqdm
 
-from priorzoo.inference.batch import Batch, Context, Labels, Transform, binarises
+from priorzoo.inference.batch import Batch, Context, Labels, Transform
 from priorzoo.inference.checking import check_pair
-from priorzoo.inference.data.accepts import Accepts
-from priorzoo.inference.data.batches import Batches
-from priorzoo.inference.data.beside import by_name, check_labels
-from priorzoo.inference.data.checks import admit, as_batch
 from priorzoo.inference.data.stored.rows import StoredRows
-from priorzoo.inference.data.streams import Iterables, opened
+from priorzoo.inference.data.streams import Iterables
 from priorzoo.inference.data.tensors import check_count
 from priorzoo.inference.evaluation import evaluate
 from priorzoo.inference.objectives.contract import Objective, Terms
 from priorzoo.inference.objectives.elbo import ELBO
-from priorzoo.inference.pairs import run_pair, without_side_effects
-from priorzoo.inference.prediction import draw
 from priorzoo.inference.randomness import Stream
 from priorzoo.inference.running import PROGRAM_LOCK, keeping_state
-from priorzoo.inference.sites import is_enumerated, latent_sites
 from priorzoo.inference.training.compiled import Compiled
 from priorzoo.inference.training.dry_run import check_last_batch, create_parameters
 from priorzoo.inference.training.execution import Captured, Execution, Steps, choose, prepare
+from priorzoo.inference.training.given import batches_of, check_given, held_out
+from priorzoo.inference.training.nonfinite import (
+    SMALLER,
+    OnNonfinite,
+    Place,
+    Remedy,
+    rates_of,
+    rescale,
+    scale_rates,
+)
+from priorzoo.inference.training.settings import Unit, check_counts, check_schedule, check_sites
 from priorzoo.inference.training.step import Precision, check_step, take_step
-from priorzoo.models.contract import accepted, check_context, needed
+from priorzoo.inference.training.watch import Trouble, Undo, Watch
 
 Row = dict[str, Any]
-Unit = Literal["epoch", "step"]
 State = Mapping[str, Tensor]
 TrainingState = dict[str, Any]
 
@@ -65,7 +66,7 @@ def fit(
     Raises:
         ValueError: for a pair that does not fit, data that the likelihood does not accept, or
             invalid settings.
-        FloatingPointError: if a term becomes NaN or infinite.
+        FloatingPointError: if a term or gradient becomes NaN or infinite, see ``on_nonfinite``.
     """
     return Training(model, guide, data, **settings).run(steps, epochs, progress=progress)
 
@@ -99,6 +100,10 @@ class Training:
         validation: held-out rows ``(V, P)``, or :class:`StoredRows`, evaluated for each row of the
             history.
         validation_context: keyword arguments for these rows, each ``(V, ...)``.
+        on_nonfinite: what to do about a step with terms or gradients that are NaN or infinite:
+            ``raise``, ``skip`` or ``rollback``, see :class:`Remedy`. With the last two, a row of
+            the history with split ``nonfinite`` says what was done.
+        rollbacks: how often ``rollback`` goes back.
         patience: number of validations without a better bound after which the training stops; None
             for no early stopping. With it, the parameters after :meth:`run` are the best so far.
         record: called with each new row of the history.
@@ -130,6 +135,8 @@ class Training:
         validation: Tensor | StoredRows | None = None,
         validation_context: Context | None = None,
         patience: int | None = None,
+        on_nonfinite: OnNonfinite = "raise",
+        rollbacks: int = 3,
         record: Callable[[Row], None] | None = None,
         checkpoint: Callable[[], None] | None = None,
         due: Callable[[], bool] | None = None,
@@ -140,20 +147,25 @@ class Training:
         first = next(self.objective.parameters(), data if isinstance(data, Tensor) else None)
         self.device = torch.device("cpu") if first is None else first.device
         self.objective.to(self.device).train()  # a loaded pair is in evaluation mode
-        self.seed, self.every, self.batch_size, self.patience = seed, every, batch_size, patience
-        self._check_numbers()
-        data, size = opened(data, batch_size, size)
-        self._keep_data(data, by_name(labels, "labels"), by_name(context, "context"), size)
+        self.seed, self.every, self.patience = seed, every, patience
+        check_count(batch_size, "batch_size")
+        check_counts(every=every, patience=patience)
+        given = data, labels, context, batch_size, size, transform, self.device
+        self.batches = batches_of(model, *given)
+        self.size, self.epoch = self.batches.size, self.batches.epoch
+        self.in_memory = isinstance(self.batches.data, Tensor)
         create_parameters(model, guide, self.batches, seed)
         parameters = self._learnt()
-        self.execution = choose(step, self.device, isinstance(data, Tensor))
+        self.execution = choose(step, self.device, self.in_memory)
         self.optimiser = (optimiser or _adam)(parameters)
+        self.rates, self.remedy = rates_of(self.optimiser), Remedy(on_nonfinite, rollbacks)
         prepare(self.optimiser, self.execution)
         self.schedule = None if schedule is None else schedule(self.optimiser)
         self.schedule_unit, self.clip, self.precision = schedule_unit, clip, precision
         self.record, self.checkpoint, self.due, self.pause = record, checkpoint, due, pause
-        self.validation: Batch | StoredRows | None = None
-        self._check_data(validation, validation_context)
+        check_given(model, guide, self.batches)
+        held = validation, validation_context, transform, self.device
+        self.validation = held_out(model, guide, *held)
         self._check()
         self._begin()
         check_last_batch(self.objective, self.batches, precision, seed)
@@ -161,55 +173,14 @@ class Training:
     def _learnt(self) -> list[nn.Parameter]:
         parameters = [p for p in self.objective.parameters() if p.requires_grad]
         if not parameters:
-            check_pair(self.model, self.guide, context=self.context)  # says why it cannot run
+            check_pair(
+                self.model, self.guide, context=self.batches.context
+            )  # says why it cannot run
             raise ValueError("Expected trainable parameters but model and guide have none.")
         return parameters
 
-    def _keep_data(
-        self, data: Tensor | Iterables, labels: Labels, context: Context, size: int | None
-    ) -> None:
-        self.data, self.labels, self.context = data, dict(labels), {}
-        if isinstance(data, StoredRows) and (labels or context):
-            raise ValueError(
-                "Expected rows in memory beside labels and context but got StoredRows; name their "
-                "columns there, labels={'y': 'column'}."
-            )
-        if isinstance(data, Tensor):
-            whole = as_batch(self.model, data.detach(), labels, context, self.transform).counted()
-            size = whole.size  # None without weights, for the number of rows
-            self.data, self.labels = whole.x, dict(whole.labels)
-            self.context = dict(whole.context)
-            own = self.transform is not None and not binarises(self.transform)
-            if whole.x.dim() > 2 and not own:  # flat before networks may take their sizes from it
-                accepts = Accepts.of(self.model, whole.context)
-                self.data = accepts.converted(whole.x)
-                self.context = accepts.aligned(whole.context)
-        elif labels:
-            raise ValueError(
-                "Expected rows in memory beside labels but got an iterable of batches; give a "
-                "tensor."
-            )
-        elif context:
-            raise ValueError(
-                "Expected rows in memory beside context but got an iterable of batches; give "
-                "batches that are mappings, {'x': rows, 'exposure': values}."
-            )
-        self.batches = Batches(
-            self.model,
-            self.data,
-            self.labels,
-            self.context,
-            self.batch_size,
-            size,
-            self.transform,
-            self.device,
-        )
-        self.size, self.epoch = self.batches.size, self.batches.epoch
-
     def _begin(self) -> None:
         """Initialise everything that changes during the training."""
-        if isinstance(self.validation, Batch):
-            self.validation = self.validation.to(self.device)
         self.objective.clock.restart(self.epoch)
         self.stream = Stream(self.seed, self.device)
         self.steps = self._steps()
@@ -249,6 +220,8 @@ class Training:
         self.objective.clock.total = last
         if self._latest:
             self.objective.load_state_dict(self._latest)
+        if self.remedy.good is None or not self.steps.count:
+            self.remedy.keep(self._changing)
         with tqdm(total=last, initial=self.step, disable=not progress, unit="step") as bar:
             while (self.step < last or self.steps.count) and not self.stopped:
                 begun = time.perf_counter()
@@ -256,10 +229,12 @@ class Training:
                 with self.stream:
                     self._advance(until, bar)
                 self.seconds += time.perf_counter() - begun
-                if self.pause is not None:
-                    self.pause()
-                if self.step == until:
-                    self._report(bar)
+                if not self._gone_back():
+                    if self.pause is not None:
+                        self.pause()
+                    if self.step == until:
+                        self._report(bar)
+                bar.update(self.step - bar.n)
         _, since, best = self._best
         self._latest = self._state() if since else {}
         if since:
@@ -272,35 +247,55 @@ class Training:
         Raises:
             ValueError: for an iterable, which cannot be resumed in the middle of a pass.
         """
+        own: TrainingState = {"batches": self.batches.state(), "seconds": self.seconds}
+        own |= {"rates": self.rates, "best": self._best, "latest": self._latest}
+        return self._changing() | own | {"remedy": self.remedy.state(bool(self.steps.count))}
+
+    def restore(self, state: TrainingState) -> None:
+        """Continue from a :meth:`state`, exactly as without the interruption.
+
+        If this training began with other learning rates than that of the state, the rates that were
+        reached change in the same proportion.
+        """
+        self._change(state)
+        bound, since, best = state["best"]
+        self._best, self._latest = (bound, since, best), state["latest"]
+        self.seconds = state["seconds"]
+        if "remedy" in state:
+            self.remedy.restore(state["remedy"])
+            rescale(self.optimiser, self.schedule, state["rates"], self.rates)
+
+    def _changing(self) -> TrainingState:
+        """What steps change, but for the position in an iterable."""
+        saved = self.objective.state_dict()
+        buffers = self.objective.named_buffers()
         return {
-            "objective": self.objective.state_dict(),
+            "objective": saved,
+            "buffers": {n: b for n, b in buffers if n not in saved and not n.startswith("clock.")},
             "optimiser": self.optimiser.state_dict(),
             "schedule": None if self.schedule is None else self.schedule.state_dict(),
-            "batches": self.batches.state(),
             "sums": self.steps.state(),
             "random": self.stream.state,
             "clock": self.objective.clock.step,
             "step": self.step,
-            "seconds": self.seconds,
             "stopped": self.stopped,
-            "best": self._best,
-            "latest": self._latest,
-        }
+        } | ({"batches": self.batches.state()} if self.batches.resumable else {})
 
-    def restore(self, state: TrainingState) -> None:
-        """Continue from a :meth:`state`, exactly as without the interruption."""
+    def _change(self, state: TrainingState) -> None:
         self.objective.load_state_dict(state["objective"])
         self.optimiser.load_state_dict(state["optimiser"])
         prepare(self.optimiser, self.execution)
         self.steps.restore(state["sums"])
         if self.schedule is not None and state["schedule"] is not None:
             self.schedule.load_state_dict(state["schedule"])
-        self.batches.restore(state["batches"])
+        if "batches" in state:
+            self.batches.restore(state["batches"])
+        buffers = dict(self.objective.named_buffers())
+        for name, tensor in state.get("buffers", {}).items():
+            buffers[name].copy_(tensor)
         self.stream.state = state["random"]
         self.objective.clock.step.copy_(state["clock"])
-        self.step, self.seconds, self.stopped = state["step"], state["seconds"], state["stopped"]
-        bound, since, best = state["best"]
-        self._best, self._latest = (bound, since, best), state["latest"]
+        self.step, self.stopped = state["step"], state["stopped"]
 
     def _state(self) -> State:
         return {name: tensor.clone() for name, tensor in self.objective.state_dict().items()}
@@ -316,23 +311,61 @@ class Training:
             if self.due is not None and self.due():
                 break
 
+    def _gone_back(self) -> bool:
+        """Whether steps were not finite and were undone, so that a row is still to be reached."""
+        if self.remedy.policy == "skip" or (trouble := self.steps.trouble()) is None:
+            return False
+        self._go_back(self.remedy.described(trouble, self._place(trouble)))
+        return True
+
+    def _go_back(self, said: str) -> None:
+        lost, good = self.step, self.remedy.go_back(said)
+        self._change(good)
+        scale_rates(self.optimiser, self.schedule, SMALLER)
+        self.remedy.keep(self._changing)
+        self._keep(self._row("nonfinite", done="rollback", lost=lost - self.step, said=said))
+
     def _report(self, bar: "tqdm[Any]") -> None:
         """Average the terms since the last row into a new one, and validate."""
-        begun = self.step - self.steps.count
-        terms = self.steps.means()
+        terms = self.steps.means(self._skipped())
         if not all(map(math.isfinite, terms.values())):
             raise FloatingPointError(
-                f"Expected finite terms but got {terms} between steps {begun} and {self.step}; "
-                "lower the learning rate, clip the gradient, or check whether a variance needs a "
-                "floor."
+                f"Expected terms whose sum over steps is finite but got {terms}; choose "
+                "a smaller every."
             )
-        row: Row = {"step": self.step, "epoch": self.step / self.epoch, "split": "train", **terms}
-        self._keep(row | {"seconds": round(self.seconds, 3)})
-        if self.validation is not None:
-            self._validate()
+        try:
+            held = {} if self.validation is None else self._evaluated(self.validation)
+        except FloatingPointError as error:
+            if self.remedy.policy != "rollback":
+                raise
+            return self._go_back(f"after step {self.step} those of held-out rows are not: {error}")
+        if terms:
+            self._keep(self._row("train", **terms) | {"seconds": round(self.seconds, 3)})
+        if held:
+            self._validate(held)
         if self.checkpoint is not None:
             self.checkpoint()
+        self.remedy.keep(self._changing)
         bar.set_postfix({k: f"{v:.4g}" for k, v in terms.items() if k in _shown(terms)})
+
+    def _skipped(self) -> int:
+        """The number of steps since the last row that were skipped, with a row that says so."""
+        trouble = self.steps.trouble()
+        if trouble is None:
+            return 0
+        count, said = trouble.steps, self.remedy.described(trouble, self._place(trouble))
+        self.remedy.skipped(count, self.steps.count, said)
+        self._keep(self._row("nonfinite", done="skip", lost=count, said=said))
+        return count
+
+    def _row(self, split: str, **values: object) -> Row:
+        return {"step": self.step, "epoch": self.step / self.epoch, "split": split, **values}
+
+    def _place(self, trouble: Trouble) -> Place:
+        before = self.step - self.steps.count + trouble.after
+        passed, batch = divmod(before, self.epoch)
+        rows = self.steps.rows_of(trouble.after, batch)
+        return Place(before + 1, batch + 1, passed + 1, rows)
 
     def _move_schedule(self) -> None:
         due = self.schedule_unit == "step" or self.step % self.epoch == 0
@@ -340,40 +373,35 @@ class Training:
             self.schedule.step()
 
     def _steps(self) -> Steps:
+        undo = Undo(self.objective, self.optimiser) if self.remedy.policy == "skip" else None
+        self.watch = Watch(self.objective, counts=undo is not None)
         if self.execution == "eager":
-            return Steps(self._take_step, self.batches)
-        in_memory = isinstance(self.data, Tensor)
+            return Steps(self._take_step, self.batches, self.watch, undo)
         compiled = Compiled(
             self.objective,
             self.optimiser,
             clip=self.clip,
             precision=self.precision,
-            rows=min(self.batch_size, self.batches.rows) if in_memory else None,
+            watch=self.watch,
+            rows=min(self.batches.batch_size, self.batches.rows) if self.in_memory else None,
         )
-        return (Captured if self.execution == "cudagraph" else Steps)(compiled, self.batches)
+        kind = Captured if self.execution == "cudagraph" else Steps
+        return kind(compiled, self.batches, self.watch, undo)
 
     def _take_step(self, batch: Batch) -> Terms:
-        return take_step(
-            self.objective, self.optimiser, batch, clip=self.clip, precision=self.precision
-        )
+        how: dict[str, Any] = {"clip": self.clip, "precision": self.precision}
+        return take_step(self.objective, self.optimiser, batch, **how, watch=self.watch)
 
-    def _validate(self) -> None:
-        held = self.validation
+    def _evaluated(self, held: Batch | StoredRows) -> dict[str, float]:
         x, context = (held.x, held.context) if isinstance(held, Batch) else (held, None)
-        assert x is not None
         with PROGRAM_LOCK, keeping_state(self.model, self.guide):
-            terms = evaluate(
-                self.model,
-                self.guide,
-                x,
-                transform=self.transform,
-                seed=self.seed,
-                context=context,
-            )
+            how: dict[str, Any] = {"transform": self.transform, "seed": self.seed}
+            return evaluate(self.model, self.guide, x, context=context, **how)
+
+    def _validate(self, terms: dict[str, float]) -> None:
         if isinstance(self.schedule, ReduceLROnPlateau):
             self.schedule.step(-terms["elbo"])
-        row = {"step": self.step, "epoch": self.step / self.epoch, "split": "valid", **terms}
-        self._keep(row | {"seconds": round(self.seconds, 3)})
+        self._keep(self._row("valid", **terms) | {"seconds": round(self.seconds, 3)})
         if self.patience is None:
             return
         best, since, state = self._best
@@ -388,101 +416,19 @@ class Training:
         if self.record is not None:
             self.record(row)
 
-    def _check_numbers(self) -> None:
-        check_count(self.batch_size, "batch_size")
-        for name, value in (
-            ("every", self.every),
-            ("patience", self.patience),
-        ):
-            if value is not None:
-                check_count(value, name)
-
-    def _check_data(self, held: object, beside: Context | None) -> None:
-        """Check the pair, and convert and check the rows to train on and the held-out rows."""
-        told = isinstance(self.data, Tensor) or not (needed(self.model) | needed(self.guide))
-        if told and self.device.type != "meta":  # where supports have no values to compare
-            check_pair(self.model, self.guide, context=self.context)
-        if isinstance(self.data, Tensor):
-            self.data = self.batches.data = admit(
-                self.model, self.data, context=self.context, transform=self.transform
-            ).x
-        if isinstance(held, StoredRows):
-            self.validation = held
-        elif held is not None:
-            self.validation = admit(
-                self.model, held, context=beside, transform=self.transform, name="validation"
-            )
-            rows = len(self.validation.x)
-            check_context(self.validation.context, rows, self.model, self.guide)
-        elif self.patience is not None:
-            raise ValueError("Expected validation rows with patience but got none; give some.")
-
     def _check(self) -> None:
         if self.objective.model is not self.model or self.objective.guide is not self.guide:
             raise ValueError("Expected an objective of the same model and guide but got another.")
+        if self.patience is not None and self.validation is None:
+            raise ValueError("Expected validation rows with patience but got none; give some.")
         check_step(self.clip, self.precision)
-        self._check_schedule()
-        if self._labelled() or (isinstance(self.objective, ELBO) and self.objective.kl):
-            self._check_sites()
-
-    def _check_schedule(self) -> None:
-        if self.schedule_unit not in get_args(Unit):
-            raise ValueError(
-                f"Expected schedule_unit among {get_args(Unit)} but got {self.schedule_unit!r}."
-            )
-        _check_needs_no_arguments(self.optimiser)
-        if isinstance(self.schedule, ReduceLROnPlateau):
-            if self.validation is None:
-                raise ValueError(
-                    "Expected validation rows with ReduceLROnPlateau, which needs their bound, but "
-                    "got none; give validation, or choose another schedule."
-                )
-        else:
-            _check_needs_no_arguments(self.schedule)
-
-    def _labelled(self) -> list[str]:
-        """The sites whose labels are given."""
-        return list(self.data.labels if isinstance(self.data, StoredRows) else self.labels)
-
-    def _check_sites(self) -> None:
-        """Check the site names in the objective's settings and in the labels before training."""
-        data = self.data
-        beside = data.first(2).batch.context if isinstance(data, StoredRows) else self.context
-        context = {name: value[:2] for name, value in beside.items()}
-        with without_side_effects(self.model, self.guide):
-            x = draw(self.model, 2, means=False, context=accepted(self.model, context))
-            guide_trace, _ = run_pair(self.model, self.guide, Batch(x, context=context))
-        sites = latent_sites(guide_trace)
-        self.objective.check(sites)
-        choices = {
-            name: site["fn"].logits.shape[-1]
-            for name, site in sites.items()
-            if is_enumerated(site) and isinstance(site["fn"], dist.Categorical)
-        }
-        for name in self._labelled():
-            if name not in choices:
-                raise ValueError(
-                    f"Expected labels of Categorical sites that the guide enumerates, "
-                    f"{list(choices)}, but got labels of {name!r}; make it a Categorical site, or "
-                    "leave them out."
-                )
-            if name in self.labels:
-                check_labels(self.labels[name], name, choices[name], self.data)
+        check_schedule(self.optimiser, self.schedule, self.schedule_unit, self.validation)
+        if self.batches.labelled or (isinstance(self.objective, ELBO) and self.objective.kl):
+            check_sites(self.objective, self.batches)
 
 
 def _adam(parameters: Iterable[nn.Parameter]) -> Optimizer:
     return torch.optim.Adam(parameters, lr=1e-3)
-
-
-def _check_needs_no_arguments(made: Optimizer | LRScheduler | None) -> None:
-    """Refuse optimisers and schedules whose ``step`` needs a closure or a metric."""
-    wanted = [] if made is None else inspect.signature(type(made).step).parameters.values()
-    names = [p.name for p in wanted if p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD]
-    if len(names) > 1:
-        raise ValueError(
-            f"Expected an optimiser and a schedule whose step needs no arguments but "
-            f"{type(made).__name__} needs {', '.join(names[1:])}; choose another."
-        )
 
 
 def _shown(row: Row) -> list[str]:

@@ -11,6 +11,7 @@ from priorzoo.inference.batch import Batch, Context, Labels
 from priorzoo.inference.data.checks import admit_step
 from priorzoo.inference.objectives.contract import Objective, Terms
 from priorzoo.inference.running import PROGRAM_LOCK
+from priorzoo.inference.training.watch import Watch
 
 Precision = Literal["float32", "bf16"]
 Gradients = Iterable[tuple[Tensor, Tensor | None]]
@@ -68,15 +69,17 @@ def take_step(
     *,
     clip: float | None = None,
     precision: Precision = "float32",
+    watch: Watch | None = None,
 ) -> Terms:
-    """:func:`descend` on a :class:`Batch`."""
+    """:func:`descend` on a :class:`Batch`; a watch gets the gradients."""
     with PROGRAM_LOCK:
         objective.clock.to(batch.x.device)  # the networks may have moved after the clock was made
         with autocast(batch.x.device, precision):
             value, terms, carry = objective.loss(batch)
         learnt = [parameter for parameter in objective.parameters() if parameter.requires_grad]
-        apply_gradients(optimiser, zip(learnt, gradients_of(value, learnt), strict=True), clip)
-        finish_step(objective, optimiser, objective.natural_gradients(batch), carry)
+        gradients = zip(learnt, gradients_of(value, learnt), strict=True)
+        apply_gradients(optimiser, gradients, clip, watch)
+        finish_step(objective, optimiser, objective.natural_gradients(batch), carry, watch)
     return {name: term.detach().mean() for name, term in terms.items()}
 
 
@@ -97,7 +100,12 @@ def gradients_of(value: Tensor, learnt: list[Tensor] | list[nn.Parameter]) -> li
     return list(torch.autograd.grad(value, learnt, allow_unused=True))
 
 
-def apply_gradients(optimiser: Optimizer, gradients: Gradients, clip: float | None = None) -> None:
+def apply_gradients(
+    optimiser: Optimizer,
+    gradients: Gradients,
+    clip: float | None = None,
+    watch: Watch | None = None,
+) -> None:
     """Let an optimiser step on these gradients; parameters whose gradient is None do not change."""
     optimiser.zero_grad()
     updated = []
@@ -105,6 +113,8 @@ def apply_gradients(optimiser: Optimizer, gradients: Gradients, clip: float | No
         if gradient is not None:
             parameter.grad = match_layout(gradient, parameter)
             updated.append(parameter)
+    if watch is not None:
+        watch.gradients(updated)
     if clip is not None:
         nn.utils.clip_grad_norm_(updated, clip)
     optimiser.step()
@@ -115,6 +125,7 @@ def finish_step(
     optimiser: Optimizer,
     natural: Mapping[str, Tensor],
     carry: Mapping[str, Tensor],
+    watch: Watch | None = None,
 ) -> None:
     """Finish a step after the gradients of the loss: natural gradients, state, and the clock.
 
@@ -123,7 +134,8 @@ def finish_step(
     """
     if natural:
         named = dict(objective.named_parameters())
-        apply_gradients(optimiser, ((named[name], value) for name, value in natural.items()))
+        gradients = ((named[name], value) for name, value in natural.items())
+        apply_gradients(optimiser, gradients, watch=watch)
     objective.commit(carry)
     objective.clock.tick()
 

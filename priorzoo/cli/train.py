@@ -126,6 +126,11 @@ def resumable(words: Sequence[str], folder: Path) -> Iterator[None]:
         there = (folder / "checkpoint.safetensors").is_file()
         advice = f"go on with: {again}" if there else "nothing had been kept; start it again"
         raise KeyboardInterrupt(*error.args[:1], advice) from error
+    except FloatingPointError as error:
+        if not (folder / "checkpoint.safetensors").is_file():
+            raise
+        more = "with a lower --optimiser.lr, with --clip or with --on_nonfinite"
+        raise FloatingPointError(f"{error} Go on {more}: {again}") from error
     except (BlockingIOError, FileExistsError, FileNotFoundError):
         raise
     except OSError as error:

@@ -23,6 +23,7 @@ import pytest
 import safetensors.torch
 import torch
 
+from priorzoo.benchmarks.data.sets import load
 from priorzoo.benchmarks.grid import runner as grid
 from priorzoo.benchmarks.grid.cells import Cell
 from priorzoo.benchmarks.papers import RECIPES
@@ -60,6 +61,10 @@ TRAININGS = {
     "memory": replace(RECIPES["digits-nonparametric"], **SMALL, memory=50),
     "curve": replace(RECIPES["digits-sb-vae"], **SMALL, curve=True),
 }
+DIVERGING = {"optimiser": part(torch.optim.SGD, lr=0.3), "rollbacks": 20}
+TRAININGS["rollback"] = replace(
+    RECIPES["digits-gmvae"], **SMALL, **DIVERGING, on_nonfinite="rollback"
+)
 KINDS = ("exit", "fault", "full", "signal", "kill", "kill")
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 TINY = {"encoder.hidden": [8], "decoder.hidden": [8], "train": 150, "validation": 0, "steps": 6}
@@ -163,7 +168,18 @@ def left(folder):
     result = json.loads((folder / "result.json").read_text())
     del result["seconds"]
     tensors = {path.name: path.read_bytes() for path in folder.glob("*.safetensors")}
-    return tensors, history, result, sorted(path.name for path in folder.iterdir())
+    names = {path.name for path in folder.iterdir()} - {"run.lock"}  # of a fault at its removal
+    return tensors, history, result, sorted(names)
+
+
+def with_a_large_row(file):
+    """Digits of which one is so large that the gradient of each of its batches overflows."""
+    digits = load("digits", train=200, validation=0)
+    x = digits.x_train.numpy().copy()
+    x[5] *= 1e18
+    arrays = {"y_train": digits.y_train, "x_test": digits.x_test, "y_test": digits.y_test}
+    np.savez(file, x_train=x, **{name: array.numpy() for name, array in arrays.items()})
+    return file
 
 
 def _on_files(folder):
@@ -180,6 +196,8 @@ def references(tmp_path_factory):
     """Of each training what it leaves, its operations, where the last step is, and its time."""
     found, warm = {}, tmp_path_factory.mktemp("warm")
     TRAININGS["files"] = _on_files(tmp_path_factory.mktemp("data"))
+    own = {"data": str(with_a_large_row(warm / "rows.npz")), "batch_size": 30}
+    TRAININGS["skip"] = replace(RECIPES["digits-gmvae"], **SMALL, **own, on_nonfinite="skip")
     for name, recipe in TRAININGS.items():  # so that no process has to import what these need
         runs.train("x", recipe, warm / name, device="cpu")
     for name, recipe in TRAININGS.items():
@@ -190,6 +208,9 @@ def references(tmp_path_factory):
         operations = json.loads(said)[1]
         rows = [i for i, one in enumerate(operations) if one.startswith("open history.jsonl ('a'")]
         found[name] = left(folder), len(operations), rows[-1], time.monotonic() - begun
+    counts = {name: found[name][0][2].get("nonfinite") for name in ("skip", "rollback")}
+    assert counts["skip"]["skipped"]
+    assert counts["rollback"]["rollbacks"]
     return found
 
 

@@ -400,9 +400,9 @@ def test_half_precision_stays_close(entry):
 
 @pytest.mark.parametrize("name", ["vae", "gmvae"])
 def test_nan_ends_the_training(zoo, name):
-    """A step size that blows up: an error that names the terms and the steps, at the next row."""
+    """A step size that blows up: an error that names the terms and the step, at the next row."""
     pair, x = zoo[name].pair(), zoo[name].rows(10)
-    with pytest.raises(FloatingPointError, match=r"(?s)'kl\[z\]': nan.*between steps 0 and 5"):
+    with pytest.raises(FloatingPointError, match=r"kl\[z\] of site 'z'.* became .* at step 2 "):
         fit(*pair, x, steps=100, every=5, optimiser=sgd(1e30))
 
 

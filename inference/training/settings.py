@@ -1,0 +1,96 @@
+"""Checks of a training's settings before its first step."""
+
+import inspect
+from typing import Literal, get_args
+
+import pyro.distributions as dist
+from torch import Tensor
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+
+from priorzoo.inference.batch import Batch
+from priorzoo.inference.data.batches import Batches
+from priorzoo.inference.data.beside import check_labels
+from priorzoo.inference.data.stored.rows import StoredRows
+from priorzoo.inference.data.tensors import check_count
+from priorzoo.inference.objectives.contract import Objective
+from priorzoo.inference.pairs import run_pair, without_side_effects
+from priorzoo.inference.prediction import draw
+from priorzoo.inference.sites import is_enumerated, latent_sites
+from priorzoo.models.contract import accepted
+
+Unit = Literal["epoch", "step"]
+
+
+def check_counts(**settings: object) -> None:
+    """Check that settings are positive whole numbers, or None.
+
+    Raises:
+        ValueError: if one is not.
+    """
+    for name, value in settings.items():
+        if value is not None:
+            check_count(value, name)
+
+
+def check_schedule(
+    optimiser: Optimizer, schedule: LRScheduler | None, unit: str, validation: object
+) -> None:
+    """Check that an optimiser and a schedule can be stepped by a training.
+
+    Raises:
+        ValueError: for an unknown unit, for an optimiser or a schedule whose step needs arguments,
+            and for one that needs validation rows where there are none.
+    """
+    if unit not in get_args(Unit):
+        raise ValueError(f"Expected schedule_unit among {get_args(Unit)} but got {unit!r}.")
+    _check_needs_no_arguments(optimiser)
+    if not isinstance(schedule, ReduceLROnPlateau):
+        _check_needs_no_arguments(schedule)
+    elif validation is None:
+        raise ValueError(
+            "Expected validation rows with ReduceLROnPlateau, which needs their bound, but got "
+            "none; give validation, or choose another schedule."
+        )
+
+
+def check_sites(objective: Objective, batches: Batches) -> None:
+    """Check the site names in the objective's settings and in the labels of the data.
+
+    Raises:
+        ValueError: for a site that the guide lacks, and for labels that it cannot have.
+    """
+    model, guide = objective.model, objective.guide
+    data = batches.data
+    beside = data.first(2).batch.context if isinstance(data, StoredRows) else batches.context
+    few = {name: value[:2] for name, value in beside.items()}
+    with without_side_effects(model, guide):
+        x = draw(model, 2, means=False, context=accepted(model, few))
+        guide_trace, _ = run_pair(model, guide, Batch(x, context=few))
+    sites = latent_sites(guide_trace)
+    objective.check(sites)
+    choices = {
+        name: site["fn"].logits.shape[-1]
+        for name, site in sites.items()
+        if is_enumerated(site) and isinstance(site["fn"], dist.Categorical)
+    }
+    for name in batches.labelled:
+        if name not in choices:
+            raise ValueError(
+                f"Expected labels of Categorical sites that the guide enumerates, {list(choices)}, "
+                f"but got labels of {name!r}; make it a Categorical site, or leave them out."
+            )
+        if name in batches.labels:
+            assert isinstance(data, Tensor)
+            check_labels(batches.labels[name], name, choices[name], data)
+
+
+def _check_needs_no_arguments(made: Optimizer | LRScheduler | None) -> None:
+    """Refuse optimisers and schedules whose ``step`` needs a closure or a metric."""
+    wanted = [] if made is None else inspect.signature(type(made).step).parameters.values()
+    names = [p.name for p in wanted if p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD]
+    if len(names) > 1:
+        raise ValueError(
+            f"Expected an optimiser and a schedule whose step needs no arguments but "
+            f"{type(made).__name__} needs {', '.join(names[1:])}; choose another."
+        )
