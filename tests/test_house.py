@@ -15,11 +15,23 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 FLOORS = ("models", "guides", "inference", "benchmarks")
-ROOMS = ("data rows", "recipes", "scores", "charts", "runs", "papers", "grid", "speed", "report")
+ROOMS = (
+    "data rows",
+    "recipes",
+    "scores",
+    "charts",
+    "runs",
+    "papers",
+    "tables",
+    "grid",
+    "speed",
+    "report",
+)
 HOUSE = (*FLOORS, "priorzoo")  # the front door imports every floor
 TOP_FLOOR_ONLY = {"jinja2", "jsonargparse", "matplotlib", "sklearn", "torchvision"}
 DATA = {
     "benchmarks/report/report.html",
+    "benchmarks/tables/description.html",
     "benchmarks/results/reference/shu2016.csv",
 }  # that code reads
 MACHINE_PATH = re.compile(r"(?<![\w./:-])/(?:home|mnt|opt|root|tmp|Users|work)/\w")

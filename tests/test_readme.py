@@ -82,6 +82,8 @@ def shortened(line):
     _, *words = shlex.split(line)
     if words[0] == "train" and not {"--epochs", "--help", "--download"} & set(words):
         words += ["--steps", "4", "--every", "4"]
+    if words[0] == "fit":
+        words += ["--steps", "4"]
     if words[0] == "bench":
         place = words.index("--set") + 1
         words[place : place + 1] = ["model.clusters=5,10", "steps=4"]

@@ -84,9 +84,10 @@ def common_charts(run: Run, dataset: Dataset, x: Tensor) -> Charts:
 
     yield "terms", lambda: curves.draw_terms(run.history)
     if shape := picture_shape(dataset.shape):
-        first = x[:10].cpu()
-        decoded = inference.reconstructions(run.model, run.guide, x[:10]).cpu()
-        yield "reconstructions", lambda: pictures.draw_reconstructions(first, decoded, shape)
+        first = x[:10]
+        told = dataset.beside(first)
+        decoded = inference.reconstructions(run.model, run.guide, first, context=told).cpu()
+        yield "reconstructions", lambda: pictures.draw_reconstructions(first.cpu(), decoded, shape)
         samples = inference.draw(run.story, 100).cpu()
         yield "samples", lambda: pictures.draw_samples(samples, shape)
 
@@ -95,14 +96,14 @@ def code_charts(run: Run, dataset: Dataset, x: Tensor, y: Tensor | None, site: s
     """The codes at a site in the plane of their components; with clusters, those too."""
     from priorzoo.benchmarks.charts import clusters, pictures, planar, planes
 
-    given = run.model, run.guide, x
-    z = inference.codes(*given, site=site).cpu()
-    q = inference.cluster_probabilities(*given).cpu() if run.clusters else None
+    given, told = (run.model, run.guide, x), dataset.beside(x)
+    z = inference.codes(*given, site=site, context=told).cpu()
+    q = inference.cluster_probabilities(*given, context=told).cpu() if run.clusters else None
     yield "plane", lambda: planes.draw_plane(z, q, y)[0]
     if q is None:
         return
     yield "usage", lambda: clusters.draw_usage(q)
-    if math.prod(dataset.shape) == z.shape[1] == 2:
+    if math.prod(dataset.shape) == z.shape[1] == 2 and not told:
         view = planar.look(*given)
         yield "regions", lambda: planar.draw_regions([view])[0]
     if (floor := planar.floor_of(run.settings)) > 0:

@@ -23,6 +23,8 @@ def fingerprint(dataset: Dataset) -> dict[str, str]:
     unpacked = Unpacked(dataset.scale)
     for site, (known, tested) in dataset.named.items():
         arrays |= {f"{site} of x_train": known, f"{site} of x_test": tested}
+    for part, beside in dataset.context.items():
+        arrays |= {f"{name} of x_{part}": value for name, value in beside.items()}
     found = {name: _of(array, unpacked) for name, array in arrays.items() if array is not None}
     if dataset.stored is not None:
         found["x_train"] = stored_fingerprint(dataset.stored)

@@ -17,6 +17,7 @@ from priorzoo.benchmarks.data.sources import CATALOGUE, Parts, Request, Source, 
 from priorzoo.inference import StoredRows
 from priorzoo.inference.batch import binarised
 from priorzoo.inference.data.pictures import flat_rows
+from priorzoo.inference.data.tables.schema import Schema
 
 PORTION = 10_000  # rows that are drawn or converted at a time
 Binarise = Literal["none", "static", "dynamic"]
@@ -30,10 +31,12 @@ class Dataset:
     float32 by :attr:`unpacking` in each batch; ``x_train`` and ``x_valid`` are all their values.
 
     ``shape`` is that of one row as a picture, ``(28, 28)`` or ``(64, 64, 3)``, or ``(P,)`` for
-    points and counts.
+    points, counts and tables.
     The validation part may have no rows. ``vocabulary`` names the P columns of word counts, and
     ``named`` holds further labels of the rows to train on and to test with, by the site they are
     for. Where the rows to train on are ``stored`` in files, ``x_train`` is a sample of them.
+    ``context`` holds what model and guide are told beside the rows of each part, ``train``,
+    ``valid`` and ``test``, and ``schema`` the columns of a table.
     """
 
     name: str
@@ -49,6 +52,8 @@ class Dataset:
     named: Mapping[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
     stored: StoredRows | None = None
     scale: float = 1
+    context: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)
+    schema: Schema | None = None
 
     @property
     def transform(self) -> Callable[[Tensor], Tensor] | None:
@@ -75,6 +80,11 @@ class Dataset:
     def values(self, x: Tensor) -> Tensor:
         """The values, float32, of rows: bytes divided by ``scale``, and others as they are."""
         return Unpacked(self.scale)(x)
+
+    def beside(self, x: Tensor, part: str = "test") -> dict[str, Tensor]:
+        """What is told beside the first rows of a part, as many as there are in x, where x is."""
+        told = self.context.get(part, {})
+        return {name: value[: len(x)].to(x.device) for name, value in told.items()}
 
     def drawn(self, x: Tensor) -> Tensor:
         """Rows as a batch of them is drawn, with random numbers of the caller's stream."""
@@ -140,7 +150,7 @@ def load(
     parts = source.read(Request(data_root(root), labels, seed, download))
     if parts.stored is not None:
         return _stored(name, parts, parts.stored, binarise, validation, train)
-    fit, held = _split(len(parts.x_train), train, validation)
+    fit, held = split(len(parts.x_train), train, validation)
     (flat, shape), (flat_test, _) = (
         flat_rows(rows, f"{part} of {name}")
         for part, rows in (("x_train", parts.x_train), ("x_test", parts.x_test))
@@ -339,7 +349,12 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f"did you mean {names[near[0]]!r}?" if near else f"choose from {', '.join(known)}."
 
 
-def _split(count: int, train: int | None, validation: int) -> tuple[slice, slice]:
+def split(count: int, train: int | None, validation: int) -> tuple[slice, slice]:
+    """Which of so many rows are trained on, from the first, and which are held out, at the end.
+
+    Raises:
+        ValueError: for more than there are.
+    """
     keep = count - validation if train is None else train
     if validation < 0 or keep < 1 or keep + validation > count:
         raise ValueError(

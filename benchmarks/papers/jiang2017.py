@@ -11,11 +11,19 @@ from priorzoo.benchmarks.papers.paper import HUNGARIAN, NEGATIVE, Line, Measure,
 from priorzoo.benchmarks.recipes import REFERENCE, Stage, digits, mlps, part
 from priorzoo.guides import CodeThenCluster
 from priorzoo.inference import Autoencoder, codes
+from priorzoo.inference.batch import Context
 from priorzoo.models import GMVAE, Components
 
 
 def place_mixture(
-    model: nn.Module, guide: nn.Module, x: Tensor, *, seed: int, starts: int = 5, rows: int = 20_000
+    model: nn.Module,
+    guide: nn.Module,
+    x: Tensor,
+    *,
+    seed: int,
+    starts: int = 5,
+    rows: int = 20_000,
+    context: Context | None = None,
 ) -> None:
     """Put a :class:`GMVAE`'s components where a Gaussian mixture fits the posterior mean codes.
 
@@ -27,6 +35,7 @@ def place_mixture(
         seed: of the mixture's starts.
         starts: number of starts by k-means, of which the one with the largest likelihood is taken.
         rows: how many of the rows the mixture is fit to, from the first.
+        context: what model and guide are told beside x, each ``(N, ...)``.
 
     Raises:
         ValueError: for another model.
@@ -38,7 +47,8 @@ def place_mixture(
         raise ValueError(
             f"Expected a GMVAE to place the components of but got {type(model).__name__}."
         )
-    z = codes(model, guide, x[:rows]).cpu().double().numpy()
+    told = {name: value[:rows] for name, value in (context or {}).items()}
+    z = codes(model, guide, x[:rows], context=told).cpu().double().numpy()
     if len(z) < model.clusters:  # scikit-learn wants as many
         z = np.resize(z, (model.clusters, z.shape[1]))
     mixture = GaussianMixture(

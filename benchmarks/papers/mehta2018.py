@@ -129,7 +129,9 @@ def _(model: NGGPMixture, run: Run, dataset: Dataset, x: Tensor) -> Tensor:
     The model has room for more clusters, which are not counted.
     """
     used = torch.cat([model.active, torch.ones_like(model.active[:1])]).cpu()
-    return inference.cluster_probabilities(model, run.guide, x).cpu()[:, used]
+    return inference.cluster_probabilities(model, run.guide, x, context=dataset.beside(x)).cpu()[
+        :, used
+    ]
 
 
 @registry.scores.register(NGGPMixture)
@@ -182,7 +184,7 @@ def top_words(
 def _(model: NGGPMixture, run: Run, dataset: Dataset, x: Tensor, y: Tensor | None) -> Charts:
     """The charts of any model, then K over training, v, sizes of clusters, and their words."""
     yield from default_charts(model, run, dataset, x, y)
-    q = inference.cluster_probabilities(model, run.guide, x).cpu()
+    q = inference.cluster_probabilities(model, run.guide, x, context=dataset.beside(x)).cpu()
     yield from cluster_charts(model, run, q)
 
 

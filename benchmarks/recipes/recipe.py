@@ -76,8 +76,10 @@ class Recipe:
         optimiser, schedule: any of torch's.
         schedule_unit: whether the schedule is stepped after each pass over the data (``epoch``) or
             after each ``step``.
-        data: name of a data set, or path of an ``.npz`` file.
+        data: name of a data set, or path of a file or a folder of images.
         binarise: ``none``, ``static`` (once) or ``dynamic`` (anew in each batch, also in tests).
+        reading: of a table, how it is read: ``columns``, ``scaling``, ``layer``, and of images
+            ``size`` and ``mode``, each as text, see :func:`read_table`.
         train, validation: rows to train on (None for all that are left) and to hold out for the
             validation bound, both from the training set.
         labelled: how many of the training rows, equally many of each class, keep their label.
@@ -122,6 +124,7 @@ class Recipe:
     schedule_unit: Unit = "epoch"
     data: str = "mnist"
     binarise: Literal["none", "static", "dynamic"] = "dynamic"
+    reading: Mapping[str, str] = field(default_factory=dict)
     train: int | None = None
     validation: int = 0
     labelled: int = 0

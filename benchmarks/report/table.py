@@ -10,9 +10,9 @@ from itertools import compress
 from statistics import mean, stdev
 from typing import TypeVar
 
+from priorzoo.benchmarks.rows.spreadsheets import inert
+
 T = TypeVar("T")
-FORMULA = re.compile(r"\s*[-=+@\uff0b\uff0d\uff1d\uff20]|[\t\r\n]")  # also as full-width characters
-NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?|[-+]?inf|nan")
 
 NONE = "–"
 SHARED = ("steps", "seeds", "budget", "device", "at once", "draws")  # said once if always the same
@@ -134,16 +134,9 @@ def to_csv(table: Table) -> str:
     writer = csv.DictWriter(
         file, names, restval="", lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC
     )
-    writer.writerow({name: _inert(name) for name in names})
-    writer.writerows({name: _inert(v) for name, v in record.items()} for record in records)
+    writer.writerow({name: inert(name) for name in names})
+    writer.writerows({name: inert(v) for name, v in record.items()} for record in records)
     return file.getvalue()
-
-
-def _inert(value: object) -> object:
-    """Text that a spreadsheet takes for no formula: an apostrophe comes before one."""
-    if isinstance(value, str) and FORMULA.match(value) and not NUMBER.fullmatch(value):
-        return f"'{value}"
-    return value
 
 
 def _joined(cells: Iterable[str]) -> str:

@@ -65,10 +65,12 @@ class Course:
             self.labels = keep_rows(named, recipe.labelled, seed)
         elif recipe.labelled:
             self.labels = {"y": keep_labels(rows.y_train, recipe.labelled, seed)}
+        self.context = rows.beside(self.x, "train")
         self.given = self._given()
         self.stages = [*recipe.stages, Stage("", steps=recipe.steps, epochs=recipe.epochs)]
         self.model, self.guide = self._pair(seed)
-        check_data(self.model, rows.x_test.to(where), "x_test")
+        x_test = rows.x_test.to(where)
+        check_data(self.model, x_test, "x_test", context=rows.beside(x_test))
         self.trainings = self._trainings()
         self._trust = homes(configuration(self.model, self.guide))  # named by who trains
         self.history: list[Row] = []
@@ -81,17 +83,22 @@ class Course:
         )  # how many, the best and its bound
         self._begun: State | None = None
 
-    def _given(self) -> tuple[Tensor | StoredRows, dict[str, Tensor]]:
-        """Rows and labels to train on."""
-        stored = self.rows.stored
+    def _given(self) -> tuple[Tensor | StoredRows, dict[str, Tensor], dict[str, Tensor]]:
+        """Rows, labels and context, those of labelled rows as often as the recipe asks for."""
+        stored, share = self.rows.stored, self.recipe.labelled_share
         if stored is None:
-            return repeat_labelled(self.x, self.labels, self.recipe.labelled_share)
+            rows, labels = repeat_labelled(torch.arange(len(self.x)), self.labels, share)
+            if len(rows) == len(self.x):
+                return self.x, labels, self.context
+            rows = rows.to(self.where)
+            context = {name: value[rows] for name, value in self.context.items()}
+            return self.x[rows], labels, context
         if self.labels:
             raise ValueError(
                 f"Expected rows in memory beside labelled={self.recipe.labelled} but "
                 f"{self.rows.name} is read from files; train without labels, or on a .npz file."
             )
-        return stored.batched(self.recipe.batch_size, self.seed), {}
+        return stored.batched(self.recipe.batch_size, self.seed), {}, {}
 
     def restore(self, kept: State) -> None:
         """Take up what :meth:`Checkpoints.load` found of an interrupted or finished run.
@@ -218,7 +225,8 @@ class Course:
         """Call a function of the recipe on model, guide and rows; returns what it did."""
         function = locate_function(chosen.class_path)
         labels = {site: label.to(self.where) for site, label in self.labels.items()}
-        offered: dict[str, object] = {"labels": labels, "transform": self.rows.unpacking}
+        offered: dict[str, object] = {"labels": labels, "context": self.context}
+        offered["transform"] = self.rows.unpacking
         named = inspect.signature(function).parameters
         settings = {name: offered[name] for name in offered if name in named}
         settings |= {"seed": seed, **chosen.init_args}
@@ -229,14 +237,16 @@ class Course:
     def _choose(self, progress: bool) -> None:
         """Short runs from several starts, of which the one with the best bound goes on."""
         first, best, chosen = self._starts
-        held = self.held if len(self.held) else self.x[:JUDGED]
+        held, part = (self.held, "valid") if len(self.held) else (self.x[:JUDGED], "train")
+        told = self.rows.beside(held, part)
         drawn = self.rows.unpacking
         for start in range(first, self.recipe.n_init):
             seed = self.seed if start == 0 else derive(self.seed, -start)
             self.model, self.guide = self._pair(seed)
             training = self._training(self.stages[-1], seed=seed, patience=None)
             training.run(self.recipe.init_steps, progress=progress)
-            terms = evaluate(self.model, self.guide, held, transform=drawn, seed=self.seed)
+            how: dict[str, Any] = {"transform": drawn, "seed": self.seed, "context": told}
+            terms = evaluate(self.model, self.guide, held, **how)
             self._record({"step": self.recipe.init_steps, "split": "init", "start": start, **terms})
             self.seconds += training.seconds
             if terms["elbo"] > best:
@@ -263,10 +273,13 @@ class Course:
         return found
 
     def _training(self, stage: Stage, **settings: object) -> Training:
-        x, labels = self.given
+        x, labels, context = self.given
         instead: dict[str, Any] = {"objective": stage.objective, "kl": stage.kl}
         recipe = replace(self.recipe, **{k: v for k, v in instead.items() if v is not None})
         own: dict[str, Any] = {"labels": labels, "transform": self.rows.unpacking}
-        own["validation"] = self.held if len(self.held) else None
+        own["context"] = context
+        if len(self.held):
+            told = self.rows.beside(self.held, "valid")
+            own |= {"validation": self.held, "validation_context": told}
         own["patience"] = None if stage.name else recipe.patience
         return build_training(recipe, self.model, self.guide, x, **own | settings)

@@ -21,7 +21,14 @@ from priorzoo.inference.training.checkpoints import Packed, is_state, load_state
 LOG = logging.getLogger(__name__)
 LOCK = "run.lock"
 RESULT, HISTORY, CHECKPOINT = "result.json", "history.jsonl", "checkpoint.safetensors"
-FILES = (RESULT, "config.json", "model.safetensors", "memory.safetensors", HISTORY, CHECKPOINT)
+FILES: tuple[str, ...] = (
+    RESULT,
+    "config.json",
+    "model.safetensors",
+    "memory.safetensors",
+    "table.json",
+)
+FILES += (HISTORY, CHECKPOINT)
 CHECKPOINTS = r"checkpoint(?:-(\d+))?\.safetensors"
 REMEDY = "train again"
 DRAWN_BY = "priorzoo"  # the ``Software`` of a PNG in the folder ``figures``

@@ -12,6 +12,7 @@ import torch
 
 from priorzoo.benchmarks.data import sets as data
 from priorzoo.benchmarks.data.fingerprints import fingerprint
+from priorzoo.benchmarks.data.tables import is_table, load_table
 from priorzoo.benchmarks.recipes.changes import written
 from priorzoo.benchmarks.recipes.recipe import Recipe
 from priorzoo.benchmarks.rows.locks import locked
@@ -26,18 +27,21 @@ from priorzoo.benchmarks.runs.folder import (
     check_free,
     history_of,
 )
+from priorzoo.benchmarks.runs.reference import write_table
 from priorzoo.benchmarks.runs.resuming import check_data, check_same, counted
 from priorzoo.benchmarks.runs.schemas import OF_RESULT
 from priorzoo.benchmarks.scores import registry
 from priorzoo.benchmarks.scores.run import Result, Run
 from priorzoo.inference import Stream, check_pair, degeneracy, draw, evaluate, load, save
 from priorzoo.inference import check_data as check_rows
+from priorzoo.inference.data.tables.schema import Schema
 from priorzoo.inference.files import read_json, read_lines
 from priorzoo.inference.rebuilding import FAILURES
 from priorzoo.inference.saving import replace_file, versions
 from priorzoo.inference.schema import check
 from priorzoo.models.contract import needed
 
+DENSITIES = ("elbo", "log p(x)", "objective", "pseudo-likelihood", "reconstruction")
 SPLIT = ("data", "binarise", "train", "validation")  # of its settings
 
 
@@ -58,9 +62,24 @@ def pick_device(name: str) -> torch.device:
 
 
 def read_data(
-    settings: Mapping[str, Any], root: str | None = None, *, seed: int, download: bool = False
+    settings: Mapping[str, Any],
+    root: str | None = None,
+    *,
+    seed: int,
+    download: bool = False,
+    schema: Schema | None = None,
 ) -> data.Dataset:
-    """The data set, split, labelled and binarised as the settings of a recipe say."""
+    """The data set, split, labelled and binarised as the settings of a recipe say.
+
+    Args:
+        settings: of a recipe.
+        root, seed, download: as of :func:`data.load`.
+        schema: that of a run, if other rows than those of its training are read.
+    """
+    reading = settings.get("reading") or {}
+    if is_table(settings["data"], reading):
+        split = {name: settings[name] for name in SPLIT if name != "data"}
+        return load_table(settings["data"], reading, schema, seed=seed, **split)
     split = {name: settings[name] for name in SPLIT if name != "data"}
 
     def read(name: str) -> data.Dataset:
@@ -84,6 +103,7 @@ def train(
     command: str = "",
     checkpoints: int = 2,
     checkpoint_minutes: float = 10.0,
+    dataset: data.Dataset | None = None,
 ) -> tuple[Run, data.Dataset]:
     """Train a recipe; its configuration, weights, history and result are written to a folder.
 
@@ -92,6 +112,7 @@ def train(
     with another learning rate, ``clip`` or ``on_nonfinite``, which the result then says; of a
     finished run, ``resume`` repeats the scores. No other process can train in the folder at the
     same time. ``checkpoints`` and ``checkpoint_minutes`` are the settings of :class:`Checkpoints`.
+    A ``dataset`` that was already read as the recipe says is not read again.
 
     Raises:
         FileExistsError: for a folder that already holds files, unless told to overwrite it.
@@ -106,7 +127,8 @@ def train(
         there = folder.is_dir()
         kept = _enter(stack, saved, overwrite, {"seed": seed, **settings} if resume else None)
         of = folder if resume else None
-        dataset = read_again(of, settings, data_root, seed=seed, download=download)
+        if dataset is None:
+            dataset = read_again(of, settings, data_root, seed=seed, download=download)
         if kept is not None:
             check_data(kept, fingerprint(dataset), folder)
         course = Course(recipe, dataset, where, seed)
@@ -207,6 +229,7 @@ def machine(where: torch.device) -> Result:
 def _finish(run: Run, dataset: data.Dataset, course: Course) -> Run:
     """Save the pair, complete the result of its run, and write that beside it."""
     save(run.folder, run.model, run.guide)
+    write_table(run, dataset)
     result = run.result
     result |= {"steps": course.step, "seconds": round(course.seconds, 1)}
     result |= counted(run.history) | score(run, dataset)
@@ -231,13 +254,28 @@ def score(run: Run, dataset: data.Dataset, importance_samples: int = 0) -> Resul
         where there are clusters a ``warning``: what is wrong with them or with the labels, or None.
     """
     model, x = run.model, dataset.x_test.to(run.device)
-    check_rows(model, x, "x_test")
+    told = dataset.beside(x)
+    check_rows(model, x, "x_test", context=told)
     with Stream(run.seed, x.device):
         x = dataset.drawn(x)
-    terms = evaluate(model, run.guide, x, importance_samples=importance_samples, seed=run.seed)
+    how: dict[str, Any] = {
+        "importance_samples": importance_samples,
+        "seed": run.seed,
+        "context": told,
+    }
+    terms = _in_units_of_the_table(evaluate(model, run.guide, x, **how), dataset)
     found: Result = {"terms": terms, "metrics": registry.scores(model, run, dataset, x)}
     q = registry.probabilities(model, run, dataset, x)
     return found if q is None else found | {"warning": data.unlike(dataset) or degeneracy(q)}
+
+
+def _in_units_of_the_table(terms: dict[str, float], dataset: data.Dataset) -> dict[str, float]:
+    """Terms of scaled rows as those of the rows of the table, whose density is another."""
+    if dataset.schema is None or dataset.schema.shape:
+        return terms
+    rows = len(dataset.x_test)
+    shift = dataset.schema.log_scale(dataset.context["test"].get("observed"), rows).mean().item()
+    return {name: value - shift * (name in DENSITIES) for name, value in terms.items()}
 
 
 def open_run(folder: Path, device: str = "auto", *, trust: Sequence[str] = ()) -> Run:

@@ -39,9 +39,10 @@ def probabilities(model: nn.Module, run: Run, dataset: Dataset, x: Tensor) -> Te
 
     By default q(y | x) where the guide enumerates ``y``, and None elsewhere.
     """
-    if not enumerates(model, run.guide, x):
+    told = dataset.beside(x)
+    if not enumerates(model, run.guide, x, context=told):
         return None
-    return cluster_probabilities(model, run.guide, x).cpu()
+    return cluster_probabilities(model, run.guide, x, context=told).cpu()
 
 
 def cluster_scores(model: nn.Module, run: Run, dataset: Dataset, x: Tensor) -> dict[str, float]:
@@ -83,8 +84,8 @@ def k_means_scores(run: Run, dataset: Dataset, clusters: int) -> Result:
     if dataset.y_test is None or not (dataset.y_test >= 0).any():
         return {}
     z, z_test = (
-        codes(run.model, run.guide, x.to(run.device)).cpu().numpy()
-        for x in (dataset.values(dataset.train[:FITTED]), dataset.x_test)
+        codes(run.model, run.guide, x.to(run.device), context=dataset.beside(x, part)).cpu().numpy()
+        for part, x in (("train", dataset.values(dataset.train[:FITTED])), ("test", dataset.x_test))
     )
     if len(np.unique(z, axis=0)) < clusters:
         return {}

@@ -1,6 +1,9 @@
 """priorzoo: variational autoencoders with structured priors
 
   priorzoo list [models|guides|recipes|data] [--model RECIPE|CLASS]
+  priorzoo fit FILE [--model NAME] [--columns NAME=KIND,...] [--clusters K] [--out DIR] ...
+  priorzoo predict RUN FILE [--out clusters.csv]
+  priorzoo describe RUN [--out DIR]
   priorzoo train RECIPE [--data NAME|FILE.npz] [--steps N] [--seed N] [--out DIR] ...
   priorzoo evaluate RUN [--data NAME|FILE.npz] [--importance-samples S] [--json]
   priorzoo plot RUN
@@ -25,6 +28,7 @@ from importlib import import_module
 
 # The module of each command. What a command needs is imported when it is called, and not before.
 COMMANDS = {"list": "listing", "train": "train", "bench": "bench", "report": "bench"}
+COMMANDS |= {"fit": "fit", "predict": "tables", "describe": "tables"}
 COMMANDS |= dict.fromkeys(("evaluate", "plot", "sample"), "runs") | {"export": "export"}
 EXTRAS = {"zuko": "flows", "anndata": "anndata", "ray": "ray", "onnx": "onnx", "onnxscript": "onnx"}
 EXTRAS |= dict.fromkeys(("jinja2", "matplotlib", "scipy", "sklearn", "torchvision"), "benchmarks")

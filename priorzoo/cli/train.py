@@ -115,11 +115,11 @@ def _train(name: str, recipe: Recipe, settings: argparse.Namespace, words: Seque
 
 
 @contextmanager
-def resumable(words: Sequence[str], folder: Path) -> Iterator[None]:
+def resumable(words: Sequence[str], folder: Path, command: str = "train") -> Iterator[None]:
     """Name the command that goes on where a run was interrupted, or where the disk was full."""
     kept = [word for word in words if word not in ("--overwrite", "--resume")]
     out = [] if any(word.partition("=")[0] == "--out" for word in words) else ["--out", str(folder)]
-    again = shlex.join(["priorzoo", "train", *kept, *out, "--resume"])
+    again = shlex.join(["priorzoo", command, *kept, *out, "--resume"])
     try:
         yield
     except KeyboardInterrupt as error:

@@ -27,6 +27,18 @@ def coded(column: Column, cells: Cells, source: str) -> Numbers:
     return (numbers - column.loc) / column.scale
 
 
+def decoded(column: Column, values: Numbers) -> NDArray[np.generic]:
+    """``(N,)``: what :func:`coded` made of a column, in the units of the table.
+
+    Numbers of categories are rounded to the nearest.
+    """
+    if not column.categories:
+        return values * column.scale + column.loc
+    codes = np.clip(np.rint(values), 0, len(column.categories) - 1).astype(int)
+    names = np.array(column.categories, dtype=object)[codes]
+    return names.astype(np.float64) if column.numeric else names
+
+
 def quantities(column: Column, cells: Cells, source: str) -> Numbers:
     """``(N,)``: positive numbers of a column, scaled; weights may be 0.
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from priorzoo.inference.data.tables.cells import Cells, Frame
-from priorzoo.inference.data.tables.coding import coded, one_hot, quantities
+from priorzoo.inference.data.tables.coding import coded, decoded, one_hot, quantities
 from priorzoo.inference.data.tables.kinds import (
     DEFAULTS,
     Column,
@@ -54,6 +54,12 @@ class Table:
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    @property
+    def context(self) -> dict[str, Tensor]:
+        """What model and guide are told beside the rows, by its keyword."""
+        told = {name: getattr(self, name) for name in ("observed", "exposure", "covariates")}
+        return {name: value for name, value in told.items() if value is not None}
 
     def take(self, rows: Tensor) -> "Table":
         """The table of some rows, by their numbers ``(M,)``."""
@@ -130,16 +136,7 @@ class Schema:
         Categories are rounded to the nearest code; numbers are not rounded.
         """
         values = rows.detach().cpu().double().numpy()
-        found: dict[str, NDArray[np.generic]] = {}
-        for place, column in enumerate(self.data):
-            cells = values[:, place]
-            if column.categories:
-                codes = np.clip(np.rint(cells), 0, len(column.categories) - 1).astype(int)
-                names = np.array(column.categories, dtype=object)[codes]
-                found[column.name] = names.astype(np.float64) if column.numeric else names
-            else:
-                found[column.name] = cells * column.scale + column.loc
-        return found
+        return {column.name: decoded(column, values[:, i]) for i, column in enumerate(self.data)}
 
     def log_scale(self, observed: Tensor | None, rows: int) -> Tensor:
         """``(N,)``: what log p of scaled values exceeds that of the table's own units by, in nats.

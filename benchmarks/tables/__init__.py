@@ -1,0 +1,1 @@
+"""The user's own tables: settings that fit them, predictions, and what clusters are."""

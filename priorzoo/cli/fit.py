@@ -1,0 +1,93 @@
+"""``priorzoo fit``: train on a table, a file of counts or a folder of images of the user's own."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from priorzoo.benchmarks.data.tables import load_table, read
+from priorzoo.benchmarks.recipes.changes import apply
+from priorzoo.benchmarks.recipes.recipe import Recipe
+from priorzoo.benchmarks.runs import run as runs
+from priorzoo.benchmarks.tables.choosing import base_of, chosen, recipe_for
+from priorzoo.cli.options import Parser, print_next, print_table, repeatable, require
+from priorzoo.cli.scores import print_scores, print_warning
+from priorzoo.cli.settings import read_words
+from priorzoo.cli.train import HOW, KEEPING, resumable
+from priorzoo.inference.data.tables.schema import Table
+
+READING = ("columns", "scaling", "layer", "size", "mode")
+
+
+def fit_command(words: Sequence[str]) -> None:
+    """Train on your own data: types of columns, likelihood, sizes and length are chosen for it.
+
+    usage: priorzoo fit FILE [--OPTION VALUE ...]
+
+      FILE              .csv, .tsv, .parquet, .npz, .npy, .h5ad, or a folder of images
+      --model NAME      gmvae, vade, nggp, vampprior, m2, vae, ... [gmvae]
+      --clusters K      number of clusters; 10 if left out
+      --steps N         length of the training; by the number of rows if left out
+      --columns TEXT    what columns are: age=student-t,city=categorical,id=ignore,kind=label
+      --scaling NAME    auto, standard, robust or none [auto]
+      --layer NAME      of an AnnData, in place of X
+      --size HxW        to which images are resized: 32x32
+      --mode L|RGB      to which images are converted
+      --seed N          of all random numbers [0]
+      -h, --help        show the options
+      --out DIR         run folder; runs/FILE-MODEL-seedN if left out
+      --overwrite       replace a run in that folder
+      --resume          continue an interrupted run, or repeat the scores of a finished one
+      --checkpoint-minutes M  how often a checkpoint is saved at least [10]
+      --checkpoints N   how many of the last are kept [2]
+      --device NAME     auto, cpu or cuda [auto]
+
+    Other settings of a recipe are options too: --batch_size 50, --model.code 4, --n_init 3.
+    """
+    parser = Parser("fit", fit_command)
+    if set(words) & {"-h", "--help"}:
+        parser.print_help()
+        return
+    settings, rest = parser.parse_known_args(words)
+    require("sklearn", "scipy")  # for the scores, once the run is trained
+    given = {name: getattr(settings, name) for name in READING}
+    reading = {name: value for name, value in given.items() if value is not None}
+    path = str(settings.file.expanduser().resolve())
+    table = read(path, reading)
+    asked = {"clusters": settings.clusters, "steps": settings.steps, "reading": reading}
+    first = recipe_for(table, path, settings.model, **asked)
+    recipe = apply(first, read_words(rest, parser.options))
+    print_chosen(table, recipe)
+    train(table, recipe, settings, words)
+
+
+def print_chosen(table: Table, recipe: Recipe) -> None:
+    """The columns of a table, and what was chosen for it."""
+    if table.schema.shape:
+        sides = " x ".join(map(str, table.schema.shape))
+        print(f"{len(table):,} images of {sides}, {len(table.schema.classes)} classes")
+    else:
+        print("\n".join(table.schema.lines()))
+    print()
+    print_table(chosen(recipe, table))
+    print(flush=True)
+
+
+def train(table: Table, recipe: Recipe, settings: argparse.Namespace, words: Sequence[str]) -> None:
+    """Train the recipe in the folder that the settings name."""
+    path = Path(recipe.data)
+    folder = Path(settings.out or f"runs/{path.stem}-{settings.model}-seed{settings.seed}")
+    how = {key: getattr(settings, key) for key in (*HOW, *KEEPING) if hasattr(settings, key)}
+    split: dict[str, Any] = {name: getattr(recipe, name) for name in runs.SPLIT if name != "data"}
+    command, name = repeatable(words, "fit"), base_of(settings.model)
+    dataset = load_table(recipe.data, recipe.reading, table=table, seed=settings.seed, **split)
+    how |= {"command": command, "progress": sys.stderr.isatty(), "dataset": dataset}
+    with resumable(words, folder, "fit"):
+        run, _ = runs.train(name, recipe, folder, **how)
+    print_scores(run.result)
+    print_warning(run.result)
+    print_next(
+        f"priorzoo predict {folder} {settings.file} --out clusters.csv",
+        f"priorzoo describe {folder}",
+    )
