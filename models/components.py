@@ -1,39 +1,86 @@
 """Gaussian mixture components in latent space."""
 
 import math
+from typing import Literal, get_args
 
+import pyro.distributions as dist
 import torch
+from pyro.distributions import TorchDistribution
 from torch import Tensor, nn
 
 from priorzoo.models.distributions.gaussian import deviation, raw_variance
 
+Covariance = Literal["diagonal", "full", "tied"]
+
 
 class Components(nn.Module):
-    r"""K diagonal Gaussians :math:`\mathcal N(\mu_k, \sigma_k^2)` in latent space; a base class.
+    r"""K Gaussians :math:`\mathcal N(\mu_k, \Sigma_k)` in latent space; a base class.
+
+    The Cholesky factor of a covariance that is not diagonal has the standard deviations on its
+    diagonal and ``lower`` below it.
 
     Args:
         code, clusters: D and K.
         offset: whether an offset that all clusters share is added to their means and raw
             variances, like the bias of the reference code's linear maps of the one-hot cluster.
             The offset is redundant, but with it Adam moves all clusters together twice as fast.
+        covariance: ``diagonal``; ``full``, any; or ``tied``, any, but that of all components.
+
+    Raises:
+        ValueError: for another covariance.
     """
 
-    def __init__(self, code: int, clusters: int, offset: bool = False) -> None:
+    def __init__(
+        self, code: int, clusters: int, offset: bool = False, covariance: Covariance = "diagonal"
+    ) -> None:
         super().__init__()
+        if covariance not in get_args(Covariance):
+            raise ValueError(
+                f"Expected covariance among {get_args(Covariance)} but got {covariance!r}."
+            )
         self.code, self.clusters, self.offset = code, clusters, offset
+        self.covariance = covariance
+        spreads = 1 if covariance == "tied" else clusters
         bound = math.sqrt(6 / (clusters + code))
         self.loc = nn.Parameter(torch.empty(clusters, code).uniform_(-bound, bound))
-        self.raw = nn.Parameter(torch.empty(clusters, code).uniform_(-bound, bound))
+        self.raw = nn.Parameter(torch.empty(spreads, code).uniform_(-bound, bound))
+        if covariance != "diagonal":
+            self.lower = nn.Parameter(torch.zeros(spreads, code, code))
         shared = torch.zeros(2, code)
         self.shared: Tensor = nn.Parameter(shared) if offset else nn.Buffer(shared)
 
     def components(self) -> tuple[Tensor, Tensor]:
-        """Means and standard deviations, each ``(K, D)``."""
-        return self.loc + self.shared[0], deviation(self.raw + self.shared[1])
+        """Means ``(K, D)``, and standard deviations ``(K, D)`` or Cholesky factors ``(K, D, D)``.
+
+        The one factor of tied components is ``(1, D, D)``.
+        """
+        scale = deviation(self.raw + self.shared[1])
+        if self.covariance != "diagonal":
+            scale = self.lower.tril(-1) + scale.diag_embed()
+        return self.loc + self.shared[0], scale
+
+    def component(self, y: Tensor) -> TorchDistribution:
+        """p(z | y) for clusters ``(...)``."""
+        loc, scale = self.components()
+        if self.covariance == "diagonal":
+            return dist.Normal(loc[y], scale[y]).to_event(1)
+        factor = scale[0] if self.covariance == "tied" else scale[y]
+        return dist.MultivariateNormal(loc[y], scale_tril=factor)
 
     @torch.no_grad()
-    def set_components(self, loc: Tensor, variance: Tensor) -> None:
-        """Set means and variances of the components, each ``(K, D)``."""
+    def set_components(self, loc: Tensor, covariance: Tensor) -> None:
+        """Set the components.
+
+        Args:
+            loc: means ``(K, D)``.
+            covariance: variances ``(K, D)``, covariances ``(K, D, D)``, or the one ``(D, D)`` of
+                tied components.
+        """
         self.shared.zero_()
         self.loc.copy_(loc)
-        self.raw.copy_(raw_variance(variance))
+        if self.covariance == "diagonal":
+            self.raw.copy_(raw_variance(covariance))
+            return
+        factor = torch.linalg.cholesky(covariance)
+        self.raw.copy_(raw_variance(factor.diagonal(dim1=-2, dim2=-1).square()))
+        self.lower.copy_(factor.tril(-1))

@@ -7,7 +7,7 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
-from priorzoo.models.components import Components
+from priorzoo.models.components import Components, Covariance
 from priorzoo.models.contract import Beside, decodes
 from priorzoo.models.likelihoods import Bernoulli
 from priorzoo.models.observation import sample_x
@@ -17,7 +17,7 @@ from priorzoo.models.plates import data_plate
 class GMVAE(Components):
     r"""Clusters ``x`` by the mixture component ``y`` that produced its code ``z``.
 
-    .. math:: y \sim \mathrm{Cat}(\pi), \quad z \mid y \sim \mathcal N(\mu_y, \sigma_y^2),
+    .. math:: y \sim \mathrm{Cat}(\pi), \quad z \mid y \sim \mathcal N(\mu_y, \Sigma_y),
         \quad x \mid z \sim p(x \mid \mathrm{decoder}(z))
 
     The explicit mixture of Shu, "Gaussian Mixture VAE: Lessons in Variational Inference", 2016.
@@ -29,7 +29,7 @@ class GMVAE(Components):
         likelihood: maps these to p(x | z); :class:`Bernoulli` if None.
         code, clusters: D and K.
         learn_weights: whether the mixture weights pi are learnt (as in VaDE); uniform if not.
-        offset: as in :class:`Components`.
+        offset, covariance: as in :class:`Components`.
     """
 
     networks = staticmethod(decodes)
@@ -42,8 +42,9 @@ class GMVAE(Components):
         clusters: int = 10,
         learn_weights: bool = False,
         offset: bool = False,
+        covariance: Covariance = "diagonal",
     ) -> None:
-        super().__init__(code, clusters, offset)
+        super().__init__(code, clusters, offset, covariance)
         self.decoder = decoder
         self.likelihood = Bernoulli() if likelihood is None else likelihood
         self.learn_weights = learn_weights
@@ -53,8 +54,7 @@ class GMVAE(Components):
     def forward(
         self, x: Tensor | None = None, size: int | None = None, **beside: Unpack[Beside]
     ) -> Tensor:
-        loc, scale = self.components()
         with data_plate(x, size):
             y = pyro.sample("y", dist.Categorical(logits=self.logits))
-            z = pyro.sample("z", dist.Normal(loc[y], scale[y]).to_event(1))
+            z = pyro.sample("z", self.component(y))
             return sample_x(x, beside, self.likelihood, self.decoder, z)

@@ -98,8 +98,11 @@ def decoder(outputs: int = P, code: int = D) -> MLP:
     return MLP(code, outputs, (8,))
 
 
-def gmvae(**settings: bool) -> GMVAE:
-    return GMVAE(decoder(), **SIZES, **settings)
+def gmvae(**settings: object) -> GMVAE:
+    model = GMVAE(decoder(), **SIZES, **settings)
+    if model.covariance != "diagonal":
+        torch.nn.init.normal_(model.lower)
+    return model
 
 
 def m2() -> M2:
@@ -226,6 +229,10 @@ CATALOGUE = {
     "gmvae": Entry(gmvae, cluster_then_code, binary),
     "gmvae-weights": Entry(lambda: gmvae(learn_weights=True), cluster_then_code, binary),
     "gmvae-offset": Entry(lambda: gmvae(offset=True), cluster_then_code, binary),
+    "gmvae-full": Entry(lambda: gmvae(covariance="full"), cluster_then_code, binary),
+    "vade-tied": Entry(
+        lambda: gmvae(covariance="tied", learn_weights=True), code_then_cluster, binary
+    ),
     "gmvae-gaussian-network": Entry(
         lambda: GMVAE(decoder(2 * P), Gaussian(0.7, "network"), **SIZES), cluster_then_code, real
     ),

@@ -27,7 +27,8 @@ def place_mixture(
 ) -> None:
     """Put a :class:`GMVAE`'s components where a Gaussian mixture fits the posterior mean codes.
 
-    As in section 3.2 of the paper, by scikit-learn's ``GaussianMixture`` with diagonal covariances.
+    As in section 3.2 of the paper, by scikit-learn's ``GaussianMixture``, with covariances of the
+    model's kind.
 
     Args:
         model, guide: a pair whose model is a :class:`GMVAE`, in place.
@@ -51,8 +52,9 @@ def place_mixture(
     z = codes(model, guide, x[:rows], context=told).cpu().double().numpy()
     if len(z) < model.clusters:  # scikit-learn wants as many
         z = np.resize(z, (model.clusters, z.shape[1]))
+    kind = {"diagonal": "diag"}.get(model.covariance, model.covariance)
     mixture = GaussianMixture(
-        model.clusters, covariance_type="diag", n_init=starts, random_state=seed, reg_covar=1e-4
+        model.clusters, covariance_type=kind, n_init=starts, random_state=seed, reg_covar=1e-4
     )
     with warnings.catch_warnings():  # of fewer distinct codes than clusters, some are empty
         warnings.simplefilter("ignore", ConvergenceWarning)

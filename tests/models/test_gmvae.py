@@ -5,6 +5,7 @@ import math
 import pyro
 import pyro.distributions as dist
 import pytest
+import scipy.stats
 import torch
 from pyro import poutine
 from torch import nn
@@ -105,3 +106,50 @@ def test_learnt_weights_are_the_prior_of_the_clusters():
     torch.testing.assert_close(p_y.probs, torch.full((2, K), 1 / 3))
     learnt = [{n for n, p in m.named_parameters() if p.requires_grad} for m in (model, fixed)]
     assert learnt[0] - learnt[1] == {"logits"}
+
+
+@pytest.mark.parametrize("covariance", ["diagonal", "full", "tied"])
+@pytest.mark.parametrize("offset", [False, True])
+def test_components_that_are_set_have_the_density_of_scipy(covariance, offset):
+    model = GMVAE(MLP(D, P), code=D, clusters=K, covariance=covariance, offset=offset)
+    loc, root = torch.randn(K, D), torch.randn(K, D, D)
+    matrices = root @ root.mT + torch.eye(D)
+    given = {
+        "diagonal": matrices.diagonal(dim1=-2, dim2=-1),
+        "full": matrices,
+        "tied": matrices[0],
+    }[covariance]
+    model.set_components(loc, given)
+    z = torch.randn(5, D)
+    found = model.component(torch.arange(K).unsqueeze(-1)).log_prob(z)
+    for k in range(K):
+        of_k = {
+            "diagonal": matrices[k].diagonal().diag(),
+            "full": matrices[k],
+            "tied": matrices[0],
+        }[covariance]
+        expected = scipy.stats.multivariate_normal(loc[k].numpy(), of_k.numpy()).logpdf(z.numpy())
+        torch.testing.assert_close(found[k], torch.from_numpy(expected), rtol=1e-6, atol=1e-6)
+
+
+def test_a_full_covariance_is_learnt():
+    """Codes that are themselves the data: the bound's optimum has the covariance of the sample."""
+    model = GMVAE(nn.Identity(), code=D, clusters=1, covariance="full")
+    z = torch.randn(400, D) @ torch.tensor([[1.0, 0.0], [1.5, 0.5]]).mT
+    optimiser = torch.optim.LBFGS(model.parameters(), max_iter=100, line_search_fn="strong_wolfe")
+
+    def loss():
+        optimiser.zero_grad()
+        value = -model.component(torch.zeros(400, dtype=torch.int64)).log_prob(z).mean()
+        value.backward()
+        return value
+
+    for _ in range(5):
+        optimiser.step(loss)
+    found = model.component(torch.zeros(1, dtype=torch.int64)).covariance_matrix[0]
+    torch.testing.assert_close(found, torch.cov(z.T, correction=0), rtol=1e-3, atol=1e-3)
+
+
+def test_another_covariance_is_refused():
+    with pytest.raises(ValueError, match="covariance among"):
+        GMVAE(MLP(D, P), code=D, clusters=K, covariance="round")

@@ -5,6 +5,7 @@ from dataclasses import asdict, replace
 
 import pytest
 import torch
+from sklearn.mixture import GaussianMixture
 
 from priorzoo.benchmarks.data.sets import keep_labels, load, repeat_labelled
 from priorzoo.benchmarks.papers import RECIPES
@@ -182,6 +183,27 @@ def test_the_mixture_is_placed_on_the_codes(digits):
     torch.testing.assert_close(share.mean(0), model.logits.softmax(-1), atol=0.02, rtol=0)
     torch.testing.assert_close(mean, loc, atol=0.02, rtol=0.02)
     torch.testing.assert_close(var, scale**2, atol=0.02, rtol=0.1)
+
+
+@pytest.mark.parametrize("covariance", ["full", "tied"])
+def test_a_mixture_of_any_covariance_is_placed_as_scikit_learn_fits_it(digits, covariance):
+    recipe = replace(
+        STAGED,
+        model=replace(STAGED.model, init_args={**STAGED.model.init_args, "covariance": covariance}),
+    )
+    made = course(recipe, digits)
+    place_mixture(made.model, made.guide, digits.x_train, seed=0)
+    z = codes(made.model, made.guide, digits.x_train).double().numpy()
+    expected = GaussianMixture(
+        made.model.clusters, covariance_type=covariance, n_init=5, random_state=0, reg_covar=1e-4
+    ).fit(z)
+    every = torch.arange(made.model.clusters)
+    found = made.model.component(every)
+    torch.testing.assert_close(
+        found.mean.double(), torch.from_numpy(expected.means_), rtol=0, atol=1e-5
+    )
+    matrices = torch.from_numpy(expected.covariances_).expand(len(every), -1, -1)
+    torch.testing.assert_close(found.covariance_matrix.double(), matrices, rtol=1e-3, atol=1e-5)
 
 
 def test_a_mixture_of_another_model_is_refused():
