@@ -4,7 +4,7 @@ BIN := .venv/bin
 READY := .venv/ready
 FLOORS := models guides inference benchmarks
 
-.PHONY: demo test slow fuzz lint types clean
+.PHONY: demo test slow fuzz hostile lint types clean
 
 demo: $(READY)
 	$(BIN)/priorzoo train digits-gmvae --out runs/demo --overwrite
@@ -20,6 +20,10 @@ slow: $(READY)
 # 10,000 random calls of the library and 2,000 of the command line; `make test` makes 150.
 fuzz: $(READY)
 	FUZZ=full OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/test_fuzz.py
+
+# 1,000 hostile run folders, checkpoints, rows, memories and settings; `make test` makes 40.
+hostile: $(READY)
+	HOSTILE=1000 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -s tests/hostile
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -247,4 +247,4 @@ def _shown(value: object) -> str:
         return f"{'an object' if isinstance(value, dict) else 'a list'} of {len(value)}"
     if isinstance(value, int) and abs(value) > LARGEST:
         return "a larger number"
-    return f"{value!r:.60}"
+    return " ".join(f"{value!r:.60}".split())

@@ -5,9 +5,13 @@ from pathlib import Path
 from priorzoo.benchmarks.grid.cells import Cell
 from priorzoo.benchmarks.rows.files import FAILURES, Row, append_row, read_rows
 from priorzoo.benchmarks.rows.locks import locked
+from priorzoo.benchmarks.rows.schemas import LINE, SEED
 from priorzoo.inference.saving import replace_file
+from priorzoo.inference.schema import Record, check
 
 ROWS, LOCK = "rows.jsonl", "rows.lock"
+OF_CELL = Record({"cell": LINE, "seed": SEED})
+FAILED = Record({"cell": LINE, "seed": SEED, "error": LINE})
 
 
 def rows_of(out: Path) -> list[Row]:
@@ -17,7 +21,7 @@ def rows_of(out: Path) -> list[Row]:
         ValueError: for rows of another format.
     """
     path = out / ROWS
-    return read_rows(path, torn=True) if path.is_file() else []
+    return _read(path, OF_CELL) if path.is_file() else []
 
 
 def mend(path: Path) -> None:
@@ -70,4 +74,11 @@ class Shared:
 
     def _failures(self) -> list[Row]:
         path = self.out / FAILURES
-        return read_rows(path, torn=True) if path.is_file() else []
+        return _read(path, FAILED) if path.is_file() else []
+
+
+def _read(path: Path, schema: Record) -> list[Row]:
+    rows = read_rows(path, torn=True)
+    for row in rows:
+        check(schema, row, "row", path, "drop the line")
+    return rows

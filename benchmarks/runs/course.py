@@ -115,7 +115,10 @@ class Course:
         text = "".join(f"{json.dumps(row)}\n" for row in rows)
         replace_file(folder / HISTORY, lambda part: part.write_text(text))
         if kept["stage"] is None:
+            own = nn.ModuleList((self.model, self.guide)).state_dict()
             self.model, self.guide = load(folder, self.where, trust=self._trust)
+            found = nn.ModuleList((self.model, self.guide)).state_dict()
+            check_parameters(found, own, f"pair in {folder}")
             kept = kept | {"stage": len(self.stages)}
         self.history = rows
         if not begun:

@@ -1,10 +1,13 @@
 """Comparing a state that was read with the training that shall continue from it."""
 
+import copy
 import math
+import reprlib
 from collections.abc import Mapping, Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from torch.optim import Optimizer
 
 from priorzoo.inference.data.batches import Batches
 from priorzoo.inference.schema import Flag, Many, Number, Record, Schema, Text, Whole
@@ -60,9 +63,7 @@ def check_state(found: object, training: Training, place: str) -> None:
         _check_order(found["batches"], training.batches, place)
     _check_sums(found["sums"], place)
     _check_best(found["best"], found["latest"], own["objective"], place)
-    groups = training.optimiser.param_groups
-    learnt = [parameter for group in groups for parameter in group["params"]]
-    _check_moments(found["optimiser"]["state"], learnt, place)
+    _check_moments(found["optimiser"]["state"], training.optimiser, place)
 
 
 def check_alike(found: object, own: object, place: str, *, more: bool = False) -> None:
@@ -149,24 +150,29 @@ def _check_best(found: object, latest: object, own: Mapping[str, Tensor], place:
             check_parameters(kept, own, f"best of {place}")
 
 
-def _check_moments(found: object, learnt: Sequence[nn.Parameter], place: str) -> None:
-    """What an optimiser keeps for each parameter: numbers, and tensors of its shape."""
+def _check_moments(found: object, optimiser: Optimizer, place: str) -> None:
+    """What an optimiser keeps for each parameter: as after a first step, and finite."""
     if not isinstance(found, Mapping):
         raise _wrong("the state of an optimiser", place, found)
+    own = _after_a_step(optimiser)
     for index, kept in found.items():
         name = f"the optimiser's state {index!r:.20} of {place}"
-        if Whole(0, len(learnt) - 1).problem(index, "index") or not isinstance(kept, Mapping):
-            raise _wrong(f"one of {len(learnt)} parameters", name, kept)
-        shape = learnt[index].shape
-        for one in kept.values():
-            if isinstance(one, Tensor):
-                same = len(shape) - one.dim() in (0, len(shape)) and all(
-                    mine in (1, theirs) for mine, theirs in zip(one.shape, shape, strict=False)
-                )
-                if not same or not one.isfinite().all():
-                    raise _wrong(f"finite values of shape {tuple(shape)}", name, one)
-            elif isinstance(one, (Mapping, list)):
-                raise _wrong("numbers", name, one)
+        if isinstance(index, bool) or index not in own:
+            raise _wrong(f"one of {len(own)} parameters", name, kept)
+        check_alike(kept, own[index], name)
+        for one in kept.values() if isinstance(kept, Mapping) else ():
+            if isinstance(one, Tensor) and not one.isfinite().all():
+                raise _wrong("finite values", name, one)
+
+
+def _after_a_step(optimiser: Optimizer) -> Mapping[int, object]:
+    """What a copy of an optimiser keeps after a step with gradients of zero."""
+    copied = copy.deepcopy(optimiser)
+    for group in copied.param_groups:
+        for parameter in group["params"]:
+            parameter.grad = torch.zeros_like(parameter)
+    copied.step()
+    return copied.state_dict()["state"]
 
 
 def _wrong(expected: object, place: str, found: object) -> ValueError:
@@ -179,4 +185,4 @@ def _kind(value: object) -> str:
         return f"{value.dtype} of shape {tuple(value.shape)}"
     if isinstance(value, Mapping):
         return f"entries {', '.join(map(str, value))}"[:200]
-    return f"{value!r:.60}"
+    return " ".join(reprlib.repr(value).split())[:60]
