@@ -1,7 +1,8 @@
 """Variational autoencoders with structured priors, as probabilistic programs in Pyro.
 
 The public names of :mod:`priorzoo.models`, :mod:`priorzoo.guides` and :mod:`priorzoo.inference` are
-names of ``priorzoo`` too; each is imported when it is first asked for.
+names of ``priorzoo`` too, and so are the estimators for scikit-learn of
+:mod:`priorzoo.estimators`; each is imported when it is first asked for.
 """
 
 from importlib import import_module
@@ -10,6 +11,9 @@ from typing import TYPE_CHECKING
 # Type checkers and editors follow the star imports; at run time __getattr__ finds the same names,
 # so that importing priorzoo does not import torch.
 if TYPE_CHECKING:
+    from priorzoo.estimators import Clusterer as Clusterer
+    from priorzoo.estimators import DensityEstimator as DensityEstimator
+    from priorzoo.estimators import Embedder as Embedder
     from priorzoo.guides import *  # noqa: F403
     from priorzoo.inference import *  # noqa: F403
     from priorzoo.models import *  # noqa: F403
@@ -17,11 +21,15 @@ if TYPE_CHECKING:
     __version__: str
 
 _FLOORS = ("models", "guides", "inference")
+_ROOMS = ("benchmarks", "cli", "estimators")
+_ESTIMATORS = ("Clusterer", "DensityEstimator", "Embedder")
 
 
 def __getattr__(name: str) -> object:
-    if name in (*_FLOORS, "benchmarks", "cli"):
+    if name in (*_FLOORS, *_ROOMS):
         return import_module(f"priorzoo.{name}")
+    if name in _ESTIMATORS:
+        return getattr(import_module("priorzoo.estimators"), name)
     if name == "__version__":
         from importlib.metadata import version
 
@@ -35,4 +43,4 @@ def __getattr__(name: str) -> object:
 
 def __dir__() -> list[str]:
     names = (name for floor in _FLOORS for name in import_module(f"priorzoo.{floor}").__all__)
-    return sorted({*names, *_FLOORS, "benchmarks", "cli", "__version__"})
+    return sorted({*names, *_FLOORS, *_ROOMS, *_ESTIMATORS, "__version__"})

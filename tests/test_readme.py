@@ -146,6 +146,14 @@ def test_the_page_on_data_runs_as_it_stands(capsys):
     assert "student-t" in capsys.readouterr().out
 
 
+def test_the_page_on_estimators_runs_as_it_stands():
+    text = (ROOT / "docs" / "estimators.md").read_text("utf-8")
+    names = {}
+    for block in re.findall(r"```python\n(.*?)```", text, re.S):
+        exec(block, names)
+    assert names["clusters"].shape == (178,)
+
+
 def test_the_page_on_declaring_runs_as_it_stands():
     text = (ROOT / "docs" / "declaring.md").read_text("utf-8")
     names = {}

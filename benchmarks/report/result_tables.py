@@ -8,6 +8,7 @@ from pathlib import Path
 from statistics import mean
 
 from priorzoo.benchmarks.papers.paper import BEST, MAJORITY, NEGATIVE, NMI, PSEUDO, Measure, Paper
+from priorzoo.benchmarks.report.clustered import clustering_tables
 from priorzoo.benchmarks.report.groups import Group, group_rows
 from priorzoo.benchmarks.report.measured import (
     PRECISIONS,
@@ -28,7 +29,7 @@ def update_tables(document: Path, folder: Path, papers: Sequence[Paper] = ()) ->
 
     The first mark names the table, and files or folders of rows: ``<!-- speed: speed.jsonl -->``;
     the second is ``<!-- /speed -->``. Tables are ``speed``, ``growth``, ``moves``, ``precision``,
-    ``k-means``, ``pixels`` and, by a paper's name, its lines that have rows.
+    ``k-means``, ``pixels``, ``clusterings`` and, by a paper's name, its lines that have rows.
 
     Args:
         document: Markdown.
@@ -46,6 +47,7 @@ def update_tables(document: Path, folder: Path, papers: Sequence[Paper] = ()) ->
         "precision": lambda rows: [precision_table(rows, name) for name in PRECISIONS],
         "k-means": lambda rows: [k_means_table(papers, rows)],
         "pixels": lambda rows: [pixel_table(rows)],
+        "clusterings": clustering_tables,
         **{paper.name: partial(_lines, paper) for paper in papers},
     }
 

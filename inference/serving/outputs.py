@@ -33,16 +33,24 @@ def predict(model: nn.Module, guide: nn.Module) -> Callable[[Batch], Outputs]:
     return run
 
 
-def _of_sites(guide_trace: poutine.Trace) -> Outputs:
-    clusters, codes = {}, {}
+def predicted_sites(guide_trace: poutine.Trace) -> tuple[list[str], list[str]]:
+    """Names of the sites of a guide's trace that are clusters, and of those that are codes."""
+    clusters, codes = list[str](), list[str]()
     for name, site in latent_sites(guide_trace).items():
         if set(plates_of(site)) != {"data"}:
             continue
         if is_enumerated(site):
-            clusters[name] = probabilities_of(guide_trace, name)
+            clusters.append(name)
         elif site["value"].is_floating_point() and site["fn"].event_dim == 1:
-            codes[name] = code_of(guide_trace, name)
-    return _named("probabilities", clusters, "y") | _named("codes", codes, "z")
+            codes.append(name)
+    return clusters, codes
+
+
+def _of_sites(guide_trace: poutine.Trace) -> Outputs:
+    clusters, codes = predicted_sites(guide_trace)
+    q = {name: probabilities_of(guide_trace, name) for name in clusters}
+    z = {name: code_of(guide_trace, name) for name in codes}
+    return _named("probabilities", q, "y") | _named("codes", z, "z")
 
 
 def _named(kind: str, found: Outputs, first: str) -> Outputs:

