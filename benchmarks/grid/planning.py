@@ -82,9 +82,10 @@ def read_sets(words: Sequence[str]) -> dict[str, list[object]]:
     for word in words:
         key, equals, values = word.partition("=")
         parts = re.split(r",(?![^\[{]*[\]}])", values)
+        key = key.removeprefix("--").replace("-", "_")
         if not (key and equals and all(parts)) or key in found:
             raise ValueError(f"Expected --set key=a,b with each key once but got {word!r}.")
-        found[key.removeprefix("--")] = [read_value(text) for text in parts]
+        found[key] = [read_value(text) for text in parts]
     return found
 
 

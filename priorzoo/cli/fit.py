@@ -43,13 +43,13 @@ def fit_command(words: Sequence[str]) -> None:
       --checkpoints N   how many of the last are kept [2]
       --device NAME     auto, cpu or cuda [auto]
 
-    Other settings of a recipe are options too: --batch_size 50, --model.code 4, --n_init 3.
+    Other settings of a recipe are options too: --batch-size 50, --model.code 4, --n-init 3.
     """
     parser = Parser("fit", fit_command)
     if set(words) & {"-h", "--help"}:
         parser.print_help()
         return
-    settings, rest = parser.parse_known_args(words)
+    settings, rest = parser.known(words)
     require("sklearn", "scipy")  # for the scores, once the run is trained
     given = {name: getattr(settings, name) for name in READING}
     reading = {name: value for name, value in given.items() if value is not None}

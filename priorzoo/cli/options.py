@@ -21,6 +21,19 @@ OPTION = re.compile(
 )
 
 
+def spelt(words: Sequence[str]) -> list[str]:
+    """Words of a command whose options are spelt with hyphens.
+
+    >>> spelt(["train", "--batch_size=20", "--model.learn_weights", "my_model"])
+    ['train', '--batch-size=20', '--model.learn-weights', 'my_model']
+    """
+    found = []
+    for word in words:
+        name, equals, value = word.partition("=")
+        found.append(f"{name.replace('_', '-') if name.startswith('--') else name}{equals}{value}")
+    return found
+
+
 def names(text: str) -> list[str]:
     """``a,b`` or ``[a,b]`` as a list."""
     return [word.strip(" '\"") for word in text.strip("[]").split(",")]
@@ -58,6 +71,10 @@ class Parser(argparse.ArgumentParser):
     def format_help(self) -> str:
         return f"{self.text}\n"
 
+    def known(self, words: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+        """What the words say, and those that are left over, spelt with hyphens."""
+        return self.parse_known_args(spelt(words))
+
     def error(self, message: str) -> NoReturn:
         """Raise the message in place of leaving the program."""
         raise ValueError(message)
@@ -68,7 +85,7 @@ class Parser(argparse.ArgumentParser):
         Raises:
             ValueError: for what is unknown, with the nearest option, or of another type.
         """
-        settings, rest = self.parse_known_args(words)
+        settings, rest = self.known(words)
         for word in rest:
             if word.startswith("--"):
                 raise ValueError(unknown_name("option", word.partition("=")[0], self.options))
@@ -104,7 +121,7 @@ def repeatable(words: Sequence[str], command: str = "train") -> str:
         left_out.add_argument(name)
     for name in ("--overwrite", "--resume", "--download"):
         left_out.add_argument(name, action="store_true")
-    return shlex.join(["priorzoo", *command.split(), *left_out.parse_known_args(words)[1]])
+    return shlex.join(["priorzoo", *command.split(), *left_out.parse_known_args(spelt(words))[1]])
 
 
 def trusting(modules: Sequence[str] | None) -> str:

@@ -22,6 +22,8 @@ FIELDS = [item.name for item in fields(Recipe) if item.name not in PROSE]
 def read_words(words: Sequence[str], others: Sequence[str]) -> dict[str, object]:
     """``--option value`` and ``--option=value`` as changes; an option without a value is true.
 
+    Names are spelt with hyphens, ``--batch-size``, or with underscores.
+
     Args:
         words: what the command's own parser left over.
         others: that parser's options, to name the nearest of all.
@@ -34,8 +36,9 @@ def read_words(words: Sequence[str], others: Sequence[str]) -> dict[str, object]
     while rest:
         word = rest.pop(0)
         name, equals, text = word.removeprefix("--").partition("=")
+        name = name.replace("-", "_")
         if not word.startswith("--") or name.partition(".")[0] not in FIELDS:
-            known = [*others, *(f"--{item}" for item in FIELDS)]
+            known = [*others, *(f"--{item.replace('_', '-')}" for item in FIELDS)]
             raise ValueError(unknown_name("option", word.partition("=")[0], known))
         if not equals:
             text = rest.pop(0) if rest and not rest[0].startswith("--") else "true"
@@ -78,7 +81,7 @@ def settings_help(recipe: Recipe, everything: bool) -> str:
     """
     lines: list[str] = []
     for option, value, kind, told, chosen in _settings(recipe):
-        said = f"--{option} {_shown(value)}"
+        said = f"--{option.replace('_', '-')} {_shown(value)}"
         if everything:
             lines.append(f"  {said}  ({kind})" if kind else f"  {said}")
             lines += [f"      {told}"] if told else []

@@ -33,7 +33,7 @@ def train_command(words: Sequence[str]) -> None:
       --help-all        show all settings, with types
       --config FILE     settings from a YAML file
       --trust MODULE    import what that file names from this module of yours, which runs its code
-      --print_config    print the settings as YAML
+      --print-config    print the settings as YAML
       --seed N          of all random numbers [0]
       --out DIR         run folder; runs/RECIPE-...-seedN if left out
       --overwrite       replace a run in that folder
@@ -70,7 +70,7 @@ def train_command(words: Sequence[str]) -> None:
 
 def _read(parser: Parser, base: Recipe, words: Sequence[str]) -> tuple[argparse.Namespace, Recipe]:
     """The command's own options, and the recipe with what a file and the words change."""
-    settings, rest = parser.parse_known_args(words)
+    settings, rest = parser.known(words)
     given = read_words(rest, parser.options)
     if settings.config is not None:
         kept = read_file(settings.config)
@@ -81,7 +81,7 @@ def _read(parser: Parser, base: Recipe, words: Sequence[str]) -> tuple[argparse.
             ["torch.optim", *named, *(settings.trust or ())],
         )
         parser.set_defaults(**{key: kept.pop(key) for key in vars(settings) if key in kept})
-        settings, _ = parser.parse_known_args(words)
+        settings, _ = parser.known(words)
         units = {"steps", "epochs"}
         replaced = given.keys() | (units if units & given.keys() else set())
         given = {key: value for key, value in kept.items() if key not in replaced} | given
@@ -129,7 +129,7 @@ def resumable(words: Sequence[str], folder: Path, command: str = "train") -> Ite
     except FloatingPointError as error:
         if not (folder / "checkpoint.safetensors").is_file():
             raise
-        more = "with a lower --optimiser.lr, with --clip or with --on_nonfinite"
+        more = "with a lower --optimiser.lr, with --clip or with --on-nonfinite"
         raise FloatingPointError(f"{error} Go on {more}: {again}") from error
     except (BlockingIOError, FileExistsError, FileNotFoundError):
         raise

@@ -260,7 +260,7 @@ def test_the_command_line_leaves_the_random_state_alone(tmp_path):
         ("train", "Expected a recipe first"),
         ("train gmvea", "Unknown recipe 'gmvea'; did you mean 'gmvae'?"),
         ("train digits-vae --data mnits", "'mnits'; did you mean 'mnist'?"),
-        ("train digits-vae --batchsize 3", "'--batchsize'; did you mean '--batch_size'?"),
+        ("train digits-vae --batchsize 3", "'--batchsize'; did you mean '--batch-size'?"),
         ("train digits-gmvae --model.clustrs 3", "'clustrs'; did you mean 'clusters'?"),
         (
             "train digits-gmvae --model.clusters ten",
