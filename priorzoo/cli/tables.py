@@ -13,7 +13,7 @@ from priorzoo.benchmarks.scores.run import Run
 from priorzoo.benchmarks.tables.describing import describe, table_of
 from priorzoo.benchmarks.tables.page import Description
 from priorzoo.benchmarks.tables.predicting import predict, schema_of, write_columns
-from priorzoo.cli.options import Parser, print_next, require
+from priorzoo.cli.options import Parser, print_next, require, trusting
 from priorzoo.inference import codes
 from priorzoo.inference.data.tables.schema import Table
 
@@ -31,6 +31,7 @@ def predict_command(words: Sequence[str]) -> None:
       --layer NAME            of an AnnData, in place of X
       --importance-samples N  of the bound on log p(x) [50]
       --device NAME           auto, cpu or cuda [auto]
+      --trust MODULE          import classes from this module of yours, which runs its code
 
     Columns of the output: row, cluster, p_K (probability of each cluster), code_D, map_0 and map_1
     (principal components of the codes), log_p (bound on log p(x), nats), outlier (share of the
@@ -44,7 +45,7 @@ def predict_command(words: Sequence[str]) -> None:
         raise ValueError(
             f"Expected --importance-samples of at least 1 but got {settings.importance_samples}."
         )
-    run = runs.open_run(settings.run, settings.device)
+    run = runs.open_run(settings.run, settings.device, trust=settings.trust or ())
     out: Path = settings.out or run.folder / "clusters.csv"
     if out.suffix not in (".csv", ".parquet"):
         raise ValueError(f"Expected --out FILE.csv or FILE.parquet but got {out}.")
@@ -56,7 +57,7 @@ def predict_command(words: Sequence[str]) -> None:
         print(f"{len(table):,} rows; rows in each cluster: {sizes}")
     write_columns(found.columns(), out)
     print(out)
-    print_next(f"priorzoo describe {settings.run}")
+    print_next(f"priorzoo describe {settings.run}{trusting(settings.trust)}")
 
 
 def describe_command(words: Sequence[str]) -> None:
@@ -69,12 +70,13 @@ def describe_command(words: Sequence[str]) -> None:
       --out DIR        of index.html, clusters.csv and traits.csv; RUN/description if left out
       --data-root DIR  folder of the data sets
       --device NAME    auto, cpu or cuda [auto]
+      --trust MODULE   import classes from this module of yours, which runs its code
     """
     settings = Parser("describe", describe_command).parse(words)
     if settings.run is None:
         raise ValueError("Expected a run folder: priorzoo describe RUN.")
     require("jinja2", "PIL")
-    run = runs.open_run(settings.run, settings.device)
+    run = runs.open_run(settings.run, settings.device, trust=settings.trust or ())
     description = _described(run, settings)
     print("\n".join(description.lines()), flush=True)
     page = description.write(Path(settings.out or run.folder / "description"))

@@ -177,12 +177,22 @@ def error_of(capsys, *words):
     return text.strip().splitlines()[-1]
 
 
-@pytest.mark.parametrize("command", ["evaluate", "plot", "sample"])
-def test_commands_say_which_module_to_trust(run, capsys, command):
+@pytest.mark.parametrize(
+    ("command", "more"),
+    [
+        ("evaluate", []),
+        ("plot", []),
+        ("sample", []),
+        ("describe", []),
+        ("predict", ["some.csv"]),
+        ("export", ["some.pt2"]),
+    ],
+)
+def test_commands_say_which_module_to_trust(run, capsys, command, more):
     change(run, "model.init_args.decoder.class_path", "canary.Net")
-    assert "add --trust canary," in error_of(capsys, command, run)
+    assert "add --trust canary," in error_of(capsys, command, run, *more)
     assert not (run.parent / "executed").exists()
-    error = error_of(capsys, command, run, "--trust", "other", "--trust=canary")
+    error = error_of(capsys, command, run, *more, "--trust", "other", "--trust=canary")
     assert "add --trust" not in error
 
 
