@@ -22,14 +22,18 @@ class Stream:
     draw, or run a program, wait until the end of ``with``.
 
     Args:
-        seed: the seed.
+        seed: the seed, from -2**63 to 2**64 - 1.
         device: device of the draws; the CPU's random state is replaced as well.
     """
 
     def __init__(self, seed: int, device: torch.device | str = "cpu") -> None:
+        if not isinstance(seed, (int, np.integer)) or not -(2**63) <= seed < 2**64:
+            raise ValueError(
+                f"Expected a whole number from -2**63 to 2**64 - 1 as seed but got {seed!r:.60}."
+            )
         self.device = torch.device(device)
         places = [torch.device("cpu")] + [self.device] * (self.device.type == "cuda")
-        self.state = [torch.Generator(place).manual_seed(seed).get_state() for place in places]
+        self.state = [torch.Generator(place).manual_seed(int(seed)).get_state() for place in places]
 
     def __enter__(self) -> None:
         PROGRAM_LOCK.__enter__()

@@ -4,6 +4,7 @@ import difflib
 import math
 import os
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -319,11 +320,24 @@ def data_root(root: str | Path | None = None) -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "priorzoo"
 
 
+def expanded(name: str) -> Path:
+    """The path of a name, in which ``~`` is the home folder of a user that this machine has."""
+    with suppress(RuntimeError):
+        return Path(name).expanduser()
+    return Path(name)
+
+
+def own_path(name: str) -> Path | None:
+    """The absolute path of a file or folder of the user's; None for the name of a data set."""
+    path = expanded(name)
+    return path.absolute() if path.is_dir() or name.endswith(".npz") else None
+
+
 def _find(name: str) -> tuple[Source, str]:
-    if Path(name).expanduser().is_dir():
-        return Source("a folder of yours", partial(folder, Path(name).expanduser())), ""
-    if name.endswith(".npz"):
-        return Source("a file of yours", partial(archive, Path(name).expanduser())), ""
+    if (path := own_path(name)) is not None:
+        if path.is_dir():
+            return Source("a folder of yours", partial(folder, path)), ""
+        return Source("a file of yours", partial(archive, path)), ""
     stem, colon, labels = name.partition(":")
     if stem not in CATALOGUE:
         hint = nearest(stem, CATALOGUE)

@@ -2,12 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import cast, get_args
 
 import torch
 
-from priorzoo.benchmarks.data.sets import Binarise, Dataset, split
+from priorzoo.benchmarks.data.sets import Binarise, Dataset, expanded, split
 from priorzoo.inference.data.tables.files import ANNOTATED, TABLES
 from priorzoo.inference.data.tables.images import Mode, is_image_folder
 from priorzoo.inference.data.tables.reading import read_table
@@ -23,7 +22,7 @@ def is_table(name: str, reading: Reading) -> bool:
 
     Arrays are, if it is told how to read them; else they are already split.
     """
-    path = Path(name).expanduser()
+    path = expanded(name)
     return bool(reading) or path.suffix in (*TABLES, *ANNOTATED) or is_image_folder(path)
 
 

@@ -161,7 +161,7 @@ def work(cell: Cell, out: Path, root: str | None, device: str) -> Row:
     how: dict[str, Any] = {"seed": cell.seed, "device": device, "data_root": root}
     how |= {"resume": resume, "overwrite": not resume}
     run, dataset = runs.train(cell.recipe, cell.resolved(), folder, command=cell.command, **how)
-    row |= run.result | cell.origin() | {"peak_mib": _peak(run.device.type)}
+    row |= run.row | cell.origin() | {"peak_mib": _peak(run.device.type)}
     row |= {key: of(run, dataset, cell.budget == "quick") for key, of in cell.extra.items()}
     if cell.importance:
         row["importance"] = runs.score(run, dataset, cell.importance)["terms"]

@@ -12,6 +12,8 @@ from priorzoo.benchmarks.papers.paper import BUDGETS, Budget, Line, Paper
 from priorzoo.benchmarks.recipes.changes import read_value
 from priorzoo.benchmarks.recipes.parts import unknown_name
 
+MOST = 100_000  # seeds
+
 
 def plan(
     names: Sequence[str],
@@ -122,7 +124,9 @@ def read_seeds(text: str) -> list[int]:
     if not re.fullmatch(r"\d+:\d+|\d+(,\d+)*", text):
         raise ValueError(f"Expected --seeds such as 0:5 or 0,1,4 but got {text!r}.")
     numbers = [int(word) for word in re.split("[:,]", text)]
-    seeds = list(range(*numbers)) if ":" in text else numbers
+    seeds = range(*numbers) if ":" in text else numbers
     if not seeds:
         raise ValueError(f"Expected a range with at least one seed but got {text!r}.")
-    return seeds
+    if max(numbers) > 2**32 or seeds[-1] == 2**32 or len(seeds) > MOST:
+        raise ValueError(f"Expected up to {MOST} seeds below {2**32} but got {text[:60]!r}.")
+    return list(seeds)

@@ -328,7 +328,7 @@ def embedding(settings: Namespace) -> None:
     first, *others = opened.values()
     if any(run.settings[k] != first.settings[k] for run in others for k in SHARED):
         raise ValueError(f"Expected runs that agree in {', '.join(SHARED)}; score others apart.")
-    dataset = runs.read_data(first.settings, settings.data_root, seed=first.seed)
+    dataset = runs.data_of(first, settings.data_root)
     more: Result = {"peak": peak()} if settings.peak else {}
     if settings.pixels:
         planes = {way: pixel_plane(dataset, way, first.seed) for way in settings.pixels}
@@ -338,7 +338,7 @@ def embedding(settings: Namespace) -> None:
         found = score_plane(run, dataset, judge) | more
         print(run.folder, {k: round(v, 4) if isinstance(v, float) else v for k, v in found.items()})
         if settings.rows is not None:
-            append_row(run.result | {"embedding": found}, settings.rows)
+            append_row(run.row | {"embedding": found}, settings.rows)
     if settings.figures is not None:
         for path in draw_runs(opened, dataset, settings.figures):
             print(path)

@@ -13,7 +13,7 @@ import torch
 from priorzoo.benchmarks.papers.paper import ARI, BEST, MAJORITY, NEGATIVE, Line, Paper, lengths
 from priorzoo.benchmarks.recipes import REFERENCE, Changes, Recipe, mlps, part
 from priorzoo.benchmarks.runs.course import Course
-from priorzoo.benchmarks.runs.run import open_run, plain, read_data
+from priorzoo.benchmarks.runs.run import data_of, open_run, plain, read_data
 from priorzoo.benchmarks.scores.run import Result
 from priorzoo.guides import CodesThenCluster, MeanFieldCodes
 from priorzoo.inference import KL, ConsistencyViolation, Linear, Stream, evaluate
@@ -141,7 +141,7 @@ def _draw_runs(folders: Sequence[Path], out: Path, trust: Sequence[str]) -> None
     runs = {folder.name: open_run(folder, "cpu", trust=trust) for folder in folders}
     views = []
     for name, run in runs.items():
-        dataset = read_data(run.settings, seed=run.seed)
+        dataset = data_of(run)
         with Stream(0):
             views.append(planar.look(run.model, run.guide, dataset.x_test, name))
     histories = {name: run.history for name, run in runs.items()}

@@ -63,7 +63,7 @@ def pick_device(name: str) -> torch.device:
 
 def read_data(
     settings: Mapping[str, Any],
-    root: str | None = None,
+    root: str | Path | None = None,
     *,
     seed: int,
     download: bool = False,
@@ -95,7 +95,7 @@ def train(
     *,
     seed: int = 0,
     device: str = "auto",
-    data_root: str | None = None,
+    data_root: str | Path | None = None,
     download: bool = False,
     overwrite: bool = False,
     resume: bool = False,
@@ -133,6 +133,7 @@ def train(
             check_data(kept, fingerprint(dataset), folder)
         course = Course(recipe, dataset, where, seed)
         result = _described(name, command, settings, course) | {"shape": list(dataset.shape)}
+        result |= {"sources": sources(recipe, data_root)}
         registry.prepare(course.model, _run(folder, course, result), dataset)
         if kept is not None:
             course.restore(kept)
@@ -202,7 +203,7 @@ def _train(
 
 
 def read_again(
-    folder: Path | None, settings: Mapping[str, Any], root: str | None, **how: Any
+    folder: Path | None, settings: Mapping[str, Any], root: str | Path | None, **how: Any
 ) -> data.Dataset:
     """The data of the run in a folder, if there is one.
 
@@ -215,6 +216,36 @@ def read_again(
         if folder is None:
             raise
         raise ValueError(f"The data of the run in {folder} have changed: {error}") from error
+
+
+def sources(recipe: Recipe, root: str | Path | None) -> dict[str, str]:
+    """Absolute paths of the user's own data and of the data root, unless it is the default one."""
+    found: dict[str, str] = {}
+    if data.own_path(recipe.data) is not None or is_table(recipe.data, recipe.reading):
+        found["data"] = str(data.expanded(recipe.data).absolute())
+    if root is not None or os.environ.get("PRIORZOO_DATA"):
+        found["root"] = str(data.data_root(root).absolute())
+    return found
+
+
+def place_of(run: Run) -> str:
+    """The name or path of a run's data: where they were, if they are still there."""
+    known = (run.result.get("sources") or {}).get("data", "")
+    there = Path(known).is_absolute() and Path(known).exists()
+    return known if there else str(run.settings["data"])
+
+
+def data_of(run: Run, root: str | Path | None = None, download: bool = False) -> data.Dataset:
+    """The data of a run, found from any working directory.
+
+    Raises:
+        ValueError: where they cannot be read as they were, saying that they have changed.
+    """
+    settings = {**run.settings, "data": place_of(run)}
+    known = (run.result.get("sources") or {}).get("root", "")
+    if root is None and Path(known).is_absolute() and Path(known).is_dir():
+        root = known
+    return read_again(run.folder, settings, root, seed=run.seed, download=download)
 
 
 def machine(where: torch.device) -> Result:

@@ -29,6 +29,7 @@ OF_RESULT = Record(
     {
         **ROW,
         "fingerprint": optional(Map(LINE)),
+        "sources": Map(LINE),
         "words": optional(Plain(8)),
         "stages": optional(ROW["stages"]),
     },

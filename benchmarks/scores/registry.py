@@ -89,7 +89,7 @@ def k_means_scores(run: Run, dataset: Dataset, clusters: int) -> Result:
     )
     if len(np.unique(z, axis=0)) < clusters:
         return {}
-    means = KMeans(clusters, n_init=5, random_state=run.seed).fit(z)
+    means = KMeans(clusters, n_init=5, random_state=run.seed % 2**32).fit(z)
     certain = torch.eye(clusters, dtype=torch.float64)[means.predict(z_test)]
     return {"k-means": metrics.score(certain, dataset.y_test)}
 

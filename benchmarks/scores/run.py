@@ -38,6 +38,11 @@ class Run:
         return self.result["settings"]
 
     @property
+    def row(self) -> Result:
+        """The result as a row of results, without the places of data on this machine."""
+        return {name: value for name, value in self.result.items() if name != "sources"}
+
+    @property
     def shape(self) -> tuple[int, ...]:
         """Shape of one row as a picture."""
         return tuple(self.result["shape"])

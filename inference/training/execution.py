@@ -113,14 +113,16 @@ class Steps:
     def state(self) -> dict[str, Any]:
         """The sums since the last :meth:`means`, and what the watch found."""
         own = {"names": self.names, "sums": self.sums, "count": self.count}
-        return own | {"watch": self.watch.state()}
+        orders = [[begun, order] for begun, order in self._orders]
+        return own | {"watch": self.watch.state(), "orders": orders}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Continue from a :meth:`state`."""
         self.reset()
         self.names, self.count = state["names"], state["count"]
         self.sums = state["sums"].to(self.batches.device, copy=True)
-        self._orders = []
+        device = self.batches.order.device
+        self._orders = [(begun, order.to(device)) for begun, order in state.get("orders", ())]
         if "watch" in state:
             self.watch.restore(state["watch"], self.batches.device)
 

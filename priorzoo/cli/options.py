@@ -39,9 +39,26 @@ def names(text: str) -> list[str]:
     return [word.strip(" '\"") for word in text.strip("[]").split(",")]
 
 
+def path(text: str) -> Path:
+    """A path in which ``~`` is the home folder."""
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as error:  # of a user that this machine does not have
+        raise argparse.ArgumentTypeError(f"expected a path but got {text!r}: {error}") from error
+
+
+def seed(text: str) -> int:
+    """A seed that torch, NumPy and scikit-learn all accept, 0 to 2**32 - 1."""
+    if not re.fullmatch(r"[+-]?\d{1,40}", text) or not 0 <= int(text) < 2**32:
+        raise argparse.ArgumentTypeError(
+            f"expected a whole number from 0 to {2**32 - 1} but got {text[:40]!r}"
+        )
+    return int(text)
+
+
 TYPES: dict[str, Callable[[str], object]] = {"A,B": names, "N": int, "K": int, "M": float}
-TYPES |= {"MODULE": names}
-TYPES |= dict.fromkeys(("FILE", "RUN", "RUNS", "FOLDER"), Path)
+TYPES |= {"MODULE": names, "--seed": seed}
+TYPES |= dict.fromkeys(("FILE", "RUN", "RUNS", "FOLDER", "DIR"), path)
 
 
 class Parser(argparse.ArgumentParser):
@@ -61,7 +78,7 @@ class Parser(argparse.ArgumentParser):
                 continue
             self.add_argument(
                 option if option.startswith("-") else option.lower(),
-                type=TYPES.get(takes or option, str),
+                type=TYPES.get(option) or TYPES.get(takes or option, str),
                 choices=takes.split("|") if "|" in takes else None,
                 nargs="*" if many else None,
                 action="extend" if takes == "MODULE" else "store",  # it may be given several times

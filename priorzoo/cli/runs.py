@@ -94,11 +94,12 @@ def sample_command(words: Sequence[str]) -> None:
 
 def _open(settings: argparse.Namespace) -> tuple[Run, Dataset]:
     run = runs.open_run(settings.run, settings.device, trust=settings.trust or ())
-    chosen, own = dict(run.settings), None if settings.data else settings.run
-    if settings.data is not None:
-        chosen |= {"data": settings.data, "train": None, "validation": 0}
-    where = {"root": settings.data_root, "download": settings.download}
-    dataset = runs.read_again(own, chosen, seed=run.seed, **where)
+    if settings.data is None:
+        dataset = runs.data_of(run, settings.data_root, settings.download)
+    else:
+        chosen = {**run.settings, "data": settings.data, "train": None, "validation": 0}
+        where = {"root": settings.data_root, "download": settings.download}
+        dataset = runs.read_data(chosen, seed=run.seed, **where)
     known = run.result.get("fingerprint")
     if known and (other := differing(known, fingerprint(dataset), "_test")):
         print(f"warning: not the data of the run: {'; '.join(other)}", file=sys.stderr)

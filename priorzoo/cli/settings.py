@@ -16,6 +16,11 @@ from priorzoo.inference.files import read_text
 from priorzoo.inference.schema import Plain, check
 
 WIDTH = 100  # of a line of help
+IDLE = {  # settings that another value of a setting leaves without effect
+    "rollbacks": ("on_nonfinite", "raise"),
+    "init_steps": ("n_init", 1),
+    "schedule_unit": ("schedule", None),
+}
 FIELDS = [item.name for item in fields(Recipe) if item.name not in PROSE]
 
 
@@ -92,13 +97,19 @@ def settings_help(recipe: Recipe, everything: bool) -> str:
     return "\n".join(lines)
 
 
+def _idle(recipe: Recipe, name: str) -> bool:
+    """Whether a setting has no effect, because of the value of another."""
+    other, value = IDLE.get(name, ("", None))
+    return name in IDLE and getattr(recipe, other) == value
+
+
 def _settings(recipe: Recipe) -> Iterator[tuple[str, object, str, str, bool]]:
     """Each option with its value, its type, its meaning, and whether the recipe chooses it."""
     told, hints = described(Recipe), get_type_hints(Recipe)
     for name in FIELDS:
         value = getattr(recipe, name)
         if not isinstance(value, Part):
-            chosen = bool(value) or name == "epochs"
+            chosen = (bool(value) or name == "epochs") and not _idle(recipe, name)
             yield name, value, named(hints[name]), told.get(name, ""), chosen
             continue
         of_class = described(find(value.class_path, name))

@@ -115,11 +115,11 @@ def _rows(run: Run, settings: argparse.Namespace) -> Table:
     """The rows to describe: of a table all of its file, in its order."""
     schema = schema_of(run)
     if schema is not None:
-        name = str(settings.data or run.settings["data"])
+        name = str(settings.data or runs.place_of(run))
         return read(name, _reading(run), schema)
-    chosen = dict(run.settings)
-    if settings.data is not None:
-        chosen |= {"data": str(settings.data), "train": None, "validation": 0}
+    if settings.data is None:
+        return table_of(runs.data_of(run, settings.data_root), ROWS)
+    chosen = {**run.settings, "data": str(settings.data), "train": None, "validation": 0}
     return table_of(runs.read_data(chosen, settings.data_root, seed=run.seed), ROWS)
 
 

@@ -80,7 +80,9 @@ def _read(parser: Parser, base: Recipe, words: Sequence[str]) -> tuple[argparse.
             settings.config,
             ["torch.optim", *named, *(settings.trust or ())],
         )
-        parser.set_defaults(**{key: kept.pop(key) for key in vars(settings) if key in kept})
+        own = {key: kept.pop(key) for key in vars(settings) if key in kept}
+        numbers = {k: str(v) for k, v in own.items() if type(v) in (int, float)}  # checked as words
+        parser.set_defaults(**own | numbers)
         settings, _ = parser.known(words)
         units = {"steps", "epochs"}
         replaced = given.keys() | (units if units & given.keys() else set())
@@ -104,7 +106,7 @@ def _train(name: str, recipe: Recipe, settings: argparse.Namespace, words: Seque
         from priorzoo.benchmarks.grid.cells import Cell
 
         more: dict[str, object] = {"peak_mib": None, "history": None, "figures": []}
-        append_row({**more, **run.result, **Cell(name, changes=changes).origin()}, settings.rows)
+        append_row({**more, **run.row, **Cell(name, changes=changes).origin()}, settings.rows)
     print_scores(run.result)
     print_warning(run.result)
     print("charts", flush=True)

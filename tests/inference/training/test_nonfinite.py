@@ -320,6 +320,22 @@ def test_a_training_that_is_resumed_goes_back_to_the_same_state(at):
     assert second.remedy.rollbacks == whole.remedy.rollbacks
 
 
+def test_a_resumed_training_names_the_rows_of_earlier_passes():
+    """The step that is skipped is before the interruption, two passes before the row."""
+    how = {"on_nonfinite": "skip", "every": 12}
+    whole, seen = begin(**how)
+    first, _ = begin(**how)
+    first.due, states = lambda: first.step == 6, []
+    first.pause = lambda: states.append(copy.deepcopy(first.state()))
+    expected = whole.run(12)[0]["said"]
+    first.run(12)
+    second, _ = begin(**how)
+    second.restore(states[0])
+    assert second.run_to(12)[0]["said"] == expected
+    assert f"step {bad(seen)[0]} " in expected
+    assert bad(seen)[0] <= 4
+
+
 def test_a_state_that_is_not_finite_is_never_saved():
     training, saved = pulled(on_nonfinite="raise", every=40), []
     training.due = lambda: True
