@@ -106,4 +106,4 @@ def test_the_line_of_a_failed_run_names_the_command_that_goes_on(spoilt, tmp_pat
     said = capsys.readouterr().err
     assert "kl[z] of site 'z'" in said
     again = shlex.join(["priorzoo", *words, "--resume"])
-    assert f"Go on with a lower --optimiser.lr, with --clip or with --on_nonfinite: {again}" in said
+    assert f"Go on with a lower --optimiser.lr, with --clip or with --on-nonfinite: {again}" in said
