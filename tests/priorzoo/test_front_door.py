@@ -102,7 +102,7 @@ def test_help_is_short_and_shows_the_values_of_the_recipe(recipe, capsys):
     for option in ("--data-root", "--seed", "--out", "--step", "--precision", "--device"):
         assert f"  {option} " in text
     for name, value in RECIPES[recipe].model.init_args.items():
-        assert f"  --model.{name} {value}" in text
+        assert f"  --model.{name.replace('_', '-')} {value}" in text
 
 
 def test_all_help_has_types_and_the_help_of_a_changed_recipe_its_values(capsys):
