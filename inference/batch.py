@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor, nn
 
+from priorzoo.inference.shares import Share
 from priorzoo.models.contract import WEIGHTS
 
 Labels = Mapping[str, Tensor]
@@ -24,12 +25,19 @@ class Batch:
         context: keyword arguments of model and guide, such as an exposure, each ``(B, ...)``. Its
             ``weights``, ``(B,)`` with mean 1 over the data set, are not told to them: they multiply
             each row's part of the bound.
+        share: where several processes share a batch, which of its rows these are.
     """
 
     x: Tensor
     size: int | None = None
     labels: Labels = field(default_factory=dict)
     context: Context = field(default_factory=dict)
+    share: Share | None = None
+
+    @property
+    def rows(self) -> int:
+        """Number of rows in the batch, of all processes that share it."""
+        return len(self.x) if self.share is None else self.share.whole
 
     @property
     def data(self) -> int:
@@ -63,14 +71,21 @@ class Batch:
     @property
     def layout(self) -> tuple[object, ...]:
         """The shapes and names that a compiled step is specific to."""
-        return self.x.shape, tuple(self.labels), tuple(self.context), self.data
+        return self.x.shape, tuple(self.labels), tuple(self.context), self.data, self.share
 
     def with_tensors(self, tensors: list[Tensor]) -> "Batch":
         """A batch of the same names with other tensors, in the order of :attr:`tensors`."""
         x, *rest = tensors
         labels = dict(zip(self.labels, rest, strict=False))
         context = dict(zip(self.context, rest[len(labels) :], strict=True))
-        return Batch(x, self.data, labels, context)
+        return Batch(x, self.data, labels, context, self.share)
+
+    def part(self, share: Share | None) -> "Batch":
+        """The rows that one of several processes has; all without a share."""
+        if share is None:
+            return self
+        own = self.with_tensors([share.own(tensor) for tensor in self.tensors])
+        return replace(own, share=share)
 
     def to(self, device: torch.device) -> "Batch":
         """The batch on a device."""

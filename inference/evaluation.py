@@ -17,6 +17,7 @@ from priorzoo.inference.data.transformed import transformed
 from priorzoo.inference.objectives.conjugate import bound, predictive
 from priorzoo.inference.objectives.contract import Terms
 from priorzoo.inference.objectives.draws import draw_pair
+from priorzoo.inference.processes import ALONE, Processes
 from priorzoo.inference.randomness import Stream, derive
 from priorzoo.inference.running import PROGRAM_LOCK
 from priorzoo.inference.sites import evaluating
@@ -32,6 +33,7 @@ def evaluate(
     batch_size: int = 500,
     seed: int = 0,
     context: Context | None = None,
+    processes: Processes = ALONE,
 ) -> dict[str, float]:
     """Terms of the ELBO on held-out rows, in nats per datum, without KL weights and floors.
 
@@ -50,6 +52,7 @@ def evaluate(
             own random stream; the global random state is not changed.
         context: keyword arguments of the programs beside x, each ``(N, ...)``, and ``weights`` of
             the rows, ``(N,)``; those of files must have mean 1.
+        processes: those that share the rows; all of them must make the same call.
 
     Raises:
         ValueError: for rows that the likelihood does not accept, or a negative number of samples.
@@ -63,16 +66,19 @@ def evaluate(
     where = device_of(model, torch.device("cpu"))
     draws, samples = Stream(seed, where), Stream(derive(seed, 2), where)
     with evaluating(model, guide), torch.no_grad():
-        for batch in _drawn(model, parts, batch_size, transform, seed):
+        for whole in _drawn(model, parts, batch_size, transform, seed):
+            share = processes.share(len(whole.x))
+            batch = whole.part(share)
             with draws:
                 terms = objective.held_out(batch)
             if importance_samples:
                 with samples:
                     found = _importance_bound(*pair, batch, importance_samples)
                 terms["log p(x)"] = batch.weighted(found)
-            _add_means(totals, terms, len(batch.x) / count)
+            rows = len(batch.x) if share is None else share.count
+            _add_means(totals, terms, rows / count)
             data = batch.data
-        return _finite(objective.concluded(totals, data))
+        return _finite(objective.concluded(processes.total(totals), data))
 
 
 def _drawn(

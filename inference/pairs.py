@@ -32,6 +32,7 @@ from priorzoo.inference.sites import (
     evaluating,
     sample_sites,
 )
+from priorzoo.inference.whole_draws import on_share
 from priorzoo.models.contract import accepted, check_context
 
 
@@ -137,6 +138,8 @@ def _run(
     with ExitStack() as stack:
         stack.enter_context(running(model, guide))
         stack.enter_context(pyro.validation_enabled(False))
+        if batch.share is not None:
+            stack.enter_context(on_share(batch.share))
         if depth is not None:
             stack.enter_context(poutine.enum(first_available_dim=-1 - depth - vectorised))
             stack.enter_context(PlateLimit(depth))  # before anything is enumerated

@@ -12,7 +12,7 @@ from priorzoo.models.contract import Beside, decodes
 from priorzoo.models.distributions.gaussian import standard_normal
 from priorzoo.models.likelihoods import Bernoulli
 from priorzoo.models.observation import sample_x
-from priorzoo.models.plates import data_plate
+from priorzoo.models.plates import data_plate, over_batch
 
 
 class SquaredExponential(nn.Module):
@@ -194,5 +194,5 @@ class NonparametricVAE(nn.Module):
             u = pyro.sample("u", place.mask(self.unit_plane))
             if x is not None:
                 loc, scale = (q.detach() if self.stop_gradient else q).unbind(-2)
-                pyro.factor("coupling", -self.weight * self.coupling(u, loc, scale))
+                pyro.factor("coupling", -self.weight * over_batch(self.coupling, u, loc, scale))
             return sample_x(x, beside, self.likelihood, self.decoder, z)

@@ -1,10 +1,12 @@
 """The data plate that every model and every guide opens."""
 
+from collections.abc import Callable
+
 import pyro
 import torch
 from torch import Tensor
 
-from priorzoo.models.pyro_internals import SubsampleMessenger
+from priorzoo.models.pyro_internals import SubsampleMessenger, effectful
 
 
 def data_plate(x: Tensor | None, size: int | None) -> SubsampleMessenger:
@@ -27,3 +29,16 @@ def data_plate(x: Tensor | None, size: int | None) -> SubsampleMessenger:
     rows = len(x)
     index = torch.arange(rows, device=x.device)
     return pyro.plate("data", rows if size is None else size, subsample=index, dim=-1)
+
+
+@effectful(type="over_batch")
+def over_batch(function: Callable[..., Tensor], *values: Tensor) -> Tensor:
+    """A function of all rows of the batch, such as a coupling between them.
+
+    Where several processes share a batch, a handler calls the function on the rows of all.
+
+    Args:
+        function: maps the values to one for each row, ``(..., B)``.
+        values: of the rows, each ``(..., B, D)``.
+    """
+    return function(*values)

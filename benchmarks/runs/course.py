@@ -20,6 +20,7 @@ from priorzoo.benchmarks.runs.folder import HISTORY, Checkpoints, State, clear
 from priorzoo.benchmarks.runs.keeping import Keeping
 from priorzoo.inference import StoredRows, Stream, Training, check_data, evaluate, load
 from priorzoo.inference.construction import locate_function
+from priorzoo.inference.processes import ALONE, Processes
 from priorzoo.inference.randomness import derive
 from priorzoo.inference.saving import configuration, replace_file
 from priorzoo.inference.schema import Number, Whole, check, optional
@@ -42,12 +43,21 @@ class Course:
         recipe, seed: what to train, and the seed of everything that is random.
         rows: the data.
         where: device.
+        processes: those that train together; each has all rows.
 
     Raises:
         ValueError: for settings that do not fit together.
     """
 
-    def __init__(self, recipe: Recipe, rows: Dataset, where: torch.device, seed: int) -> None:
+    def __init__(
+        self,
+        recipe: Recipe,
+        rows: Dataset,
+        where: torch.device,
+        seed: int,
+        processes: Processes = ALONE,
+    ) -> None:
+        self.processes = processes
         self.recipe, self.rows, self.where, self.seed = recipe, rows, where, seed
         if len(rows.x_test) == 0:
             raise ValueError(f"Expected test rows in {recipe.data} but got none.")
@@ -112,13 +122,16 @@ class Course:
         if begun and kept.get("changed"):
             step = kept["before"] + (kept["training"] or {"step": 0})["step"]
             rows = [*rows, {"step": step, "split": "resume", "changed": kept["changed"]}]
-        text = "".join(f"{json.dumps(row)}\n" for row in rows)
-        replace_file(folder / HISTORY, lambda part: part.write_text(text))
+        if self.processes.is_first:
+            text = "".join(f"{json.dumps(row)}\n" for row in rows)
+            replace_file(folder / HISTORY, lambda part: part.write_text(text))
         if kept["stage"] is None:
-            own = nn.ModuleList((self.model, self.guide)).state_dict()
-            self.model, self.guide = load(folder, self.where, trust=self._trust)
-            found = nn.ModuleList((self.model, self.guide)).state_dict()
-            check_parameters(found, own, f"pair in {folder}")
+            if self.processes.is_first:
+                own = nn.ModuleList((self.model, self.guide)).state_dict()
+                self.model, self.guide = load(folder, self.where, trust=self._trust)
+                found = nn.ModuleList((self.model, self.guide)).state_dict()
+                check_parameters(found, own, f"pair in {folder}")
+            self.processes.level(self.model, self.guide)
             kept = kept | {"stage": len(self.stages)}
         self.history = rows
         if not begun:
@@ -162,8 +175,9 @@ class Course:
         self._checkpoints = checkpoints or Checkpoints(folder)
         self._settings = json.dumps({"seed": self.seed, **settings})
         if self._begun is None and not self._starts[0]:
-            self._checkpoints.save(pack(self._state(0, None)))
-            clear(folder)
+            self._save(self._state(0, None))
+            if self.processes.is_first:
+                clear(folder)
         first = 0 if self._begun is None else self._begun["stage"]
         if self._begun is None and self.recipe.n_init > 1:
             self._choose(progress)
@@ -179,8 +193,14 @@ class Course:
 
     def _record(self, row: Row) -> None:
         self.history.append(row)
+        if not self.processes.is_first:
+            return
         with (self._folder / HISTORY).open("a") as file:
             file.write(json.dumps(row) + "\n")
+
+    def _save(self, state: State) -> None:
+        if self.processes.is_first:
+            self._checkpoints.save(pack(state))
 
     def _state(self, stage: int, training: Training | None) -> State:
         state: State = {"settings": self._settings, "data": self.fingerprint, "stage": stage}
@@ -191,7 +211,9 @@ class Course:
         stage, training = self.stages[index], self.trainings[index]
         marks = {"stage": stage.name} if stage.name else {}
         total = training.length(stage.steps, stage.epochs)
-        keeping = Keeping(self._checkpoints, lambda: pack(self._state(index, training)))
+        keeping = Keeping(
+            self._checkpoints, lambda: pack(self._state(index, training)), self.processes
+        )
         watched = watch if self.recipe.curve else None
         moved = bool(self.recipe.moves) and not stage.name
         slow = moved or watched is not None or training.validation is not None
@@ -233,9 +255,15 @@ class Course:
         named = inspect.signature(function).parameters
         settings = {name: offered[name] for name in offered if name in named}
         settings |= {"seed": seed, **chosen.init_args}
-        with Stream(seed, self.where):
-            x = self.rows.values(self.x)
-            return function(self.model, self.guide, x, **settings) or {}
+
+        def call() -> Row:
+            with Stream(seed, self.where):
+                x = self.rows.values(self.x)
+                return function(self.model, self.guide, x, **settings) or {}
+
+        done = self.processes.by_first(call)
+        self.processes.level(self.model, self.guide)
+        return done
 
     def _choose(self, progress: bool) -> None:
         """Short runs from several starts, of which the one with the best bound goes on."""
@@ -249,13 +277,13 @@ class Course:
             training = self._training(self.stages[-1], seed=seed, patience=None)
             training.run(self.recipe.init_steps, progress=progress)
             how: dict[str, Any] = {"transform": drawn, "seed": self.seed, "context": told}
-            terms = evaluate(self.model, self.guide, held, **how)
+            terms = evaluate(self.model, self.guide, held, processes=self.processes, **how)
             self._record({"step": self.recipe.init_steps, "split": "init", "start": start, **terms})
             self.seconds += training.seconds
             if terms["elbo"] > best:
                 best, chosen = terms["elbo"], (self.model, self.guide)
             done = [start + 1, best, nn.ModuleList(chosen).state_dict()]
-            self._checkpoints.save(pack(self._state(0, None) | {"starts": done}))
+            self._save(self._state(0, None) | {"starts": done})
         self.model, self.guide = chosen
         self.trainings = self._trainings()
 
@@ -280,7 +308,7 @@ class Course:
         instead: dict[str, Any] = {"objective": stage.objective, "kl": stage.kl}
         recipe = replace(self.recipe, **{k: v for k, v in instead.items() if v is not None})
         own: dict[str, Any] = {"labels": labels, "transform": self.rows.unpacking}
-        own["context"] = context
+        own |= {"context": context, "processes": self.processes}
         if len(self.held):
             told = self.rows.beside(self.held, "valid")
             own |= {"validation": self.held, "validation_context": told}

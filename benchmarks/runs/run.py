@@ -36,6 +36,7 @@ from priorzoo.inference import Stream, check_pair, degeneracy, draw, evaluate, l
 from priorzoo.inference import check_data as check_rows
 from priorzoo.inference.data.tables.schema import Schema
 from priorzoo.inference.files import read_json, read_lines
+from priorzoo.inference.processes import ALONE, Processes
 from priorzoo.inference.rebuilding import FAILURES
 from priorzoo.inference.saving import replace_file, versions
 from priorzoo.inference.schema import check
@@ -104,6 +105,7 @@ def train(
     checkpoints: int = 2,
     checkpoint_minutes: float = 10.0,
     dataset: data.Dataset | None = None,
+    processes: Processes = ALONE,
 ) -> tuple[Run, data.Dataset]:
     """Train a recipe; its configuration, weights, history and result are written to a folder.
 
@@ -112,7 +114,8 @@ def train(
     with another learning rate, ``clip`` or ``on_nonfinite``, which the result then says; of a
     finished run, ``resume`` repeats the scores. No other process can train in the folder at the
     same time. ``checkpoints`` and ``checkpoint_minutes`` are the settings of :class:`Checkpoints`.
-    A ``dataset`` that was already read as the recipe says is not read again.
+    A ``dataset`` that was already read as the recipe says is not read again. Of ``processes`` that
+    train together, the first alone reads and writes the folder and has metrics.
 
     Raises:
         FileExistsError: for a folder that already holds files, unless told to overwrite it.
@@ -124,24 +127,26 @@ def train(
     saved = Checkpoints(folder, checkpoints, checkpoint_minutes)
     where, settings = pick_device(device), written(recipe)
     with ExitStack() as stack:
-        there = folder.is_dir()
-        kept = _enter(stack, saved, overwrite, {"seed": seed, **settings} if resume else None)
+        there = processes.by_first(folder.is_dir)
+        wanted = {"seed": seed, **settings} if resume else None
+        kept = processes.by_first(lambda: _enter(stack, saved, overwrite, wanted))
         of = folder if resume else None
         if dataset is None:
             dataset = read_again(of, settings, data_root, seed=seed, download=download)
         if kept is not None:
             check_data(kept, fingerprint(dataset), folder)
-        course = Course(recipe, dataset, where, seed)
+        course = Course(recipe, dataset, where, seed, processes)
         result = _described(name, command, settings, course) | {"shape": list(dataset.shape)}
         result |= {"sources": sources(recipe, data_root)}
         registry.prepare(course.model, _run(folder, course, result), dataset)
         if kept is not None:
             course.restore(kept)
         elif not there:
-            _enter(stack, saved, overwrite, None, make=True)
+            processes.by_first(lambda: _enter(stack, saved, overwrite, None, make=True))
         _train(course, saved, result, dataset, progress)
         run = _finish(_run(folder, course, result), dataset, course)
-        saved.remove()
+        if processes.is_first:
+            saved.remove()
     return run, dataset
 
 
@@ -174,7 +179,9 @@ def _enter(
 def _described(name: str, command: str, settings: Result, course: Course) -> Result:
     """The part of a result that is known before the training."""
     described = {"recipe": name, "command": command, "settings": settings, "seed": course.seed}
-    return described | {"fingerprint": course.fingerprint, **machine(course.where)}
+    described |= {"fingerprint": course.fingerprint, **machine(course.where)}
+    count = course.processes.count
+    return described | ({"processes": count} if count > 1 else {})
 
 
 def _run(folder: Path, course: Course, result: Result) -> Run:
@@ -189,11 +196,13 @@ def _train(
     folder = saved.folder
 
     def watch() -> Result:
-        return score(_run(folder, course, result), dataset)
+        return score(_run(folder, course, result), dataset, processes=course.processes)
 
     def judge() -> Result:
-        run = _run(folder, course, result)
-        return watch() | registry.optional(
+        run, scores = _run(folder, course, result), watch()
+        if not course.processes.is_first:
+            return scores
+        return scores | registry.optional(
             "baseline of the stage",
             lambda: registry.code_scores(run.model, run, dataset, dataset.x_test),
         )
@@ -259,11 +268,14 @@ def machine(where: torch.device) -> Result:
 
 def _finish(run: Run, dataset: data.Dataset, course: Course) -> Run:
     """Save the pair, complete the result of its run, and write that beside it."""
-    save(run.folder, run.model, run.guide)
-    write_table(run, dataset)
-    result = run.result
+    processes, result = course.processes, run.result
+    if processes.is_first:
+        save(run.folder, run.model, run.guide)
+        write_table(run, dataset)
     result |= {"steps": course.step, "seconds": round(course.seconds, 1)}
-    result |= counted(run.history) | score(run, dataset)
+    result |= counted(run.history) | score(run, dataset, processes=processes)
+    if not processes.is_first:
+        return run
     more = dict(registry.finish(run.model, run, dataset, course.labels))
     result["metrics"] |= more.pop("metrics", {})
     result |= more
@@ -275,10 +287,16 @@ def _finish(run: Run, dataset: data.Dataset, course: Course) -> Run:
     return run
 
 
-def score(run: Run, dataset: data.Dataset, importance_samples: int = 0) -> Result:
+def score(
+    run: Run,
+    dataset: data.Dataset,
+    importance_samples: int = 0,
+    processes: Processes = ALONE,
+) -> Result:
     """Score the test rows.
 
-    Where the binarisation is dynamic, everything sees one and the same draw of each row.
+    Where the binarisation is dynamic, everything sees one and the same draw of each row. Several
+    processes share the rows for the terms; the first alone has the rest.
 
     Returns:
         ``terms`` of the bound in nats per datum; ``metrics``, see :func:`registry.scores`; and
@@ -293,8 +311,11 @@ def score(run: Run, dataset: data.Dataset, importance_samples: int = 0) -> Resul
         "importance_samples": importance_samples,
         "seed": run.seed,
         "context": told,
+        "processes": processes,
     }
     terms = _in_units_of_the_table(evaluate(model, run.guide, x, **how), dataset)
+    if not processes.is_first:
+        return {"terms": terms, "metrics": {}}
     found: Result = {"terms": terms, "metrics": registry.scores(model, run, dataset, x)}
     q = registry.probabilities(model, run, dataset, x)
     return found if q is None else found | {"warning": data.unlike(dataset) or degeneracy(q)}

@@ -14,6 +14,7 @@ from priorzoo.inference.data.stored.passes import StoredPosition
 from priorzoo.inference.data.stored.rows import StoredRows
 from priorzoo.inference.data.streams import CheckedBatches, Iterables, check_size
 from priorzoo.inference.data.tensors import FOREIGN
+from priorzoo.inference.processes import ALONE, Processes
 
 
 @final
@@ -59,6 +60,7 @@ class Batches:
             memory, the sum of their weights, or their number if None.
         transform: applied to each batch.
         device: device of the batches.
+        processes: those that share each batch. All draw and transform it, and keep their own rows.
     """
 
     def __init__(
@@ -71,7 +73,9 @@ class Batches:
         size: int | None,
         transform: Transform | None,
         device: torch.device,
+        processes: Processes = ALONE,
     ) -> None:
+        self.processes = processes
         self.data, self.batch_size = data, batch_size
         self.transform, self.device = transform, device
         self.labels = {name: label.to(device) for name, label in labels.items()}
@@ -88,18 +92,21 @@ class Batches:
 
     def __next__(self) -> Batch:
         if self._passes is not None:
-            return self._passes.rows.checked(
-                next(self._passes), lambda batch: self.checked(batch, self.size)
+            return self._part(
+                self._passes.rows.checked(
+                    next(self._passes), lambda batch: self.checked(batch, self.size)
+                )
             )
         if not isinstance(self.data, Tensor):
-            return self.checked(self._read(), self.size)
+            return self._part(self.checked(self._read(), self.size))
         place, rows = self.advance()
-        return self.gather(self.order[place : place + rows])
+        return self._part(self.gather(self.order[place : place + rows]))
 
     def advance(self) -> tuple[int, int]:
         """Go to the next batch of rows in memory; returns its start in ``order`` and its size."""
         assert isinstance(self.data, Tensor)
         if self.place >= len(self.order):
+            self.processes.level_random_state(self.device)  # so that all have the same order
             self.order, self.place = torch.randperm(len(self.data), device=self.data.device), 0
         place = self.place
         self.place += self.batch_size
@@ -175,6 +182,9 @@ class Batches:
                 f"Expected a position in {type(self.data).__name__} but got one in data of another "
                 "kind; resume with the data of the training."
             )
+
+    def _part(self, batch: Batch) -> Batch:
+        return batch.part(self.processes.share(len(batch.x)))
 
     def _finish(self, batch: Batch) -> Batch:
         x = batch.x.to(self.device, non_blocking=True)

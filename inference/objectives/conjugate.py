@@ -10,7 +10,7 @@ import pyro
 import pyro.distributions as dist
 import torch
 from pyro import poutine
-from torch import Tensor, distributed, nn
+from torch import Tensor, nn
 from torch.distributions import kl_divergence
 
 from priorzoo.inference.batch import Batch
@@ -171,7 +171,8 @@ class ConjugateELBO(Averaged):
     def messages(self, batch: Batch) -> list[tuple[Tensor, Tensor, Tensor]]:
         """For each factor its natural parameters, those of its prior, and lambda* - lambda_p.
 
-        lambda* - lambda_p is N/B times a sum over rows, so that batches can be added up.
+        lambda* - lambda_p is N/B times a sum over rows, so that batches can be added up. Of a batch
+        that processes share, it is that of all its rows.
         """
         model = self.model if self.last_site is None else stopped_after(self.model, self.last_site)
         guide = torch.no_grad()(self.guide)
@@ -181,7 +182,8 @@ class ConjugateELBO(Averaged):
             leaves = list(found.expected.values())
             gradients = torch.autograd.grad(joint, leaves, materialize_grads=True)
         parts = zip(found.q.values(), found.p.values(), gradients, strict=True)
-        return [(q, p.detach(), _over_processes(gradient)) for q, p, gradient in parts]
+        share = batch.share
+        return [(q, p.detach(), g if share is None else share.mean(g)) for q, p, g in parts]
 
     def draw(self, batch: Batch) -> Draws:
         with Expectations() as found:
@@ -213,7 +215,7 @@ class Pretraining(ConjugateELBO):
         loss = -terms["reconstruction"].mean()
         for name, term in terms.items():
             if name.startswith("kl["):
-                loss = loss + self._weighted(name[3:-1], term.mean())
+                loss = loss + self._weighted(name[3:-1], term.mean(), batch)
         return Loss(loss, terms | {"objective": -loss})
 
     def natural_gradients(self, batch: Batch) -> Mapping[str, Tensor]:
@@ -281,11 +283,3 @@ def _last_site(model: nn.Module, guide: nn.Module) -> str | None:
             return None
     names = list(dict(sample_sites(model_trace)))
     return names[names.index("x") - 1]
-
-
-def _over_processes(gradient: Tensor) -> Tensor:
-    """The mean over distributed processes, each of which has a part of the batch."""
-    if distributed.is_available() and distributed.is_initialized():
-        distributed.all_reduce(gradient)
-        gradient = gradient / distributed.get_world_size()
-    return gradient

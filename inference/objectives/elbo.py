@@ -131,7 +131,7 @@ class ELBO(Objective):
         loss = torch.zeros((), device=draws.batch.x.device)
         for name, term in terms.items():
             if name.startswith("kl["):
-                loss = loss + self._weighted(name[3:-1], term.mean())
+                loss = loss + self._weighted(name[3:-1], term.mean(), draws.batch)
             elif name != "elbo":
                 loss = loss - term.mean()
         for name, penalty in self.penalties.items():
@@ -176,11 +176,12 @@ class ELBO(Objective):
                 return closed
         return _log_q(guide_site) - log_prob(model_site)
 
-    def _weighted(self, name: str, divergence: Tensor) -> Tensor:
+    def _weighted(self, name: str, divergence: Tensor, batch: Batch) -> Tensor:
         policy = self.kl.get(name)
         if policy is None:
             return divergence
         if policy.floor > 0:
+            divergence = divergence if batch.share is None else batch.share.mean(divergence)
             divergence = divergence.clamp(min=policy.floor)
         return self._current(policy.weight) * divergence
 

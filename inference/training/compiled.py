@@ -63,7 +63,7 @@ class Compiled:
             self._traced.kept.restore_tensors()
 
     def _step(self, batch: Batch) -> Terms:
-        if self._layout is None and self.rows in (None, len(batch.x)):
+        if self._layout is None and self.rows in (None, batch.rows):
             self._layout = batch.layout
             self._compile(batch)
         if self._runs is None or batch.layout != self._layout:

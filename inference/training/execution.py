@@ -18,13 +18,16 @@ TakeStep = Callable[[Batch], Terms]
 KEPT = 8  # orders of earlier passes, by which the rows of a batch are named
 
 
-def choose(step: Execution, device: torch.device, in_memory: bool) -> Execution:
+def choose(
+    step: Execution, device: torch.device, in_memory: bool, shared: bool = False
+) -> Execution:
     """Check ``step``, and replace ``auto`` by ``cudagraph`` if possible, otherwise ``compiled``.
 
     Args:
         step: how to run steps, see :class:`Training`.
         device: device of the networks.
         in_memory: whether the data are rows in memory.
+        shared: whether several processes share each batch.
 
     Raises:
         ValueError: for an unknown name, and for ``cudagraph`` without a GPU or rows in memory.
@@ -34,8 +37,13 @@ def choose(step: Execution, device: torch.device, in_memory: bool) -> Execution:
             f"Expected step among {get_args(Execution)} but got {step!r}; choose one of these."
         )
     if step == "auto":
-        captured = device.type == "cuda" and in_memory
+        captured = device.type == "cuda" and in_memory and not shared
         return "cudagraph" if captured else "compiled"
+    if step == "cudagraph" and shared:
+        raise ValueError(
+            "Expected one process for step='cudagraph' but several share each batch, and what they "
+            "tell each other cannot be captured; use step='compiled'."
+        )
     if step == "cudagraph" and device.type != "cuda":
         raise ValueError(
             f"Expected networks on a CUDA device for step='cudagraph' but they are on {device}; "

@@ -11,6 +11,7 @@ from priorzoo.inference.data.beside import by_name
 from priorzoo.inference.data.checks import admit, as_batch
 from priorzoo.inference.data.stored.rows import StoredRows
 from priorzoo.inference.data.streams import Iterables, opened
+from priorzoo.inference.processes import Processes
 from priorzoo.models.contract import check_context, needed
 
 
@@ -23,6 +24,7 @@ def batches_of(
     size: int | None,
     transform: Transform | None,
     device: torch.device,
+    processes: Processes,
 ) -> Batches:
     """Batches of the data, see :class:`Training`; rows in memory are converted but not checked.
 
@@ -53,7 +55,7 @@ def batches_of(
             "Expected rows in memory beside context but got an iterable of batches; give batches "
             "that are mappings, {'x': rows, 'exposure': values}."
         )
-    return Batches(model, rows, labels, context, batch_size, size, transform, device)
+    return Batches(model, rows, labels, context, batch_size, size, transform, device, processes)
 
 
 def check_given(model: nn.Module, guide: nn.Module, batches: Batches) -> None:

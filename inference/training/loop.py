@@ -19,6 +19,7 @@ from priorzoo.inference.data.tensors import check_count
 from priorzoo.inference.evaluation import evaluate
 from priorzoo.inference.objectives.contract import Objective, Terms
 from priorzoo.inference.objectives.elbo import ELBO
+from priorzoo.inference.processes import ALONE, Processes
 from priorzoo.inference.randomness import Stream
 from priorzoo.inference.running import PROGRAM_LOCK, keeping_state
 from priorzoo.inference.training.compiled import Compiled
@@ -110,6 +111,9 @@ class Training:
         checkpoint: called after each row of the history, when :meth:`state` can be saved.
         due: asked after each step whether ``pause`` shall be called before the next.
         pause: called then and before each row of the history, when :meth:`state` can be saved too.
+        processes: those that share each batch, see :func:`joined`; all of them must make the same
+            calls, with the whole data. A step is then that of one process with the whole batch, and
+            so is the state.
     """
 
     def __init__(
@@ -141,7 +145,9 @@ class Training:
         checkpoint: Callable[[], None] | None = None,
         due: Callable[[], bool] | None = None,
         pause: Callable[[], None] | None = None,
+        processes: Processes = ALONE,
     ) -> None:
+        self.processes = processes
         self.model, self.guide, self.transform = model, guide, transform
         self.objective = ELBO(model, guide) if objective is None else objective
         first = next(self.objective.parameters(), data if isinstance(data, Tensor) else None)
@@ -151,12 +157,12 @@ class Training:
         check_count(batch_size, "batch_size")
         check_counts(every=every, patience=patience)
         given = data, labels, context, batch_size, size, transform, self.device
-        self.batches = batches_of(model, *given)
+        self.batches = batches_of(model, *given, processes)
         self.size, self.epoch = self.batches.size, self.batches.epoch
         self.in_memory = isinstance(self.batches.data, Tensor)
         create_parameters(model, guide, self.batches, seed)
         parameters = self._learnt()
-        self.execution = choose(step, self.device, self.in_memory)
+        self.execution = choose(step, self.device, self.in_memory, processes.count > 1)
         self.optimiser = (optimiser or _adam)(parameters)
         self.rates, self.remedy = rates_of(self.optimiser), Remedy(on_nonfinite, rollbacks)
         prepare(self.optimiser, self.execution)
@@ -327,6 +333,7 @@ class Training:
 
     def _report(self, bar: "tqdm[Any]") -> None:
         """Average the terms since the last row into a new one, and validate."""
+        self.processes.level(self.objective)  # running statistics of each share's own rows differ
         terms = self.steps.means(self._skipped())
         if not all(map(math.isfinite, terms.values())):
             raise FloatingPointError(
@@ -396,6 +403,7 @@ class Training:
         x, context = (held.x, held.context) if isinstance(held, Batch) else (held, None)
         with PROGRAM_LOCK, keeping_state(self.model, self.guide):
             how: dict[str, Any] = {"transform": self.transform, "seed": self.seed}
+            how["processes"] = self.processes
             return evaluate(self.model, self.guide, x, context=context, **how)
 
     def _validate(self, terms: dict[str, float]) -> None:

@@ -9,7 +9,7 @@ from torch.optim import Optimizer
 
 from priorzoo.inference.batch import Batch, Context, Labels
 from priorzoo.inference.data.checks import admit_step
-from priorzoo.inference.objectives.contract import Objective, Terms
+from priorzoo.inference.objectives.contract import Loss, Objective, Terms
 from priorzoo.inference.running import PROGRAM_LOCK
 from priorzoo.inference.training.watch import Watch
 
@@ -75,12 +75,12 @@ def take_step(
     with PROGRAM_LOCK:
         objective.clock.to(batch.x.device)  # the networks may have moved after the clock was made
         with autocast(batch.x.device, precision):
-            value, terms, carry = objective.loss(batch)
+            loss = objective.loss(batch)
         learnt = [parameter for parameter in objective.parameters() if parameter.requires_grad]
-        gradients = zip(learnt, gradients_of(value, learnt), strict=True)
-        apply_gradients(optimiser, gradients, clip, watch)
+        gradients, means, carry = differentiated(loss, learnt, batch)
+        apply_gradients(optimiser, zip(learnt, gradients, strict=True), clip, watch)
         finish_step(objective, optimiser, objective.natural_gradients(batch), carry, watch)
-    return {name: term.detach().mean() for name, term in terms.items()}
+    return means
 
 
 def autocast(device: torch.device, precision: Precision) -> torch.autocast:
@@ -91,6 +91,23 @@ def autocast(device: torch.device, precision: Precision) -> torch.autocast:
     """
     enabled = precision == "bf16"
     return torch.autocast(device.type, torch.bfloat16, enabled=enabled, cache_enabled=False)
+
+
+def differentiated(
+    loss: Loss, learnt: list[Tensor] | list[nn.Parameter], batch: Batch
+) -> tuple[list[Tensor | None], Terms, Mapping[str, Tensor]]:
+    """Gradients of a loss, batch means of its terms, and its carry.
+
+    Of a batch that processes share, these are those of all its rows: this is where processes wait
+    for each other.
+    """
+    value, terms, carry = loss
+    means = {name: term.detach().mean() for name, term in terms.items()}
+    if batch.share is None:
+        return gradients_of(value, learnt), means, carry
+    gradients = gradients_of(value * batch.share.weight, learnt)
+    gradients, means = batch.share.summed(gradients, means)
+    return gradients, means, batch.share.carried(carry)
 
 
 def gradients_of(value: Tensor, learnt: list[Tensor] | list[nn.Parameter]) -> list[Tensor | None]:

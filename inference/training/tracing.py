@@ -17,7 +17,7 @@ from priorzoo.inference.batch import Batch
 from priorzoo.inference.objectives.contract import Objective
 from priorzoo.inference.pairs import plate_depth
 from priorzoo.inference.training.state import Attributes, State, UntraceableError
-from priorzoo.inference.training.step import Precision, autocast, gradients_of, match_layout
+from priorzoo.inference.training.step import Precision, autocast, differentiated, match_layout
 
 
 @dataclass(frozen=True)
@@ -78,16 +78,16 @@ def trace(objective: Objective, batch: Batch, precision: Precision = "float32") 
         leaves = {name: values[name].detach().requires_grad_() for name in wanted}
         with state.replaced_by(values | leaves) as replaced:
             with torch.enable_grad(), autocast(batch.x.device, precision):
-                value, found, carry = objective.loss(given)
-            gradients = dict(zip(wanted, gradients_of(value, list(leaves.values())), strict=True))
+                loss = objective.loss(given)
+            gradients, found, carry = differentiated(loss, list(leaves.values()), given)
         learnt = {
             name: match_layout(gradient, leaves[name])
-            for name, gradient in gradients.items()
+            for name, gradient in zip(wanted, gradients, strict=True)
             if gradient is not None and name not in replaced
         }
         made.terms[:], made.carry[:] = found, carry
         made.replaced[:], made.learnt[:] = replaced, learnt
-        means = torch.stack([term.detach().mean() for term in found.values()])
+        means = torch.stack(list(found.values()))
         return means, *carry.values(), *replaced.values(), *learnt.values()
 
     def natural_step(*inputs: Tensor) -> tuple[Tensor, ...]:

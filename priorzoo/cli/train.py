@@ -94,14 +94,17 @@ def _train(name: str, recipe: Recipe, settings: argparse.Namespace, words: Seque
     require("matplotlib", "scipy", "sklearn")  # for scores and charts, once the run is trained
     from priorzoo.benchmarks.charts import run_charts as charts
     from priorzoo.benchmarks.runs import run as runs
+    from priorzoo.inference.processes import joined
 
     changes, command = differences(RECIPES[name], recipe), repeatable(words)
     how = {key: getattr(settings, key) for key in (*HOW, *KEEPING)}
     places = how["resume"], how["overwrite"]
     folder = Path(settings.out or run_folder(name, changes, settings.seed, *places))
-    shown = sys.stderr.isatty()
-    with resumable(words, folder):
-        run, dataset = runs.train(name, recipe, folder, progress=shown, command=command, **how)
+    with resumable(words, folder), joined() as processes:
+        how["progress"] = processes.is_first and sys.stderr.isatty()
+        run, dataset = runs.train(name, recipe, folder, command=command, processes=processes, **how)
+    if not processes.is_first:
+        return
     if settings.rows is not None:
         from priorzoo.benchmarks.grid.cells import Cell
 
