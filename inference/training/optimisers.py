@@ -83,6 +83,9 @@ class Together(Optimizer):
             part.step()
         return result
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "parts": self.parts}  # for copies, which need them
+
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         self._share()

@@ -15,7 +15,9 @@ from priorzoo.inference import ELBO, Training, fit
 from priorzoo.inference.objectives.contract import Loss
 from priorzoo.inference.training import compiled
 from priorzoo.inference.training.nonfinite import rates_of, scale_rates
+from priorzoo.inference.training.optimisers import ConjugateAdam
 from priorzoo.models import data_plate
+from priorzoo.models.distributions.exponential import Natural
 
 N, P, D, MARKED = 12, 4, 2, 7
 
@@ -417,3 +419,19 @@ def test_other_policies_are_refused():
     for wrong in ({"on_nonfinite": "ignore"}, {"rollbacks": -1}, {"rollbacks": 1.5}):
         with pytest.raises(ValueError, match=r"Expected (on_nonfinite|rollbacks)"):
             begin(**wrong)
+
+
+def test_a_copy_of_an_optimiser_of_several_parts_steps_by_itself():
+    """Checks of a checkpoint let a copy take a step."""
+    natural = Natural(torch.ones(2))
+    own = ConjugateAdam([nn.Parameter(torch.ones(3)), natural], lr=0.1, rate=0.5)
+    for group in copy.deepcopy(own).param_groups:
+        assert all(p is not natural for p in group["params"])
+    other = copy.deepcopy(own)
+    for group in other.param_groups:
+        for parameter in group["params"]:
+            parameter.grad = torch.ones_like(parameter)
+    other.step()
+    changed = [bool((p != 1).all()) for group in other.param_groups for p in group["params"]]
+    assert changed == [True, True]
+    assert bool((natural == 1).all())
