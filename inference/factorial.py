@@ -1,10 +1,12 @@
 """The factorial mixture: initialisation of its components, and the predictive pair."""
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor, nn
 
 from priorzoo.guides.factorial import FactorialCode, FactorialLocal
-from priorzoo.inference.batch import Batch, Labels
+from priorzoo.inference.batch import Batch, Context, Labels
 from priorzoo.inference.data.beside import check_labels
 from priorzoo.inference.data.checks import admit
 from priorzoo.inference.data.tensors import check_count
@@ -19,7 +21,12 @@ BATCH_ROWS = 500  # rows processed at a time
 
 @torch.no_grad()
 def seed_components(
-    objective: ConjugateELBO, x: Tensor, labels: Labels | None = None, rounds: int = 20
+    objective: ConjugateELBO,
+    x: Tensor,
+    labels: Labels | None = None,
+    rounds: int = 20,
+    *,
+    context: Context | None = None,
 ) -> None:
     """Initialise the conjugate components of each site ``r_i`` by clustering the codes ``z_i``.
 
@@ -33,16 +40,18 @@ def seed_components(
         x: rows ``(N, P)``, all of which are used.
         labels: known values ``(N,)`` of sites, -1 for unknown.
         rounds: number of rounds of variational Bayes.
+        context: what the programs are told beside the rows, each ``(N, ...)``.
 
     Random numbers are drawn from the caller's stream.
     """
     check_count(rounds, "rounds", 0)
-    given = admit(objective.model, x, labels=labels, on_device=True)
-    x, known = given.x, given.labels
+    given = admit(objective.model, x, labels=labels, context=context, on_device=True)
+    x, known, pair = given.x, given.labels, (objective.model, objective.guide)
+    free = replace(given, labels={})
     with evaluating(objective.model, objective.guide):
         sites = [
-            latent_sites(run_pair(objective.model, objective.guide, Batch(rows), means=True)[0])
-            for rows in x.split(BATCH_ROWS)
+            latent_sites(run_pair(*pair, replace(rows, size=None), means=True)[0])
+            for rows in free.split(BATCH_ROWS)
         ]
         clamped = {}
         for name, site in sites[0].items():
@@ -54,15 +63,14 @@ def seed_components(
                 centres = _centres(z, label, clusters)
                 clamped[name] = _assign(z, centres, label)
         for step in range(1 + rounds):
-            _vary(objective, x, known if step else clamped)
+            _vary(objective, replace(given, labels=known if step else clamped))
 
 
-def _vary(objective: ConjugateELBO, x: Tensor, labels: Labels) -> None:
+def _vary(objective: ConjugateELBO, whole: Batch) -> None:
     """One natural gradient step of rate 1 over all rows, in batches."""
     totals: list[Tensor] = []
-    for index in torch.arange(len(x), device=x.device).split(BATCH_ROWS):
-        own = {name: label[index] for name, label in labels.items()}
-        messages = objective.messages(Batch(x[index], None, own))
+    for part in whole.split(BATCH_ROWS):
+        messages = objective.messages(replace(part, size=None))
         totals = totals or [torch.zeros_like(counted) for *_, counted in messages]
         totals = [old + new for old, (*_, new) in zip(totals, messages, strict=True)]
     for (natural, prior, _), total in zip(messages, totals, strict=True):

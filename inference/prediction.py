@@ -212,14 +212,21 @@ def trained_on(model: nn.Module) -> int | None:
     return (int(model.counted) or None) if isinstance(model, CountsData) else None
 
 
-def component_means(model: nn.Module, site: str = "y") -> Tensor:
+def component_means(model: nn.Module, site: str = "y", *, context: Context | None = None) -> Tensor:
     """``(K, P)`` means of x decoded from the mean code of each cluster.
+
+    Args:
+        site: name of the discrete site.
+        context: what the model is told beside x, one row, ``(1, ...)``, for all clusters.
 
     Raises:
         ValueError: for a site that the model lacks, or that is not discrete.
     """
+    beside = context_of(model, context, 1)
+    check_context(beside, 1, model)
+    told = accepted(model, beside)
     with torch.no_grad(), evaluating(model):
-        sites = latent_sites(poutine.trace(model).get_trace(size=1))
+        sites = latent_sites(poutine.trace(model).get_trace(size=1, **told))
         known = [name for name in sites if sites[name]["fn"].has_enumerate_support and name != "x"]
         if site not in known:
             raise ValueError(
@@ -229,6 +236,6 @@ def component_means(model: nn.Module, site: str = "y") -> Tensor:
         means = []
         for value in choices_of(sites[site]["fn"]):
             fixed = poutine.condition(model, data={site: value.expand(shape)})
-            found = site_of(poutine.trace(Means()(fixed)).get_trace(size=1), "x")
+            found = site_of(poutine.trace(Means()(fixed)).get_trace(size=1, **told), "x")
             means.append(rows_of(found, found["fn"].mean))
     return torch.cat(means)

@@ -33,6 +33,7 @@ from priorzoo.models.nggp.mixture import NGGPMixture
 from priorzoo.models.nonparametric import KernelMean, LeaveOneOutGP, NonparametricVAE
 from priorzoo.models.observation import encode, sample_x
 from priorzoo.models.plates import data_plate
+from priorzoo.models.sets import SetEncoder
 from priorzoo.models.stick_breaking import StickBreakingVAE
 from priorzoo.models.vae import VAE
 from priorzoo.models.vamp_prior import VampPrior
@@ -69,6 +70,7 @@ __all__ = [
     "NormalWishart",
     "Ordinal",
     "Poisson",
+    "SetEncoder",
     "Sizes",
     "StickBreakingVAE",
     "StudentT",

@@ -13,6 +13,23 @@ from priorzoo.models.distributions.gaussian import deviation, raw_variance
 Covariance = Literal["diagonal", "full", "tied"]
 
 
+class CovariateShift(nn.Module):
+    """What covariates ``(B, C)`` add to the prior mean of the code, ``(B, D)``; at first 0.
+
+    Args:
+        covariates, code: C and D.
+    """
+
+    def __init__(self, covariates: int, code: int) -> None:
+        super().__init__()
+        self.covariates, self.code = covariates, code
+        self.needs = frozenset(["covariates"])
+        self.weight = nn.Parameter(torch.zeros(covariates, code))
+
+    def forward(self, covariates: Tensor) -> Tensor:
+        return covariates.to(self.weight.dtype) @ self.weight
+
+
 class Components(nn.Module):
     r"""K Gaussians :math:`\mathcal N(\mu_k, \Sigma_k)` in latent space; a base class.
 
@@ -59,13 +76,14 @@ class Components(nn.Module):
             scale = self.lower.tril(-1) + scale.diag_embed()
         return self.loc + self.shared[0], scale
 
-    def component(self, y: Tensor) -> TorchDistribution:
-        """p(z | y) for clusters ``(...)``."""
+    def component(self, y: Tensor, shift: Tensor | None = None) -> TorchDistribution:
+        """p(z | y) for clusters ``(...)``; a shift ``(..., D)`` is added to the means."""
         loc, scale = self.components()
+        mean = loc[y] if shift is None else loc[y] + shift
         if self.covariance == "diagonal":
-            return dist.Normal(loc[y], scale[y]).to_event(1)
+            return dist.Normal(mean, scale[y]).to_event(1)
         factor = scale[0] if self.covariance == "tied" else scale[y]
-        return dist.MultivariateNormal(loc[y], scale_tril=factor)
+        return dist.MultivariateNormal(mean, scale_tril=factor)
 
     @torch.no_grad()
     def set_components(self, loc: Tensor, covariance: Tensor) -> None:

@@ -7,7 +7,7 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
-from priorzoo.models.components import Components, Covariance
+from priorzoo.models.components import Components, Covariance, CovariateShift
 from priorzoo.models.contract import Beside, decodes
 from priorzoo.models.likelihoods import Bernoulli
 from priorzoo.models.observation import sample_x
@@ -30,6 +30,7 @@ class GMVAE(Components):
         code, clusters: D and K.
         learn_weights: whether the mixture weights pi are learnt (as in VaDE); uniform if not.
         offset, covariance: as in :class:`Components`.
+        prior_covariates: number C of covariates that shift the means of all clusters; 0 for none.
     """
 
     networks = staticmethod(decodes)
@@ -43,11 +44,13 @@ class GMVAE(Components):
         learn_weights: bool = False,
         offset: bool = False,
         covariance: Covariance = "diagonal",
+        prior_covariates: int = 0,
     ) -> None:
         super().__init__(code, clusters, offset, covariance)
         self.decoder = decoder
         self.likelihood = Bernoulli() if likelihood is None else likelihood
-        self.learn_weights = learn_weights
+        self.learn_weights, self.prior_covariates = learn_weights, prior_covariates
+        self.shift = CovariateShift(prior_covariates, code) if prior_covariates else None
         logits = torch.zeros(clusters)
         self.logits: Tensor = nn.Parameter(logits) if learn_weights else nn.Buffer(logits)
 
@@ -56,5 +59,6 @@ class GMVAE(Components):
     ) -> Tensor:
         with data_plate(x, size):
             y = pyro.sample("y", dist.Categorical(logits=self.logits))
-            z = pyro.sample("z", self.component(y))
+            shift = None if self.shift is None else self.shift(beside["covariates"])
+            z = pyro.sample("z", self.component(y, shift))
             return sample_x(x, beside, self.likelihood, self.decoder, z)

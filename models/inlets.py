@@ -78,6 +78,20 @@ class Inlet(nn.Module):
             chosen = chosen & observed[..., self.of_categories].unsqueeze(-1)
         return torch.cat([numbers, chosen.flatten(-2)[..., self.kept].to(x.dtype)], -1)
 
+    def seen(self, observed: Tensor) -> Tensor:
+        """``(..., cells)``: which features are of observed cells ``(..., P)``."""
+        if self.features is None:
+            return observed
+        numbers = observed[..., self.of_numbers]
+        if not self.categories:
+            return numbers
+        wide = (
+            observed[..., self.of_categories]
+            .unsqueeze(-1)
+            .expand(*observed.shape[:-1], len(self.categories), len(self.every))
+        )
+        return torch.cat([numbers, wide.flatten(-2)[..., self.kept]], -1)
+
     def forward(
         self, x: Tensor, observed: Tensor | None = None, covariates: Tensor | None = None
     ) -> Tensor:

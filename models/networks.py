@@ -109,11 +109,14 @@ class _Convolutional(nn.Module):
         hidden: Sequence[int] = (256,),
         clusters: int | None = None,
         strides: Sequence[int] | None = None,
+        covariates: int = 0,
+        masked: bool = False,
     ) -> None:
         super().__init__()
         self.inputs, self.outputs, self.shape = inputs, outputs, shape
         self.channels, self.hidden, self.clusters = channels, hidden, clusters
-        self.strides = strides
+        self.strides, self.covariates, self.masked = strides, covariates, masked
+        self.takes = Inlet(inputs, covariates, masked).takes
         self._build(_strides(channels, strides))
 
     def _build(self, strides: Sequence[int]) -> None:
@@ -130,26 +133,39 @@ class ConvEncoder(_Convolutional):
         hidden, clusters: as in :class:`MLP`.
         strides: stride 1 or 2 of each convolution; all 2 if None. Stride 2 halves the picture;
             before stride 1, odd sides are padded to even ones.
+        covariates: as in :class:`MLP`; they enter after the convolutions.
+        masked: whether it takes which pixels are observed, in further channels.
     """
 
     def _build(self, strides: Sequence[int]) -> None:
         height, width, depth = picture(self.shape, self.inputs)
-        sizes = [depth, *self.channels]
+        sizes = [depth * (1 + self.masked), *self.channels]
         pairs = zip(itertools.pairwise(sizes), strides, strict=True)
         self.layers = nn.ModuleList(nn.Conv2d(*pair, 3, step, 1) for pair, step in pairs)
         glorot(self)
         _, sides = _sides((height, width), strides)
         flat = math.prod(sides[-1]) * sizes[-1]
-        self.head = MLP(flat, self.outputs, self.hidden, self.clusters)
+        self.head = MLP(flat, self.outputs, self.hidden, self.clusters, covariates=self.covariates)
 
-    def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        y: Tensor | None = None,
+        *,
+        observed: Tensor | None = None,
+        covariates: Tensor | None = None,
+    ) -> Tensor:
         height, width, depth = picture(self.shape, self.inputs)
-        h = x.reshape(-1, height, width, depth).movedim(-1, 1)
+        h = x.reshape(-1, height, width, depth)
+        if self.masked:
+            seen = torch.ones_like(x) if observed is None else observed.to(x.dtype).expand_as(x)
+            h = torch.cat([h, seen.reshape(-1, height, width, depth)], -1)
+        h = h.movedim(-1, 1)
         _, sides = _sides((height, width), _strides(self.channels, self.strides))
         for layer, (height, width) in zip(self.layers, sides, strict=False):
             h = functional.pad(h, (0, width - h.shape[-1], 0, height - h.shape[-2]))
             h = _convolved(layer, h).relu()
-        return self.head(h.reshape(*x.shape[:-1], -1), y).to(x.dtype)
+        return self.head(h.reshape(*x.shape[:-1], -1), y, covariates=covariates).to(x.dtype)
 
 
 class ConvDecoder(_Convolutional):
@@ -160,6 +176,8 @@ class ConvDecoder(_Convolutional):
             ``shape`` (twice the product if the likelihood takes means and log scales).
         shape, channels, hidden, clusters, strides: as in :class:`ConvEncoder`; ``channels`` and
             ``strides`` are listed in the encoder's order and used in reverse.
+        covariates: as in :class:`MLP`.
+        masked: False, since a decoder sees no pixels.
     """
 
     def _build(self, strides: Sequence[int]) -> None:
@@ -170,6 +188,8 @@ class ConvDecoder(_Convolutional):
             raise ValueError(
                 f"Expected a multiple of shape {self.shape} as outputs but got {self.outputs}."
             )
+        if self.masked:
+            raise ValueError("Expected a decoder without a mask but got masked=True; leave it out.")
         self.crops, sides = _sides((height, width), strides)
         sizes = [depth * self.copies, *self.channels]
         self.layers = nn.ModuleList()
@@ -178,10 +198,13 @@ class ConvDecoder(_Convolutional):
             self.layers.append(nn.ConvTranspose2d(sizes[i + 1], sizes[i], 3, step, 1, rest))
         glorot(self)
         self.start = (sizes[-1], *sides[-1])
-        self.head = MLP(self.inputs, math.prod(self.start), self.hidden, self.clusters)
+        made = math.prod(self.start)
+        self.head = MLP(self.inputs, made, self.hidden, self.clusters, covariates=self.covariates)
 
-    def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
-        h = self.head(z, y)
+    def forward(
+        self, z: Tensor, y: Tensor | None = None, *, covariates: Tensor | None = None
+    ) -> Tensor:
+        h = self.head(z, y, covariates=covariates)
         batch = h.shape[:-1]
         h = h.reshape(-1, *self.start)
         for layer, (height, width) in zip(self.layers, reversed(self.crops), strict=True):

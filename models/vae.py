@@ -3,9 +3,11 @@
 from typing import Unpack
 
 import pyro
+import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
+from priorzoo.models.components import CovariateShift
 from priorzoo.models.contract import Beside, decodes
 from priorzoo.models.distributions.gaussian import standard_normal
 from priorzoo.models.likelihoods import Bernoulli
@@ -24,22 +26,31 @@ class VAE(nn.Module):
         decoder: maps codes ``(..., D)`` to the likelihood's parameters ``(..., width P)``.
         likelihood: maps these to p(x | z); :class:`Bernoulli` if None.
         code: D.
+        prior_covariates: number C of covariates that shift the prior mean of z; 0 for none.
     """
 
     networks = staticmethod(decodes)
 
     def __init__(
-        self, decoder: nn.Module, likelihood: nn.Module | None = None, code: int = 64
+        self,
+        decoder: nn.Module,
+        likelihood: nn.Module | None = None,
+        code: int = 64,
+        prior_covariates: int = 0,
     ) -> None:
         super().__init__()
         self.decoder = decoder
         self.likelihood = Bernoulli() if likelihood is None else likelihood
-        self.code = code
+        self.code, self.prior_covariates = code, prior_covariates
+        self.shift = CovariateShift(prior_covariates, code) if prior_covariates else None
         self.origin = nn.Buffer(torch.zeros(code), persistent=False)
 
     def forward(
         self, x: Tensor | None = None, size: int | None = None, **beside: Unpack[Beside]
     ) -> Tensor:
         with data_plate(x, size):
-            z = pyro.sample("z", standard_normal(self.origin))
+            prior = standard_normal(self.origin)
+            if self.shift is not None:
+                prior = dist.Normal(self.shift(beside["covariates"]), 1.0).to_event(1)
+            z = pyro.sample("z", prior)
             return sample_x(x, beside, self.likelihood, self.decoder, z)

@@ -7,7 +7,7 @@ from operator import itemgetter
 from statistics import linear_regression
 
 from priorzoo.benchmarks.report.groups import settings_of
-from priorzoo.benchmarks.report.table import Cell, Table, build, number
+from priorzoo.benchmarks.report.table import Cell, Table, build, number, spread
 from priorzoo.benchmarks.rows.files import Row, grouped
 from priorzoo.benchmarks.speed.charts import case
 
@@ -126,6 +126,23 @@ def move_table(rows: Sequence[Row]) -> Table:
     heads = [f"seconds at {name}" if name else "seconds" for name in versions]
     heads += ["times faster"] if len(versions) > 1 else []
     return Table(("components", "K", "rows", *heads), tuple(lines), caption="Moves of clusters")
+
+
+def counts_table(rows: Sequence[Row]) -> Table:
+    """A row for each size, with and without the covariate: clusters found and ARI over seeds."""
+    lines = []
+    for place, mine in grouped(rows, itemgetter("rows", "covariate", "steps")).items():
+        size, told, steps = place
+        found = [row["clusters"] for row in mine]
+        each = f"{min(found)} to {max(found)}" if len(set(found)) > 1 else f"{found[0]}"
+        scores = [spread([row[key] for row in mine], 3) for key in ("ari", "ari_of_batches")]
+        bound = spread([row["elbo"] for row in mine], 2)
+        name = Cell("yes" if told else "no", commands=(mine[0]["command"],))
+        sizes = number(size), number(steps), number(len(mine)), number(mine[0]["planted"])
+        lines.append((name, *sizes, Cell(each), *scores, bound))
+    sizes_of = ("rows", "steps", "seeds", "planted K", "found K")
+    head = ("covariate", *sizes_of, "ARI", "ARI of batches", "ELBO, nats")
+    return Table(head, tuple(lines), caption="Clusters of counts from two batches")
 
 
 def ratio_table(rows: Iterable[Row]) -> Table:

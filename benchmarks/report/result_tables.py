@@ -12,6 +12,7 @@ from priorzoo.benchmarks.report.clustered import clustering_tables
 from priorzoo.benchmarks.report.groups import Group, group_rows
 from priorzoo.benchmarks.report.measured import (
     PRECISIONS,
+    counts_table,
     growth_table,
     move_table,
     precision_table,
@@ -28,8 +29,9 @@ def update_tables(document: Path, folder: Path, papers: Sequence[Paper] = ()) ->
     """Write each table of a document again between its two marks.
 
     The first mark names the table, and files or folders of rows: ``<!-- speed: speed.jsonl -->``;
-    the second is ``<!-- /speed -->``. Tables are ``speed``, ``growth``, ``moves``, ``precision``,
-    ``k-means``, ``pixels``, ``clusterings`` and, by a paper's name, its lines that have rows.
+    the second is ``<!-- /speed -->``. Tables are ``speed``, ``growth``, ``moves``, ``counts``,
+    ``precision``, ``k-means``, ``pixels``, ``clusterings`` and, by a paper's name, its lines that
+    have rows.
 
     Args:
         document: Markdown.
@@ -44,6 +46,7 @@ def update_tables(document: Path, folder: Path, papers: Sequence[Paper] = ()) ->
         "speed": lambda rows: [ratio_table(rows)],
         "growth": lambda rows: [growth_table(rows)],
         "moves": lambda rows: [replace(move_table(rows), caption="")],
+        "counts": lambda rows: [replace(counts_table(rows), caption="")],
         "precision": lambda rows: [precision_table(rows, name) for name in PRECISIONS],
         "k-means": lambda rows: [k_means_table(papers, rows)],
         "pixels": lambda rows: [pixel_table(rows)],

@@ -125,8 +125,11 @@ def _thumbnails(group: Group) -> list[Image]:
 
 def of_measurements(rows: Sequence[Row]) -> Iterator[Section]:
     """Sections of speed, of gradient variance, of precision and of runs that failed."""
-    if speed := [row for row in rows if "kind" in row]:
+    kinds = [row for row in rows if "kind" in row]
+    if speed := [row for row in kinds if row["kind"] != "counts"]:
         yield _speed(speed)
+    if counts := [row for row in kinds if row["kind"] == "counts"]:
+        yield Section("counts", "Counts", tables=[measured.counts_table(counts)])
     if gradients := [row for row in rows if "estimator" in row]:
         hues = _hues(row["estimator"] for row in gradients)
         axes, words = draw.draw_gradients(gradients, hues), f"variance of {', '.join(hues)}"

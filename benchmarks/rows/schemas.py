@@ -73,7 +73,7 @@ NEEDED: Mapping[str, Mapping[str, Schema]] = {
         **dict.fromkeys(("float32", "float64"), Record({"mean": VALUE}, {"spread": VALUE})),
     },
 }
-# The same of rows of speed, by their ``kind``.
+# The same of rows of speed and of tables, by their ``kind``.
 SPEED: Mapping[str, Mapping[str, Schema]] = {
     "speed": {
         **dict.fromkeys(("recipe", "arm", "device"), LINE),
@@ -94,6 +94,12 @@ SPEED: Mapping[str, Mapping[str, Schema]] = {
         **dict.fromkeys(("clusters", "rows"), Whole()),
         "seconds": Number(0),
         "commit": optional(LINE),
+    },
+    "counts": {
+        "command": LINE,
+        "covariate": Flag(),
+        **dict.fromkeys(("rows", "planted", "clusters", "steps"), Whole()),
+        **dict.fromkeys(("ari", "ari_of_batches", "elbo"), VALUE),
     },
 }
 

@@ -58,9 +58,19 @@ def beside_of(
             )
         check(value, f"context {name!r}")
     check_context(found, rows)
+    if "exposure" in found:
+        _check_exposure(found["exposure"])
     if WEIGHTS in found:
         found[WEIGHTS] = _as_weights(found[WEIGHTS])
     return found
+
+
+def _check_exposure(value: Tensor) -> None:
+    if value.device.type == "cpu" and not bool((value > 0).all()):
+        raise ValueError(
+            f"Expected context 'exposure' above 0 but got values from {value.min():g} to "
+            f"{value.max():g}; correct them, or drop these rows."
+        )
 
 
 def _as_weights(value: Tensor) -> Tensor:

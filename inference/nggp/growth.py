@@ -14,13 +14,15 @@ import torch
 from torch import Tensor
 
 from priorzoo.guides.nggp import CollapsedCode
-from priorzoo.inference.batch import Transform
+from priorzoo.inference.batch import Batch, Context, Transform
 from priorzoo.inference.data.checks import admit
 from priorzoo.inference.data.tensors import check_count
 from priorzoo.inference.nggp.collapsed_bound import Assigned, Codes, CollapsedBound, Mixture
 from priorzoo.inference.nggp.trials import tried
 from priorzoo.inference.sites import evaluating
+from priorzoo.models.contract import WEIGHTS
 from priorzoo.models.nggp.mixture import NGGPMixture
+from priorzoo.models.observation import encode
 
 Proposals = Iterator[Mixture]
 MIN_ROWS = 10  # a cluster with fewer rows is not split
@@ -164,10 +166,10 @@ def _climb(bound: CollapsedBound, move: Move, stand: Standing) -> tuple[Standing
     return stand, count
 
 
-def encode(guide: CollapsedCode, x: Tensor) -> Codes:
-    """q(z | x) of rows ``(M, P)`` by the guide's encoder."""
+def posteriors(guide: CollapsedCode, batch: Batch) -> Codes:
+    """q(z | x) of rows ``(M, P)`` by the guide's encoder, given what it takes beside them."""
     with torch.no_grad(), evaluating(guide):
-        return Codes(*guide.model.kind.posterior(guide.encoder(x)))
+        return Codes(*guide.model.kind.posterior(encode(guide.encoder, batch.x, batch.context)))
 
 
 def grow_model(
@@ -178,6 +180,9 @@ def grow_model(
     data: int,
     rounds: int = 3,
     margin: float = 0.1,
+    *,
+    context: Context | None = None,
+    held_context: Context | None = None,
 ) -> dict[str, int]:
     """Create, split, merge and remove clusters of an :class:`NGGPMixture` between training steps.
 
@@ -188,17 +193,28 @@ def grow_model(
         data: number N of data that the model is trained on.
         rounds: maximal number of times that all kinds of moves are tried.
         margin: nats that a move must gain for each datum whose cluster changes, see this module.
+        context, held_context: what the programs are told beside both, each ``(M, ...)``.
 
     Returns:
         How many moves of each kind in :data:`MOVES` were kept.
+
+    Raises:
+        ValueError: for rows that the likelihood does not accept, and for weights of rows.
     """
-    x, held = (admit(model, rows, on_device=True).x for rows in (x, held))
+    pairs = ((x, context), (held, held_context))
+    if any(WEIGHTS in (beside or {}) for _, beside in pairs):
+        raise ValueError(
+            "Expected rows without weights for moves of clusters, which count each row once, but "
+            "got weights; repeat the rows, or leave the weights out here."
+        )
+    proposing, deciding = (
+        admit(model, rows, context=beside, on_device=True) for rows, beside in pairs
+    )
     bound = CollapsedBound(model.law, model.breadth, data, margin, model.kind)
     loc, scale = (part[:-1].detach().clone() for part in model.components())
-    codes = encode(guide, x)
-    mixture, kept = grow(
-        bound, Mixture(loc, scale, model.active.clone()), codes, encode(guide, held), rounds
-    )
+    codes, held_codes = posteriors(guide, proposing), posteriors(guide, deciding)
+    now = Mixture(loc, scale, model.active.clone())
+    mixture, kept = grow(bound, now, codes, held_codes, rounds)
     model.set_components(*mixture)
     model.observe(bound.assign(mixture, codes), data=data)
     return kept
@@ -211,6 +227,7 @@ def move_clusters(
     *,
     seed: int,
     transform: Transform | None = None,
+    context: Context | None = None,
     rows: int = 2_000,
     rounds: int = 3,
     margin: float = 0.1,
@@ -222,6 +239,7 @@ def move_clusters(
         x: training rows ``(N, P)``.
         seed: seed of the choice of rows.
         transform: transform of batches.
+        context: what the programs are told beside the rows, each ``(N, ...)``, but weights.
         rows: number of rows that propose moves, and number of other rows that decide about them;
             each at most half of all rows.
         rounds, margin: as in :func:`grow_model`.
@@ -232,13 +250,17 @@ def move_clusters(
         of v.
     """
     check_count(rows, "rows")
-    x = admit(model, x, transform=transform, dry_run=False).x
+    whole = admit(model, x, context=context, transform=transform, dry_run=False)
+    x = whole.x
     check_rows(len(x))
     order = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))
-    chosen = x[order[: 2 * rows].to(x.device)]
-    chosen = chosen if transform is None else transform(chosen)
+    index = order[: 2 * rows].to(x.device)
+    chosen = x[index] if transform is None else transform(x[index])
     proposing, held = chosen.tensor_split(2)
-    kept = grow_model(model, guide, proposing, held, len(x), rounds, margin)
+    first, second = index.tensor_split(2)
+    beside = [{n: v[part] for n, v in whole.context.items()} for part in (first, second)]
+    told: dict[str, Context] = {"context": beside[0], "held_context": beside[1]}
+    kept = grow_model(model, guide, proposing, held, len(x), rounds, margin, **told)
     with torch.no_grad():
         return kept | {
             "clusters": int(model.active.sum()),

@@ -29,6 +29,7 @@ from priorzoo.inference.sites import (
     sample_sites,
     site_of,
 )
+from priorzoo.models.contract import needed
 from priorzoo.models.distributions.exponential import ExponentialFamily, Natural
 from priorzoo.models.pyro_internals import AnyMessage, Messenger
 
@@ -261,7 +262,12 @@ def predictive(
 
 
 def _last_site(model: nn.Module, guide: nn.Module) -> str | None:
-    """The last site before x, or None if the likelihood itself uses a global variable."""
+    """The last site before x, or None if the likelihood itself uses a global variable.
+
+    None too for programs that need context, which is not known yet.
+    """
+    if needed(model) | needed(guide):
+        return None
     parameters = [*model.parameters(), *guide.parameters()]
     device = parameters[0].device if parameters else torch.device("cpu")
     with evaluating(model, guide), Stream(0, device):

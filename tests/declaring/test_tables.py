@@ -2,14 +2,16 @@
 
 import pytest
 import torch
+from pyro import poutine
 from torch.utils.data import DataLoader
 
 from priorzoo.benchmarks.recipes import building
 from priorzoo.benchmarks.recipes.recipe import Recipe, part
-from priorzoo.guides import ClusterThenCode
+from priorzoo.guides import ClusterThenCode, Code, cluster_posterior
 from priorzoo.inference import (
     cluster_probabilities,
     codes,
+    component_means,
     draw,
     evaluate,
     fit,
@@ -20,10 +22,14 @@ from priorzoo.inference import (
 from priorzoo.models import (
     GMVAE,
     MLP,
+    VAE,
     Categorical,
     Columns,
+    ConvDecoder,
+    ConvEncoder,
     LogNormal,
     NegativeBinomial,
+    SetEncoder,
     StudentT,
 )
 
@@ -137,3 +143,71 @@ def test_a_recipe_builds_networks_in_the_sizes_of_the_columns():
     assert model.decoder.outputs == 1 + 3 + 3
     assert guide.classifier.inlet.width == P - 1 + 3
     assert guide.classifier.features == ["number", "log", 3, "log", "log"]
+
+
+def test_a_set_encoder_sees_only_observed_cells_in_no_order(x, beside):
+    features = likelihood().features
+    network = SetEncoder(P, 4, (5,), width=7, features=features, covariates=C)
+    observed, covariates = beside["observed"], beside["covariates"]
+    told = {"observed": observed, "covariates": covariates}
+    found = network(x.where(observed, 0.0), **told)
+    torch.testing.assert_close(network(x.where(observed, 9.0), **told), found)
+    plain = SetEncoder(3, 4, (5,), width=7)
+    turned = SetEncoder(3, 4, (5,), width=7)
+    turned.load_state_dict(plain.state_dict())
+    order = torch.tensor([2, 0, 1])
+    turned.slope.data, turned.offset.data = plain.slope.data[order], plain.offset.data[order]
+    rows, seen = torch.randn(6, 3), torch.rand(6, 3) < 0.5
+    expected = plain(rows, observed=seen)
+    torch.testing.assert_close(turned(rows[:, order], observed=seen[:, order]), expected)
+    one = torch.zeros(1, 3, dtype=torch.bool)
+    one[0, 1] = True
+    read = (rows[:1, 1:2] * plain.slope[1] + plain.offset[1]).relu()
+    torch.testing.assert_close(plain(rows[:1], observed=one), plain.head(read))
+    vae = VAE(MLP(D, likelihood().outputs, (6,), covariates=C), likelihood(), D)
+    guide = Code(SetEncoder(P, 2 * D, (5,), features=features))
+    fit(vae, guide, x, steps=2, context=beside)
+
+
+def test_images_have_masks_as_channels_and_covariates_after_the_convolutions():
+    shape, settings = (4, 3), {"channels": (2,), "hidden": (5,), "covariates": C}
+    encoder = ConvEncoder(12, 2 * D, shape, **settings, masked=True)
+    decoder = ConvDecoder(D, 12, shape, **settings)
+    images, seen = torch.rand(6, 12), torch.rand(6, 12) < 0.7
+    told = {"observed": seen, "covariates": torch.randn(6, C)}
+    found = encoder(images, **told)
+    assert (found != encoder(images, **told | {"observed": ~seen})).any()
+    assert (found != encoder(images, **told | {"covariates": torch.zeros(6, C)})).any()
+    model, guide = VAE(decoder, code=D), Code(encoder)
+    rows = images.round().masked_fill(~seen, torch.nan)
+    holed = rows.reshape(6, *shape)
+    fit(model, guide, holed, steps=2, context={**told, "observed": ~holed.isnan()})
+    with pytest.raises(ValueError, match="without a mask"):
+        ConvDecoder(D, 12, shape, masked=True)
+
+
+@pytest.mark.usefixtures("double")
+@pytest.mark.parametrize("kind", [VAE, GMVAE])
+def test_the_prior_is_shifted_by_covariates(kind):
+    """By the linear map, whatever the cluster; its exact cluster posterior moves with it."""
+    model = kind(MLP(D, P, (6,), covariates=C), code=D, prior_covariates=C)
+    model.shift.weight.data.normal_()
+    covariates = torch.randn(6, C)
+    told = poutine.trace(model).get_trace(size=6, covariates=covariates)
+    loc = told.nodes["z"]["fn"].mean - covariates @ model.shift.weight
+    if kind is GMVAE:
+        expected = model.components()[0][told.nodes["y"]["value"]]
+        codes_at = {"z": torch.randn(6, D)}
+        moved = {"z": codes_at["z"] + covariates @ model.shift.weight}
+        found = cluster_posterior(model, moved, context={"covariates": covariates}).probs
+        still = cluster_posterior(model, codes_at, context={"covariates": 0 * covariates}).probs
+        torch.testing.assert_close(found, still)
+        held = component_means(model, context={"covariates": covariates[:1]})
+        means = model.components()[0] + covariates[:1] @ model.shift.weight
+        logits = model.decoder(means, covariates=covariates[:1].expand(len(means), C))
+        torch.testing.assert_close(held, logits.sigmoid())
+    else:
+        expected = torch.zeros(6, D)
+    torch.testing.assert_close(loc, expected)
+    with pytest.raises(ValueError, match="context covariates"):
+        draw(model, 3)

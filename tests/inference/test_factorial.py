@@ -3,7 +3,7 @@ from sklearn.metrics import adjusted_rand_score
 from torch import nn
 
 from priorzoo.guides import FactorialCode
-from priorzoo.inference import ConjugateELBO, cluster_probabilities, seed_components
+from priorzoo.inference import ConjugateELBO, cluster_probabilities, fit, seed_components
 from priorzoo.inference.batch import Batch
 from priorzoo.models import MLP, Dirichlet, FactorialMixture, Gaussian
 
@@ -71,3 +71,19 @@ def test_rows_taken_in_parts_add_up():
             optimum.shape == part.shape and torch.allclose(optimum, part.data, rtol=1e-4)
             for part in found
         )
+
+
+def test_components_are_counted_by_weights_beside_covariates_and_missing_cells():
+    """Pseudo-counts are those of the rows that the weights stand for."""
+    x, _ = rows(300)
+    decoder, encoder = MLP(4, 4, (), covariates=1), MLP(4, 8, (), covariates=1, masked=True)
+    model = FactorialMixture(decoder, Gaussian(1.0), 4, (5, 3))
+    objective = ConjugateELBO(model, FactorialCode(encoder, 4, (5, 3)))
+    weights, observed = torch.randint(4, (300,)), torch.rand(300, 4) < 0.8
+    context = {"weights": weights, "observed": observed, "covariates": torch.randn(300, 1)}
+    seed_components(objective, x, context=context)
+    for natural in objective.guide.weights:
+        (counts,) = Dirichlet.usual(natural.detach())
+        torch.testing.assert_close(counts.sum().item(), float(weights.sum()) + len(counts))
+    history = fit(model, objective.guide, x, objective=objective, steps=3, context=context)
+    assert torch.tensor(history[-1]["elbo"]).isfinite()

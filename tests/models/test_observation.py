@@ -182,6 +182,7 @@ class Plain(nn.Module):
         ({"covariates": C}, {}, "Expected context covariates for VAE"),
         ({"covariates": C}, {"covariates": torch.ones(B, 2)}, r"got \(N, 2\)"),
         ({}, {"exposure": torch.ones(B)}, "likelihood of counts, with rates.*Gaussian"),
+        ({}, {"exposure": torch.zeros(B)}, "'exposure' above 0"),
         ({}, {"observed": torch.ones(B)}, r"a value for each cell of x, shape \(6, 5\)"),
         ({}, {"observed": torch.full((B, P), 0.5)}, "booleans"),
     ],

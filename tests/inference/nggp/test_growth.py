@@ -30,6 +30,7 @@ from priorzoo.inference.nggp.growth import (
     grow,
     grow_model,
     merges,
+    move_clusters,
     splits,
 )
 from priorzoo.inference.nggp.objective import Collapsed
@@ -443,3 +444,23 @@ def test_what_cannot_be_is_refused():
         pair(gradient="guess")
     with pytest.raises(ValueError, match="Expected discount > 0 to learn it"):
         pair(discount=0.0, learn_law=True)
+
+
+def test_moves_see_what_the_encoder_is_told():
+    """As of an encoder whose input has the covariates, and not with weights."""
+    ends, rows, beside, start = [], codes(3).mean, torch.ones(800, 1), torch.randn(6, 2)
+    for covariates in (1, 0):
+        encoder = MLP(2 + (not covariates), 4, (), covariates=covariates)
+        decoder = MLP(2, 2 + (not covariates), (), covariates=covariates)
+        model = NGGPMixture(decoder, Gaussian(), code=2, clusters=6, start=2)
+        guide = CollapsedCode(encoder, model)
+        encoder.layers[0].weight.data.copy_(torch.eye(4, 3))
+        encoder.layers[0].bias.data.zero_()
+        model.loc.data.copy_(start)
+        told = {"covariates": beside} if covariates else {}
+        x = rows if covariates else torch.cat([rows, beside], 1)
+        moved = move_clusters(model, guide, x, seed=0, context=told)
+        ends.append((moved, model.loc.detach().clone(), model.active.clone()))
+    torch.testing.assert_close(*ends, rtol=1e-3, atol=1e-3)
+    with pytest.raises(ValueError, match="repeat the rows"):
+        move_clusters(model, guide, x, seed=0, context={"weights": torch.ones(800)})
