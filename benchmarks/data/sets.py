@@ -164,8 +164,8 @@ def load(
         scale = 1
     y, held_y = (None if parts.y_train is None else parts.y_train[rows] for rows in (fit, held))
     told = (shape, binarise, parts.vocabulary)
-    more = {"scale": scale}
-    return Dataset(name, x[fit], y, x[held], held_y, x_test, parts.y_test, *told, **more)
+    found = Dataset(name, x[fit], y, x[held], held_y, x_test, parts.y_test, *told)
+    return replace(found, scale=scale)
 
 
 def _stored(

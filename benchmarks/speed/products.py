@@ -19,7 +19,9 @@ Run = Callable[[], object]
 class Recorder(TorchDispatchMode):
     """Records the matrix products and convolutions that are computed under it."""
 
-    found: list[Run]
+    def __init__(self) -> None:
+        TorchDispatchMode.__init__(self)
+        self.found: list[Run] = []
 
     def __torch_dispatch__(
         self,
@@ -77,7 +79,6 @@ def products_arm(step: Callable[[int], object], device: torch.device) -> Callabl
     """
     step(1)
     recorder = Recorder()
-    recorder.found = []
     with recorder:
         step(1)
 

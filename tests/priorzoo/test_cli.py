@@ -463,11 +463,11 @@ def test_the_scores_are_told_before_the_figures_are_drawn(tmp_path, monkeypatch,
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("result.json", "{}", "damaged (KeyError('settings'"),
+        ("result.json", "{}", "damaged: Expected settings, seed, shape"),
         (
             "result.json",
             '{"settings": {}, "shape": [8, 8], "seed": 0, "metrics": {}}',
-            "'binarise'",
+            "Expected data, binarise, train",
         ),
         ("result.json", "[]", "damaged"),
         ("result.json", '{"sett', "damaged"),
