@@ -31,14 +31,15 @@ class Classed:
     @property
     def mixed(self) -> bool:
         """Whether there are columns of text."""
-        return not isinstance(self.x, np.ndarray)
+        frame = not isinstance(self.x, np.ndarray)
+        return frame and bool(len(self.x.select_dtypes(exclude="number").columns))
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def take(self, rows: NDArray[np.intp]) -> Any:
         """Some rows of x."""
-        return self.x.iloc[rows] if self.mixed else self.x[rows]
+        return self.x[rows] if isinstance(self.x, np.ndarray) else self.x.iloc[rows]
 
 
 def wine(root: Path) -> Classed:
