@@ -5,6 +5,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import torch
+from pyro.distributions import constraints
 from torch import Tensor, nn
 from torch.fx import GraphModule
 
@@ -114,6 +115,8 @@ class Predictor:
     def __init__(self, recorded: Recorded, batch_size: int = 500) -> None:
         check_count(batch_size, "batch_size")
         self.recorded, self.batch_size = recorded, batch_size
+        support = recorded.accepts.fn.support
+        self._real = getattr(support, "base_constraint", support) is constraints.real
         parts = [part_of(recorded.graph, i) for i in range(len(recorded.names))]
         self._graphs = dict(zip(recorded.names, map(plain_function, parts), strict=True))
 
@@ -169,7 +172,8 @@ class Predictor:
         rows = as_tensor(x, "x")
         if rows.dtype != accepts.dtype or rows.shape[1:] != accepts.shape or len(rows) == 0:
             rows = accepts.converted(rows)
-        if not bool(accepts.accepts(rows)):
+        small = (rows.abs() <= accepts.largest).all()  # false for NaN
+        if not (bool(small) if self._real else bool(accepts.accepts(rows))):
             accepts.refuse(rows, "x")
         given = [rows.to(example[0].device)]
         if context is None and not self.recorded.beside:

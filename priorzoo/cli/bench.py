@@ -36,8 +36,8 @@ def bench_command(words: Sequence[str]) -> None:
       --data-root DIR                  folder of the data sets
       --device NAME                    auto, cpu or cuda [auto]
 
-    bench speed, speed-runs, speed-moves, speed-files, estimators, precision, counts, embedding and
-    planar are measurements with options of their own.
+    bench speed, speed-runs, speed-moves, speed-files, serving, tables, counts, estimators,
+    precision, embedding and planar are measurements with options of their own.
     """
     kinds = measurements()
     if words and words[0] in kinds:
@@ -90,10 +90,12 @@ def measurements() -> Measurements:
     from priorzoo.benchmarks.speed.files import measure_files
     from priorzoo.benchmarks.speed.moves import measure_moves
     from priorzoo.benchmarks.speed.runs import measure_runs
+    from priorzoo.benchmarks.speed.serving import measure_serving
     from priorzoo.benchmarks.tables.counts import measure_counts
 
     own: Measurements = {"speed": _speed, "speed-runs": measure_runs, "speed-moves": measure_moves}
-    own |= {"speed-files": measure_files, "tables": _tables, "counts": measure_counts}
+    own |= {"speed-files": measure_files, "serving": measure_serving}
+    own |= {"tables": _tables, "counts": measure_counts}
     own |= {"estimators": _estimators, "precision": _precision}
     return own | {name: command for paper in PAPERS for name, command in paper.commands.items()}
 

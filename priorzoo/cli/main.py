@@ -15,6 +15,7 @@
   priorzoo bench speed-moves [--family NAME] [--rows FILE]
   priorzoo bench estimators|precision [--draws N] [--rows FILE]
   priorzoo bench embedding|planar RUN ...
+  priorzoo bench serving [--recipes NAMES] [--calls N] [--rows FILE]
   priorzoo bench tables [--tables NAMES] [--missing A,B] [--seeds 0:5] [--rows FILE]
   priorzoo report DIR ... [--out site] [--update FILE.md]
   priorzoo completion bash|zsh|tcsh
