@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from sklearn.base import ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMixin
+from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
@@ -69,6 +70,11 @@ class Clusterer(ClusterMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin,
         self.n_init = n_init
         self.max_iter = max_iter
         self.device = device
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.transformer_tags.preserves_dtype = []  # codes are float32, as the networks are
+        return tags
 
     def predict_proba(self, X: Any) -> NDArray[np.float32]:
         """``(N, n_components_)``: probability of each cluster; each row is in one of them."""

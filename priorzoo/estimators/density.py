@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from sklearn.base import ClassNamePrefixFeaturesOutMixin, DensityMixin, TransformerMixin
+from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted
 
 from priorzoo.estimators.codes import codes_of, decoded
@@ -77,6 +78,11 @@ class Embedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):
         self.n_init = n_init
         self.max_iter = max_iter
         self.device = device
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.transformer_tags.preserves_dtype = []  # codes are float32, as the networks are
+        return tags
 
     def transform(self, X: Any) -> NDArray[np.float32]:
         """``(N, D)``: posterior means of the codes."""

@@ -176,8 +176,6 @@ class Estimator(BaseEstimator):
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
         tags.input_tags.allow_nan = True
-        if tags.transformer_tags is not None:
-            tags.transformer_tags.preserves_dtype = []  # codes are float32, as the networks are
         return tags
 
     def __getstate__(self) -> State:
