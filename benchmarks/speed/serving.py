@@ -1,20 +1,17 @@
 """Latency of predictions of one row, by the programs and by a recorded graph; exported files."""
 
 import time
-from argparse import Namespace
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
 from priorzoo.benchmarks.data.sets import load
 from priorzoo.benchmarks.papers import RECIPES
 from priorzoo.benchmarks.recipes.building import build_pair
-from priorzoo.benchmarks.report.table import Cell, build, number, to_markdown
-from priorzoo.benchmarks.rows.files import Row, append_row
+from priorzoo.benchmarks.rows.files import Row
 from priorzoo.inference import Stream, cluster_probabilities, codes, export, reconstructions, serve
 from priorzoo.inference.saving import versions
 
@@ -24,40 +21,6 @@ OUTPUTS: dict[str, Callable[[nn.Module, nn.Module, Tensor], Tensor]] = {
     "codes": codes,
     "reconstruction": reconstructions,
 }
-
-
-def measure_serving(settings: Namespace) -> None:
-    """Time predictions of one row on one thread, by the programs and by a recorded graph.
-
-    usage: priorzoo bench serving [--OPTION VALUE ...]
-
-      --recipes A,B    on the embedded digits [digits-gmvae,digits-vade]
-      --calls N        of each [1000]
-      --rows FILE      file of rows to append to
-    """
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        rows = [
-            {"command": settings.command, **row}
-            for name in settings.recipes
-            for row in measure(name, settings.calls)
-        ]
-    finally:
-        torch.set_num_threads(threads)
-    columns: dict[str, Callable[[Row], Cell]] = {
-        "recipe": lambda row: Cell(row["recipe"]),
-        "output": lambda row: Cell(row["output"]),
-        "programs, ms": lambda row: number(row["programs"][0], ".3f"),
-        "p99": lambda row: number(row["programs"][1], ".3f"),
-        "graph, ms": lambda row: number(row["graph"][0], ".3f"),
-        "graph p99": lambda row: number(row["graph"][1], ".3f"),
-        "ONNX, KiB": lambda row: number(row["onnx_kib"], ",.0f"),
-        "largest difference": lambda row: number(row["difference"], ".1g"),
-    }
-    print(to_markdown(build(rows, columns)))
-    for row in rows if settings.rows else ():
-        append_row(row, settings.rows)
 
 
 def measure(name: str, calls: int) -> Iterator[Row]:

@@ -9,8 +9,8 @@ from priorzoo.benchmarks.grid.on_ray import Ray
 from priorzoo.benchmarks.grid.places import Pool
 from priorzoo.benchmarks.grid.processes import Processes
 from priorzoo.benchmarks.papers import PAPERS
-from priorzoo.benchmarks.report.table import build, to_markdown
-from priorzoo.benchmarks.rows.files import FAILURES, append_row
+from priorzoo.benchmarks.report.table import Cell, build, number, to_markdown
+from priorzoo.benchmarks.rows.files import FAILURES, Row, append_row
 from priorzoo.benchmarks.runs.run import pick_device
 from priorzoo.cli.options import Parser, print_next, repeatable, require
 
@@ -90,11 +90,10 @@ def measurements() -> Measurements:
     from priorzoo.benchmarks.speed.files import measure_files
     from priorzoo.benchmarks.speed.moves import measure_moves
     from priorzoo.benchmarks.speed.runs import measure_runs
-    from priorzoo.benchmarks.speed.serving import measure_serving
     from priorzoo.benchmarks.tables.counts import measure_counts
 
     own: Measurements = {"speed": _speed, "speed-runs": measure_runs, "speed-moves": measure_moves}
-    own |= {"speed-files": measure_files, "serving": measure_serving}
+    own |= {"speed-files": measure_files, "serving": _serving}
     own |= {"tables": _tables, "counts": measure_counts}
     own |= {"estimators": _estimators, "precision": _precision}
     return own | {name: command for paper in PAPERS for name, command in paper.commands.items()}
@@ -199,6 +198,44 @@ def _precision(settings: Namespace) -> None:
     rows = precision.measure(settings.draws, settings.seed, shapes, settings.command)
     for name in PRECISIONS:
         print(to_markdown(precision_table(rows, name)))
+    for row in rows if settings.rows else ():
+        append_row(row, settings.rows)
+
+
+def _serving(settings: Namespace) -> None:
+    """Time predictions of one row on one thread, by the programs and by a recorded graph.
+
+    usage: priorzoo bench serving [--OPTION VALUE ...]
+
+      --recipes A,B    on the embedded digits [digits-gmvae,digits-vade]
+      --calls N        of each [1000]
+      --rows FILE      file of rows to append to
+    """
+    import torch
+
+    from priorzoo.benchmarks.speed.serving import measure
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        rows = [
+            {"command": settings.command, **row}
+            for name in settings.recipes
+            for row in measure(name, settings.calls)
+        ]
+    finally:
+        torch.set_num_threads(threads)
+    columns: dict[str, Callable[[Row], Cell]] = {
+        "recipe": lambda row: Cell(row["recipe"]),
+        "output": lambda row: Cell(row["output"]),
+        "programs, ms": lambda row: number(row["programs"][0], ".3f"),
+        "p99": lambda row: number(row["programs"][1], ".3f"),
+        "graph, ms": lambda row: number(row["graph"][0], ".3f"),
+        "graph p99": lambda row: number(row["graph"][1], ".3f"),
+        "ONNX, KiB": lambda row: number(row["onnx_kib"], ",.0f"),
+        "largest difference": lambda row: number(row["difference"], ".1g"),
+    }
+    print(to_markdown(build(rows, columns)))
     for row in rows if settings.rows else ():
         append_row(row, settings.rows)
 
