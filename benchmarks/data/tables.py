@@ -125,7 +125,6 @@ def dataset_of(name: str, parts: Mapping[str, Table], binarise: Binarise = "none
         test.labels,
         schema.shape or (train.rows.shape[1],),
         binarise,
-        () if schema.shape else tuple(column.name for column in schema.data),
         context=context,
         schema=schema,
     )

@@ -250,7 +250,7 @@ class Course:
         """Call a function of the recipe on model, guide and rows; returns what it did."""
         function = locate_function(chosen.class_path)
         labels = {site: label.to(self.where) for site, label in self.labels.items()}
-        offered: dict[str, object] = {"labels": labels, "context": self.context}
+        offered: dict[str, object] = {"labels": labels, "context": self._told()}
         offered["transform"] = self.rows.unpacking
         named = inspect.signature(function).parameters
         settings = {name: offered[name] for name in offered if name in named}
@@ -264,6 +264,10 @@ class Course:
         done = self.processes.by_first(call)
         self.processes.level(self.model, self.guide)
         return done
+
+    def _told(self) -> dict[str, Tensor]:
+        """What model and guide are told beside the training rows, without the rows' weights."""
+        return {name: value for name, value in self.context.items() if name != "weights"}
 
     def _choose(self, progress: bool) -> None:
         """Short runs from several starts, of which the one with the best bound goes on."""

@@ -34,13 +34,18 @@ from priorzoo.models import (
 SMALL = "digits-"  # recipes of this name are small enough for any table
 MODELS = tuple(name.removeprefix(SMALL) for name in RECIPES if name.startswith(SMALL))
 CLUSTERS = 10
-SHORTEST, LONGEST = 2_000, 20_000  # steps
+SHORTEST, LONGEST = 1_500, 20_000  # steps
 PASSES = 60  # over the rows, between these
 HELD = 1_000  # validation rows at most
 PLACED = (
     Stage("autoencoder", steps=1, objective=part(Autoencoder)),
     Stage("mixture", begin=part(place_mixture)),
 )
+
+
+def model_for(clusters: int | None) -> str:
+    """The model where none is named: a Gaussian mixture of K clusters, or of an open number."""
+    return "nggp" if clusters is None else "gmvae"
 
 
 def base_of(model: str) -> str:
@@ -72,7 +77,7 @@ def recipe_for(
         model: a name of :data:`MODELS`.
         clusters: K; by default 10, or the most that an open number may reach.
         code: size of the code; by default 1.5 times the root of the number of columns, 2 to 10.
-        steps: of the training proper; by default 60 passes over the rows, 2,000 to 20,000 steps.
+        steps: of the training proper; by default 60 passes over the rows, 1,500 to 20,000 steps.
             Each stage before it takes a third of them.
         reading: how the table is read, see :class:`Recipe`.
 
@@ -89,7 +94,7 @@ def recipe_for(
         code = min(10, max(2, round(1.5 * math.sqrt(cells))))
     if clusters is None:
         clusters = _fewest(base.model, rows)
-    batch = min(500, max(10, 50 * round(rows / 2_000) or 50), max(2, rows // 10))
+    batch = min(500, max(10, rows // 20))
     if steps is None:
         steps = min(LONGEST, max(SHORTEST, PASSES * rows // batch))
     if issubclass(locate(base.model.class_path), GMVAE):

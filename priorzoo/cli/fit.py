@@ -1,22 +1,27 @@
 """``priorzoo fit``: train on a table, a file of counts or a folder of images of the user's own."""
 
 import argparse
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from priorzoo.benchmarks.data.tables import load_table, read
 from priorzoo.benchmarks.recipes.changes import apply
 from priorzoo.benchmarks.recipes.recipe import Recipe
 from priorzoo.benchmarks.runs import run as runs
-from priorzoo.benchmarks.tables.choosing import base_of, chosen, recipe_for
+from priorzoo.benchmarks.tables.choosing import base_of, chosen, model_for, recipe_for
 from priorzoo.cli.options import Parser, print_next, print_table, repeatable, require
 from priorzoo.cli.scores import print_scores, print_warning
 from priorzoo.cli.settings import read_words
 from priorzoo.cli.train import HOW, KEEPING, resumable
 from priorzoo.inference.data.tables.schema import Table
 
+SMALL = 2**16  # units of a layer in all rows of a batch, for which one thread is enough
 READING = ("columns", "scaling", "layer", "size", "mode")
 
 
@@ -26,8 +31,9 @@ def fit_command(words: Sequence[str]) -> None:
     usage: priorzoo fit FILE [--OPTION VALUE ...]
 
       FILE              .csv, .tsv, .parquet, .npz, .npy, .h5ad, or a folder of images
-      --model NAME      gmvae, vade, nggp, vampprior, m2, vae, ... [gmvae]
-      --clusters K      number of clusters; 10 if left out
+      --model NAME      nggp (finds the number of clusters), gmvae, vampprior, m2, vae, ...; nggp if
+                        left out, and gmvae with --clusters
+      --clusters K      number of clusters; with nggp, the most that there may be
       --steps N         length of the training; by the number of rows if left out
       --columns TEXT    what columns are: age=student-t,city=categorical,id=ignore,kind=label
       --scaling NAME    auto, standard, robust or none [auto]
@@ -54,12 +60,28 @@ def fit_command(words: Sequence[str]) -> None:
     given = {name: getattr(settings, name) for name in READING}
     reading = {name: value for name, value in given.items() if value is not None}
     path = str(settings.file.expanduser().resolve())
+    settings.model = settings.model or model_for(settings.clusters)
     table = read(path, reading)
     asked = {"clusters": settings.clusters, "steps": settings.steps, "reading": reading}
     first = recipe_for(table, path, settings.model, **asked)
     recipe = apply(first, read_words(rest, parser.options))
     print_chosen(table, recipe)
     train(table, recipe, settings, words)
+
+
+@contextmanager
+def threads_for(work: int) -> Iterator[None]:
+    """One thread for layers of few units in all rows, unless the user chose a number.
+
+    Several would wait for each other longer than they work.
+    """
+    before = torch.get_num_threads()
+    if work <= SMALL and "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def print_chosen(table: Table, recipe: Recipe) -> None:
@@ -83,7 +105,8 @@ def train(table: Table, recipe: Recipe, settings: argparse.Namespace, words: Seq
     command, name = repeatable(words, "fit"), base_of(settings.model)
     dataset = load_table(recipe.data, recipe.reading, table=table, seed=settings.seed, **split)
     how |= {"command": command, "progress": sys.stderr.isatty(), "dataset": dataset}
-    with resumable(words, folder, "fit"):
+    width = max(recipe.encoder.init_args.get("hidden", [1]))
+    with resumable(words, folder, "fit"), threads_for(recipe.batch_size * width):
         run, _ = runs.train(name, recipe, folder, **how)
     print_scores(run.result)
     print_warning(run.result)

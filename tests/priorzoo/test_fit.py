@@ -210,10 +210,11 @@ def test_an_open_number_of_clusters_of_counts(tmp_path):
 
     counts = np.random.default_rng(0).poisson(1.0, (60, 55)).astype(np.float32)
     counts[:30, :10] += 8
-    obs = pd.DataFrame({"kind": ["T", "B"] * 30}, index=[f"cell{i}" for i in range(60)])
+    obs = pd.DataFrame({"kind": ["T", "B"] * 30, "batch": ["1a"] * 20 + ["2a"] * 40})
+    obs.index = [f"cell{i}" for i in range(60)]
     data = anndata.AnnData(counts, obs=obs)
     data.write_h5ad(tmp_path / "cells.h5ad")
-    words = ["fit", tmp_path / "cells.h5ad", "--columns", "kind=label", "--model", "nggp"]
+    words = ["fit", tmp_path / "cells.h5ad", "--columns", "kind=label,batch=covariate"]
     printed = run(*words, *SHORT, "--out", tmp_path / "run")
     assert "(total of a row)" in printed
     run("predict", tmp_path / "run", tmp_path / "cells.h5ad", "--out", tmp_path / "c.csv")

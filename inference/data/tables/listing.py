@@ -1,25 +1,25 @@
 """The columns of a table as lines of text."""
 
 from collections.abc import Sequence
-from itertools import groupby
 
 from priorzoo.inference.data.tables.kinds import Column, listed
 
-MANY = 40  # columns, beyond which neighbours that are alike share a line
+MANY = 40  # columns, beyond which those that are alike share a line
 HEAD = ("column", "kind", "range", "missing", "likelihood", "scaling")
 WIDEST = 32  # characters of a name or a range
 
 
 def column_lines(columns: Sequence[Column], totals: bool = False) -> list[str]:
-    """A head and a line for each column, or for neighbours that are alike where there are many.
+    """A head and a line for each column, or for those that are alike where there are many.
 
     Args:
         columns: of a schema.
         totals: whether the total of a row is its exposure.
     """
-    several = len(columns) > MANY
-    groups = groupby(columns, _alike) if several else ((None, [column]) for column in columns)
-    rows = [HEAD, *(_row(list(group)) for _, group in groups)]
+    groups: dict[object, list[Column]] = {}
+    for place, column in enumerate(columns):
+        groups.setdefault(_alike(column) if len(columns) > MANY else place, []).append(column)
+    rows = [HEAD, *(_row(group) for group in groups.values())]
     rows += [("(total of a row)", "exposure", "", "", "", "")] if totals else []
     widths = [max(len(row[i]) for row in rows) for i in range(len(HEAD))]
     return ["  ".join(f"{c:<{w}}" for c, w in zip(r, widths, strict=True)).rstrip() for r in rows]
