@@ -8,6 +8,7 @@ declares its networks by :class:`Sizes`.
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal, Protocol, TypedDict, Unpack, get_args, get_origin, runtime_checkable
 
 from pyro.distributions import TorchDistribution
@@ -197,6 +198,19 @@ def _name(program: Callable[..., object]) -> str:
 def _parameters(program: Callable[..., object]) -> Mapping[str, inspect.Parameter]:
     inner = inspect.unwrap(program)
     forward = inner.forward if isinstance(inner, nn.Module) else inner
+    if inspect.ismethod(forward):
+        return _of_method(forward.__func__)
+    return _read(forward)
+
+
+@lru_cache(maxsize=1000)
+def _of_method(function: Callable[..., object]) -> Mapping[str, inspect.Parameter]:
+    """What a method takes beside the object; remembered, since each step asks for it."""
+    own = list(_read(function).items())[1:]
+    return dict(own)
+
+
+def _read(forward: Callable[..., object]) -> Mapping[str, inspect.Parameter]:
     try:
         return inspect.signature(forward, eval_str=True).parameters
     except (NameError, AttributeError, TypeError):  # of types imported for the type checker alone

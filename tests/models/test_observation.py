@@ -1,6 +1,7 @@
 """Missing cells, covariates and exposure at the site x of the zoo's models."""
 
 import math
+from typing import Unpack
 
 import pyro
 import pyro.distributions as dist
@@ -13,7 +14,8 @@ from torch import nn
 
 from priorzoo.guides import ClusterThenCode, Code
 from priorzoo.inference import check_pair, evaluate, fit, importance_bound
-from priorzoo.models import GMVAE, MLP, VAE, Gaussian, Multinomial, data_plate
+from priorzoo.models import GMVAE, MLP, VAE, Beside, Gaussian, Multinomial, data_plate
+from priorzoo.models.contract import accepted
 from priorzoo.models.observation import marginal
 
 B, P, D, C, S = 6, 5, 2, 3, 0.7
@@ -220,3 +222,20 @@ def test_programs_that_do_not_know_of_missing_cells_are_refused(x, observed):
         check_pair(model, Plain(), x, {"observed": observed})
     with pytest.raises(ValueError, match="Plain does not name observed"):
         evaluate(model, Plain(), x, context={"observed": observed})
+
+
+def test_programs_name_what_they_are_told_in_any_way_of_writing_it():
+    def several(x, size=None, **beside: "Unpack[Beside]"):
+        return x
+
+    def one(x, size=None, *, exposure=None):
+        return x
+
+    def every(x, **context):
+        return x
+
+    told = {"observed": torch.ones(1, 1), "weights": torch.ones(1), "batch": torch.ones(1)}
+    assert accepted(several, told).keys() == {"observed"}
+    assert accepted(VAE(MLP(D, P), code=D), told).keys() == {"observed"}
+    assert accepted(one, told) == {}
+    assert accepted(every, told).keys() == {"observed", "batch"}
