@@ -40,7 +40,7 @@ def fit_command(words: Sequence[str]) -> None:
       --layer NAME      of an AnnData, in place of X
       --size HxW        to which images are resized: 32x32
       --mode L|RGB      to which images are converted
-      --seed N          of all random numbers [0]
+      --seed N          of all random numbers, any whole number modulo 2**32 [0]
       -h, --help        show the options
       --out DIR         run folder; runs/FILE-MODEL-seedN if left out
       --overwrite       replace a run in that folder

@@ -34,7 +34,7 @@ def train_command(words: Sequence[str]) -> None:
       --config FILE     settings from a YAML file
       --trust MODULE    import what that file names from this module of yours, which runs its code
       --print-config    print the settings as YAML
-      --seed N          of all random numbers [0]
+      --seed N          of all random numbers, any whole number modulo 2**32 [0]
       --out DIR         run folder; runs/RECIPE-...-seedN if left out
       --overwrite       replace a run in that folder
       --resume          continue an interrupted run, or repeat the scores of a finished one
