@@ -69,6 +69,11 @@ class Batch:
         return [self.x, *self.labels.values(), *self.context.values()]
 
     @property
+    def batch(self) -> "Batch":
+        """The batch itself; other batches must be gathered first."""
+        return self
+
+    @property
     def layout(self) -> tuple[object, ...]:
         """The shapes and names that a compiled step is specific to."""
         return self.x.shape, tuple(self.labels), tuple(self.context), self.data, self.share

@@ -3,13 +3,13 @@
 import math
 from collections.abc import Iterator, Sized
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TypedDict, final
 
 import torch
 from torch import Tensor, nn
 
-from priorzoo.inference.batch import Batch, Context, Labels, Transform, binarised
+from priorzoo.inference.batch import Batch, Context, Labels, Transform, binarised, binarises
 from priorzoo.inference.data.stored.passes import StoredPosition
 from priorzoo.inference.data.stored.rows import StoredRows
 from priorzoo.inference.data.streams import CheckedBatches, Iterables, check_size
@@ -119,6 +119,22 @@ class Batches:
         context = {name: value[index] for name, value in self.context.items()}
         return self._finish(Batch(self.data[index], self.size, labels, context))
 
+    @property
+    def can_pick(self) -> bool:
+        """Whether a recorded step can gather and transform the rows itself.
+
+        A transform of one's own is not recorded, since it may depend on more than its rows.
+        """
+        known = self.transform is None or binarises(self.transform)
+        here = isinstance(self.data, Tensor) and self.data.device == self.device
+        alone = self.processes.count == 1
+        return here and alone and (known or type(self.transform) is Pixels)
+
+    def pick(self) -> "Picked":
+        """The next batch of rows in memory, not gathered yet."""
+        place, rows = self.advance()
+        return Picked(self, self.order[place : place + rows])
+
     def first(self, rows: int) -> Batch | None:
         """The first rows of the data as a batch; None for an iterable, which may have one pass."""
         if self._passes is not None:
@@ -216,3 +232,47 @@ class Batches:
             with suppress(TypeError):  # a loader of an IterableDataset has no length
                 return size, max(1, len(self.data))
         return size, math.ceil(size / self.batch_size)
+
+
+@dataclass(frozen=True, eq=False)
+class Picked:
+    """A batch of rows in memory by their index, which a recorded step gathers and transforms.
+
+    Args:
+        batches: gives rows, labels and context.
+        index: places of the rows ``(B,)``.
+    """
+
+    batches: Batches
+    index: Tensor
+
+    @property
+    def tensors(self) -> list[Tensor]:
+        """All rows, labels and context, and the index."""
+        own = self.batches
+        assert isinstance(own.data, Tensor)
+        return [own.data, *own.labels.values(), *own.context.values(), self.index]
+
+    @property
+    def rows(self) -> int:
+        """Number of rows in the batch."""
+        return len(self.index)
+
+    @property
+    def layout(self) -> tuple[object, ...]:
+        """What a recorded step is specific to."""
+        return "picked", len(self.index)
+
+    def with_tensors(self, tensors: list[Tensor]) -> Batch:
+        """The batch that tensors in the order of :attr:`tensors` make."""
+        own, (data, *beside, index) = self.batches, tensors
+        labels = {name: beside[i][index] for i, name in enumerate(own.labels)}
+        values = beside[len(labels) :]
+        context = {name: values[i][index] for i, name in enumerate(own.context)}
+        x = data[index]
+        return Batch(x if own.transform is None else own.transform(x), own.size, labels, context)
+
+    @property
+    def batch(self) -> Batch:
+        """The batch, gathered and transformed."""
+        return self.batches.gather(self.index)

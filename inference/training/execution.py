@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from priorzoo.inference.batch import Batch
-from priorzoo.inference.data.batches import Batches
+from priorzoo.inference.data.batches import Batches, Picked
 from priorzoo.inference.objectives.contract import Terms
 from priorzoo.inference.training.compiled import Compiled
 from priorzoo.inference.training.watch import Trouble, Undo, Watch
@@ -137,19 +137,23 @@ class Steps:
     def reset(self) -> None:
         """Drop the captured graph, if any, after a :meth:`Training.restore`."""
 
-    def _take(self, batch: Batch) -> None:
+    def _take(self, given: Batch | Picked) -> None:
         if self.undo is None:
-            self._add(self.descend(batch))
+            self._add(*self._descend(given))
             return
         self.undo.keep()
-        self.undo.unless(self._add(self.descend(batch)))
+        self.undo.unless(self._add(*self._descend(given)))
 
-    def _add(self, terms: Terms) -> Tensor:
+    def _descend(self, given: Batch | Picked) -> tuple[list[str], Tensor, Tensor]:
+        """Take a step; returns the terms' names and means, and what of the step was finite."""
+        terms = self.descend(given.batch)
+        names, means = list(terms), torch.stack(list(terms.values()))
+        return names, means, self.watch.take(names, means)
+
+    def _add(self, names: list[str], found: Tensor, finite: Tensor) -> Tensor:
         """Add up terms; returns whether the step was finite, on the device."""
-        found = torch.stack(list(terms.values()))
         if not self.names:
-            self.names, self.sums = list(terms), torch.zeros_like(found)
-        finite = self.watch.take(self.names, found)
+            self.names, self.sums = names, torch.zeros_like(found)
         if self.undo is not None:
             finite = finite.all()
             found = torch.where(finite, found, torch.zeros_like(found))
@@ -162,7 +166,36 @@ class Steps:
             self._orders = [*self._orders[-KEPT:], (self.count, order)]
 
 
-class Captured(Steps):
+class Recorded(Steps):
+    """Steps of a :class:`Compiled`, which gathers and transforms rows in memory if it can.
+
+    Args:
+        descend, batches, watch, undo: as in :class:`Steps`.
+    """
+
+    def __init__(
+        self, descend: Compiled, batches: Batches, watch: Watch, undo: Undo | None = None
+    ) -> None:
+        super().__init__(descend, batches, watch, undo)
+        self.descend: Compiled = descend
+        self.device = batches.device.type
+
+    @property
+    def picks(self) -> bool:
+        """Whether rows are gathered within the compiled step."""
+        return self.device == "cpu" and self.batches.can_pick
+
+    def __call__(self) -> None:
+        self._take(self.batches.pick() if self.picks else next(self.batches))
+        self._note_order()
+        self.count += 1
+
+    def _descend(self, given: Batch | Picked) -> tuple[list[str], Tensor, Tensor]:
+        means, finite = self.descend.step(given)
+        return self.descend.names, means, finite
+
+
+class Captured(Recorded):
     """Steps on a GPU as one CUDA graph that is captured once and replayed.
 
     The graph gathers the rows of a batch, transforms them, computes loss and gradients, clips them,
@@ -181,7 +214,6 @@ class Captured(Steps):
         self, descend: Compiled, batches: Batches, watch: Watch, undo: Undo | None = None
     ) -> None:
         super().__init__(descend, batches, watch, undo)
-        self.descend: Compiled = descend
         self.rows = min(batches.batch_size, batches.rows)
         self.order = torch.empty(batches.rows, dtype=torch.int64, device=batches.device)
         self.start = torch.zeros((), dtype=torch.int64, device=batches.device)

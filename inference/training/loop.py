@@ -24,7 +24,14 @@ from priorzoo.inference.randomness import Stream
 from priorzoo.inference.running import PROGRAM_LOCK, keeping_state
 from priorzoo.inference.training.compiled import Compiled
 from priorzoo.inference.training.dry_run import check_last_batch, create_parameters
-from priorzoo.inference.training.execution import Captured, Execution, Steps, choose, prepare
+from priorzoo.inference.training.execution import (
+    Captured,
+    Execution,
+    Recorded,
+    Steps,
+    choose,
+    prepare,
+)
 from priorzoo.inference.training.given import batches_of, check_given, held_out
 from priorzoo.inference.training.nonfinite import (
     SMALLER,
@@ -392,7 +399,7 @@ class Training:
             watch=self.watch,
             rows=min(self.batches.batch_size, self.batches.rows) if self.in_memory else None,
         )
-        kind = Captured if self.execution == "cudagraph" else Steps
+        kind = Captured if self.execution == "cudagraph" else Recorded
         return kind(compiled, self.batches, self.watch, undo)
 
     def _take_step(self, batch: Batch) -> Terms:

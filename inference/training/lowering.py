@@ -19,8 +19,18 @@ OPTIONS = {"fallback_random": True, "inplace_buffers": False}
 TOLERANCE = {"float32": 0.01, "bf16": 0.3}  # fused kernels round to bfloat16 less often
 
 
-def lower(graph: GraphModule, inputs: list[Tensor], precision: Precision = "float32") -> Run:
+def lower(
+    graph: GraphModule,
+    inputs: list[Tensor],
+    precision: Precision = "float32",
+    changing: int | None = None,
+) -> Run:
     """Compile a graph to machine code that makes the same draws, and check its outputs.
+
+    Args:
+        graph, inputs: the graph and tensors of the shapes that it takes.
+        precision: of the products, which says how much outputs may differ.
+        changing: number of inputs, from the first, that it may write to; all if None.
 
     Raises:
         UntraceableError: if inductor cannot compile it, such as without a C++ compiler, or if the
@@ -32,7 +42,7 @@ def lower(graph: GraphModule, inputs: list[Tensor], precision: Precision = "floa
     try:
         with torch.no_grad():
             run: Run = torch._inductor.compile(choose_products(graph), [*inputs], options)
-            missed = disagreement(graph, run, inputs)
+            missed = disagreement(graph, run, inputs, changing)
     except Exception as error:  # of any type: the eager step is the fallback
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UntraceableError(f"inductor reports {reason}") from error
@@ -41,32 +51,42 @@ def lower(graph: GraphModule, inputs: list[Tensor], precision: Precision = "floa
     return run
 
 
-def disagreement(graph: GraphModule, run: Run, inputs: list[Tensor]) -> float:
+def disagreement(
+    graph: GraphModule, run: Run, inputs: list[Tensor], changing: int | None = None
+) -> float:
     """The largest relative error of compiled code, compared with the graph.
 
-    Both run on copies of the inputs, since a program may write to its buffers. The outputs are
-    compared, and so are the inputs that were written to.
+    Both run on copies of the inputs that they may change. The outputs are compared, and so are the
+    changes of the inputs.
     """
     outputs, written = [], []
     for one in (graph, run):
-        given = [each.clone() for each in inputs]
+        given = [each.clone() for each in inputs[:changing]]
+        rest = [] if changing is None else inputs[changing:]
         with Stream(0, inputs[0].device):
-            outputs.append(list(one(*given)))
+            outputs.append(list(one(*given, *rest)))
         written.append(given)
     changed = [i for i, each in enumerate(written[0]) if not torch.equal(each, inputs[i])]
     errors = [_error(*outputs)]
     if changed:
-        errors.append(_error(*([given[i] for i in changed] for given in written)))
+        expected, found, before = ([each[i] for i in changed] for each in (*written, inputs))
+        errors.append(_error(expected, found, before))
     return max(errors)
 
 
-def _error(expected: Sequence[Tensor], found: Sequence[Tensor]) -> float:
-    """The largest relative error of a tensor.
+def _error(
+    expected: Sequence[Tensor], found: Sequence[Tensor], before: Sequence[Tensor] | None = None
+) -> float:
+    """The largest relative error of a tensor, or of its change since ``before``.
 
     It is the norm of the difference divided by the norm of the tensor, or by a thousandth of the
-    largest norm if that is more, so that rounding errors of zero do not count.
+    largest norm if that is more, so that rounding errors of zero do not count. Changes that are
+    small beside the tensor itself have rounding errors too.
     """
-    expected, found = ([each.double() for each in tensors] for tensors in (expected, found))
-    sizes = torch.stack([output.norm() for output in expected])
-    errors = torch.stack([(a - b).norm() for a, b in zip(found, expected, strict=True)])
-    return (errors / sizes.clamp(min=1e-3 * sizes.max())).max().item()
+    values = [each.double() for each in expected]
+    errors = [(a.double() - b).norm() for a, b in zip(found, values, strict=True)]
+    olds = [0.0 * each for each in values] if before is None else [b.double() for b in before]
+    sizes = torch.stack([(a - b).norm() for a, b in zip(values, olds, strict=True)])
+    floors = torch.stack([1e-4 * old.norm() for old in olds])
+    scale = torch.maximum(sizes.clamp(min=1e-3 * sizes.max()), floors)
+    return (torch.stack(errors) / scale).max().item()

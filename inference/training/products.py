@@ -1,18 +1,20 @@
 """Matrix products of a compiled step, by whatever is fastest on this machine for their sizes.
 
-Torch multiplies float32 matrices on the CPU by MKL, which reaches half of the speed of oneDNN on
-some processors. Torch contains oneDNN too. Its calls take ten microseconds more, so that it is
-slower for small matrices. Both are therefore timed on the sizes of the step. The choice is stored
-beside the compiled code, so that the same code is used, and found again, the next time.
+Torch multiplies float32 matrices on the CPU by MKL, which reaches less than half of the speed of
+oneDNN on some processors. Torch contains oneDNN too, but its calls take ten microseconds more. Our
+own code, ``product.cpp``, needs no preparation, and is compiled once on a machine with AVX2 or
+AVX-512. All are timed on the sizes of the step. The choice is stored beside the compiled code, so
+that the same code is used, and found again, the next time.
 """
 
+import importlib
 import json
 import platform
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 import torch
@@ -23,9 +25,12 @@ from priorzoo.inference.saving import replace_file
 
 Multiply = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 Operands = tuple[Node, Node, Node | None]
+SOURCE = Path(__file__).with_name("product.cpp")
+ARGUMENTS = ["float*"] * 4 + ["int64_t"] * 8
+FEW = 16  # rows of a, below which the code reads both matrices along k
 ROUNDS, SECONDS = 3, 0.003  # how often, and for how long, each way is timed
-GAIN = 0.95  # of the time of torch's own product; oneDNN must take less
-LARGEST_BATCH = 64  # of products whose matrices oneDNN multiplies one by one
+GAIN = 0.95  # of the time of torch's own product; another way must take less
+LARGEST_BATCH = 64  # of products whose matrices are multiplied one by one
 PRODUCTS = {
     torch.ops.aten.mm.default,
     torch.ops.aten.addmm.default,
@@ -34,100 +39,131 @@ PRODUCTS = {
 
 
 def choose_products(graph: GraphModule) -> GraphModule:
-    """A copy of a recorded graph in which products are computed by the faster library."""
-    copied, places = Graph(), {}
+    """A copy of a recorded graph in which products are computed in the fastest way."""
+    copied = Graph()
+    places: dict[Node, Node] = {}
     copied.output(copied.graph_copy(graph.graph, places))
-    found = GraphModule(graph, copied)
-    multiply = onednn()
-    if multiply is None:
-        return found
     known = _measured()
     for node in copied.nodes:
         operands = _operands(node)
-        if operands is not None and known.prefers_onednn(node, operands, multiply):
-            node.target, node.args = multiply, operands
+        name = None if operands is None else known.fastest(node, operands)
+        if operands is not None and name is not None:
+            node.target, node.args = ways()[name], operands
     known.write()
-    found.recompile()
-    return found
+    return GraphModule(graph, copied)
 
 
 def count_products(graph: GraphModule) -> dict[str, int]:
-    """The number of products of a graph that each library computes."""
-    nodes = [node for node in graph.graph.nodes if node.op == "call_function"]
-    names = [
-        "onednn" if node.target is onednn() else "torch" for node in nodes if _is_product(node)
-    ]
-    return dict(Counter(names))
+    """The number of products of a graph that are computed in each way, by its name."""
+    names = {way: name for name, way in ways().items()} | dict.fromkeys(PRODUCTS, "torch")
+    targets = [node.target for node in graph.graph.nodes if node.op == "call_function"]
+    return dict(Counter(names[target] for target in targets if target in names))
 
 
 @lru_cache
-def onednn() -> Multiply | None:
-    """An operator that multiplies by oneDNN and adds a bias; None where torch lacks oneDNN.
+def ways() -> Mapping[str, Multiply]:
+    """Operators that multiply matrices and add a bias, beside torch's own, by name.
 
-    Inductor does not look into it, and passes transposed matrices as they are, without copies.
+    Inductor does not look into them, and passes transposed matrices as they are, without copies.
     """
-    if not torch.backends.mkldnn.is_available():
-        return None
-    linear = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
-    if linear is None:
-        return None
+    found = {"onednn": _onednn(), "compiled": _compiled()}
+    return {name: _operator(name, way) for name, way in found.items() if way is not None}
 
+
+def _operator(name: str, way: Multiply) -> Multiply:
     def product(a: Tensor, b: Tensor, bias: Tensor | None) -> Tensor:
         if a.dim() == 2:
-            return linear(a, b.t(), bias, "none", [], "")
-        pairs = zip(a, b.mT, strict=True)
-        return torch.stack([linear(*pair, None, "none", [], "") for pair in pairs])
+            return way(a, b, bias)
+        return torch.stack([way(*pair, None) for pair in zip(a, b, strict=True)])
 
     def shaped(a: Tensor, b: Tensor, bias: Tensor | None) -> Tensor:
         return a.new_empty(*a.shape[:-1], b.shape[-1])
 
-    torch.library.define("priorzoo::product", "(Tensor a, Tensor b, Tensor? bias) -> Tensor")
-    torch.library.impl("priorzoo::product", "CPU", product)
-    torch.library.register_fake("priorzoo::product", shaped)
-    return torch.ops.priorzoo.product.default
+    full = f"priorzoo::product_{name}"
+    torch.library.define(full, "(Tensor a, Tensor b, Tensor? bias) -> Tensor")
+    torch.library.impl(full, "CPU", product)
+    torch.library.register_fake(full, shaped)
+    made: Multiply = getattr(torch.ops.priorzoo, f"product_{name}").default
+    return made
+
+
+def _onednn() -> Multiply | None:
+    """By oneDNN; None where torch lacks it."""
+    linear = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
+    if not torch.backends.mkldnn.is_available() or linear is None:
+        return None
+    return lambda a, b, bias: linear(a, b.t(), bias, "none", [], "")
+
+
+@lru_cache
+def _compiled() -> Multiply | None:
+    """By our own code for float32; None where it cannot be compiled."""
+    from torch._inductor.codecache import CppPythonBindingsCodeCache
+
+    try:
+        kernel = CppPythonBindingsCodeCache.load_pybinding(ARGUMENTS, SOURCE.read_text())
+    except Exception:  # of any type: without a compiler, or for another processor
+        return None
+
+    def multiply(a: Tensor, b: Tensor, bias: Tensor | None) -> Tensor:
+        (rows, inner), columns = a.shape, b.shape[1]
+        if 1 not in b.stride():
+            b = b.contiguous()
+        if b.stride(1) != 1 and a.stride(1) != 1 and rows < FEW:
+            a = a.contiguous()
+        found = a.new_empty(rows, columns)
+        sizes, biased = (rows, inner, columns), bias is not None
+        kernel(a, b, bias if biased else a, found, *sizes, *a.stride(), *b.stride(), biased)
+        return found
+
+    return multiply
 
 
 def _operands(node: Node) -> Operands | None:
-    """Two matrices and a bias whose product oneDNN can compute; None if it cannot."""
-    if not _is_product(node) or node.meta["val"].device.type != "cpu":
+    """Two matrices and a bias whose product can be computed in other ways; None if it cannot."""
+    if node.op != "call_function" or node.target not in PRODUCTS or node.kwargs:
         return None
-    if node.meta["val"].dtype not in (torch.float32, torch.bfloat16) or node.kwargs:
+    parts = [part for part in node.args if isinstance(part, Node)]
+    if len(parts) < len(node.args):
         return None
-    *first, a, b = node.args
-    bias = first[0] if first else None
-    vector = bias is None or bias.meta["val"].dim() == 1
-    shape = node.meta["val"].shape
-    small = len(shape) == 2 or shape[0] <= LARGEST_BATCH
-    return (a, b, bias) if vector and small and shape.numel() and a.meta["val"].numel() else None
+    *first, a, b = parts
+    found, left, bias = _value(node), _value(a), _value(first[0]) if first else None
+    fits = found.device.type == "cpu" and found.dtype in (torch.float32, torch.bfloat16)
+    vector = bias is None or (bias.dim() == 1 and bias.stride(0) == 1)
+    small = found.dim() == 2 or len(found) <= LARGEST_BATCH
+    filled = found.numel() > 0 and left.numel() > 0
+    return (a, b, first[0] if first else None) if fits and vector and small and filled else None
 
 
-def _is_product(node: Node) -> bool:
-    return node.op == "call_function" and node.target in {*PRODUCTS, onednn()}
+def _value(node: Node) -> Tensor:
+    value = node.meta["val"]
+    assert isinstance(value, Tensor)
+    return value
 
 
 class _Measured:
     """Seconds of products on this machine, with this version of torch and as many threads."""
 
     def __init__(self) -> None:
-        from torch._inductor.runtime.runtime_utils import cache_dir
-
-        self.place = Path(cache_dir()) / "priorzoo-products.json"
+        runtime = importlib.import_module("torch._inductor.runtime.runtime_utils")
+        self.place = Path(runtime.cache_dir()) / "priorzoo-products.json"
         self.seconds = _read(self.place)
         self.fresh = False
 
-    def prefers_onednn(self, node: Node, operands: Operands, multiply: Multiply) -> bool:
-        """Whether oneDNN is faster for matrices of these shapes and strides."""
-        given = [part and part.meta["val"] for part in operands]
-        layouts = [part is not None and (tuple(part.shape), part.stride()) for part in given]
-        threads = torch.get_num_threads()
-        key = json.dumps([_machine(), threads, str(given[0].dtype), layouts])
+    def fastest(self, node: Node, operands: Operands) -> str | None:
+        """The fastest way for matrices of these shapes and strides; None for torch's own."""
+        *pair, last = operands
+        a, b = (_value(part) for part in pair if part is not None)
+        bias = None if last is None else _value(last)
+        layouts = [part is not None and (tuple(part.shape), part.stride()) for part in (a, b, bias)]
+        key = json.dumps([_machine(), torch.get_num_threads(), str(a.dtype), layouts])
         if key not in self.seconds:
-            own, (a, b, bias) = node.target, map(_filled, given)
-            before = () if bias is None else (bias,)
-            self.seconds[key] = _times(lambda: own(*before, a, b), lambda: multiply(a, b, bias))
+            filled = _filled(a), _filled(b), None if bias is None else _filled(bias)
+            self.seconds[key] = _times(_timed(node, *filled))
             self.fresh = True
-        of_torch, of_onednn = self.seconds[key]
-        return of_onednn < GAIN * of_torch
+        found = self.seconds[key]
+        name = min(found, key=found.__getitem__)
+        return name if name in ways() and found[name] < GAIN * found["torch"] else None
 
     def write(self) -> None:
         """Add what is new to the file, to which other processes may have added."""
@@ -145,12 +181,13 @@ def _measured() -> _Measured:
     return _Measured()
 
 
-def _read(place: Path) -> dict[str, list[float]]:
+def _read(place: Path) -> dict[str, dict[str, float]]:
     try:
         found = json.loads(place.read_text())
     except (OSError, ValueError):  # ValueError: a file that is damaged
         return {}
-    return found if isinstance(found, dict) else {}
+    items = found.items() if isinstance(found, dict) else ()
+    return {key: times for key, times in items if isinstance(times, dict) and "torch" in times}
 
 
 @lru_cache
@@ -163,22 +200,33 @@ def _machine() -> str:
     return f"{platform.processor() or platform.machine()}, torch {torch.__version__}"
 
 
-def _filled(like: Tensor | None) -> Tensor | None:
+def _timed(
+    node: Node, a: Tensor, b: Tensor, bias: Tensor | None
+) -> dict[str, Callable[[], object]]:
+    """All ways to compute a product."""
+    own, before = node.target, () if bias is None else (bias,)
+    assert callable(own)
+    found: dict[str, Callable[[], object]] = {"torch": partial(own, *before, a, b)}
+    for name, way in ways().items():
+        if name != "compiled" or a.dtype == torch.float32:
+            found[name] = partial(way, a, b, bias)
+    return found
+
+
+def _filled(like: Tensor) -> Tensor:
     """A tensor of the same layout with some values, which take no random numbers."""
-    if like is None:
-        return None
     return torch.empty_strided(like.shape, like.stride(), dtype=like.dtype).fill_(0.5)
 
 
-def _times(*ways: Callable[[], object]) -> list[float]:
-    """The shortest time of each in seconds, all by turns."""
-    found = [float("inf")] * len(ways)
-    for way in ways * 2:
+def _times(ways: Mapping[str, Callable[[], object]]) -> dict[str, float]:
+    """The shortest time of each way in seconds, all by turns."""
+    found = dict.fromkeys(ways, float("inf"))
+    for way in [*ways.values()] * 2:
         way()  # the first calls load code and allocate memory
     for _ in range(ROUNDS):
-        for place, way in enumerate(ways):
+        for name, way in ways.items():
             last = time.perf_counter() + SECONDS
             while (begun := time.perf_counter()) < last:
                 way()
-                found[place] = min(found[place], time.perf_counter() - begun)
+                found[name] = min(found[name], time.perf_counter() - begun)
     return found

@@ -97,11 +97,11 @@ def trace(objective: Objective, batch: Batch, precision: Precision = "float32") 
         made.natural[:], made.replaced_again[:] = found, replaced
         return *found.values(), *replaced.values()
 
-    graph, second = _record_checked(objective, [step, natural_step], [*made.inputs, *batch.tensors])
+    graph, second = record_checked(objective, [step, natural_step], [*made.inputs, *batch.tensors])
     return replace(made, graph=graph, second=second if made.natural else None)
 
 
-def _record_checked(
+def record_checked(
     objective: Objective, steps: Sequence[Callable[..., object]], inputs: Sequence[Tensor]
 ) -> list[GraphModule]:
     """Record graphs, and check that they depend on no attribute that the programs change."""

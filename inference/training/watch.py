@@ -75,7 +75,10 @@ class Watch:
         zero = terms.new_zeros(()) if missing else terms
         norms = [self._norms.get(name, zero) for name in self.parameters]
         self._norms.clear()
-        finite = torch.cat([terms, *([torch.stack(norms)] if norms else [])]).isfinite()
+        return self.add(names, all_finite(terms, norms))
+
+    def add(self, names: Sequence[str], finite: Tensor) -> Tensor:
+        """Take what was finite in a step, terms and then parameters; returns it."""
         if self.finite is None:
             self.terms = list(names)
             self.finite = torch.ones_like(finite)
@@ -162,6 +165,11 @@ class Undo:
     def _held(self) -> Iterator[dict[str, Any]]:
         yield from self.optimiser.state.values()
         yield from self.optimiser.param_groups
+
+
+def all_finite(terms: Tensor, norms: Sequence[Tensor]) -> Tensor:
+    """Which of the terms ``(T,)`` and norms are finite, ``(T + parameters,)``."""
+    return torch.cat([terms, *([torch.stack(list(norms))] if norms else [])]).isfinite()
 
 
 def _names(objective: Objective) -> dict[int, str]:

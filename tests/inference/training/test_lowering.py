@@ -70,35 +70,58 @@ def afresh(tmp_path, monkeypatch):
     products._measured.cache_clear()
 
 
-@pytest.mark.parametrize(("times", "count"), [((2.0, 1.0), 4), ((1.0, 0.99), 0)])
-def test_products_are_computed_by_what_is_faster(operands, afresh, monkeypatch, times, count):
+@pytest.mark.parametrize(("fastest", "count"), [("onednn", 4), ("compiled", 4), ("torch", 0)])
+def test_products_are_computed_in_the_fastest_way(operands, afresh, monkeypatch, fastest, count):
     """With a bias, of transposed matrices, of many; those in float64 remain torch's."""
-    monkeypatch.setattr(products, "_times", lambda *_: list(times))
+    monkeypatch.setattr(
+        products, "_times", lambda ways: {name: 1.0 + (name != fastest) for name in ways}
+    )
     graph = make_fx(network, tracing_mode="fake")(*operands)
     chosen = products.choose_products(graph)
     torch.testing.assert_close(chosen(*operands), network(*operands))
     assert products.count_products(graph) == {"torch": 5}
-    assert products.count_products(chosen).get("onednn", 0) == count
+    assert products.count_products(chosen).get(fastest, 0) == (count or 5)
 
 
-def test_a_choice_is_kept_beside_the_compiled_code(operands, afresh, monkeypatch):
+@pytest.mark.parametrize("rows", [1, 3, 15, 16, 21])
+@pytest.mark.parametrize("columns", [1, 4, 15, 16, 17, 50])
+def test_our_own_products_are_right_for_all_sizes_and_layouts(rows, columns):
+    """Transposed or not, with strides and zeros of them, with a bias, in float64's first digits."""
+    multiply, made = products._compiled(), torch.Generator().manual_seed(rows * 100 + columns)
+    for inner in (1, 5, 16, 33):
+        a, b = (torch.randn(shape, generator=made) for shape in ((rows, inner), (inner, columns)))
+        bias = torch.randn(columns, generator=made)
+        wide = torch.randn(2 * rows, 2 * inner, generator=made)[::2, ::2]
+        spread = b[:, :1].expand(-1, columns)
+        for left in (a, a.t().contiguous().t(), wide):
+            for right in (b, b.t().contiguous().t(), b.repeat(2, 2)[::2, ::2], spread):
+                if right.shape[0] != inner or right.shape[1] != columns:
+                    continue
+                for add in (None, bias):
+                    exact = left.double() @ right.double() + (0 if add is None else add)
+                    found = multiply(left, right, add)
+                    torch.testing.assert_close(found.double(), exact, rtol=1e-5, atol=1e-5)
+
+
+def test_a_choice_is_kept_beside_the_compiled_code(operands, afresh):
     """Another process takes it over; a damaged file is measured anew."""
     graph = make_fx(network, tracing_mode="fake")(*operands)
     products.choose_products(graph)
     kept = json.loads(afresh.read_text())
     assert len(kept) == 4
-    assert all(len(seconds) == 2 and min(seconds) > 0 for seconds in kept.values())
-    afresh.write_text(json.dumps({key: [1.0, 0.1] for key in kept}))
+    assert all(min(times.values()) > 0 and "torch" in times for times in kept.values())
+    afresh.write_text(json.dumps({key: {"torch": 1.0, "onednn": 0.1} for key in kept}))
     products._measured.cache_clear()
     assert products.count_products(products.choose_products(graph)) == {"onednn": 4, "torch": 1}
-    afresh.write_text("{")
-    products._measured.cache_clear()
-    products.choose_products(graph)
-    assert json.loads(afresh.read_text()).keys() == kept.keys()
+    for damaged in ("{", "[]", json.dumps(dict.fromkeys(kept, 1.0))):
+        afresh.write_text(damaged)
+        products._measured.cache_clear()
+        products.choose_products(graph)
+        assert json.loads(afresh.read_text()) == products._measured().seconds
 
 
-def test_without_onednn_products_remain_as_they_are(operands, monkeypatch):
-    monkeypatch.setattr(products, "onednn", lambda: None)
+def test_without_other_ways_products_remain_as_they_are(operands, afresh, monkeypatch):
+    monkeypatch.setattr(products, "ways", dict)
     graph = make_fx(network, tracing_mode="fake")(*operands)
     chosen = products.choose_products(graph)
     torch.testing.assert_close(chosen(*operands), network(*operands))
