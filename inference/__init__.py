@@ -1,6 +1,7 @@
 """Objectives, training, evaluation, prediction and saving."""
 
 from priorzoo.inference.batch import Batch, binarised
+from priorzoo.inference.bounds import COMPILERS, importance_bound
 from priorzoo.inference.checking import check_pair
 from priorzoo.inference.data.batches import Pixels
 from priorzoo.inference.data.checks import check_data
@@ -9,7 +10,7 @@ from priorzoo.inference.data.tables.frames import SparseRows
 from priorzoo.inference.data.tables.reading import read_table
 from priorzoo.inference.data.tables.schema import Schema, Table
 from priorzoo.inference.diagnosis import degeneracy, occupancy
-from priorzoo.inference.evaluation import evaluate, importance_bound
+from priorzoo.inference.evaluation import evaluate
 from priorzoo.inference.factorial import seed_components
 from priorzoo.inference.imputation import Imputed, completions, impute
 from priorzoo.inference.memory import Memory, reconstructions_through, remember
@@ -44,6 +45,9 @@ from priorzoo.inference.training.loop import Training, fit
 from priorzoo.inference.training.optimisers import ConjugateAdam, RobbinsMonro, Together
 from priorzoo.inference.training.replicas import Replicas
 from priorzoo.inference.training.step import descend
+from priorzoo.inference.training.weighing import compile_weights
+
+COMPILERS.append(compile_weights)  # which stands above evaluation, as it compiles steps
 
 __all__ = [
     "ELBO",

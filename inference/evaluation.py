@@ -3,23 +3,20 @@
 import math
 from collections.abc import Iterator
 
-import pyro
 import torch
 from torch import Tensor, nn
 
 from priorzoo.inference.batch import Batch, Context, Transform, in_precision
+from priorzoo.inference.bounds import ImportanceBound
 from priorzoo.inference.data.accepts import Accepts, device_of
-from priorzoo.inference.data.checks import admit
 from priorzoo.inference.data.portions import portions
 from priorzoo.inference.data.stored.rows import StoredRows
 from priorzoo.inference.data.tensors import check_count
 from priorzoo.inference.data.transformed import transformed
 from priorzoo.inference.objectives.conjugate import bound, predictive
 from priorzoo.inference.objectives.contract import Terms
-from priorzoo.inference.objectives.draws import draw_pair
 from priorzoo.inference.processes import ALONE, Processes
 from priorzoo.inference.randomness import Stream, derive
-from priorzoo.inference.running import PROGRAM_LOCK
 from priorzoo.inference.sites import evaluating
 
 
@@ -34,6 +31,7 @@ def evaluate(
     seed: int = 0,
     context: Context | None = None,
     processes: Processes = ALONE,
+    progress: bool = False,
 ) -> dict[str, float]:
     """Terms of the ELBO on held-out rows, in nats per datum, without KL weights and floors.
 
@@ -53,6 +51,7 @@ def evaluate(
         context: keyword arguments of the programs beside x, each ``(N, ...)``, and ``weights`` of
             the rows, ``(N,)``; those of files must have mean 1.
         processes: those that share the rows; all of them must make the same call.
+        progress: whether to show a bar of the rows whose importance bound is computed.
 
     Raises:
         ValueError: for rows that the likelihood does not accept, or a negative number of samples.
@@ -62,6 +61,7 @@ def evaluate(
     check_count(batch_size, "batch_size")
     count, parts = portions(model, x, batch_size, context=context, transform=transform)
     objective, pair = bound(model, guide), predictive(model, guide)
+    importance = ImportanceBound(*pair, importance_samples, count, progress=progress)
     totals: Terms = {}
     where = device_of(model, torch.device("cpu"))
     draws, samples = Stream(seed, where), Stream(derive(seed, 2), where)
@@ -73,7 +73,7 @@ def evaluate(
                 terms = objective.held_out(batch)
             if importance_samples:
                 with samples:
-                    found = _importance_bound(*pair, batch, importance_samples)
+                    found = importance(batch)
                 terms["log p(x)"] = batch.weighted(found)
             rows = len(batch.x) if share is None else share.count
             _add_means(totals, terms, rows / count)
@@ -111,50 +111,3 @@ def _finite(terms: Terms) -> dict[str, float]:
             "are NaN or a variance needs a floor."
         )
     return found
-
-
-def importance_bound(
-    model: nn.Module,
-    guide: nn.Module,
-    x: Tensor,
-    samples: int,
-    *,
-    held: int = 4_000_000,
-    context: Context | None = None,
-) -> Tensor:
-    r"""Estimate of :math:`\log p(x)`: in expectation a lower bound, tighter with more samples.
-
-    :math:`\log \frac1S \sum_s \sum_y p(x, y, z_s) / q(z_s \mid x, y)`: sites that the guide
-    enumerates are summed out inside each importance weight (Burda et al., "Importance Weighted
-    Autoencoders", 2016, with the discrete sites Rao-Blackwellised). For local sites only.
-
-    Args:
-        x: rows ``(B, P)``.
-        samples: S.
-        held: maximal number of decoded values of x that are in memory at a time.
-        context: keyword arguments of the programs beside x, each ``(B, ...)``.
-
-    Returns:
-        ``(B,)``, in nats.
-
-    Raises:
-        ValueError: for less than one sample, or a pair with global sites.
-    """
-    if not isinstance(samples, int) or samples < 1:
-        raise ValueError(f"Expected at least one sample but got samples={samples}; draw more.")
-    check_count(held, "held")
-    batch = admit(model, x, context=context, on_device=True)
-    return _importance_bound(model, guide, batch, samples, held)
-
-
-def _importance_bound(
-    model: nn.Module, guide: nn.Module, batch: Batch, samples: int, held: int = 4_000_000
-) -> Tensor:
-    x = batch.x
-    total = torch.full((len(x),), -math.inf, dtype=x.dtype, device=x.device)
-    chunk = max(1, held // x.numel())
-    for start in range(0, samples, chunk):
-        draws = draw_pair(model, guide, batch, min(chunk, samples - start))
-        with PROGRAM_LOCK, pyro.validation_enabled(False):
-            total = torch.logaddexp(total, draws.log_weights().logsumexp(0))
-    return total - math.log(samples)

@@ -20,7 +20,7 @@ from torch._subclasses.fake_tensor import (
 from torch.fx import Interpreter
 
 from priorzoo.inference import ELBO, Batch, Pretraining
-from priorzoo.inference.evaluation import _importance_bound
+from priorzoo.inference.bounds import log_sums
 from priorzoo.inference.nggp.collapsed_bound import Codes, CollapsedBound, Mixture
 from priorzoo.inference.nggp.growth import MOVES
 from priorzoo.inference.objectives.conjugate import bound, predictive
@@ -117,7 +117,7 @@ def check_importance(pair, entry):
     x, both = entry.rows(B), predictive(*pair)
     plate_depth(*both, Batch(x))
     with on_gpu(nn.ModuleList(both), x) as (rows,), torch.no_grad():
-        check_devices({"bound": _importance_bound(*both, Batch(rows), 3)})
+        check_devices({"bound": log_sums(*both, Batch(rows), 3)})
 
 
 class OnGPU(Interpreter):

@@ -292,8 +292,9 @@ def score(
     dataset: data.Dataset,
     importance_samples: int = 0,
     processes: Processes = ALONE,
+    progress: bool = False,
 ) -> Result:
-    """Score the test rows.
+    """Score the test rows, with the progress of the importance samples if wanted.
 
     Where the binarisation is dynamic, everything sees one and the same draw of each row. Several
     processes share the rows for the terms; the first alone has the rest.
@@ -312,6 +313,7 @@ def score(
         "seed": run.seed,
         "context": told,
         "processes": processes,
+        "progress": progress,
     }
     terms = _in_units_of_the_table(evaluate(model, run.guide, x, **how), dataset)
     if not processes.is_first:

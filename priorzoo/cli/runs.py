@@ -33,7 +33,7 @@ def evaluate_command(words: Sequence[str]) -> None:
     """
     settings = Parser("evaluate", evaluate_command).parse(words)
     run, dataset = _open(settings)
-    result = runs.score(run, dataset, settings.importance_samples)
+    result = runs.score(run, dataset, settings.importance_samples, progress=True)
     if settings.json:
         print(json.dumps(result))
     else:
