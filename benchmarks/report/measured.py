@@ -74,6 +74,16 @@ GRADIENT: Columns = {
     "variance": _number("variance", ".4g"),
     "draws": _number("draws"),
 }
+SERVING: Columns = {
+    "recipe": lambda row: Cell(row["recipe"], commands=(row["command"],)),
+    "output": _text("output"),
+    "programs, ms": lambda row: number(row["programs"][0], ".3f"),
+    "graph, ms": lambda row: number(row["graph"][0], ".3f"),
+    "programs, p99": lambda row: number(row["programs"][1], ".2f"),
+    "graph, p99": lambda row: number(row["graph"][1], ".2f"),
+    "ONNX, KiB": _number("onnx_kib"),
+    "largest difference of ONNX": _number("difference", ".1g"),
+}
 FAILURE: Columns = {
     "recipe": lambda row: Cell(row["recipe"], note=settings_of(row)),
     "seed": _text("seed"),
@@ -208,3 +218,8 @@ def _slope(rows: Sequence[Row], size: str) -> float:
         [math.log(row[size]) for row in rows], [math.log(row["microseconds"]) for row in rows]
     )
     return found.slope
+
+
+def serving_table(rows: Sequence[Row]) -> Table:
+    """Latency of predictions of one row, median and 99th percentile, a line for each output."""
+    return build(rows, SERVING)

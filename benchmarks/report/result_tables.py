@@ -17,6 +17,7 @@ from priorzoo.benchmarks.report.measured import (
     move_table,
     precision_table,
     ratio_table,
+    serving_table,
 )
 from priorzoo.benchmarks.report.paper_tables import ORIGIN, line_cell, paper_tables
 from priorzoo.benchmarks.report.table import Cell, Table, build, number, spread, to_markdown
@@ -29,8 +30,8 @@ def update_tables(document: Path, folder: Path, papers: Sequence[Paper] = ()) ->
     """Write each table of a document again between its two marks.
 
     The first mark names the table, and files or folders of rows: ``<!-- speed: speed.jsonl -->``;
-    the second is ``<!-- /speed -->``. Tables are ``speed``, ``growth``, ``moves``, ``counts``,
-    ``precision``, ``k-means``, ``pixels``, ``clusterings`` and, by a paper's name, its lines that
+    the second is ``<!-- /speed -->``. Tables are ``speed``, ``growth``, ``moves``, ``precision``,
+    ``k-means``, ``pixels``, ``clusterings``, ``serving`` and, by a paper's name, its lines that
     have rows.
 
     Args:
@@ -51,6 +52,7 @@ def update_tables(document: Path, folder: Path, papers: Sequence[Paper] = ()) ->
         "k-means": lambda rows: [k_means_table(papers, rows)],
         "pixels": lambda rows: [pixel_table(rows)],
         "clusterings": clustering_tables,
+        "serving": lambda rows: [serving_table(rows)],
         **{paper.name: partial(_lines, paper) for paper in papers},
     }
 

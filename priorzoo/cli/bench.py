@@ -9,8 +9,8 @@ from priorzoo.benchmarks.grid.on_ray import Ray
 from priorzoo.benchmarks.grid.places import Pool
 from priorzoo.benchmarks.grid.processes import Processes
 from priorzoo.benchmarks.papers import PAPERS
-from priorzoo.benchmarks.report.table import Cell, build, number, to_markdown
-from priorzoo.benchmarks.rows.files import FAILURES, Row, append_row
+from priorzoo.benchmarks.report.table import build, to_markdown
+from priorzoo.benchmarks.rows.files import FAILURES, append_row
 from priorzoo.benchmarks.runs.run import pick_device
 from priorzoo.cli.options import Parser, print_next, repeatable, require
 
@@ -213,6 +213,7 @@ def _serving(settings: Namespace) -> None:
     """
     import torch
 
+    from priorzoo.benchmarks.report.measured import serving_table
     from priorzoo.benchmarks.speed.serving import measure
 
     threads = torch.get_num_threads()
@@ -225,17 +226,7 @@ def _serving(settings: Namespace) -> None:
         ]
     finally:
         torch.set_num_threads(threads)
-    columns: dict[str, Callable[[Row], Cell]] = {
-        "recipe": lambda row: Cell(row["recipe"]),
-        "output": lambda row: Cell(row["output"]),
-        "programs, ms": lambda row: number(row["programs"][0], ".3f"),
-        "p99": lambda row: number(row["programs"][1], ".3f"),
-        "graph, ms": lambda row: number(row["graph"][0], ".3f"),
-        "graph p99": lambda row: number(row["graph"][1], ".3f"),
-        "ONNX, KiB": lambda row: number(row["onnx_kib"], ",.0f"),
-        "largest difference": lambda row: number(row["difference"], ".1g"),
-    }
-    print(to_markdown(build(rows, columns)))
+    print(to_markdown(serving_table(rows)))
     for row in rows if settings.rows else ():
         append_row(row, settings.rows)
 
