@@ -114,6 +114,7 @@ def schema_of(row: Mapping[str, object]) -> Record:
             "kernels": Whole(),
             "precision": LINE,
             "base": LINE,
+            "products": LINE,
         }
         return Record({"kind": Text(among=tuple(SPEED)), **needed}, {**ROW, **more})
     found = next((name for name in ("estimator", "quantity", "error") if name in row), "result")

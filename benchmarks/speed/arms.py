@@ -19,10 +19,10 @@ from priorzoo.benchmarks.recipes.recipe import BINARY, BOUND, Recipe, part
 from priorzoo.benchmarks.speed.by_hand import HAND, SHAPE, by_hand
 from priorzoo.benchmarks.speed.products import LIMIT, products_arm
 from priorzoo.guides import Code
-from priorzoo.inference import Batch, draw
+from priorzoo.inference import Batch, Training, draw
 from priorzoo.inference.pairs import run_pair
 from priorzoo.inference.sites import is_enumerated, latent_sites
-from priorzoo.inference.training.execution import Execution
+from priorzoo.inference.training.execution import Execution, Recorded
 from priorzoo.models import VAE
 from priorzoo.models.distributions.exponential import Natural
 
@@ -120,6 +120,15 @@ def train_arm(recipe: Recipe, data: Tensor, step: Execution) -> Arm:
     model, guide = (part.to(data.device) for part in build_pair(recipe, SHAPE))
     chosen = {"transform": transform_of(recipe.binarise), "step": step, "every": 10**9}
     return build_training(recipe, model, guide, data, **chosen).run
+
+
+def products_of(arm: Arm) -> dict[str, str]:
+    """How many matrix products of a compiled step are computed in which way, for its row."""
+    training = getattr(arm, "__self__", None)
+    if not isinstance(training, Training) or not isinstance(training.steps, Recorded):
+        return {}
+    counts = training.steps.descend.products
+    return {"products": ", ".join(f"{count} {name}" for name, count in counts.items()) or "none"}
 
 
 def _loop(

@@ -16,7 +16,7 @@ from priorzoo.benchmarks.papers import RECIPES
 from priorzoo.benchmarks.recipes.changes import apply
 from priorzoo.benchmarks.recipes.recipe import Recipe
 from priorzoo.benchmarks.runs.run import machine
-from priorzoo.benchmarks.speed.arms import PEERS, Arm, Arms, build_arms, seconds_of
+from priorzoo.benchmarks.speed.arms import PEERS, Arm, Arms, build_arms, products_of, seconds_of
 from priorzoo.benchmarks.speed.by_hand import HAND
 from priorzoo.benchmarks.speed.cost import cost
 from priorzoo.inference import Stream
@@ -147,6 +147,7 @@ def measure(
                 "steps": steps,
                 "seconds_to_begin": round(first[name], 2),
             }
+            row |= products_of(arm)
             yield row | ({} if name in PEERS else cost(arm, device)) | machine(device)
     pyro.clear_param_store()
 

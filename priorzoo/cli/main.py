@@ -12,6 +12,7 @@
   priorzoo bench RECIPE|PAPER|all ... [--budget quick] [--seeds 0:5] [--set KEY=A,B] [--jobs N]
   priorzoo bench speed [--recipes NAMES] [--sweep] [--rows FILE] [--figures DIR]
   priorzoo bench speed-runs [--minutes M] [--rows FILE]
+  priorzoo bench speed-kernels [--recipes NAMES] [--sizes NAMES] [--steps N]
   priorzoo bench speed-moves [--family NAME] [--rows FILE]
   priorzoo bench estimators|precision [--draws N] [--rows FILE]
   priorzoo bench embedding|planar RUN ...
