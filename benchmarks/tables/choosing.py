@@ -34,6 +34,7 @@ from priorzoo.models import (
 SMALL = "digits-"  # recipes of this name are small enough for any table
 MODELS = tuple(name.removeprefix(SMALL) for name in RECIPES if name.startswith(SMALL))
 CLUSTERS = 10
+CELLS = 20_000  # from which on the number of clusters is found
 SHORTEST, LONGEST = 1_500, 20_000  # steps
 PASSES = 60  # over the rows, between these
 HELD = 1_000  # validation rows at most
@@ -43,9 +44,13 @@ PLACED = (
 )
 
 
-def model_for(clusters: int | None) -> str:
-    """The model where none is named: a Gaussian mixture of K clusters, or of an open number."""
-    return "nggp" if clusters is None else "gmvae"
+def model_for(table: Table, clusters: int | None) -> str:
+    """The model where none is named: the one that finds the number of clusters, if it can be found.
+
+    In a table of few cells, clusters that overlap are merged into one; a Gaussian mixture with a
+    given number of clusters keeps them apart.
+    """
+    return "nggp" if clusters is None and table.rows.numel() >= CELLS else "gmvae"
 
 
 def base_of(model: str) -> str:

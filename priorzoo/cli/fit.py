@@ -31,9 +31,9 @@ def fit_command(words: Sequence[str]) -> None:
     usage: priorzoo fit FILE [--OPTION VALUE ...]
 
       FILE              .csv, .tsv, .parquet, .npz, .npy, .h5ad, or a folder of images
-      --model NAME      nggp (finds the number of clusters), gmvae, vampprior, m2, vae, ...; nggp if
-                        left out, and gmvae with --clusters
-      --clusters K      number of clusters; with nggp, the most that there may be
+      --model NAME      nggp (finds the number of clusters), gmvae, vampprior, m2, vae, ...; if left
+                        out, nggp for 20,000 cells or more, and gmvae for less or with --clusters
+      --clusters K      number of clusters, 10 if left out; with nggp, the most that there may be
       --steps N         length of the training; by the number of rows if left out
       --columns TEXT    what columns are: age=student-t,city=categorical,id=ignore,kind=label
       --scaling NAME    auto, standard, robust or none [auto]
@@ -60,8 +60,8 @@ def fit_command(words: Sequence[str]) -> None:
     given = {name: getattr(settings, name) for name in READING}
     reading = {name: value for name, value in given.items() if value is not None}
     path = str(settings.file.expanduser().resolve())
-    settings.model = settings.model or model_for(settings.clusters)
     table = read(path, reading)
+    settings.model = settings.model or model_for(table, settings.clusters)
     asked = {"clusters": settings.clusters, "steps": settings.steps, "reading": reading}
     first = recipe_for(table, path, settings.model, **asked)
     recipe = apply(first, read_words(rest, parser.options))

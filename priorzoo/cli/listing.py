@@ -18,6 +18,7 @@ from priorzoo.cli.options import Parser, print_next, print_table
 OWN = {  # the user's own data
     "FILE.npz": "your own: x_train (N, ...) and x_test (M, ...), numbers; y_train (N,) and "
     "y_test (M,), integers, if there are labels; written by numpy.savez",
+    "FILE.csv": "your own table, also .tsv, .parquet, .h5ad, or images: see priorzoo fit",
     "FOLDER": "your own, larger than memory: train.parquet and test.parquet, or x_train.npy and "
     "x_test.npy; labels in a column y, or y_train.npy and y_test.npy",
 }

@@ -9,7 +9,7 @@ from PIL import Image
 from pyarrow import parquet
 
 from priorzoo.benchmarks.runs.run import open_run
-from priorzoo.benchmarks.tables.choosing import MODELS, recipe_for
+from priorzoo.benchmarks.tables.choosing import MODELS, model_for, recipe_for
 from priorzoo.cli import main as cli
 from priorzoo.inference import evaluate, read_table
 
@@ -215,6 +215,7 @@ def test_an_open_number_of_clusters_of_counts(tmp_path):
     data = anndata.AnnData(counts, obs=obs)
     data.write_h5ad(tmp_path / "cells.h5ad")
     words = ["fit", tmp_path / "cells.h5ad", "--columns", "kind=label,batch=covariate"]
+    words += ["--model", "nggp"]
     printed = run(*words, *SHORT, "--out", tmp_path / "run")
     assert "(total of a row)" in printed
     run("predict", tmp_path / "run", tmp_path / "cells.h5ad", "--out", tmp_path / "c.csv")
@@ -241,6 +242,13 @@ def test_bad_calls_are_refused_in_one_line(name, tmp_path, capsys):
     words, message = REFUSED[name]
     line = refused(capsys, "fit", *(word.format(tmp_path / "people.csv") for word in words))
     assert message in line
+
+
+def test_the_number_of_clusters_is_found_where_there_are_cells_enough():
+    small, large = (read_table(np.random.default_rng(0).normal(size=(n, 10))) for n in (60, 2_000))
+    assert model_for(small, None) == "gmvae"
+    assert model_for(large, None) == "nggp"
+    assert model_for(large, 5) == "gmvae"
 
 
 @pytest.mark.parametrize("model", MODELS)
