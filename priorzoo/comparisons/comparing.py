@@ -46,7 +46,7 @@ def compare(
             left = [seed for seed in seeds if (name, share, seed) not in done]
             settings = _chosen(table, share) if left else {}
             for seed in left:
-                for row in _methods(table, share, seed, settings):
+                for row in list(_methods(table, share, seed, settings)):  # all of a seed or none
                     yield {"measure": "tables", "table": name, "missing": share, **row}
 
 

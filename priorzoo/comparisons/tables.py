@@ -113,7 +113,7 @@ def _of_r(package: str, name: str, label: str, left_out: Sequence[str] = ()) -> 
 
 Reader = Callable[[Path], Classed]
 TABLES: dict[str, Reader] = {
-    read.__name__: read for read in (wine, cancer, digits, bbc, penguins, titanic, cars, salaries)
+    read.__name__: read for read in (wine, penguins, titanic, cars, salaries, cancer, digits, bbc)
 }
 
 
