@@ -59,7 +59,7 @@ def _methods(table: Classed, share: float, seed: int, settings: dict[str, str]) 
         labels, nats = _run(table, method, settings.get(method, ""), share, seed, clusters)
         yield {
             "method": method,
-            "settings": settings.get(method, ""),
+            "chosen": settings.get(method, ""),
             "seed": seed,
             "clusters": clusters,
             "rows": len(table),
