@@ -93,9 +93,9 @@ def train(
     course = Course(recipe, dataset, where, choice.seed)
     with TemporaryDirectory() as folder:
         course.run(Path(folder), {})
-    model, guide = course.model.eval(), course.guide.eval()
     x = dataset.x_test.to(where)
-    terms = evaluate(model, guide, x, context=dataset.beside(x), seed=choice.seed)
+    terms = evaluate(course.model, course.guide, x, context=dataset.beside(x), seed=choice.seed)
+    model, guide = course.model.cpu().eval(), course.guide.cpu().eval()  # for predictions
     units = table.schema.log_scale(parts["test"].observed, len(x)).mean()
     return Trained(model, guide, course.step, terms["elbo"] - float(units))
 
@@ -196,11 +196,12 @@ def further(
     """
     recipe = replace(suited(table, choice), patience=None)
     told = dict(table.context) if weights is None else {**table.context, "weights": weights}
-    where = next(before.model.parameters()).device
+    where = pick_device(choice.device)
+    before.model.to(where)
+    before.guide.to(where)
     told = {name: value.to(where) for name, value in told.items()}
     how: dict[str, Any] = {"context": told, "seed": derive(choice.seed, before.steps)}
     training = build_training(recipe, before.model, before.guide, table.rows.to(where), **how)
     training.run(recipe.steps)
-    return Trained(
-        before.model.eval(), before.guide.eval(), before.steps + training.step, before.bound
-    )
+    model, guide = before.model.cpu().eval(), before.guide.cpu().eval()
+    return Trained(model, guide, before.steps + training.step, before.bound)
