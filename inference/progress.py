@@ -31,3 +31,8 @@ class Progress(tqdm):
             return super().display(msg, pos)
         print(str(self) if msg is None else msg, file=sys.stderr, flush=True)
         return True
+
+
+def say(text: str) -> None:
+    """Write a line of what is being waited for."""
+    print(text, file=sys.stderr, flush=True)

@@ -288,7 +288,10 @@ def test_a_command_succeeds_or_is_refused_in_one_line(run, capsys, made):
     if status:
         assert status in (1, 2), words
         *before, line = said.err.splitlines()
-        assert all(each.startswith("warning: ") for each in before), (words, said.err)
+        assert all(each.startswith(("warning: ", "compiling ")) for each in before), (
+            words,
+            said.err,
+        )
         assert re.match(rf"priorzoo {words[0]}: (error|failed): ", line), (words, said.err)
     elif words[0] == "evaluate" and "--json" in words:
         assert_finite(json.loads(said.out), words)

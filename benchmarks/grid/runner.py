@@ -5,14 +5,13 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from tqdm import tqdm
-
 from priorzoo.benchmarks.grid.cells import Cell
 from priorzoo.benchmarks.grid.places import Place, Pool, Workers
 from priorzoo.benchmarks.grid.processes import Processes
 from priorzoo.benchmarks.grid.shared import LOCK, ROWS, Shared, mend, rows_of
 from priorzoo.benchmarks.rows.files import Row
 from priorzoo.benchmarks.rows.locks import holder, locked
+from priorzoo.inference.progress import Progress
 
 LOG = logging.getLogger(__name__)
 POLL = 0.5  # seconds between two looks at what other processes do
@@ -61,7 +60,7 @@ def run_grid(
         return 0, 0
     taken = failed = 0
     with (
-        tqdm(total=len(cells), initial=len(cells) - len(left), disable=not progress) as bar,
+        Progress(shown=progress, total=len(cells), initial=len(cells) - len(left)) as bar,
         (pool or Processes()).open(place, jobs) as workers,
     ):
         for cell, row in _finished(left, shared, place, workers):

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
-from tqdm import tqdm
 
 from priorzoo.inference.batch import Batch, Context, Labels, Transform
 from priorzoo.inference.checking import check_pair
@@ -20,6 +19,7 @@ from priorzoo.inference.evaluation import evaluate
 from priorzoo.inference.objectives.contract import Objective, Terms
 from priorzoo.inference.objectives.elbo import ELBO
 from priorzoo.inference.processes import ALONE, Processes
+from priorzoo.inference.progress import Progress, say
 from priorzoo.inference.randomness import Stream
 from priorzoo.inference.running import PROGRAM_LOCK, keeping_state
 from priorzoo.inference.training.compiled import Compiled
@@ -77,6 +77,9 @@ def fit(
         FloatingPointError: if a term or gradient becomes NaN or infinite, see ``on_nonfinite``.
     """
     return Training(model, guide, data, **settings).run(steps, epochs, progress=progress)
+
+
+COMPILING = "compiling the training step, about half a minute the first time"
 
 
 class Training:
@@ -169,6 +172,7 @@ class Training:
         self.in_memory = isinstance(self.batches.data, Tensor)
         create_parameters(model, guide, self.batches, seed)
         parameters = self._learnt()
+        self._announced = False
         self.execution = choose(step, self.device, self.in_memory, processes.count > 1)
         self.optimiser = (optimiser or _adam)(parameters)
         self.rates, self.remedy = rates_of(self.optimiser), Remedy(on_nonfinite, rollbacks)
@@ -235,7 +239,10 @@ class Training:
             self.objective.load_state_dict(self._latest)
         if self.remedy.good is None or not self.steps.count:
             self.remedy.keep(self._changing)
-        with tqdm(total=last, initial=self.step, disable=not progress, unit="step") as bar:
+        if progress and self.execution != "eager" and not self._announced:
+            self._announced = True
+            say(COMPILING)
+        with Progress(shown=progress, total=last, initial=self.step, unit="step") as bar:
             while (self.step < last or self.steps.count) and not self.stopped:
                 begun = time.perf_counter()
                 until = min(last, ((self.step - self.steps.count) // every + 1) * every)
@@ -313,7 +320,7 @@ class Training:
     def _state(self) -> State:
         return {name: tensor.clone() for name, tensor in self.objective.state_dict().items()}
 
-    def _advance(self, until: int, bar: "tqdm[Any]") -> None:
+    def _advance(self, until: int, bar: Progress) -> None:
         """Train until a step, or to where a pause is due, without host synchronisation."""
         while self.step < until:
             self.stream.let_others_run()
@@ -338,7 +345,7 @@ class Training:
         self.remedy.keep(self._changing)
         self._keep(self._row("nonfinite", done="rollback", lost=lost - self.step, said=said))
 
-    def _report(self, bar: "tqdm[Any]") -> None:
+    def _report(self, bar: Progress) -> None:
         """Average the terms since the last row into a new one, and validate."""
         self.processes.level(self.objective)  # running statistics of each share's own rows differ
         terms = self.steps.means(self._skipped())

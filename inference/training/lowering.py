@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.fx import GraphModule
 
 from priorzoo.inference.randomness import Stream
+from priorzoo.inference.training.caching import use_cache
 from priorzoo.inference.training.products import choose_products
 from priorzoo.inference.training.rewriting import rewriting
 from priorzoo.inference.training.state import UntraceableError
@@ -36,6 +37,7 @@ def lower(
         UntraceableError: if inductor cannot compile it, such as without a C++ compiler, or if the
             compiled code and the graph give different outputs for these inputs.
     """
+    use_cache()
     options: dict[str, object] = dict(OPTIONS)
     if inputs[0].device.type == "cpu":
         options["post_grad_custom_post_pass"] = rewriting()

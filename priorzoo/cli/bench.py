@@ -1,6 +1,5 @@
 """``priorzoo bench`` and ``report``: grids of runs, measurements, and the page of their rows."""
 
-import sys
 from argparse import Namespace
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -57,7 +56,7 @@ def bench_command(words: Sequence[str]) -> None:
         cells = planning.share(cells, *planning.read_shard(settings.shard))
     pool = _pool(settings)
     out = Path(settings.out or f"runs/bench-{budget}")
-    how = {"root": settings.data_root, "device": settings.device, "progress": sys.stderr.isatty()}
+    how = {"root": settings.data_root, "device": settings.device, "progress": True}
     try:
         taken, failed = runner.run_grid(cells, out, jobs=settings.jobs, pool=pool, **how)
     except KeyboardInterrupt as error:

@@ -2,7 +2,6 @@
 
 import argparse
 import os
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -104,7 +103,7 @@ def train(table: Table, recipe: Recipe, settings: argparse.Namespace, words: Seq
     split: dict[str, Any] = {name: getattr(recipe, name) for name in runs.SPLIT if name != "data"}
     command, name = repeatable(words, "fit"), base_of(settings.model)
     dataset = load_table(recipe.data, recipe.reading, table=table, seed=settings.seed, **split)
-    how |= {"command": command, "progress": sys.stderr.isatty(), "dataset": dataset}
+    how |= {"command": command, "progress": True, "dataset": dataset}
     width = max(recipe.encoder.init_args.get("hidden", [1]))
     with resumable(words, folder, "fit"), threads_for(recipe.batch_size * width):
         run, _ = runs.train(name, recipe, folder, **how)

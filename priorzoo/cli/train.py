@@ -3,7 +3,6 @@
 import argparse
 import re
 import shlex
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -101,7 +100,7 @@ def _train(name: str, recipe: Recipe, settings: argparse.Namespace, words: Seque
     places = how["resume"], how["overwrite"]
     folder = Path(settings.out or run_folder(name, changes, settings.seed, *places))
     with resumable(words, folder), joined() as processes:
-        how["progress"] = processes.is_first and sys.stderr.isatty()
+        how["progress"] = processes.is_first
         run, dataset = runs.train(name, recipe, folder, command=command, processes=processes, **how)
     if not processes.is_first:
         return
