@@ -114,14 +114,10 @@ def joined() -> Iterator[Processes]:
     if cuda:
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
     distributed.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", timeout=PATIENCE)
-    rank, count, world = (
-        distributed.get_rank(),
-        distributed.get_world_size(),
-        distributed.group.WORLD,
-    )
-    assert world is not None
+    rank, count = distributed.get_rank(), distributed.get_world_size()
     try:
-        yield Processes(rank, count, world.group_name)
+        yield Processes(rank, count, _name_of_world())
+        distributed.barrier()  # none ends, and closes its connections, while others still send
     except KeyboardInterrupt as error:
         if rank == 0:
             raise
@@ -136,3 +132,9 @@ def joined() -> Iterator[Processes]:
     finally:
         with suppress(RuntimeError):
             distributed.destroy_process_group()
+
+
+def _name_of_world() -> str:
+    world = distributed.group.WORLD
+    assert world is not None
+    return world.group_name

@@ -95,6 +95,11 @@ SPEED: Mapping[str, Mapping[str, Schema]] = {
         "seconds": Number(0),
         "commit": optional(LINE),
     },
+    "speed-processes": {
+        **dict.fromkeys(("recipe", "command", "step", "device"), LINE),
+        **dict.fromkeys(("batch", "processes", "parameters", "steps", "message_bytes"), Whole()),
+        **dict.fromkeys(("microseconds", "message_microseconds"), Number(0)),
+    },
     "counts": {
         "command": LINE,
         "covariate": Flag(),

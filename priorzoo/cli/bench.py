@@ -35,8 +35,9 @@ def bench_command(words: Sequence[str]) -> None:
       --data-root DIR                  folder of the data sets
       --device NAME                    auto, cpu or cuda [auto]
 
-    bench speed, speed-kernels, speed-runs, speed-moves, speed-files, serving, tables, counts,
-    estimators, precision, embedding and planar are measurements with options of their own.
+    bench speed, speed-kernels, speed-runs, speed-moves, speed-files, speed-processes, serving,
+    tables, counts, estimators, precision, embedding and planar are measurements with options of
+    their own.
     """
     kinds = measurements()
     if words and words[0] in kinds:
@@ -89,11 +90,13 @@ def measurements() -> Measurements:
     from priorzoo.benchmarks.speed.files import measure_files
     from priorzoo.benchmarks.speed.kernels import measure_kernels
     from priorzoo.benchmarks.speed.moves import measure_moves
+    from priorzoo.benchmarks.speed.processes import measure_processes
     from priorzoo.benchmarks.speed.runs import measure_runs
     from priorzoo.benchmarks.tables.counts import measure_counts
 
     own: Measurements = {"speed": _speed, "speed-runs": measure_runs, "speed-moves": measure_moves}
     own |= {"speed-files": measure_files, "speed-kernels": measure_kernels, "serving": _serving}
+    own |= {"speed-processes": measure_processes}
     own |= {"tables": _tables, "counts": measure_counts}
     own |= {"estimators": _estimators, "precision": _precision}
     return own | {name: command for paper in PAPERS for name, command in paper.commands.items()}

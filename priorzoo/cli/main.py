@@ -14,6 +14,7 @@
   priorzoo bench speed-runs [--minutes M] [--rows FILE]
   priorzoo bench speed-kernels [--recipes NAMES] [--sizes NAMES] [--steps N]
   priorzoo bench speed-moves [--family NAME] [--rows FILE]
+  priorzoo bench speed-processes [--recipe NAME] [--step eager|compiled] [--rows FILE]
   priorzoo bench estimators|precision [--draws N] [--rows FILE]
   priorzoo bench embedding|planar RUN ...
   priorzoo bench serving [--recipes NAMES] [--calls N] [--rows FILE]

@@ -208,7 +208,7 @@ def test_processes_are_not_captured_and_one_alone_shares_nothing():
 def test_a_lost_process_is_told_in_one_line(monkeypatch):
     for name, value in {"WORLD_SIZE": "2", "RANK": "1"}.items():
         monkeypatch.setenv(name, value)
-    calls = {"init_process_group": None, "get_rank": 1, "get_world_size": 2}
+    calls = {"init_process_group": None, "get_rank": 1, "get_world_size": 2, "barrier": None}
     for name, value in calls.items():
         monkeypatch.setattr(processes_.distributed, name, lambda *_, v=value, **__: v)
     monkeypatch.setattr(processes_.distributed, "destroy_process_group", lambda: None)
