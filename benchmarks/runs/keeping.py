@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 
 from priorzoo.benchmarks.runs.folder import Checkpoints
-from priorzoo.benchmarks.runs.interruption import Deferred
+from priorzoo.benchmarks.runs.interruption import Deferred, stop
 from priorzoo.inference.processes import ALONE, Processes
 from priorzoo.inference.training.checkpoints import Packed
 
@@ -31,6 +31,7 @@ class Keeping(Deferred):
         self._checkpoints, self._state, self._processes = checkpoints, state, processes
         self._copy: Packed | None = None
         self._steps = self._left = 0  # that were and are to be taken before they ask again
+        self._agreed = 0  # the signal that all processes know of
         self._asked = time.monotonic()
 
     def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
@@ -63,13 +64,18 @@ class Keeping(Deferred):
         if self._processes.is_first:
             self._checkpoints.save(self._state())
         self._copy = None
-        self.check()
+        if self._processes.count == 1:
+            self.check()
+        elif self._agreed:
+            stop(self._agreed)
 
     def _agree(self) -> bool:
         """Whether a checkpoint is due, by the first process's clock or a signal to any."""
         due = self._processes.is_first and self._checkpoints.due
         wanted, late, steps = self._processes.most(self.wanted or 0, int(due), self._spare())
-        self.wanted, self._left, self._steps = wanted or None, steps, steps
+        self._agreed = wanted
+        self.wanted = wanted or self.wanted  # one that came just now is for the next time
+        self._left = self._steps = steps
         return bool(wanted or late)
 
     def _spare(self) -> int:

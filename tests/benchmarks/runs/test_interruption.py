@@ -200,7 +200,7 @@ def test_a_signal_before_the_first_step_says_that_nothing_was_kept(tmp_path, mon
 
 def test_a_signal_while_scoring_keeps_the_training(tmp_path, monkeypatch, capsys):
     with monkeypatch.context() as patched:
-        patched.setattr(runs, "score", lambda *_: os.kill(os.getpid(), signal.SIGINT))
+        patched.setattr(runs, "score", lambda *_, **__: os.kill(os.getpid(), signal.SIGINT))
         words = [*WORDS, "--steps", "3", "--out", str(tmp_path / "run")]
         assert cli.main(words) == 128 + signal.SIGINT
     assert re.search(r"stopped by SIGINT; go on with: .* --resume\n$", capsys.readouterr().err)
