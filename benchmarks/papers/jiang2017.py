@@ -8,10 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from priorzoo.benchmarks.papers.paper import HUNGARIAN, NEGATIVE, Line, Measure, Paper, lengths
-from priorzoo.benchmarks.recipes import REFERENCE, Stage, digits, mlps, part
+from priorzoo.benchmarks.recipes import REFERENCE, Recipe, Stage, digits, mlps, part
 from priorzoo.guides import CodeThenCluster
 from priorzoo.inference import Autoencoder, codes
 from priorzoo.inference.batch import Context
+from priorzoo.inference.construction import locate
 from priorzoo.models import GMVAE, Components
 
 
@@ -65,6 +66,18 @@ def place_mixture(
     if isinstance(model.logits, nn.Parameter):
         with torch.no_grad():
             model.logits.copy_(weights.log())
+
+
+def as_vade(recipe: Recipe) -> Recipe:
+    """A recipe whose model is a :class:`GMVAE` with the guide and the stages of VaDE; others as
+    they are.
+
+    The lengths of the stages are those of a single step.
+    """
+    if not issubclass(locate(recipe.model.class_path), GMVAE):
+        return recipe
+    first = Stage("autoencoder", steps=1, objective=part(Autoencoder))
+    return replace(recipe, guide=part(CodeThenCluster), stages=(first, _MIXTURE))
 
 
 SOURCE = "Jiang et al., Variational Deep Embedding, 2017"

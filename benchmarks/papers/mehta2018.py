@@ -134,6 +134,11 @@ def _(model: NGGPMixture, run: Run, dataset: Dataset, x: Tensor) -> Tensor:
     ]
 
 
+@registry.has_rest.register(NGGPMixture)
+def _(model: NGGPMixture) -> bool:
+    return True
+
+
 @registry.scores.register(NGGPMixture)
 def _(model: NGGPMixture, run: Run, dataset: Dataset, x: Tensor) -> dict[str, float]:
     """Those of any clusters, and what the model says of its own.

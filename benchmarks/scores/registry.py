@@ -45,6 +45,12 @@ def probabilities(model: nn.Module, run: Run, dataset: Dataset, x: Tensor) -> Te
     return cluster_probabilities(model, run.guide, x, context=told).cpu()
 
 
+@singledispatch
+def has_rest(model: nn.Module) -> bool:
+    """Whether the last column of :func:`probabilities` is that of rows that have no cluster."""
+    return False
+
+
 def cluster_scores(model: nn.Module, run: Run, dataset: Dataset, x: Tensor) -> dict[str, float]:
     """Metrics of held-out rows ``x``, as they were binarised; nothing of a run without clusters.
 

@@ -9,15 +9,12 @@ from typing import Any
 
 from priorzoo.benchmarks.data.tables import Reading
 from priorzoo.benchmarks.papers import RECIPES
-from priorzoo.benchmarks.papers.jiang2017 import place_mixture
+from priorzoo.benchmarks.papers.jiang2017 import as_vade
 from priorzoo.benchmarks.recipes.parts import unknown_name
 from priorzoo.benchmarks.recipes.recipe import Part, Recipe, Stage, part
-from priorzoo.guides import CodeThenCluster
-from priorzoo.inference import Autoencoder
 from priorzoo.inference.construction import locate
 from priorzoo.inference.data.tables.schema import Schema, Table
 from priorzoo.models import (
-    GMVAE,
     MLP,
     Bernoulli,
     Categorical,
@@ -38,10 +35,6 @@ CELLS = 20_000  # from which on the number of clusters is found
 SHORTEST, LONGEST = 1_500, 20_000  # steps
 PASSES = 60  # over the rows, between these
 HELD = 1_000  # validation rows at most
-PLACED = (
-    Stage("autoencoder", steps=1, objective=part(Autoencoder)),
-    Stage("mixture", begin=part(place_mixture)),
-)
 
 
 def model_for(table: Table, clusters: int | None) -> str:
@@ -93,7 +86,7 @@ def recipe_for(
     Raises:
         ValueError: for an unknown model, or clusters that it does not have.
     """
-    base = RECIPES[base_of(model)]
+    base = as_vade(RECIPES[base_of(model)])
     rows, cells = table.rows.shape
     if code is None:
         code = min(10, max(2, round(1.5 * math.sqrt(cells))))
@@ -102,8 +95,6 @@ def recipe_for(
     batch = min(500, max(10, rows // 20))
     if steps is None:
         steps = min(LONGEST, max(SHORTEST, PASSES * rows // batch))
-    if issubclass(locate(base.model.class_path), GMVAE):
-        base = replace(base, guide=part(CodeThenCluster), stages=PLACED)
     return replace(
         base,
         summary=f"{base.summary.partition(' on the')[0]} on {path}",

@@ -22,7 +22,6 @@ from priorzoo.benchmarks.scores.run import Run
 from priorzoo.inference import codes
 from priorzoo.inference.data.tables.schema import Schema, Table
 from priorzoo.inference.imputation import impute
-from priorzoo.models import NGGPMixture
 
 Values = Mapping[str, NDArray[np.generic]]
 DIGITS = 6  # of imputed columns, in units of the column's scale
@@ -104,7 +103,7 @@ def predict(run: Run, table: Table, samples: int) -> Prediction:
         nats = nats - schema.log_scale(table.observed, len(table))
     names = table.names or tuple(map(str, range(len(table))))
     filled = imputed(run, table, rows, told) if schema else {}
-    fresh = isinstance(run.model, NGGPMixture)
+    fresh = registry.has_rest(run.model)
     return Prediction(names, q, fresh, z, places, nats, outlier, filled)
 
 

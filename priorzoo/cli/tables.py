@@ -16,7 +16,6 @@ from priorzoo.benchmarks.tables.predicting import predict, schema_of, write_colu
 from priorzoo.cli.options import Parser, print_next, require, trusting
 from priorzoo.inference import codes
 from priorzoo.inference.data.tables.schema import Table
-from priorzoo.models import NGGPMixture
 
 ROWS = 20_000  # of a run on no table that are described
 
@@ -92,7 +91,7 @@ def _described(run: Run, settings: argparse.Namespace) -> Description:
     if q is None:
         name = type(run.model).__name__
         raise ValueError(f"Expected a run with clusters but {name} has none; train another model.")
-    if isinstance(run.model, NGGPMixture) and not (q.argmax(1) == q.shape[1] - 1).any():
+    if registry.has_rest(run.model) and not (q.argmax(1) == q.shape[1] - 1).any():
         q = q[:, :-1]  # the probability of none of the clusters
     try:
         z = codes(run.model, run.guide, rows, context=dataset.beside(rows)).cpu()

@@ -10,19 +10,17 @@ import torch
 from torch import Tensor, nn
 
 from priorzoo.benchmarks.data.tables import dataset_of
-from priorzoo.benchmarks.papers.jiang2017 import place_mixture
-from priorzoo.benchmarks.recipes import Part, Recipe, Stage, part
+from priorzoo.benchmarks.recipes import Part, Recipe, part
 from priorzoo.benchmarks.recipes.building import build_training
 from priorzoo.benchmarks.recipes.changes import apply
 from priorzoo.benchmarks.runs.course import Course
 from priorzoo.benchmarks.runs.run import pick_device
 from priorzoo.benchmarks.tables.choosing import recipe_for
-from priorzoo.guides import ClusterThenCode, CodeThenCluster
-from priorzoo.inference import Autoencoder, Classification, evaluate
+from priorzoo.inference import Classification, evaluate
 from priorzoo.inference.construction import locate
 from priorzoo.inference.data.tables.schema import Table
 from priorzoo.inference.randomness import derive
-from priorzoo.models import GMVAE, Columns
+from priorzoo.models import Columns
 
 FEWEST, MOST = 60, 2_000  # steps, twice as many as rows between these
 FEW, NARROW = 1_000, 16  # rows below which networks have one hidden layer, of so many units
@@ -120,18 +118,12 @@ def suited(table: Table, choice: Choice, labelled: int = 0) -> Recipe:
     )
     rows = len(table)
     steps = choice.steps or max(FEWEST, min(2 * rows, MOST if rows < 10_000 else rows))
-    mixture = issubclass(locate(recipe.model.class_path), GMVAE)
-    if mixture and locate(recipe.guide.class_path) is ClusterThenCode:
-        recipe = replace(recipe, guide=part(CodeThenCluster))
     if choice.guide != "auto":
         recipe = apply(recipe, {"guide": choice.guide})
     recipe = replace(recipe, encoder=_reading(recipe))
     if rows < FEW:
         recipe = _narrow(recipe, NARROW)
-    stages = tuple(replace(s, steps=steps // 2) if s.steps else s for s in recipe.stages)
-    if mixture:
-        first = Stage("autoencoder", steps=max(1, steps // 2), objective=part(Autoencoder))
-        stages = (first, Stage("mixture", begin=part(place_mixture)))
+    stages = tuple(replace(s, steps=max(1, steps // 2)) if s.steps else s for s in recipe.stages)
     patience = 3 if rows >= 5 * HELD and not recipe.moves else None
     more: dict[str, Any] = {}
     if labelled:

@@ -19,7 +19,7 @@ from priorzoo.benchmarks.report.result_tables import pixel_table
 from priorzoo.benchmarks.runs import run as runs
 from priorzoo.cli import main as cli
 from priorzoo.inference import Memory, codes, load, reconstructions
-from priorzoo.models.likelihoods import SCALE_FLOOR
+from priorzoo.models.likelihoods.continuous import SCALE_FLOOR
 
 QUICK = ["--steps", "30", "--every", "30", "--encoder.hidden", "[8]", "--decoder.hidden", "[8]"]
 FIGURES = {"terms", "reconstructions", "samples", "plane", "embedding", "grid", "interpolations"}
