@@ -65,9 +65,10 @@ class Watch:
         """Take the norms of the gradients that an optimiser is about to use, before clipping."""
         if any(id(p) not in self._names for p in updated):
             self._names = _names(self.objective)  # of a program that makes new ones
-        norms = torch._foreach_norm([p.grad for p in updated if p.grad is not None])
-        for parameter, norm in zip(updated, norms, strict=True):
-            self._norms[self._names.get(id(parameter), "")] = norm
+        given = {id(p): p.grad for p in updated if p.grad is not None}
+        norms = torch._foreach_norm(list(given.values())) if given else ()
+        for place, norm in zip(given, norms, strict=True):
+            self._norms[self._names.get(place, "")] = norm
 
     def take(self, names: Sequence[str], terms: Tensor) -> Tensor:
         """Take the terms of a step, ``(T,)``; returns what was finite, ``(T + parameters,)``."""
