@@ -73,6 +73,7 @@ def test_compiled_is_eager_faster(zoo):
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 4_000  # of 1,024 bytes
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("two_threads")
 def test_compiled_in_half_precision(zoo):
     """What is fused is rounded less often than in eager steps."""
@@ -273,6 +274,7 @@ class Counting(ELBO):
         self.seen += carry["count"]
 
 
+@pytest.mark.slow
 def test_state_that_a_batch_moves_is_committed_once_a_step(zoo):
     """Compiled as eager: what a step sees is what the steps before it have committed."""
     x = zoo["vae"].rows(25)
@@ -290,6 +292,7 @@ def test_state_that_a_batch_moves_is_committed_once_a_step(zoo):
     torch.testing.assert_close(found["compiled"], found["eager"], rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("two_threads")
 @pytest.mark.parametrize(
     ("name", "objective", "optimiser"),
