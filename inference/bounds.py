@@ -171,7 +171,8 @@ def cost_of(model: nn.Module, guide: nn.Module, batch: Batch) -> Cost:
     """Measured on the first row, from the difference between two and four samples."""
     one = next(iter(replace(batch, share=None).split(1)))
     counts, sizes = [], []
-    with without_side_effects(model, guide):
+    # The counter asks tensors that modules return for their gradients, also parameters themselves.
+    with without_side_effects(model, guide), torch.enable_grad():
         for samples in (2, 4):
             with _Sizes() as recorder, FlopCounterMode(display=False) as counter:
                 log_sums(model, guide, one, samples)

@@ -309,7 +309,7 @@ def test_a_grid_that_is_broken_off_anywhere_has_each_cell_once(references, tmp_p
     seconds, expected = time.monotonic() - begun, rows(tmp_path / "reference")
     assert len(expected) == len(CELLS)
     seen = Counter()
-    for seed in range(max(2, pytestconfig.getoption("count") // 10)):
+    for seed in range(max(1, pytestconfig.getoption("count") // 10)):
         random_, out = random.Random(seed), tmp_path / f"{seed}"
         for _ in range(random_.choice((1, 1, 2))):
             runners = [forked(bench, out, random_.choice((1, 2))) for _ in range(1 + seed % 2)]

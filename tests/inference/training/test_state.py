@@ -199,6 +199,7 @@ def test_recorded_steps_leave_the_state_of_eager_ones(name):
             assert calls == 11, name
 
 
+@pytest.mark.slow
 def test_compiled_steps_leave_the_state_of_eager_ones():
     """All of these layers in one network, as machine code."""
     x = rows()
