@@ -37,8 +37,12 @@ class Stream:
 
     def __enter__(self) -> None:
         PROGRAM_LOCK.__enter__()
-        self.outside = self._read()
-        self._write(self.state)
+        try:
+            self.outside = self._read()
+            self._write(self.state)
+        except BaseException:  # such as a state that is none; other threads shall not wait forever
+            PROGRAM_LOCK.__exit__()
+            raise
 
     def __exit__(
         self,

@@ -208,3 +208,17 @@ def test_the_lock_is_released_after_an_error(zoo):
             with pytest.raises(RuntimeError, match="shape"):
                 future.result(timeout=60)
         assert futures[4].result(timeout=60).shape == (1, 2)
+
+
+def test_a_random_state_that_is_refused_holds_up_no_other_thread():
+    stream = Stream(0)
+    stream.state = [torch.zeros(3, dtype=torch.uint8)]
+    with pytest.raises(RuntimeError), stream:
+        pass
+    assert in_threads([lambda: 1], threads=1) == [1]
+
+    def drawn():
+        with Stream(1):
+            return 2
+
+    assert in_threads([drawn], threads=1) == [2]
