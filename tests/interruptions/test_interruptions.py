@@ -11,6 +11,7 @@ import os
 import random
 import signal
 import sys
+import threading
 import time
 import traceback
 import warnings
@@ -22,6 +23,7 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
+from tqdm import tqdm
 
 from priorzoo.benchmarks.data.sets import load
 from priorzoo.benchmarks.grid import runner as grid
@@ -132,6 +134,7 @@ def forked(work, *given):
         os.close(into)
         return child, out
     status = 99
+    tqdm.set_lock(threading.RLock())  # its own is shared by forks, and kept by one that is killed
     try:
         os.close(out)
         status, said = 0, work(*given) or ""
