@@ -1,5 +1,6 @@
 """Clustering of tables and matrices by any mixture of the zoo, as scikit-learn's estimators do."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -55,9 +56,9 @@ class Clusterer(ClusterMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin,
         model: str = "gmvae",
         n_components: int = 10,
         *,
-        likelihood: Any = "auto",
+        likelihood: str | Mapping[str, str] = "auto",
         guide: str = "auto",
-        random_state: Any = 0,
+        random_state: object = 0,
         n_init: int = 1,
         max_iter: int | None = None,
         device: str = "auto",
@@ -76,19 +77,19 @@ class Clusterer(ClusterMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin,
         tags.transformer_tags.preserves_dtype = []  # codes are float32, as the networks are
         return tags
 
-    def predict_proba(self, X: Any) -> NDArray[np.float32]:
+    def predict_proba(self, X: object) -> NDArray[np.float32]:
         """``(N, n_components_)``: probability of each cluster; each row is in one of them."""
         return self._probabilities(self._table(X))
 
-    def predict(self, X: Any) -> NDArray[np.int64]:
+    def predict(self, X: object) -> NDArray[np.int64]:
         """``(N,)``: the most probable cluster of each row."""
         return self.predict_proba(X).argmax(1)
 
-    def transform(self, X: Any) -> NDArray[np.float32]:
+    def transform(self, X: object) -> NDArray[np.float32]:
         """``(N, D)``: posterior means of the codes."""
         return codes_of(self.model_, self.guide_, self._table(X), self._sites[1])
 
-    def inverse_transform(self, X: Any) -> Any:
+    def inverse_transform(self, X: object) -> Any:
         """Rows, in the units of the table, whose codes are ``X``, ``(N, D)``."""
         check_is_fitted(self)
         return self._values(decoded(self.model_, X, self._sites[1], self._n_features_out))
@@ -107,7 +108,7 @@ class Clusterer(ClusterMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin,
             )
         return int(self.n_components)
 
-    def _known(self, y: Any, rows: int) -> NDArray[np.int64] | None:
+    def _known(self, y: object, rows: int) -> NDArray[np.int64] | None:
         found = partly_known(y, rows)
         if found is None:
             return None

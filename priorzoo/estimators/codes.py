@@ -1,7 +1,6 @@
 """Codes of rows, and rows of codes."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -22,7 +21,7 @@ def codes_of(
     return torch.cat(found, 1).numpy()
 
 
-def decoded(model: nn.Module, z: Any, sites: Sequence[str], size: int) -> Tensor:
+def decoded(model: nn.Module, z: object, sites: Sequence[str], size: int) -> Tensor:
     """Means of x for codes ``(N, D)``; what else the decoder reads is drawn from the prior.
 
     Args:

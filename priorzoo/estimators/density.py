@@ -1,5 +1,6 @@
 """Densities and codes of tables and matrices, as scikit-learn's estimators give them."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -27,9 +28,9 @@ class DensityEstimator(DensityMixin, Estimator):
         self,
         model: str = "vae",
         *,
-        likelihood: Any = "auto",
+        likelihood: str | Mapping[str, str] = "auto",
         guide: str = "auto",
-        random_state: Any = 0,
+        random_state: object = 0,
         n_init: int = 1,
         max_iter: int | None = None,
         device: str = "auto",
@@ -63,9 +64,9 @@ class Embedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):
         model: str = "vae",
         n_components: int | None = None,
         *,
-        likelihood: Any = "auto",
+        likelihood: str | Mapping[str, str] = "auto",
         guide: str = "auto",
-        random_state: Any = 0,
+        random_state: object = 0,
         n_init: int = 1,
         max_iter: int | None = None,
         device: str = "auto",
@@ -84,11 +85,11 @@ class Embedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):
         tags.transformer_tags.preserves_dtype = []  # codes are float32, as the networks are
         return tags
 
-    def transform(self, X: Any) -> NDArray[np.float32]:
+    def transform(self, X: object) -> NDArray[np.float32]:
         """``(N, D)``: posterior means of the codes."""
         return codes_of(self.model_, self.guide_, self._table(X), self._sites[1])
 
-    def inverse_transform(self, X: Any) -> Any:
+    def inverse_transform(self, X: object) -> Any:
         """Rows, in the units of the table, whose codes are ``X``, ``(N, D)``."""
         check_is_fitted(self)
         return self._values(decoded(self.model_, X, self._sites[1], self._n_features_out))

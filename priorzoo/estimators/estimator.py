@@ -1,5 +1,6 @@
 """What the estimators share: fitting, density, draws, and pickling."""
 
+from collections.abc import Mapping
 from typing import Any, Self, cast
 
 import numpy as np
@@ -46,15 +47,15 @@ class Estimator(BaseEstimator):
     """
 
     model: str
-    likelihood: Any
+    likelihood: str | Mapping[str, str]
     guide: str
-    random_state: Any
+    random_state: object
     n_init: int
     max_iter: int | None
     device: str
     schema_: Schema
 
-    def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> Self:
+    def fit(self, X: object, y: object = None, sample_weight: object = None) -> Self:
         """Train on rows.
 
         Args:
@@ -83,7 +84,7 @@ class Estimator(BaseEstimator):
         self._finish(frame, table)
         return self
 
-    def partial_fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> Self:
+    def partial_fit(self, X: object, y: object = None, sample_weight: object = None) -> Self:
         """Go on training, on more rows, whose columns and scaling are those of the first call.
 
         Args:
@@ -100,7 +101,7 @@ class Estimator(BaseEstimator):
         self._finish(frame, table)
         return self
 
-    def score_samples(self, X: Any) -> NDArray[np.float32]:
+    def score_samples(self, X: object) -> NDArray[np.float32]:
         """``(N,)``: log p of rows, in nats, in the units of X, of the observed cells.
 
         It is an importance-weighted bound with 100 draws, the same for a row wherever it stands.
@@ -110,7 +111,7 @@ class Estimator(BaseEstimator):
         units = self.schema_.log_scale(table.observed, len(table))
         return (nats.double().cpu() - units).float().numpy()
 
-    def score(self, X: Any, y: Any = None) -> float:
+    def score(self, X: object, y: object = None) -> float:
         """Mean of :meth:`score_samples`, by which a search compares settings; higher is better."""
         return float(self.score_samples(X).mean(dtype=np.float64))
 
@@ -120,7 +121,7 @@ class Estimator(BaseEstimator):
         with Stream(self._seed()):
             return draw(story, rows, means=False)
 
-    def _table(self, X: Any) -> Table:
+    def _table(self, X: object) -> Table:
         check_is_fitted(self)
         return self.schema_.encode(checked(self, X, reset=False))
 
@@ -149,7 +150,7 @@ class Estimator(BaseEstimator):
     def _code_wanted(self) -> int | None:
         return None
 
-    def _known(self, y: Any, rows: int) -> NDArray[np.int64] | None:
+    def _known(self, y: object, rows: int) -> NDArray[np.int64] | None:
         return None
 
     def _keep(self, found: Trained) -> None:

@@ -27,7 +27,7 @@ def is_frame(x: object) -> bool:
     return hasattr(x, "columns") and not isinstance(x, np.ndarray)
 
 
-def checked(estimator: BaseEstimator, x: Any, *, reset: bool) -> Frame:
+def checked(estimator: BaseEstimator, x: object, *, reset: bool) -> Frame:
     """Rows as scikit-learn checks them: numbers with NaN for missing cells, or a data frame.
 
     Args:

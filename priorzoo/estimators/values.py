@@ -27,7 +27,7 @@ class Form:
     backend: Any
 
 
-def native(x: Any, rows: Frame, schema: Schema) -> Form:
+def native(x: object, rows: Frame, schema: Schema) -> Form:
     """The form of rows.
 
     Args:
