@@ -156,14 +156,14 @@ def link(source, to):
 def read(reader):
     signal.signal(signal.SIGALRM, late)
     signal.alarm(SECONDS)
-    said = None
+    said, before = None, peak()
     try:
         reader()
     except (ValueError, OSError, FloatingPointError) as error:
         said = str(error)
     finally:
         signal.alarm(0)
-    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    used = peak() - before
     assert used < MEMORY, f"it took {used:,} bytes"
     assert said is None or (said and len(said.splitlines()) == 1), said
     return "read" if said is None else "refused"
@@ -184,10 +184,21 @@ def command(words):
     return "refused" if done.returncode else "read"
 
 
-def limit():
-    """Of what a process may allocate, in this one and those that it starts."""
+def limit(held=0):
+    """Of what a process may allocate beside what it holds, and those that it starts."""
     hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
-    resource.setrlimit(resource.RLIMIT_DATA, (3 * MEMORY // 2, hard))
+    resource.setrlimit(resource.RLIMIT_DATA, (held + 3 * MEMORY // 2, hard))
+
+
+def held():
+    """Bytes of data of this process, such as those of tests before."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024 * int(next(line for line in lines if line.startswith("VmData")).split()[1])
+
+
+def peak():
+    """Bytes that this process has had in memory at most."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def batch(good, home, numbers, recipe):
@@ -195,22 +206,31 @@ def batch(good, home, numbers, recipe):
     home.mkdir()
     process = os.fork()
     if process == 0:
-        limit()
-        warnings.simplefilter("ignore")
-        with (home / "said").open("w") as said, (home / "ended").open("w") as file:
-            sys.stderr = sys.stdout = said
-            for number in numbers:
-                print(json.dumps(attack(good, home, number, recipe)), file=file, flush=True)
-        os._exit(0)
+        try:  # whatever happens, this process must not go on with other tests
+            attacks(good, home, numbers, recipe)
+        except BaseException:
+            (home / "fell").write_text(traceback.format_exc())
+        finally:
+            os._exit(0)
     until = time.monotonic() + 10 * SECONDS + 20 * SECONDS * len(numbers)
     while os.waitpid(process, os.WNOHANG)[0] == 0:
         if time.monotonic() > until:
             os.kill(process, signal.SIGKILL)
-            os.waitpid(process, 0)
         time.sleep(0.05)
     ended = [json.loads(line) for line in (home / "ended").read_text().splitlines()]
     missing = numbers[len(ended) :]
-    return ended + [("?", "broken", f"{number}: the process ended") for number in missing]
+    why = (home / "fell").read_text() if (home / "fell").is_file() else "the process ended"
+    return ended + [("?", "broken", f"{number}: {why}") for number in missing]
+
+
+def attacks(good, home, numbers, recipe):
+    """Make some cases, and write how each ended."""
+    limit(held())
+    warnings.simplefilter("ignore")
+    with (home / "said").open("w") as said, (home / "ended").open("w") as file:
+        sys.stderr = sys.stdout = said
+        for number in numbers:
+            print(json.dumps(attack(good, home, number, recipe)), file=file, flush=True)
 
 
 def test_hostile_files_are_read_or_refused_in_one_line(good, small, tmp_path):
