@@ -6,6 +6,7 @@ import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -52,8 +53,8 @@ def export(
     if path.suffix not in FORMATS:
         raise ValueError(f"Expected a file that ends with .onnx or .pt2 but got {path.name!r}.")
     if path.suffix == ".onnx":
-        import onnx  # noqa: F401  before anything is recorded
-        import onnxscript  # noqa: F401
+        for name in ("onnx", "onnxscript"):  # missing ones are told before anything is recorded
+            import_module(name)
     made = recorded(model, guide, context)
     pair = f"{type(model).__name__} and {type(guide).__name__}"
     with _quiet():
