@@ -4,7 +4,7 @@ BIN := .venv/bin
 READY := .venv/ready
 FLOORS := models guides inference benchmarks
 
-.PHONY: demo test slow fuzz hostile lint types clean
+.PHONY: demo docs test slow fuzz hostile lint types clean
 
 demo: $(READY)
 	$(BIN)/priorzoo train digits-gmvae --out runs/demo --overwrite
@@ -25,6 +25,12 @@ fuzz: $(READY)
 hostile: $(READY)
 	HOSTILE=1000 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -s tests/hostile
 
+# The site, in docs/_build/html/index.html; a warning ends the build. Its gallery takes minutes.
+docs: $(READY)
+	$(BIN)/python -c "import sphinx_gallery, furo, myst_parser, latex2mathml, sphinx_copybutton" \
+		2>/dev/null || $(BIN)/python -m pip install --quiet --editable '.[docs]'
+	OMP_NUM_THREADS=1 $(BIN)/python -m sphinx -W --keep-going -q docs docs/_build/html
+
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -39,7 +45,7 @@ types: $(READY)
 
 # Leaves runs/, which may have taken days, and .venv/, which takes minutes.
 clean:
-	rm -rf .types build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .types build dist docs/_build docs/built *.egg-info .mypy_cache .pytest_cache .ruff_cache
 	find $(FLOORS) priorzoo tests -name __pycache__ -prune -exec rm -rf {} +
 
 $(READY): pyproject.toml
