@@ -7,11 +7,14 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from torch.optim import Adam
+
 from priorzoo.benchmarks.data.tables import Reading
 from priorzoo.benchmarks.papers import RECIPES
 from priorzoo.benchmarks.papers.jiang2017 import as_vade
 from priorzoo.benchmarks.recipes.parts import unknown_name
-from priorzoo.benchmarks.recipes.recipe import Part, Recipe, Stage, part
+from priorzoo.benchmarks.recipes.recipe import Part, Recipe, part
+from priorzoo.benchmarks.tables.sizing import Rule, thorough
 from priorzoo.inference.construction import locate
 from priorzoo.inference.data.tables.schema import Schema, Table
 from priorzoo.models import (
@@ -32,9 +35,6 @@ SMALL = "digits-"  # recipes of this name are small enough for any table
 MODELS = tuple(name.removeprefix(SMALL) for name in RECIPES if name.startswith(SMALL))
 CLUSTERS = 10
 CELLS = 20_000  # from which on the number of clusters is found
-SHORTEST, LONGEST = 1_500, 20_000  # steps
-PASSES = 60  # over the rows, between these
-HELD = 1_000  # validation rows at most
 
 
 def model_for(table: Table, clusters: int | None) -> str:
@@ -66,6 +66,7 @@ def recipe_for(
     code: int | None = None,
     steps: int | None = None,
     reading: Reading | None = None,
+    sizing: Rule = thorough,
 ) -> Recipe:
     """The recipe of a model for a table.
 
@@ -75,9 +76,9 @@ def recipe_for(
         model: a name of :data:`MODELS`.
         clusters: K; by default 10, or the most that an open number may reach.
         code: size of the code; by default 1.5 times the root of the number of columns, 2 to 10.
-        steps: of the training proper; by default 60 passes over the rows, 1,500 to 20,000 steps.
-            Each stage before it takes a third of them.
+        steps: of the training proper; by default what suits the number of rows.
         reading: how the table is read, see :class:`Recipe`.
+        sizing: :func:`thorough` or :func:`quick`, for widths, steps and batches.
 
     A Gaussian mixture begins where a mixture fits the codes of an autoencoder, with the exact
     posterior of the cluster given the code, as in VaDE; from random places its clusters of a small
@@ -92,25 +93,27 @@ def recipe_for(
         code = min(10, max(2, round(1.5 * math.sqrt(cells))))
     if clusters is None:
         clusters = _fewest(base.model, rows)
-    batch = min(500, max(10, rows // 20))
-    if steps is None:
-        steps = min(LONGEST, max(SHORTEST, PASSES * rows // batch))
+    sized = sizing(rows, cells, steps, bool(base.moves))
+    rate = sized.rate
+    encoder, decoder = _networks(table, sized.hidden)
     return replace(
         base,
         summary=f"{base.summary.partition(' on the')[0]} on {path}",
         model=_sized(base.model, {"code": code, "clusters": clusters}),
         likelihood=likelihood_for(table.schema),
-        **_networks(table, rows, cells),
+        encoder=encoder,
+        decoder=decoder,
         data=path,
         reading=dict(reading or {}),
         binarise="none",
         train=None,
-        validation=min(HELD, rows // 10),
-        batch_size=batch,
-        stages=tuple(_lengthened(stage, max(1, steps // 3)) for stage in base.stages),
-        steps=steps,
-        every=max(1, steps // 20),
-        patience=5 if rows // 10 >= 50 and not base.moves else None,
+        optimiser=part(Adam, lr=rate, fused=True) if rate else base.optimiser,
+        validation=sized.validation,
+        batch_size=sized.batch,
+        stages=tuple(replace(s, steps=sized.stage) if s.steps else s for s in base.stages),
+        steps=sized.steps,
+        every=sized.every,
+        patience=sized.patience,
     )
 
 
@@ -179,16 +182,12 @@ def _named(likelihood: Part) -> str:
     return f"{likelihood.class_path.rpartition('.')[2]} {args}".rstrip()
 
 
-def _networks(table: Table, rows: int, cells: int) -> dict[str, Any]:
-    """Encoder and decoder as wide as the rows can teach, told of missing cells and covariates."""
-    width = 64 if rows < 1_000 else 128 if rows < 20_000 else 256
-    hidden = [max(width, 128)] if cells > 500 else [width, width]
+def _networks(table: Table, hidden: list[int]) -> tuple[Part, Part]:
+    """Encoder and decoder, told of missing cells and covariates."""
     told = {} if table.covariates is None else {"covariates": table.covariates.shape[1]}
     masked = {} if table.observed is None else {"masked": True}
-    return {
-        "encoder": part(MLP, hidden=hidden, **told, **masked),
-        "decoder": part(MLP, hidden=hidden[::-1], **told),
-    }
+    decoder = part(MLP, hidden=hidden[::-1], **told)
+    return part(MLP, hidden=hidden, **told, **masked), decoder
 
 
 def _sized(model: Part, sizes: Mapping[str, Any]) -> Part:
@@ -215,7 +214,3 @@ def _fewest(model: Part, rows: int) -> int:
     if "start" in model.init_args:
         return int(model.init_args["clusters"])
     return min(max(CLUSTERS, model.init_args.get("clusters", 0)), max(2, rows // 20))
-
-
-def _lengthened(stage: Stage, steps: int) -> Stage:
-    return replace(stage, steps=steps) if stage.steps else stage

@@ -6,20 +6,17 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.base import ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMixin
-from sklearn.utils import Tags
-from sklearn.utils.validation import check_is_fitted
+from sklearn.base import ClusterMixin
 from torch import Tensor
 
-from priorzoo.estimators.codes import codes_of, decoded
-from priorzoo.estimators.estimator import Estimator
+from priorzoo.estimators.codes import Encoder
 from priorzoo.estimators.rows import partly_known
 from priorzoo.inference import cluster_probabilities, component_means
 from priorzoo.inference.data.tables.cells import Frame
 from priorzoo.inference.data.tables.schema import Table
 
 
-class Clusterer(ClusterMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):
+class Clusterer(ClusterMixin, Encoder):
     """Clusters rows by the mixture component of their code in a variational autoencoder.
 
     Columns may be numbers, counts, categories, ordered levels and text; cells may be missing. The
@@ -72,11 +69,6 @@ class Clusterer(ClusterMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin,
         self.max_iter = max_iter
         self.device = device
 
-    def __sklearn_tags__(self) -> Tags:
-        tags = super().__sklearn_tags__()
-        tags.transformer_tags.preserves_dtype = []  # codes are float32, as the networks are
-        return tags
-
     def predict_proba(self, X: object) -> NDArray[np.float32]:
         """``(N, n_components_)``: probability of each cluster; each row is in one of them."""
         return self._probabilities(self._table(X))
@@ -84,15 +76,6 @@ class Clusterer(ClusterMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin,
     def predict(self, X: object) -> NDArray[np.int64]:
         """``(N,)``: the most probable cluster of each row."""
         return self.predict_proba(X).argmax(1)
-
-    def transform(self, X: object) -> NDArray[np.float32]:
-        """``(N, D)``: posterior means of the codes."""
-        return codes_of(self.model_, self.guide_, self._table(X), self._sites[1])
-
-    def inverse_transform(self, X: object) -> Any:
-        """Rows, in the units of the table, whose codes are ``X``, ``(N, D)``."""
-        check_is_fitted(self)
-        return self._values(decoded(self.model_, X, self._sites[1], self._n_features_out))
 
     def sample(self, n_samples: int = 1) -> tuple[Any, NDArray[np.int64]]:
         """Rows drawn from the model, in the units of the table, and their clusters."""
@@ -137,15 +120,10 @@ class Clusterer(ClusterMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin,
         self.labels_ = self._probabilities(self.schema_.encode(frame)).argmax(1)
         every = component_means(self.model_, self._site).cpu()
         self.means_ = self._values(every[torch.from_numpy(self._used)])
-        self._n_features_out = self._code_size(table)
 
     @property
     def _site(self) -> str:
         return "y" if "y" in self._sites[0] else self._sites[0][0]
-
-    def _code_size(self, table: Table) -> int:
-        one = table.take(torch.arange(1))
-        return codes_of(self.model_, self.guide_, one, self._sites[1]).shape[1]
 
     def _all_probabilities(self, table: Table) -> Tensor:
         told = table.context

@@ -1,15 +1,44 @@
-"""Codes of rows, and rows of codes."""
+"""Codes of rows, and rows of codes: what the estimators with ``transform`` share."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.utils import check_array
+from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from sklearn.utils import Tags, check_array
+from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
+from priorzoo.estimators.estimator import Estimator
 from priorzoo.inference import Stream, codes, draw
+from priorzoo.inference.data.tables.cells import Frame
 from priorzoo.inference.data.tables.schema import Table
+
+
+class Encoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):
+    """An estimator that transforms rows into the posterior means of their codes, and back."""
+
+    def transform(self, X: object) -> NDArray[np.float32]:
+        """``(N, D)``: posterior means of the codes."""
+        return codes_of(self.model_, self.guide_, self._table(X), self._sites[1])
+
+    def inverse_transform(self, X: object) -> Any:
+        """Rows, in the units of the table, whose codes are ``X``, ``(N, D)``."""
+        check_is_fitted(self)
+        return self._values(decoded(self.model_, X, self._sites[1], self._n_features_out))
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.transformer_tags.preserves_dtype = []  # codes are float32, as the networks are
+        return tags
+
+    def _finish(self, frame: Frame, table: Table) -> None:
+        super()._finish(frame, table)
+        one = table.take(torch.arange(1))
+        found = codes_of(self.model_, self.guide_, one, self._sites[1])
+        self._n_features_out = found.shape[1]
 
 
 def codes_of(

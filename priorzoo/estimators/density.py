@@ -3,17 +3,10 @@
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
-from sklearn.base import ClassNamePrefixFeaturesOutMixin, DensityMixin, TransformerMixin
-from sklearn.utils import Tags
-from sklearn.utils.validation import check_is_fitted
+from sklearn.base import DensityMixin
 
-from priorzoo.estimators.codes import codes_of, decoded
+from priorzoo.estimators.codes import Encoder
 from priorzoo.estimators.estimator import Estimator
-from priorzoo.inference.data.tables.cells import Frame
-from priorzoo.inference.data.tables.schema import Table
 
 
 class DensityEstimator(DensityMixin, Estimator):
@@ -50,7 +43,7 @@ class DensityEstimator(DensityMixin, Estimator):
         return self._values(self._draw(n_samples))
 
 
-class Embedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):
+class Embedder(Encoder):
     """Codes of rows by any model of the zoo, by default a variational autoencoder.
 
     Args:
@@ -80,25 +73,5 @@ class Embedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):
         self.max_iter = max_iter
         self.device = device
 
-    def __sklearn_tags__(self) -> Tags:
-        tags = super().__sklearn_tags__()
-        tags.transformer_tags.preserves_dtype = []  # codes are float32, as the networks are
-        return tags
-
-    def transform(self, X: object) -> NDArray[np.float32]:
-        """``(N, D)``: posterior means of the codes."""
-        return codes_of(self.model_, self.guide_, self._table(X), self._sites[1])
-
-    def inverse_transform(self, X: object) -> Any:
-        """Rows, in the units of the table, whose codes are ``X``, ``(N, D)``."""
-        check_is_fitted(self)
-        return self._values(decoded(self.model_, X, self._sites[1], self._n_features_out))
-
     def _code_wanted(self) -> int | None:
         return self.n_components
-
-    def _finish(self, frame: Frame, table: Table) -> None:
-        super()._finish(frame, table)
-        one = table.take(torch.arange(1))
-        found = codes_of(self.model_, self.guide_, one, self._sites[1])
-        self._n_features_out = found.shape[1]

@@ -16,15 +16,13 @@ from priorzoo.benchmarks.recipes.changes import apply
 from priorzoo.benchmarks.runs.course import Course
 from priorzoo.benchmarks.runs.run import pick_device
 from priorzoo.benchmarks.tables.choosing import recipe_for
+from priorzoo.benchmarks.tables.sizing import quick
 from priorzoo.inference import Classification, evaluate
 from priorzoo.inference.construction import locate
 from priorzoo.inference.data.tables.schema import Table
 from priorzoo.inference.randomness import derive
 from priorzoo.models import Columns
 
-FEWEST, MOST = 60, 2_000  # steps, twice as many as rows between these
-FEW, NARROW = 1_000, 16  # rows below which networks have one hidden layer, of so many units
-BATCH = 256  # rows of a step, if there are as many
 HELD = 200  # rows from which on one in ten is held out
 PRICE = 46.0  # of the classification term: that of Kingma et al., 2014, at 100 labels
 
@@ -114,34 +112,27 @@ def suited(table: Table, choice: Choice, labelled: int = 0) -> Recipe:
             f"Expected max_iter of at least 1 but got {choice.steps}; train for longer."
         )
     recipe = recipe_for(
-        table, "the table", choice.model, clusters=choice.clusters, code=choice.code
+        table,
+        "the table",
+        choice.model,
+        clusters=choice.clusters,
+        code=choice.code,
+        steps=choice.steps,
+        sizing=quick,
     )
-    rows = len(table)
-    steps = choice.steps or max(FEWEST, min(2 * rows, MOST if rows < 10_000 else rows))
+    steps = recipe.steps or 0
     if choice.guide != "auto":
         recipe = apply(recipe, {"guide": choice.guide})
-    recipe = replace(recipe, encoder=_reading(recipe))
-    if rows < FEW:
-        recipe = _narrow(recipe, NARROW)
-    stages = tuple(replace(s, steps=max(1, steps // 2)) if s.steps else s for s in recipe.stages)
-    patience = 3 if rows >= 5 * HELD and not recipe.moves else None
-    more: dict[str, Any] = {}
-    if labelled:
-        more = {"labels": {"y": "y"}, "labelled": labelled}
-        more["penalties"] = {"classification": part(Classification, weight=PRICE)}
-    return replace(
+    recipe = replace(
         recipe,
-        stages=stages,
+        encoder=_reading(recipe),
         n_init=choice.starts,
         init_steps=max(1, steps // 4),
-        optimiser=part(torch.optim.Adam, lr=min(1e-2, max(1e-3, 2 / steps)), fused=True),
-        batch_size=min(rows, BATCH if rows < 20_000 else 2 * BATCH),
-        validation=0,
-        steps=steps,
-        every=max(1, steps // 10) if patience or recipe.moves else steps,
-        patience=patience,
-        **more,
     )
+    if not labelled:
+        return recipe
+    penalties = {"classification": part(Classification, weight=PRICE)}
+    return replace(recipe, labels={"y": "y"}, labelled=labelled, penalties=penalties)
 
 
 def _reading(recipe: Recipe) -> Part:
@@ -158,15 +149,6 @@ def _reading(recipe: Recipe) -> Part:
     features = Columns(parts, likelihood.init_args["columns"]).features
     told = {**recipe.encoder.init_args, "features": features}
     return replace(recipe.encoder, init_args=told)
-
-
-def _narrow(recipe: Recipe, width: int) -> Recipe:
-    """The recipe with one hidden layer of a width; wider networks learn few rows by heart."""
-    encoder, decoder = (
-        replace(one, init_args={**one.init_args, "hidden": [width]})
-        for one in (recipe.encoder, recipe.decoder)
-    )
-    return replace(recipe, encoder=encoder, decoder=decoder)
 
 
 def _split(rows: int, seed: int) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,80 @@
+"""Widths of networks and lengths of trainings that suit a table, by its size."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+HELD_OUT = 1_000  # validation rows at most
+WIDE = 500  # cells of a row above which there is one wide layer in place of two
+
+
+@dataclass(frozen=True)
+class Sizing:
+    """Sizes of a recipe.
+
+    Args:
+        hidden: widths of the encoder's hidden layers; those of the decoder, last to first.
+        batch: rows of a step.
+        steps: of the training proper.
+        stage: steps of each stage before it.
+        every: steps between two evaluations.
+        validation: rows that are held out.
+        patience: evaluations without a better validation bound after which the training stops;
+            None to train to the end.
+        rate: of Adam; None for the optimiser of the recipe.
+    """
+
+    hidden: list[int]
+    batch: int
+    steps: int
+    stage: int
+    every: int
+    validation: int
+    patience: int | None
+    rate: float | None = None
+
+
+# Rows, cells of a row, steps or None for what suits the rows, and whether the recipe moves
+# between clusters while it trains.
+Rule = Callable[[int, int, int | None, bool], Sizing]
+
+
+def thorough(rows: int, cells: int, steps: int | None, moves: bool) -> Sizing:
+    """For a run that is kept: 60 passes over the rows, 1,500 to 20,000 steps."""
+    batch = min(500, max(10, rows // 20))
+    if steps is None:
+        steps = min(20_000, max(1_500, 60 * rows // batch))
+    return Sizing(
+        hidden=_hidden(rows, cells),
+        batch=batch,
+        steps=steps,
+        stage=max(1, steps // 3),
+        every=max(1, steps // 20),
+        validation=min(HELD_OUT, rows // 10),
+        patience=5 if rows >= 500 and not moves else None,
+    )
+
+
+def quick(rows: int, cells: int, steps: int | None, moves: bool) -> Sizing:
+    """For an estimator, whose ``fit`` somebody waits for.
+
+    Twice as many steps as rows, 60 to 2,000, and one a row from 10,000 rows on. The one hidden
+    layer of less than 1,000 rows is narrow: wider networks learn few rows by heart.
+    """
+    if steps is None:
+        steps = max(60, min(2 * rows, 2_000 if rows < 10_000 else rows))
+    patience = 3 if rows >= 1_000 and not moves else None
+    return Sizing(
+        hidden=[16] if rows < 1_000 else _hidden(rows, cells),
+        batch=min(rows, 256 if rows < 20_000 else 512),
+        steps=steps,
+        stage=max(1, steps // 2),
+        every=max(1, steps // 10) if patience or moves else steps,
+        validation=0,
+        patience=patience,
+        rate=min(1e-2, max(1e-3, 2 / steps)),
+    )
+
+
+def _hidden(rows: int, cells: int) -> list[int]:
+    width = 64 if rows < 1_000 else 128 if rows < 20_000 else 256
+    return [max(width, 128)] if cells > WIDE else [width, width]
