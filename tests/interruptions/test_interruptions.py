@@ -26,7 +26,7 @@ import torch
 from tqdm import tqdm
 
 from priorzoo.benchmarks.data.sets import load
-from priorzoo.benchmarks.grid import runner as grid
+from priorzoo.benchmarks.grid import processes, runner
 from priorzoo.benchmarks.grid.cells import Cell
 from priorzoo.benchmarks.papers import RECIPES
 from priorzoo.benchmarks.papers.jiang2017 import place_mixture
@@ -281,10 +281,10 @@ def bench(out, jobs):
     """Runs a grid, its workers forked too, since imports would take most of the time."""
     import multiprocessing
 
-    grid.get_context = lambda _: multiprocessing.get_context("fork")
+    processes.get_context = lambda _: multiprocessing.get_context("fork")
     warnings.simplefilter("ignore", DeprecationWarning)
     with handling():
-        return json.dumps(grid.run_grid(CELLS, out, jobs=jobs, device="cpu", progress=False))
+        return json.dumps(runner.run_grid(CELLS, out, jobs=jobs, device="cpu", progress=False))
 
 
 def rows(out):
@@ -295,8 +295,8 @@ def rows(out):
 
 
 def test_two_runners_share_the_cells_of_a_grid(references, tmp_path):
-    runners = [forked(bench, tmp_path / "out", 1) for _ in range(2)]
-    (one, first), (other, second) = map(ended, runners)
+    grids = [forked(bench, tmp_path / "out", 1) for _ in range(2)]
+    (one, first), (other, second) = map(ended, grids)
     assert (one, other) == (0, 0), (first, second)
     assert len(rows(tmp_path / "out")) == len(CELLS)
     taken = [json.loads(said) for said in (first, second)]
@@ -315,12 +315,12 @@ def test_a_grid_that_is_broken_off_anywhere_has_each_cell_once(references, tmp_p
     for seed in range(max(1, pytestconfig.getoption("count") // 10)):
         random_, out = random.Random(seed), tmp_path / f"{seed}"
         for _ in range(random_.choice((1, 1, 2))):
-            runners = [forked(bench, out, random_.choice((1, 2))) for _ in range(1 + seed % 2)]
+            grids = [forked(bench, out, random_.choice((1, 2))) for _ in range(1 + seed % 2)]
             time.sleep(random_.uniform(0, seconds))
             number = random_.choice((signal.SIGKILL, signal.SIGTERM))
-            os.kill(runners[0][0], number)
-            for runner in runners:
-                status, said = ended(runner)
+            os.kill(grids[0][0], number)
+            for each in grids:
+                status, said = ended(each)
                 assert status in (0, -number, 128 + number), said
                 seen[status] += 1
         assert ended(forked(bench, out, 2))[0] == 0
