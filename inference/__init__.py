@@ -3,8 +3,8 @@
 from priorzoo.inference.batch import Batch, binarised
 from priorzoo.inference.bounds import COMPILERS, importance_bound
 from priorzoo.inference.checking import check_pair
-from priorzoo.inference.data.batches import Pixels
 from priorzoo.inference.data.checks import check_data
+from priorzoo.inference.data.pixels import Pixels
 from priorzoo.inference.data.stored.rows import StoredRows
 from priorzoo.inference.data.tables.frames import SparseRows
 from priorzoo.inference.data.tables.reading import read_table

@@ -127,11 +127,14 @@ def in_precision(model: nn.Module, batch: Batch, transform: Transform | None = N
     the dtype that the model gets. Programs without parameters, such as functions, get rows
     as they are.
     """
-    weights = [p for p in getattr(model, "parameters", list)() if p.is_floating_point()]
+    parameters = getattr(model, "parameters", list)()
+    weight = next((p for p in parameters if p.is_floating_point()), None)
     own = transform is not None and not binarises(transform)
 
     def converted(value: Tensor) -> Tensor:
-        return value.to(weights[0].dtype) if weights and value.is_floating_point() else value
+        if weight is None or not value.is_floating_point():
+            return value
+        return value.to(weight.dtype)
 
     context = {name: converted(value) for name, value in batch.context.items()}
     return replace(batch, x=batch.x if own else converted(batch.x), context=context)

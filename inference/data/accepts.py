@@ -11,6 +11,7 @@ import pyro.distributions as dist
 import torch
 from pyro import poutine
 from torch import Tensor, nn
+from torch.distributions import constraints
 
 from priorzoo.inference.batch import Context
 from priorzoo.inference.data.missing import OBSERVED
@@ -142,8 +143,15 @@ class Accepts:
 
     def accepts(self, x: Tensor) -> Tensor:
         """Whether all rows are finite, not too large and in the support, 0-dim, on their device."""
-        inside: Tensor = self.fn.support.check(x).all()
-        return (x.abs() <= self.largest).all() & inside
+        if x.numel() == 0:
+            return torch.ones((), dtype=torch.bool, device=x.device)
+        low, high = x.aminmax()  # NaN if any value is
+        within = (low >= -self.largest) & (high <= self.largest)
+        support = self.fn.support
+        if cells(support) is constraints.real:
+            return within
+        inside: Tensor = support.check(x).all()
+        return within & inside
 
     @property
     def largest(self) -> float:

@@ -9,7 +9,8 @@ from typing import TypedDict, final
 import torch
 from torch import Tensor, nn
 
-from priorzoo.inference.batch import Batch, Context, Labels, Transform, binarised, binarises
+from priorzoo.inference.batch import Batch, Context, Labels, Transform, binarises
+from priorzoo.inference.data.pixels import Pixels
 from priorzoo.inference.data.stored.passes import StoredPosition
 from priorzoo.inference.data.stored.rows import StoredRows
 from priorzoo.inference.data.streams import CheckedBatches, Iterables, check_size
@@ -23,23 +24,6 @@ class Position(TypedDict):
 
     order: Tensor
     place: int
-
-
-class Pixels:
-    """A transform of bytes 0 to 255 to grey values in [0, 1], or to Bernoulli draws from them.
-
-    Rows stored as bytes take a quarter of the memory and are converted one batch at a time.
-
-    Args:
-        binarise: whether to draw binary values, new ones at every call.
-    """
-
-    def __init__(self, binarise: bool = False) -> None:
-        self.binarise = binarise
-
-    def __call__(self, x: Tensor) -> Tensor:
-        grey = x.to(torch.get_default_dtype()) / 255
-        return binarised(grey) if self.binarise else grey
 
 
 class Batches:

@@ -13,6 +13,7 @@ from priorzoo.inference.data.accepts import Accepts
 from priorzoo.inference.data.beside import as_labels, beside_of, check_labels
 from priorzoo.inference.data.checks import in_unit
 from priorzoo.inference.data.missing import blank
+from priorzoo.inference.data.pixels import Pixels
 from priorzoo.inference.data.stored.rows import StoredRows
 from priorzoo.inference.data.tensors import as_tensor, check_count, check_finite
 from priorzoo.inference.data.transformed import applied
@@ -89,6 +90,7 @@ class CheckedBatches:
         self.own = transform is not None and not binarises(transform)
         self.refused = torch.zeros((), dtype=torch.bool, device=device)
         self._accepts: Accepts | None = None
+        self._takes_bytes: bool | None = None  # unknown before the first batch
 
     def __call__(self, given: object, size: int) -> Batch:
         """The batch on the device, transformed."""
@@ -105,13 +107,15 @@ class CheckedBatches:
         if not self.own:
             beside = self._accepts.aligned(beside)
             x = self._converted(self._accepts, x, beside)
+        of_bytes = x.dtype is torch.uint8
         x = x.to(self.device, non_blocking=True)
         beside = {name: value.to(self.device) for name, value in beside.items()}
         if self.transform is not None:
             x = applied(self.transform, x, "a batch")
         if self.own:
             self._accepts.check_layout(x, "a batch")
-            self._vet(self._accepts, self._accepts.filled(x, beside))
+            if not (of_bytes and self._accept_all_bytes(self._accepts)):
+                self._vet(self._accepts, self._accepts.filled(x, beside))
         labels = {name: label.to(self.device) for name, label in labels.items()}
         return in_precision(self.model, Batch(x, size, labels, beside), self.transform)
 
@@ -150,6 +154,14 @@ class CheckedBatches:
                 f"Expected batches within [0, 1] to binarise but got values from {x.min():g} to "
                 f"{x.max():g}; rescale them, or leave the transform out."
             )
+
+    def _accept_all_bytes(self, accepts: Accepts) -> bool:
+        """Whether :class:`Pixels` makes accepted values of any bytes, which need no check then."""
+        if self._takes_bytes is None and isinstance(self.transform, Pixels):
+            values = self.transform.values().to(self.device, accepts.dtype)
+            each = values.reshape(-1, *[1] * len(accepts.shape))
+            self._takes_bytes = bool(accepts.accepts(each.expand(-1, *accepts.shape)))
+        return bool(self._takes_bytes)
 
     def _finite(self, value: Tensor, name: str) -> None:
         if value.device.type == "cpu":

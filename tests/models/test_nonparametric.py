@@ -104,6 +104,14 @@ class OneNetwork(nn.Module):
             pyro.sample("u", dist.Delta(u, event_dim=1))
 
 
+@pytest.mark.parametrize("coupling", [KernelMean, LeaveOneOutGP])
+def test_a_shift_of_all_places_has_the_gradient_0_to_the_last_bits(coupling):
+    u = (0.3 * torch.randn(40, 2, dtype=torch.float64)).requires_grad_()
+    loc, scale = torch.randn(2, 40, D, dtype=torch.float64).unbind()
+    (gradient,) = torch.autograd.grad(coupling()(u, loc, scale.exp()).sum(), u)
+    assert gradient.sum(0).abs().max() < 3e-16 * gradient.abs().sum()
+
+
 def test_another_guide_of_the_same_sites_may_be_swapped_in():
     model, guide = NonparametricVAE(networks()[0], code=D), OneNetwork(MLP(P, 2 * D + 2, (5,)))
     check_pair(model, guide)

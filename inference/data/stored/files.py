@@ -156,7 +156,9 @@ class ParquetFile:
 
         wanted = list(dict.fromkeys([*self.columns, *self.beside.values()]))
         held: list[pa.RecordBatch] = []
-        for batch in self.file.iter_batches(rows, [self.numbers[group]], wanted):
+        # StoredRows has threads of its own; those of pyarrow would take longer in all.
+        pieces = self.file.iter_batches(rows, [self.numbers[group]], wanted, use_threads=False)
+        for batch in pieces:
             held.append(batch)
             while sum(map(len, held)) >= rows:
                 whole = pa.concat_batches(held)

@@ -23,8 +23,12 @@ class Numbered:
 
     def at(self, index: Tensor | slice) -> "Numbered":
         """The rows at an index."""
-        tensors = [tensor[index] for tensor in self.batch.tensors]
-        return Numbered(self.batch.with_tensors(tensors), self.numbers[index])
+
+        def chosen(values: Tensor) -> Tensor:  # faster than indexing, for rows of many bytes
+            return values[index] if isinstance(index, slice) else values.index_select(0, index)
+
+        tensors = [chosen(values) for values in self.batch.tensors]
+        return Numbered(self.batch.with_tensors(tensors), chosen(self.numbers))
 
 
 def joined(parts: Sequence[Numbered]) -> Numbered:

@@ -11,6 +11,7 @@ import torch
 from priorzoo.guides import ClusterThenCode, Code
 from priorzoo.inference import (
     Batch,
+    Pixels,
     StoredRows,
     Training,
     cluster_probabilities,
@@ -19,7 +20,7 @@ from priorzoo.inference import (
     fit,
     reconstructions,
 )
-from priorzoo.models import GMVAE, MLP, VAE, Gaussian
+from priorzoo.models import GMVAE, MLP, VAE, Gaussian, Poisson
 
 ROWS, WIDTH = 130, 4
 
@@ -188,6 +189,20 @@ def test_a_bad_value_is_named_with_its_file_and_row(stored, rows):
         codes(model, guide, _opened(stored, buffer=20))
     with pytest.raises(ValueError, match=message):
         evaluate(model, guide, _opened(stored, buffer=20))
+
+
+def test_bytes_of_which_some_make_bad_values_are_checked_in_each_batch(tmp_path):
+    """0 and 255 make the counts 0 and 1; the bytes between them make none."""
+    x = np.tile(np.array([0, 255], np.uint8), (90, WIDTH // 2))
+    np.save(tmp_path / "x.npy", x)
+    model = VAE(MLP(2, WIDTH, (8,)), Poisson(), code=2)
+    guide = Code(MLP(WIDTH, 4, (8,)))
+    how = {"transform": Pixels(), "epochs": 1}
+    assert fit(model, guide, StoredRows(tmp_path / "x.npy", batch_size=20), **how)
+    x[71, 1] = 128
+    np.save(tmp_path / "x.npy", x)
+    with pytest.raises(ValueError, match=r"x.npy, row 71: .*IntegerGreaterThan.*column 1"):
+        fit(model, guide, StoredRows(tmp_path / "x.npy", batch_size=20), **how)
 
 
 def test_files_that_cannot_be_read_are_refused(tmp_path):

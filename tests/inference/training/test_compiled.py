@@ -23,7 +23,7 @@ from priorzoo.inference import (
     fit,
 )
 from priorzoo.inference.batch import Batch
-from priorzoo.inference.data.batches import Pixels
+from priorzoo.inference.data.pixels import Pixels
 from priorzoo.inference.training.execution import Captured, choose
 from priorzoo.inference.training.tracing import trace
 from priorzoo.models import MLP, VAE, data_plate

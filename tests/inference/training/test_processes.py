@@ -96,12 +96,14 @@ def test_two_processes_of_half_a_batch_take_the_steps_of_one_with_the_whole(tmp_
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("_one_thread")
-@pytest.mark.parametrize("count", [2, 3])
-def test_so_do_all_pairs_of_the_catalogue(count, tmp_path):
-    names = [*together.catalogue(), "m2+labels"]
-    found = trained(tmp_path, "eager", names, count)
+@pytest.mark.parametrize(("count", "kind"), [(2, "eager"), (3, "eager"), (2, "adam")])
+def test_so_do_all_pairs_of_the_catalogue(count, kind, tmp_path):
+    names, how = [*together.catalogue(), "m2+labels"], {}
+    if kind == "adam":
+        how["optimiser"] = together.ADAM
+    found = trained(tmp_path, kind, names, count)
     for name in names:
-        assert_same(together.result(together.train(name)), [each[name] for each in found])
+        assert_same(together.result(together.train(name, **how)), [each[name] for each in found])
 
 
 @pytest.mark.slow

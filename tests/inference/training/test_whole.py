@@ -9,7 +9,7 @@ from torch.optim import SGD, Adam, AdamW, RMSprop
 
 from priorzoo.guides import Code
 from priorzoo.inference import ELBO, Training, binarised
-from priorzoo.inference.data.batches import Pixels
+from priorzoo.inference.data.pixels import Pixels
 from priorzoo.inference.training import compiled
 from priorzoo.inference.training.optimisers import RobbinsMonro
 from priorzoo.inference.training.updates import Updates, can_record

@@ -19,6 +19,7 @@ from priorzoo.models import MLP, NGGPMixture
 
 STEPS, FEW = 50, 10
 ROWS, BATCH = 93, 21  # so that shares and the last batch are uneven
+ADAM = partial(torch.optim.Adam, lr=1e-3)
 LABELS = {"y": torch.arange(ROWS) % 7 % 4 - 1}  # of the classes 0 to 2, and -1 for unknown
 
 
@@ -93,6 +94,6 @@ if __name__ == "__main__":
         if kind == "recipes":
             found = {name: train_recipe(name, Path(out), processes) for name in names}
         else:
-            how = {"steps": FEW} if kind == "few" else {"step": kind}
+            how = {"few": {"steps": FEW}, "adam": {"optimiser": ADAM}}.get(kind, {"step": kind})
             found = {name: result(train(name, processes, **how)) for name in names}
         torch.save(found, f"{out}-{processes.rank}.pt")
