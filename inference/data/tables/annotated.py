@@ -1,5 +1,6 @@
 """AnnData: the matrix ``X`` or a layer as data, columns of ``obs`` as what stands beside them."""
 
+import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeGuard
@@ -31,7 +32,9 @@ def annotated_file(path: Path) -> AnnData:
     import anndata
 
     try:
-        return anndata.read_h5ad(path)
+        with warnings.catch_warnings():  # of names of variables twice, which are refused later
+            warnings.simplefilter("ignore", UserWarning)
+            return anndata.read_h5ad(path)
     except (OSError, KeyError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise ValueError(

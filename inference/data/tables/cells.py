@@ -11,8 +11,14 @@ from numpy.typing import NDArray
 Numbers = NDArray[np.float64]
 Texts = NDArray[np.object_]
 
+LONG = 60  # characters of a cell in a message
 NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?")
-DATE = re.compile(r"\d{4}-\d\d-\d\d(?:[ T]\d\d:\d\d.*)?")
+DATE = re.compile(
+    r"\d{4}[-/]\d\d?[-/]\d\d?(?:[ T]\d\d:\d\d.*)?"  # 2026-03-31, also with a time
+    r"|\d\d?[/.-]\d\d?[/.-]\d{4}(?: \d\d?:\d\d.*)?|\d\d?:\d\d(?::\d\d(?:\.\d+)?)?"
+)
+# As spreadsheets show numbers: 1,234.50 and 1.234,50 and 51,26 and $10 and 5 %
+DECORATED = re.compile(r"[$€£¥]?\s?[+-]?\d+(?:[,.' ]\d{3})*(?:[.,]\d+)?\s?[%$€£¥]?")
 # As pandas and Arrow read them, and the question mark of the UCI repository.
 MISSING = ("", "?", "#N/A", "N/A", "n/a", "NA", "<NA>", "NaN", "nan", "NULL", "null", "None", "NaT")
 
@@ -105,6 +111,18 @@ class Frame:
         return Frame(kept, len(rows), self.named, self.source)
 
 
+def cell(value: object) -> str:
+    """A cell as messages show it: in quotes, and shortened."""
+    text = repr(value)
+    return text if len(text) <= LONG else f"{text[: LONG - 4]}...{text[-1]}"
+
+
+def option(name: str, kind: str) -> str:
+    """What the user says of a column by ``--columns``, in quotes where it needs them."""
+    said = f"{repr(name)[1:-1]}={kind}"
+    return f'"{said}"' if "," in said or " " in said else said
+
+
 def shown(number: float) -> str:
     """A number as it is written in a file: 3 and not 3.0."""
     return str(int(number)) if float(number).is_integer() else repr(float(number))
@@ -116,19 +134,39 @@ def cells_of(name: str, values: Sequence[object] | NDArray[np.generic], source: 
     Raises:
         ValueError: for values that are neither, such as complex numbers.
     """
-    array = np.asarray(values)
+    array = _column(name, values, source)
     if array.dtype.kind == "b":
         return Cells(name, array.astype(np.float64), boolean=True)
     if array.dtype.kind in "iuf":
         return Cells(name, array.astype(np.float64))
     if array.dtype.kind == "M":
         return Cells(name, texts=_texts(array.astype(str).tolist()), dates=True)
-    if array.dtype.kind not in "OUST" or array.ndim != 1:
+    if array.dtype.kind not in "OUST":
         raise ValueError(
-            f"Expected numbers or text in column {name!r} of {source} but got {array.dtype} of "
-            f"shape {array.shape}; convert the column, or leave it out."
+            f"Expected numbers or text in column {name!r} of {source} but got {array.dtype}; "
+            "convert the column, or leave it out."
         )
     return _of_objects(name, array.tolist())
+
+
+def _column(
+    name: str, values: Sequence[object] | NDArray[np.generic], source: str
+) -> NDArray[np.generic]:
+    """Values as an array ``(N,)``.
+
+    Raises:
+        ValueError: for a cell with several values, naming the row.
+    """
+    if isinstance(values, np.ndarray) and values.dtype.kind != "O" and values.ndim == 1:
+        return values
+    cells, nested = list(values), (list, tuple, set, dict, np.ndarray)
+    row = next((i for i, each in enumerate(cells) if isinstance(each, nested)), None)
+    if row is None:
+        return np.asarray(values)
+    raise ValueError(
+        f"Expected one number or text in each cell of column {name!r} of {source} but got "
+        f"{cell(cells[row])} in row {row}; give a column for each value, or leave the column out."
+    )
 
 
 def _of_objects(name: str, values: Sequence[object]) -> Cells:

@@ -3,9 +3,10 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from priorzoo.inference.data.tables.cells import Cells, Numbers, shown
+from priorzoo.inference.data.tables.cells import Cells, Numbers, cell, option, shown
 from priorzoo.inference.data.tables.kinds import Column, finite, listed
 
+FARTHEST = 1e9  # scaled values whose squares float32 can still add up
 LARGEST = 2**24  # above which float32 does not hold all whole numbers
 
 
@@ -13,9 +14,9 @@ def coded(column: Column, cells: Cells, source: str) -> Numbers:
     """``(N,)``: scaled numbers, counts, or codes of categories; NaN for a missing cell.
 
     Raises:
-        ValueError: in one line with column and row, for text among numbers, infinity, values that
-            are not positive, negative and fractional counts, and categories or classes that the
-            training rows did not have.
+        ValueError: in one line with column and row, for text among numbers, infinity, numbers too
+            far from the others for float32, values that are not positive, negative and fractional
+            counts, and categories or classes that the training rows did not have.
     """
     if column.kind == "label" or column.categories:
         return _codes(column, cells, source)
@@ -24,7 +25,15 @@ def coded(column: Column, cells: Cells, source: str) -> Numbers:
         return quantities(column, cells, source)
     if column.kind == "count":
         _check_counts(column, numbers, source)
-    return (numbers - column.loc) / column.scale
+    scaled = (numbers - column.loc) / column.scale
+    if (np.abs(scaled) > FARTHEST).any():  # False for NaN
+        row = int((np.abs(scaled) > FARTHEST).argmax())
+        raise ValueError(
+            f"Expected numbers within {FARTHEST:g} standard deviations in column {column.name!r} "
+            f"of {source} but got {numbers[row]:g} in row {row}; correct the cell, leave it empty "
+            "for missing, or give logarithms."
+        )
+    return scaled
 
 
 def decoded(column: Column, values: Numbers) -> NDArray[np.generic]:
@@ -54,7 +63,8 @@ def quantities(column: Column, cells: Cells, source: str) -> Numbers:
     if bad.any():
         row = int(bad.argmax())
         got = "a missing cell" if np.isnan(numbers[row]) else shown(numbers[row])
-        remedy = "correct the cell" if beside else f"correct it, or say {column.name}=student-t"
+        say = option(column.name, "student-t")
+        remedy = "correct the cell" if beside else f"correct it, or say {say}"
         wanted = "a weight of at least 0" if column.kind == "weight" else "a positive number"
         raise ValueError(
             f"Expected {wanted} in column {column.name!r} of {source} but got {got} in row {row}; "
@@ -91,8 +101,8 @@ def _codes(column: Column, cells: Cells, source: str) -> Numbers:
         meaning = "unknown" if label else "missing"
         raise ValueError(
             f"Expected a {what} of the training rows in column {column.name!r} of {source}, "
-            f"{listed(column.categories)}, but got {keys[row]!r} in row {row}; correct the cell, "
-            f"leave it empty for {meaning}, or train again with such rows."
+            f"{listed(column.categories)}, but got {cell(keys[row])} in row {row}; correct the "
+            f"cell, leave it empty for {meaning}, or train again with such rows."
         )
     return made
 
@@ -106,5 +116,5 @@ def _check_counts(column: Column, numbers: Numbers, source: str) -> None:
         raise ValueError(
             f"Expected whole numbers from 0 to {LARGEST} in column {column.name!r} of {source} but "
             f"got {numbers[row]:g} in row {row}; correct the cell, or say "
-            f"{column.name}=student-t."
+            f"{option(column.name, 'student-t')}."
         )

@@ -1,5 +1,6 @@
 """Files of tables as a :class:`Frame`: CSV, TSV and Parquet, and arrays of ``.npz``."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,9 @@ Arrays = Mapping[str, NDArray[np.generic]]
 TABLES = (".csv", ".tsv", ".parquet")
 ARRAYS = (".npz", ".npy")
 ANNOTATED = (".h5ad",)
+SEEN = 100_000  # characters at the start of a file by which its decimal point is known
+# First bytes of files that are no text, and what they are of.
+OTHERS = {b"\x1f\x8b": "gzip", b"PK\x03\x04": "a zip or Excel file", b"PAR1": "Parquet"}
 SUFFIXES = (*TABLES, *ARRAYS, *ANNOTATED)
 
 
@@ -35,14 +39,15 @@ def table_file(path: Path) -> Frame:
         encoded = "UTF8" in reason or isinstance(error, UnicodeDecodeError)
         remedy = "save it as UTF-8" if encoded else "correct the file"
         raise ValueError(f"Expected a table in {path} but got: {reason}; {remedy}.") from error
-    names = [str(name) for name in table.column_names]
+    names = [" ".join(str(name).split()) for name in table.column_names]
     if path.suffix != ".parquet" and names and all(map(is_number, names)):
         raise ValueError(
             f"Expected the names of the columns in the first line of {path} but got numbers, "
             f"{', '.join(names[:4])}; add a line of names."
         )
-    if "" in names:
-        names[names.index("")] = "unnamed"
+    unnamed = [place for place, name in enumerate(names) if not name]
+    for number, place in enumerate(unnamed):
+        names[place] = f"unnamed{number + 1 if number else ''}"
     if len(set(names)) < len(names):  # refused there, by name
         return Frame.of([frame_of({name: [0]}).columns[name] for name in names], source=str(path))
     return frame_of(table.rename_columns(names), str(path))
@@ -79,6 +84,18 @@ def check_file(path: Path) -> None:
         raise ValueError(f"Expected a table in {path} but the file is empty; write it again.")
 
 
+def _check_text(path: Path) -> None:
+    """Refuse files that are no text by their first bytes."""
+    with path.open("rb") as file:
+        start = file.read(4)
+    for first, kind in OTHERS.items():
+        if start.startswith(first):
+            raise ValueError(
+                f"Expected lines of text in {path} but got {kind}; unpack it or save it as CSV, or "
+                "give it the ending of its kind."
+            )
+
+
 def _parquet(path: Path) -> Any:
     from pyarrow import parquet
 
@@ -87,10 +104,13 @@ def _parquet(path: Path) -> Any:
 
 def _delimited(path: Path) -> Any:
     """A table of pyarrow.csv: as text where the types of a column's cells differ."""
+    _check_text(path)
     from pyarrow import ArrowInvalid, csv, string
 
-    parsing = csv.ParseOptions(delimiter=_delimiter(path))
+    delimiter = _delimiter(path)
+    parsing = csv.ParseOptions(delimiter=delimiter)
     missing: dict[str, Any] = {"null_values": list(MISSING), "strings_can_be_null": True}
+    missing["decimal_point"] = _decimal_point(path) if delimiter == ";" else "."
     options = csv.ConvertOptions(**missing)
     try:
         return csv.read_csv(path, parse_options=parsing, convert_options=options)
@@ -101,6 +121,13 @@ def _delimited(path: Path) -> Any:
         types = dict.fromkeys(reader.schema.names, string())
     options = csv.ConvertOptions(column_types=types, **missing)
     return csv.read_csv(path, parse_options=parsing, convert_options=options)
+
+
+def _decimal_point(path: Path) -> str:
+    """The comma in files of countries that write it, whose cells a semicolon separates."""
+    with path.open(encoding="utf-8-sig") as file:
+        start = file.read(SEEN)
+    return "," if re.search(r"\d,\d", start) and not re.search(r"\d\.\d", start) else "."
 
 
 def _delimiter(path: Path) -> str:

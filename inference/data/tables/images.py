@@ -47,8 +47,8 @@ def read_images(
     files = _files(folder)
     if not files:
         raise ValueError(
-            f"Expected images ({', '.join(ENDINGS[:4])}, ...) in {folder} but got none; check the "
-            "path."
+            f"Expected images ({', '.join(ENDINGS[:4])}, ...) in {folder} but got none; put "
+            "them in it or in folders of classes, FOLDER/CLASS/NAME.png."
         )
     if schema is not None:
         if not schema.shape:
@@ -110,17 +110,23 @@ def _opened(file: Path, library: Any) -> Any:
     """
     try:
         with library.open(file) as image:
+            frames = getattr(image, "n_frames", 1)
             image.load()
-            return image
     except (OSError, SyntaxError, ValueError, EOFError, Warning) as error:
         raise ValueError(
             f"Expected an image in {file} but it cannot be read "
             f"({str(error).partition(chr(10))[0]}); replace or remove the file."
         ) from error
+    if frames > 1:
+        raise ValueError(
+            f"Expected one image in {file} but it has {frames} frames; save one of them alone."
+        )
+    return image
 
 
 def _mode(files: Sequence[Path], modes: Sequence[str]) -> Mode:
     for file, mode in zip(files, modes, strict=True):
+        _check_bits(file, mode)
         if mode not in (*GREY, *COLOUR):
             raise ValueError(
                 f"Expected grey or RGB images but {file} has mode {mode}; say --mode L or RGB, to "
@@ -148,14 +154,16 @@ def _size(files: Sequence[Path], sizes: Sequence[tuple[int, int]]) -> tuple[int,
 def _array(image: Any, mode: Mode, size: tuple[int, int], file: Path) -> NDArray[np.uint8]:
     if mode not in get_args(Mode):
         raise ValueError(f"Expected --mode among {get_args(Mode)} but got {mode!r}.")
-    if image.mode.startswith(("I", "F")):
-        raise ValueError(
-            f"Expected images of 8 bits but {file} has mode {image.mode}; convert the files."
-        )
+    _check_bits(file, image.mode)
     resized = image.convert(mode)
     if (image.height, image.width) != size:
         resized = resized.resize((size[1], size[0]))
     return np.asarray(resized, dtype=np.uint8)
+
+
+def _check_bits(file: Path, mode: str) -> None:
+    if mode.startswith(("I", "F")):
+        raise ValueError(f"Expected images of 8 bits but {file} has mode {mode}; convert the file.")
 
 
 def _classes(folder: Path, files: Sequence[Path]) -> list[str]:

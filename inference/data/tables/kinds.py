@@ -7,7 +7,16 @@ from typing import Literal, cast, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from priorzoo.inference.data.tables.cells import Cells, Numbers, Texts, is_number, shown
+from priorzoo.inference.data.tables.cells import (
+    Cells,
+    Numbers,
+    Texts,
+    cell,
+    is_number,
+    option,
+    shown,
+)
+from priorzoo.inference.data.tables.refusing import MANY, check_order, check_plain, check_shared
 
 Data = Literal["real", "positive", "count", "binary", "categorical", "ordinal"]
 Beside = Literal["label", "covariate", "exposure", "weight", "ignore"]
@@ -27,7 +36,6 @@ LIKELIHOODS: Mapping[str, Data] = {
 }
 DEFAULTS: Mapping[Data, str] = {kind: name for name, kind in reversed([*LIKELIHOODS.items()])}
 
-MANY = 1000  # categories at most; the decoder has an output for each
 LEVELS = 10  # whole numbers from 1 in sequence, such as ratings, are ordinal up to so many
 FAR = 6.0  # robust standard deviations beyond which a value asks for heavy tails
 IDENTIFIER, INDEX = "all values differ, as in an identifier", "it numbers the rows"
@@ -104,14 +112,18 @@ def infer(cells: Cells, said: str | None, source: str) -> Column:
         numbers = finite(cells, source)[present]
         of_all = replace(of_all, low=float(numbers.min()), high=float(numbers.max()))
     if name in ("label", "covariate", "exposure", "weight"):
-        return _beside(of_all, cast(Beside, name), distinct)
+        return _told_beside(of_all, cast(Beside, name), distinct, source, int(present.sum()))
     if len(distinct) == 1:
         return _useless(of_all, said, source, f"it is constant: {distinct[0]}")
     if not said:
         return _inferred(of_all, cells, distinct, source)
     kind = LIKELIHOODS.get(name) or cast(Data, name)
     found = replace(of_all, kind=kind, likelihood=name if name in LIKELIHOODS else DEFAULTS[kind])
-    return _with_categories(found, distinct, order.split("<") if order else [], source)
+    levels = order.split("<") if order else []
+    check_order(cells.name, found.likelihood, levels)
+    if kind in ("categorical", "ordinal"):
+        check_shared(cells.name, kind, len(distinct), int(present.sum()), source)
+    return _with_categories(found, distinct, levels, source)
 
 
 def finite(cells: Cells, source: str) -> Numbers:
@@ -124,9 +136,9 @@ def finite(cells: Cells, source: str) -> Numbers:
         texts = cast(Texts, cells.texts)
         row = next(i for i, text in enumerate(texts) if text is not None and not is_number(text))
         raise ValueError(
-            f"Expected numbers in column {cells.name!r} of {source} but got {texts[row]!r} in row "
-            f"{row}; correct the cell, leave it empty for missing, or say --columns "
-            f"{cells.name}=categorical."
+            f"Expected numbers in column {cells.name!r} of {source} but got {cell(texts[row])} in "
+            f"row {row}; correct the cell, leave it empty for missing, or say --columns "
+            f"{option(cells.name, 'categorical')}."
         )
     if np.isinf(cells.numbers).any():
         row = int(np.isinf(cells.numbers).argmax())
@@ -148,9 +160,28 @@ def _useless(column: Column, said: str | None, source: str, reason: str) -> Colu
     if said:
         raise ValueError(
             f"Expected values that differ in column {column.name!r} of {source} for {said} but "
-            f"{reason}; leave the column out: --columns {column.name}=ignore."
+            f"{reason}; leave the column out: --columns {option(column.name, 'ignore')}."
         )
     return replace(column, reason=reason)
+
+
+def _told_beside(
+    column: Column, kind: Beside, distinct: Sequence[str], source: str, count: int
+) -> Column:
+    """A column of which the user says that it is something beside the data.
+
+    Raises:
+        ValueError: for a constant covariate, covariates and labels that no rows share, and weights
+            of which none is positive.
+    """
+    if kind == "weight" and column.high is not None and column.high <= 0:
+        return _useless(column, kind, source, f"the largest is {shown(column.high)}")
+    if kind == "covariate" and len(distinct) == 1:
+        return _useless(column, kind, source, f"it is constant: {distinct[0]}")
+    found = _beside(column, kind, distinct)
+    if found.categories:
+        check_shared(column.name, kind, len(distinct), count, source)
+    return found
 
 
 def _beside(column: Column, kind: Beside, distinct: Sequence[str]) -> Column:
@@ -160,7 +191,7 @@ def _beside(column: Column, kind: Beside, distinct: Sequence[str]) -> Column:
 
 def _inferred(column: Column, cells: Cells, distinct: Sequence[str], source: str) -> Column:
     if cells.dates:
-        return replace(column, reason="dates; give numbers, such as days, to use them")
+        return replace(column, reason="dates or times; give numbers, such as days, to use them")
     if cells.name.lower() == "label":
         return _beside(column, "label", distinct)
     if cells.numbers is None:
@@ -202,10 +233,11 @@ def _of_text(column: Column, cells: Cells, distinct: Sequence[str], source: str)
         more = f" and {len(odd) - 1} more" if len(odd) > 1 else ""
         raise ValueError(
             f"Expected numbers in column {cells.name!r} of {source}, as in {int(numeric.sum())} "
-            f"rows, but got {texts[odd[0]]!r} in row {odd[0]}{more}; correct these cells, leave "
-            f"them empty for missing, or say --columns {cells.name}=categorical or "
-            f"{cells.name}=ignore."
+            f"rows, but got {cell(texts[odd[0]])} in row {odd[0]}{more}; correct these cells, "
+            f"leave them empty for missing, or say --columns {option(cells.name, 'categorical')} "
+            f"or {option(cells.name, 'ignore')}."
         )
+    check_plain(cells, source)
     if len(distinct) == count:
         return replace(column, reason=IDENTIFIER)
     if len(distinct) > max(20, count // 2) or len(distinct) > MANY:
@@ -235,7 +267,7 @@ def _with_categories(
     if not 2 <= len(distinct) <= most:
         raise ValueError(
             f"Expected 2 to {most} different values in column {column.name!r} of {source} for "
-            f"{kind} but got {len(distinct)}; say another kind, or {column.name}=ignore."
+            f"{kind} but got {len(distinct)}; say another kind, or {option(column.name, 'ignore')}."
         )
     return replace(found, categories=tuple(order or distinct))
 

@@ -121,18 +121,38 @@ def _of_arrays(
             f"Expected a label y for each of {len(x)} rows in {path} but got shape {y.shape}; give "
             "one for each."
         )
+    if x.ndim > 4:
+        raise ValueError(
+            f"Expected rows (N, P) or images (N, H, W) or (N, H, W, C) in {path} but got shape "
+            f"{x.shape}; reshape x."
+        )
     if x.ndim > 2:
         table = image_array(x, str(path), schema)
     else:
         table = _table(frame_of(x, str(path)), said, schema, scaling)
     if y is None:
         return table
-    if y.dtype.kind in "iu":
+    _check_labels(y, path)
+    if y.dtype.kind in "iuf":
         return replace(table, labels=torch.from_numpy(y.astype(np.int64)))
     known = table.schema.classes or tuple(sorted({str(one) for one in y}))
     numbers = {name: i for i, name in enumerate(known)}
     labels = torch.tensor([numbers.get(str(one), -1) for one in y])
     return replace(table, schema=replace(table.schema, classes=known), labels=labels)
+
+
+def _check_labels(y: NDArray[np.generic], path: Path) -> None:
+    """Refuse numbers that are no classes."""
+    wrong = np.zeros(len(y), dtype=bool)
+    if y.dtype.kind in "iuf":
+        numbers = y.astype(np.float64)
+        wrong = (numbers != np.round(numbers)) | (numbers < -1)
+    if wrong.any():
+        row = int(wrong.argmax())
+        raise ValueError(
+            f"Expected whole numbers from 0 as labels y in {path}, -1 for unknown, but got "
+            f"{y[row]} in row {row}; number the classes, or leave y out."
+        )
 
 
 def _joined(arrays: Arrays, name: str) -> NDArray[np.generic] | None:

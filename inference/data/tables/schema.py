@@ -22,6 +22,7 @@ from priorzoo.inference.data.tables.kinds import (
     robust,
 )
 from priorzoo.inference.data.tables.listing import column_lines
+from priorzoo.inference.data.tables.refusing import check_exposure
 from priorzoo.inference.data.tables.said import match_said, only_one
 
 Scaling = Literal["auto", "standard", "robust", "none"]
@@ -261,6 +262,7 @@ def infer_schema(
     kinds = {column.name: column.kind for column in columns}
     for one in ("label", "exposure", "weight"):
         only_one(kinds, one)
+    check_exposure(kinds, frame.source)
     schema = Schema(tuple(columns), notes=tuple(_notes(columns)))
     if not schema.data:
         raise ValueError(
