@@ -3,7 +3,7 @@
 import base64
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import cycle
 from pathlib import Path
@@ -16,6 +16,7 @@ from priorzoo.benchmarks.charts.sweep import draw_sweep
 from priorzoo.benchmarks.papers.paper import Paper
 from priorzoo.benchmarks.report import charts as draw
 from priorzoo.benchmarks.report import measured
+from priorzoo.benchmarks.report.clustered import clustering_tables
 from priorzoo.benchmarks.report.groups import Group, group_rows
 from priorzoo.benchmarks.report.paper_tables import paper_tables
 from priorzoo.benchmarks.report.table import Table, build
@@ -23,6 +24,10 @@ from priorzoo.benchmarks.rows.files import Row, read_image
 from priorzoo.benchmarks.speed.charts import speed_charts
 
 VERDICTS = ("met", "within the spread", "short", "not comparable")
+MEASURED: Mapping[str, tuple[str, Callable[[Sequence[Row]], Sequence[Table]]]] = {
+    "serving": ("Predictions of one row", lambda rows: [measured.serving_table(rows)]),
+    "tables": ("Tables with missing cells", clustering_tables),
+}
 OTHERS = Paper("other", "Other runs", "Recipes that no paper here names", ())
 
 
@@ -124,7 +129,7 @@ def _thumbnails(group: Group) -> list[Image]:
 
 
 def of_measurements(rows: Sequence[Row]) -> Iterator[Section]:
-    """Sections of speed, of gradient variance, of precision and of runs that failed."""
+    """Sections of speed, serving, tables, gradient variance, precision and runs that failed."""
     kinds = [row for row in rows if "kind" in row]
     if speed := [row for row in kinds if row["kind"] != "counts"]:
         yield _speed(speed)
@@ -135,6 +140,9 @@ def of_measurements(rows: Sequence[Row]) -> Iterator[Section]:
         axes, words = draw.draw_gradients(gradients, hues), f"variance of {', '.join(hues)}"
         tables, charts = [build(gradients, measured.GRADIENT)], [_drawn(axes, words, hues)]
         yield Section("gradients", "Gradient estimators", tables=tables, charts=charts)
+    for name, (title, tables_of) in MEASURED.items():
+        if mine := [row for row in rows if row.get("measure") == name]:
+            yield Section(name, title, tables=tables_of(mine))
     if precise := [row for row in rows if "quantity" in row]:
         tables = [measured.precision_table(precise, name) for name in measured.PRECISIONS]
         yield Section("precision", "Estimators and closed forms in float32", tables=tables)

@@ -75,9 +75,10 @@ def read_rows(path: Path, *, torn: bool = False) -> list[Row]:
 def read_folder(folder: Path) -> list[Row]:
     """All rows in a folder and its sub-folders, in the order of the files.
 
-    Rows of speed have a ``kind``, those of gradients an ``estimator``, those of precision a
-    ``quantity`` and those of failed runs an ``error``. All others are results of runs: their
-    ``history`` is the list of its rows, and ``figures`` are paths of files.
+    Rows of speed have a ``kind``, those of serving and tables a ``measure``, those of gradients an
+    ``estimator``, those of precision a ``quantity`` and those of failed runs an ``error``. All
+    others are results of runs: their ``history`` is the list of its rows, and ``figures`` are
+    paths of files.
 
     Raises:
         ValueError: for no folder, for a line that is not a row of this format, for a result that
@@ -95,7 +96,7 @@ def read_folder(folder: Path) -> list[Row]:
             if "split" not in row:  # else of the history of a run without a result
                 _check_format(row, place)
                 check(schema_of(row), row, "row", place, REMEDY)
-                other = row.keys() & {"kind", "estimator", "quantity", "error"}
+                other = row.keys() & {"kind", "measure", "estimator", "quantity", "error"}
                 found.append({"changes": {}} | row if other else _complete(row, folder, place))
     size = sum(image.stat().st_size for row in found for image in row.get("figures") or ())
     if size > SHOWN:

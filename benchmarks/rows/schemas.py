@@ -78,7 +78,7 @@ SPEED: Mapping[str, Mapping[str, Schema]] = {
     "speed": {
         **dict.fromkeys(("recipe", "arm", "device"), LINE),
         **dict.fromkeys(("batch", "code"), COUNT),
-        **dict.fromkeys(("microseconds", "ratio", "peak_mib"), Number(0)),
+        **dict.fromkeys(("microseconds", "ratio"), Number(0)),
         "hidden": optional(Many(COUNT)),
         "clusters": optional(COUNT),
         "threads": Whole(),
@@ -107,16 +107,35 @@ SPEED: Mapping[str, Mapping[str, Schema]] = {
         **dict.fromkeys(("ari", "ari_of_batches", "elbo"), VALUE),
     },
 }
+# The same of rows that name their ``measure``.
+MEASURED: Mapping[str, Mapping[str, Schema]] = {
+    "serving": {
+        **dict.fromkeys(("recipe", "command", "output"), LINE),
+        **dict.fromkeys(("programs", "graph"), Many(Number(0), 2, 2)),
+        **dict.fromkeys(("onnx_kib", "difference"), Number(0)),
+    },
+    "tables": {
+        **dict.fromkeys(("table", "method"), LINE),
+        "missing": Number(0, 1),
+        "seed": SEED,
+        **dict.fromkeys(("ari", "nats"), optional(VALUE)),
+    },
+}
 
 
 def schema_of(row: Mapping[str, object]) -> Record:
     """The schema of the kind of row that its entries name."""
+    if "measure" in row:
+        measure = row["measure"]
+        needs = MEASURED.get(measure if isinstance(measure, str) else "", {})
+        return Record({"measure": Text(among=tuple(MEASURED)), **needs}, ROW, others=Plain(8))
     if "kind" in row:
         kind = row["kind"]
         needed = SPEED.get(kind if isinstance(kind, str) else "", {})
         more: dict[str, Schema] = {
             "operations": Whole(),
             "kernels": Whole(),
+            "peak_mib": Number(0),  # which an arm without torch does not measure
             "precision": LINE,
             "base": LINE,
             "products": LINE,

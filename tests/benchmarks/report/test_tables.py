@@ -8,8 +8,10 @@ import pytest
 from priorzoo.benchmarks.papers import PAPERS, RECIPES
 from priorzoo.benchmarks.papers.paper import MAJORITY, NEGATIVE, Line, Paper
 from priorzoo.benchmarks.report.result_tables import k_means_table, pixel_table, update_tables
+from priorzoo.benchmarks.report.sections import of_measurements
 from priorzoo.benchmarks.report.table import Cell, Table, to_markdown
-from priorzoo.benchmarks.rows.files import RESULTS, append_row, read_rows
+from priorzoo.benchmarks.rows.files import RESULTS, append_row, read_folder, read_rows
+from priorzoo.benchmarks.rows.schemas import schema_of
 
 DOCUMENT = Path(__file__).parents[3] / "benchmarks" / "RESULTS.md"
 MARKS = "before\n<!-- one: some.jsonl -->\nold\n<!-- /one -->\nafter\n"
@@ -120,6 +122,21 @@ def test_every_folder_of_committed_rows_has_its_place_in_results():
         place = path.relative_to(RESULTS)
         if place.parts[0] != "history":
             assert place.parts[0] in named, place
+
+
+def test_the_report_reads_all_committed_rows_and_shows_those_of_every_measure():
+    committed = read_folder(RESULTS)
+    measured = [row for row in committed if "measure" in row]
+    sections = list(of_measurements(measured))
+    assert {section.key for section in sections} == {row["measure"] for row in measured}
+    assert all(table.rows for section in sections for table in section.tables)
+
+
+@pytest.mark.parametrize("wrong", [{"programs": [1.0]}, {"measure": "gone"}, {"output": 3}])
+def test_a_row_of_serving_that_does_not_fit_is_refused(wrong):
+    row = read_rows(RESULTS / "serving")[0]
+    assert not schema_of(row).problem(row, "row")
+    assert "Expected" in schema_of(row | wrong).problem(row | wrong, "row")
 
 
 def test_committed_rows_belong_to_recipes_and_say_what_they_need():
