@@ -27,7 +27,7 @@ hostile: $(READY)
 
 # The site, in docs/_build/html/index.html; a warning ends the build. Its gallery takes minutes.
 docs: $(READY)
-	$(BIN)/python -c "import sphinx_gallery, furo, myst_parser, latex2mathml, sphinx_copybutton" \
+	$(BIN)/python -c "import sphinx_gallery, furo, myst_parser, sphinx_copybutton" \
 		2>/dev/null || $(BIN)/python -m pip install --quiet --editable '.[docs]'
 	OMP_NUM_THREADS=1 $(BIN)/python -m sphinx -W --keep-going -q docs docs/_build/html
 

@@ -21,12 +21,18 @@ extensions = [
     "sphinx.ext.napoleon",
     "sphinx_copybutton",
     "sphinx_gallery.gen_gallery",
+    "commands",
     "mathml",
     "outside",
+    "papers",
+    "reference",
 ]
 exclude_patterns = ["_build", "gallery", "built/sg_execution_times.rst", "sg_execution_times.rst"]
 html_theme = "furo"
 html_title = "priorzoo"
+html_static_path = ["_static"]
+html_css_files = ["priorzoo.css"]
+html_show_copyright = False
 html_copy_source = False
 html_show_sourcelink = False
 pygments_dark_style = "monokai"
@@ -35,7 +41,9 @@ myst_enable_extensions = ["colon_fence", "deflist", "dollarmath"]
 myst_heading_anchors = 4
 html_math_renderer = "mathml"
 
-autodoc_typehints = "none"  # the docstrings give shapes and units, and signatures show the types
+autodoc_typehints_format = "short"
+autodoc_inherit_docstrings = False
+python_maximum_signature_line_length = 80
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
 copybutton_prompt_text = "$ "
