@@ -20,6 +20,7 @@ from priorzoo.benchmarks.report.measured import (
     serving_table,
 )
 from priorzoo.benchmarks.report.paper_tables import ORIGIN, line_cell, paper_tables
+from priorzoo.benchmarks.report.scaled import files_table, processes_table
 from priorzoo.benchmarks.report.table import Cell, Table, build, number, spread, to_markdown
 from priorzoo.benchmarks.rows.files import Row, read_rows
 
@@ -31,8 +32,8 @@ def update_tables(document: Path, folder: Path, papers: Sequence[Paper] = ()) ->
 
     The first mark names the table, and files or folders of rows: ``<!-- speed: speed.jsonl -->``;
     the second is ``<!-- /speed -->``. Tables are ``speed``, ``growth``, ``moves``, ``precision``,
-    ``k-means``, ``pixels``, ``clusterings``, ``serving`` and, by a paper's name, its lines that
-    have rows.
+    ``k-means``, ``pixels``, ``clusterings``, ``serving``, ``files``, ``processes`` and, by a
+    paper's name, its lines that have rows.
 
     Args:
         document: Markdown.
@@ -53,6 +54,8 @@ def update_tables(document: Path, folder: Path, papers: Sequence[Paper] = ()) ->
         "pixels": lambda rows: [pixel_table(rows)],
         "clusterings": clustering_tables,
         "serving": lambda rows: [serving_table(rows)],
+        "files": lambda rows: [replace(files_table(rows), caption="")],
+        "processes": lambda rows: [replace(processes_table(rows), caption="")],
         **{paper.name: partial(_lines, paper) for paper in papers},
     }
 

@@ -15,7 +15,7 @@ from priorzoo.benchmarks.charts.axes import save
 from priorzoo.benchmarks.charts.sweep import draw_sweep
 from priorzoo.benchmarks.papers.paper import Paper
 from priorzoo.benchmarks.report import charts as draw
-from priorzoo.benchmarks.report import measured
+from priorzoo.benchmarks.report import measured, scaled
 from priorzoo.benchmarks.report.clustered import clustering_tables
 from priorzoo.benchmarks.report.groups import Group, group_rows
 from priorzoo.benchmarks.report.paper_tables import paper_tables
@@ -162,6 +162,9 @@ def _speed(rows: Sequence[Row]) -> Section:
     tables = [measured.step_table(steps)] if steps else []
     tables += [build(runs, measured.RUN, caption="Whole trainings")] if runs else []
     tables += [measured.move_table(moves)] if moves else []
+    for kind, table in (("files", scaled.files_table), ("processes", scaled.processes_table)):
+        if mine := [row for row in rows if row["kind"] == f"speed-{kind}"]:
+            tables.append(table(mine))
     charts = [_drawn(axes, f"time of a step, {words}") for words, axes in speed_charts(steps)]
     return Section("speed", "Speed", tables=tables, charts=charts)
 

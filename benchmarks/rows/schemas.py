@@ -95,6 +95,12 @@ SPEED: Mapping[str, Mapping[str, Schema]] = {
         "seconds": Number(0),
         "commit": optional(LINE),
     },
+    "speed-files": {
+        **dict.fromkeys(("stored", "from", "command", "device"), LINE),
+        **dict.fromkeys(("rows", "steps"), COUNT),
+        "rows_per_second": Many(Number(0), 1),
+        "peak_mib": Number(0),
+    },
     "speed-processes": {
         **dict.fromkeys(("recipe", "command", "step", "device"), LINE),
         **dict.fromkeys(("batch", "processes", "parameters", "steps", "message_bytes"), Whole()),

@@ -121,7 +121,7 @@ def _measured(form: Format, size: int, settings: Namespace) -> list[dict[str, An
     rows: list[dict[str, Any]] = []
     for kind, values in found.items():
         rates, peaks = ([v[name] for v in values] for name in ("rows_per_second", "peak_mib"))
-        row: dict[str, Any] = {"kind": "speed-files", "format": form, "rows": size, "from": kind}
+        row: dict[str, Any] = {"kind": "speed-files", "stored": form, "rows": size, "from": kind}
         row |= {"rows_per_second": sorted(map(round, rates)), "peak_mib": round(max(peaks), 1)}
         rows.append(row | {"steps": settings.steps})
     return rows

@@ -17,14 +17,18 @@ import traceback
 import warnings
 from collections import Counter
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import safetensors.torch
 import torch
 from tqdm import tqdm
 
+from priorzoo.benchmarks.data import folders
 from priorzoo.benchmarks.data.sets import load
 from priorzoo.benchmarks.grid import processes, runner
 from priorzoo.benchmarks.grid.cells import Cell
@@ -34,7 +38,7 @@ from priorzoo.benchmarks.recipes.recipe import Stage, part
 from priorzoo.benchmarks.runs import run as runs
 from priorzoo.benchmarks.runs.interruption import handling
 from priorzoo.guides import CodeThenCluster
-from priorzoo.inference import Autoencoder, move_clusters
+from priorzoo.inference import Autoencoder, StoredRows, move_clusters
 from priorzoo.inference.training.execution import Steps
 from priorzoo.models import GMVAE, MLP, NGGPMixture
 
@@ -185,20 +189,33 @@ def with_a_large_row(file):
     return file
 
 
-def _on_files(folder):
-    """A training that reads its rows from files in pieces."""
+def _on_files(folder, kind):
+    """A training that reads its rows from files in pieces, by two threads."""
     x = np.random.default_rng(0).random((250, 16)).astype(np.float32)
-    np.save(folder / "x_train.npy", x[:200])
-    np.save(folder / "x_test.npy", x[200:])
+    for name, values in (("train", x[:200]), ("test", x[200:])):
+        if kind == "npy":
+            np.save(folder / f"x_{name}.npy", values)
+        else:
+            table = pa.table({f"c{i}": column for i, column in enumerate(values.T)})
+            pq.write_table(table, folder / f"{name}.parquet", row_group_size=45)
     more = {"data": str(folder), "train": None, "steps": 17, "batch_size": 30}
     return replace(RECIPES["digits-vae"], **SMALL | more)
 
 
 @pytest.fixture(scope="module")
-def references(tmp_path_factory):
+def monkeypatch_module():
+    with pytest.MonkeyPatch.context() as patch:
+        yield patch
+
+
+@pytest.fixture(scope="module")
+def references(tmp_path_factory, monkeypatch_module):
     """Of each training what it leaves, its operations, where the last step is, and its time."""
     found, warm = {}, tmp_path_factory.mktemp("warm")
-    TRAININGS["files"] = _on_files(tmp_path_factory.mktemp("data"))
+    small = partial(StoredRows, buffer=70, workers=2)  # so that a pass has several windows
+    monkeypatch_module.setattr(folders, "StoredRows", small)
+    for kind in ("npy", "parquet"):
+        TRAININGS[kind] = _on_files(tmp_path_factory.mktemp("data"), kind)
     own = {"data": str(with_a_large_row(warm / "rows.npz")), "batch_size": 30}
     TRAININGS["skip"] = replace(RECIPES["digits-gmvae"], **SMALL, **own, on_nonfinite="skip")
     for name, recipe in TRAININGS.items():  # so that no process has to import what these need

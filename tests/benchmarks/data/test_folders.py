@@ -6,6 +6,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from priorzoo.benchmarks.data import folders
 from priorzoo.benchmarks.data.fingerprints import fingerprint
 from priorzoo.benchmarks.data.sets import load
 from priorzoo.benchmarks.papers import RECIPES
@@ -63,6 +64,19 @@ def test_other_values_have_another_fingerprint(arrays, tmp_path):
     after = fingerprint(load(str(tmp_path / "rows")))
     assert before["x_train"] != after["x_train"]
     assert before["x_test"] == after["x_test"]
+
+
+def test_a_large_file_has_the_fingerprint_of_its_footer_too(arrays, tmp_path, monkeypatch):
+    """Its statistics change with a value between the blocks that are read."""
+    monkeypatch.setattr(folders, "WHOLE", 0)
+    monkeypatch.setattr(folders, "BLOCKS", 2)
+    monkeypatch.setattr(folders, "BLOCK", 16)
+    found = []
+    for number, value in enumerate((1.0, 1.0, 2.0)):
+        arrays["x_train"][100, 3] = value
+        _write(tmp_path / f"{number}", arrays, "parquet")
+        found.append(fingerprint(load(str(tmp_path / f"{number}")))["x_train"])
+    assert found[0] == found[1] != found[2]
 
 
 def test_a_recipe_trains_resumes_and_is_scored(arrays, tmp_path, monkeypatch, capsys):
