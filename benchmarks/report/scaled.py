@@ -7,23 +7,24 @@ from statistics import median
 from priorzoo.benchmarks.report.table import Cell, Table, build, number
 from priorzoo.benchmarks.rows.files import Row, grouped
 
+BOTH = ("files", "memory")
+
 
 def files_table(rows: Sequence[Row]) -> Table:
     """A row for each size: rows a second and memory from files, beside the same rows in memory."""
     lines = []
     for (stored, size), mine in grouped(rows, itemgetter("stored", "rows")).items():
-        found = {row["from"]: row for row in mine}
-        rates = {name: median(row["rows_per_second"]) for name, row in found.items()}
-        share = rates["files"] / rates["memory"] if len(rates) == 2 else None
+        rates = {row["from"]: number(median(row["rows_per_second"])) for row in mine}
+        peaks = {row["from"]: number(row["peak_mib"], ",.1f") for row in mine}
+        each, beside = (rates[name].value if name in rates else None for name in BOTH)
+        ratio = number(each / beside, ".3f") if each and beside else Cell()
         commands = tuple(dict.fromkeys(row["command"] for row in mine))
-        cells = [Cell(stored, commands=commands), number(size)]
-        for name in ("files", "memory"):
-            there = name in found
-            cells.append(number(rates[name]) if there else Cell())
-            cells.append(number(found[name]["peak_mib"], ",.1f") if there else Cell())
-        lines.append((*cells, Cell() if share is None else number(share, ".3f")))
+        cells = (found.get(name, Cell()) for name in BOTH for found in (rates, peaks))
+        first = Cell(stored, commands=commands)
+        lines.append((first, number(size), *cells, ratio, rates.get("reading", Cell())))
     head = ("rows a second from files", "peak, MiB", "rows a second in memory", "its peak, MiB")
-    return Table(("files", "rows", *head, "ratio"), tuple(lines), caption="Trainings from files")
+    head = ("files", "rows", *head, "ratio", "rows a second, read alone")
+    return Table(head, tuple(lines), caption="Trainings from files")
 
 
 def processes_table(rows: Sequence[Row]) -> Table:

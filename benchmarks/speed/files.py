@@ -51,7 +51,11 @@ def written(folder: Path, form: Format, rows: int) -> Path:
 
 
 def timed(form: Format, path: str, where: str, steps: int) -> dict[str, float]:
-    """Rows a second of a training, and its peak memory beside imports and first steps, in MiB."""
+    """Rows a second of a training, and its peak memory beside imports and first steps, in MiB.
+
+    From ``files``, from ``memory``, or of ``reading`` alone: the batches of the files, without the
+    steps.
+    """
     width = WIDTHS[form]
     with Stream(0):
         likelihood = Bernoulli() if form == "bytes" else Gaussian()
@@ -62,11 +66,15 @@ def timed(form: Format, path: str, where: str, steps: int) -> dict[str, float]:
     Training(model, guide, some, batch_size=BATCH, **how).run(WARM)
     before = _peak()
     stored = StoredRows(path, batch_size=BATCH)
-    data = stored if where == "files" else _in_memory(stored)
+    data = _in_memory(stored) if where == "memory" else stored
     training = Training(model, guide, data, batch_size=BATCH, every=steps, **how)
     training.run(WARM)
     begun = time.perf_counter()
-    training.run(steps)
+    if where == "reading":
+        for _ in range(steps):
+            next(training.batches)
+    else:
+        training.run(steps)
     seconds = time.perf_counter() - begun
     return {"rows_per_second": steps * BATCH / seconds, "peak_mib": (_peak() - before) / 2**20}
 
@@ -108,7 +116,7 @@ def measure_files(settings: Namespace) -> None:
 
 
 def _measured(form: Format, size: int, settings: Namespace) -> list[dict[str, Any]]:
-    kinds = ["files"]
+    kinds = ["files", "reading"]
     if size * WIDTHS[form] * (1 if form == "bytes" else 4) <= LARGEST:
         kinds.append("memory")
     found: dict[str, list[dict[str, float]]] = {kind: [] for kind in kinds}
