@@ -25,7 +25,8 @@ fuzz: $(READY)
 hostile: $(READY)
 	HOSTILE=1000 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -s tests/hostile
 
-# The site, in docs/_build/html/index.html; a warning ends the build. Its gallery takes minutes.
+# The site, in docs/_build/html/index.html; a warning ends the build. Its gallery takes minutes; with
+# PRIORZOO_DOCS=quick it trains for a few steps only, to see that everything runs.
 docs: $(READY)
 	$(BIN)/python -c "import sphinx_gallery, furo, myst_parser, sphinx_copybutton" \
 		2>/dev/null || $(BIN)/python -m pip install --quiet --editable '.[docs]'

@@ -9,6 +9,9 @@ from priorzoo import __version__
 sys.path.insert(0, str(Path(__file__).parent / "extensions"))
 # One thread, as in the tests: two of them on two cores wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+from shortened import forget
+
+forget(Path(__file__).parent / "built")
 
 project = "priorzoo"
 author = "The priorzoo developers"
@@ -60,5 +63,6 @@ sphinx_gallery_conf = {
     "abort_on_example_error": True,
     "copyfile_regex": "",
     "remove_config_comments": True,
+    "reset_modules": ("matplotlib", "shortened.shorten"),
 }
 suppress_warnings = ["config.cache"]  # the functions in sphinx_gallery_conf are not pickled
