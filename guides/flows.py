@@ -53,9 +53,11 @@ class Flow(nn.Module):
         )
         with torch.no_grad():
             for each in self.maps:
-                hyper: Any = each.hyper
-                hyper[-1].weight.mul_(0.01)
-                hyper[-1].bias.zero_()
+                assert isinstance(each.hyper, nn.Sequential)
+                last = each.hyper[-1]
+                assert isinstance(last, nn.Linear)
+                last.weight.mul_(0.01)
+                last.bias.zero_()
 
     def forward(self, parameters: Tensor) -> "Flowing":
         """The distribution of codes, from locations and raw variances ``(..., 2 D)``."""
@@ -77,7 +79,7 @@ class Flowing(dist.TorchDistribution):
         self.base, self.flow, self.context = base, flow, context
         self._drawn: tuple[Tensor | None, Tensor | None] = (None, None)
 
-    def expand(self, batch_shape: Sequence[int], _instance: Any = None) -> "Flowing":
+    def expand(self, batch_shape: Sequence[int], _instance: object = None) -> "Flowing":
         context = self.context.expand(*batch_shape, -1)
         return Flowing(self.base.expand(torch.Size(batch_shape)), self.flow, context)
 

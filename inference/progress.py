@@ -1,7 +1,6 @@
 """Progress on the error stream: a bar on a terminal, otherwise a line from time to time."""
 
 import sys
-from typing import Any
 
 from tqdm import tqdm
 
@@ -18,7 +17,7 @@ class Progress(tqdm):
         options: of tqdm.
     """
 
-    def __init__(self, *, shown: bool, **options: Any) -> None:
+    def __init__(self, *, shown: bool, **options: object) -> None:
         self.lines = not sys.stderr.isatty()
         if self.lines:
             options |= {"mininterval": SECONDS, "maxinterval": SECONDS, "delay": SECONDS}

@@ -6,7 +6,7 @@ import pyro.distributions as dist
 import torch
 from pyro.distributions import constraints
 from torch import Tensor
-from torch.distributions import transforms
+from torch.distributions import Distribution, transforms
 
 # Pairs of constraints with the same set of values, up to boundaries of probability zero.
 ALIASES = {
@@ -77,7 +77,7 @@ def describe(fn: dist.TorchDistribution) -> str:
         return f"that of {type(fn).__name__}"
 
 
-def region_of(fn: Any, value: Tensor) -> Region:
+def region_of(fn: Distribution, value: Tensor) -> Region:
     """The support of a distribution for values in the shape of this one."""
     if isinstance(fn, WRAPPERS):
         return region_of(fn.base_dist, value)
@@ -91,9 +91,10 @@ def region_of(fn: Any, value: Tensor) -> Region:
             found = _image(found, transform, value)
         return found
     try:
-        return _region(fn.support, value)
+        support = fn.support
     except NotImplementedError:
         return Region(None)
+    return Region(None) if support is None else _region(support, value)
 
 
 def _region(constraint: constraints.Constraint, value: Tensor) -> Region:
@@ -171,8 +172,8 @@ def _is_elementwise(transform: transforms.Transform) -> bool:
     return isinstance(transform, transforms.AffineTransform) or transform.domain.event_dim == 0
 
 
-def _contains(fn: Any, value: Tensor) -> bool:
+def _contains(fn: Distribution, value: Tensor) -> bool:
     try:
-        return bool(fn.support.check(value).all())
+        return fn.support is None or bool(fn.support.check(value).all())
     except (NotImplementedError, ValueError):
         return True

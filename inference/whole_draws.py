@@ -63,7 +63,7 @@ class WholeDraws(TorchFunctionMode):
         types: object,
         args: Sequence[Any] = (),
         kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
+    ) -> object:
         name, named = getattr(function, "__name__", ""), dict(kwargs or {})
         if self.paused:
             return function(*args, **named)
@@ -80,7 +80,7 @@ class WholeDraws(TorchFunctionMode):
         return function(*args, **named)
 
     def _fill(
-        self, fill: Callable[..., Tensor], values: Tensor, *args: Any, **named: Any
+        self, fill: Callable[..., Tensor], values: Tensor, *args: object, **named: object
     ) -> Tensor:
         row = self._row(values.shape)
         if row is None:
@@ -90,13 +90,13 @@ class WholeDraws(TorchFunctionMode):
         return values.copy_(self.share.own(whole, row))
 
     def _like(
-        self, draw: Callable[..., Tensor], values: Tensor, *args: Any, **named: Any
+        self, draw: Callable[..., Tensor], values: Tensor, *args: object, **named: object
     ) -> Tensor:
         whole = draw(values.new_empty(self._wide(values.shape)), *args, **named)
         return self._own(whole, values.shape)
 
     def _dropout(
-        self, drop: Callable[..., Tensor], input: Tensor, p: float, training: bool, **_: Any
+        self, drop: Callable[..., Tensor], input: Tensor, p: float, training: bool, **_: object
     ) -> Tensor:
         if not training or not p:
             return input
@@ -122,9 +122,11 @@ class WholeDraws(TorchFunctionMode):
             return draw(*args, **named)
         return self.share.own(draw(*map(self._every, args), **named), rows[0])
 
-    def _every(self, value: Any) -> Any:
+    def _every(self, value: object) -> object:
         """A parameter for all rows, with gradients of the process's own."""
-        row = self._row(value.shape) if isinstance(value, Tensor) else None
+        if not isinstance(value, Tensor):
+            return value
+        row = self._row(value.shape)
         if row is None:
             return value
         share, whole = self.share, self.share.every(value.detach(), row)

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._ops import OpOverload
 from torch.utils._python_dispatch import TorchDispatchMode
 
 LIMIT = "matrix products"  # the name of the arm
@@ -25,11 +26,11 @@ class Recorder(TorchDispatchMode):
 
     def __torch_dispatch__(
         self,
-        func: Any,
+        func: OpOverload,
         types: object,
         args: tuple[Any, ...] = (),
         kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
+    ) -> object:
         if func.overloadpacket in PRODUCTS:
             given = [like(one) if isinstance(one, Tensor) else one for one in args]
             self.found.append(fastest(ways(func, given)))

@@ -6,11 +6,14 @@ a processor with AVX-512. ``priorzoo bench speed-kernels`` times the kernels of 
 
 from collections.abc import Callable, Mapping
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 from torch.fx import Graph, Node
+
+if TYPE_CHECKING:
+    from torch._inductor.custom_graph_pass import CustomGraphPass
 
 VECTORISED = (torch.float32, torch.float64)
 
@@ -72,7 +75,7 @@ def _replace(graph: Graph, node: Node, form: Callable[[Tensor], Tensor]) -> None
 
 
 @lru_cache
-def rewriting() -> Any:
+def rewriting() -> "CustomGraphPass":
     """The pass as inductor takes it; code that was compiled with another version is not reused."""
     from torch._inductor.custom_graph_pass import CustomGraphPass, get_hash_for_files
 

@@ -148,8 +148,8 @@ def _entries(module: nn.Module) -> Iterator[tuple[str, object]]:
 
 def _flat(value: object) -> Iterator[tuple[str, object]]:
     if isinstance(value, (list, tuple, dict)):
-        items: Any = value.items() if isinstance(value, dict) else enumerate(value)
-        yield from ((f"[{key!r}]", entry) for key, entry in items)
+        places = value if isinstance(value, dict) else range(len(value))
+        yield from ((f"[{place!r}]", value[place]) for place in places)
     else:
         yield "", value
 

@@ -1,8 +1,7 @@
 """KL divergences in closed form, accurate in float32."""
 
-from typing import Any
-
 import torch
+from pyro.distributions import TorchDistribution
 from torch import Tensor
 from torch.distributions import Beta, Dirichlet, Distribution, Gamma, kl_divergence, register_kl
 
@@ -19,7 +18,7 @@ from priorzoo.models.distributions.log_space import is_stock
 from priorzoo.models.distributions.scoring import Scored
 
 
-def closed_kl(q: Any, p: Distribution) -> Tensor:
+def closed_kl(q: TorchDistribution, p: Distribution) -> Tensor:
     """KL(q || p) in nats, in the batch shape, by the formula registered with torch.
 
     Between two Gamma, Beta or Dirichlet distributions it is computed in float64, also if q has

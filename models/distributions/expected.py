@@ -1,7 +1,6 @@
 """Distributions of local variables whose log densities are averaged over global variables."""
 
 import math
-from typing import Any
 
 import pyro.distributions as dist
 import torch
@@ -48,7 +47,7 @@ class Choice(dist.Categorical):
         self.scores = logits
         super().__init__(logits=logits, validate_args=validate_args)
 
-    def expand(self, batch_shape: Size, _instance: Any = None) -> "Choice":
+    def expand(self, batch_shape: Size, _instance: "Choice | None" = None) -> "Choice":
         new: Choice = Choice.__new__(Choice) if _instance is None else _instance
         new.scores = self.scores
         return dist.Categorical.expand(self, batch_shape, _instance=new)
@@ -108,7 +107,7 @@ class Component(TorchDistribution):
         """Of z."""
         return 1 / self.precision.expand(self.batch_shape)
 
-    def expand(self, batch_shape: Size, _instance: Any = None) -> "Component":
+    def expand(self, batch_shape: Size, _instance: "Component | None" = None) -> "Component":
         new: Component = Component.__new__(Component) if _instance is None else _instance
         # Not expanded: parameters that all rows share enter the matrix product only once.
         new.loc, new.precision, new.offset = self.loc, self.precision, self.offset

@@ -1,7 +1,5 @@
 """Gamma, Beta and Dirichlet distributions drawn in log space, with their gradient estimators."""
 
-from typing import Any
-
 import pyro.distributions as dist
 import torch
 from torch import Tensor
@@ -18,7 +16,7 @@ class _Rejection(Exact, Scoring):
 
     _drawn: tuple[Tensor, Tensor] | None = None
 
-    def sample(self, sample_shape: _size = torch.Size(), **settings: Any) -> Tensor:
+    def sample(self, sample_shape: _size = torch.Size(), **settings: object) -> Tensor:
         with torch.no_grad():
             return self.rsample(sample_shape)
 
@@ -71,7 +69,9 @@ class RejectionGamma(_Rejection, dist.Gamma):
         shape, rate = self.concentration.expand(batch_shape), self.rate.expand(batch_shape)
         return RejectionGamma(shape, rate, self.augmentation, validate_args=False)
 
-    def rsample(self, sample_shape: _size = torch.Size(), generator: Any = None) -> Tensor:
+    def rsample(
+        self, sample_shape: _size = torch.Size(), generator: torch.Generator | None = None
+    ) -> Tensor:
         shape = self.concentration.expand(self._extended_shape(sample_shape))
         log_gamma, correction = _rejection(shape, self.augmentation)
         return self._remember(log_space.positive(log_gamma - self.rate.log()), correction)
@@ -127,7 +127,9 @@ class RejectionDirichlet(_Rejection, dist.Dirichlet):
 class PathwiseGamma(Exact, dist.Gamma):
     """Gamma distribution whose draws are made in log space, with torch's implicit gradients."""
 
-    def rsample(self, sample_shape: _size = torch.Size(), generator: Any = None) -> Tensor:
+    def rsample(
+        self, sample_shape: _size = torch.Size(), generator: torch.Generator | None = None
+    ) -> Tensor:
         shape = self.concentration.expand(self._extended_shape(sample_shape))
         return log_space.positive(_implicit(shape) - self.rate.log())
 

@@ -6,6 +6,7 @@ import pyro.distributions as dist
 import torch
 from pyro.distributions import TorchDistribution
 from torch import Tensor
+from torch.distributions import Independent
 from torch.types import _size
 
 # Pyro's gradients of their logits are unbiased for the means of z, but not for other moments.
@@ -65,9 +66,10 @@ def pathwise_mixture(fn: TorchDistribution) -> TorchDistribution:
     if isinstance(fn, dist.MixtureOfDiagNormalsSharedCovariance):
         scale = fn.coord_scale.unsqueeze(-2).expand_as(fn.locs)
         return PathwiseMixture(fn.locs, scale, fn.component_logits)
-    parts: Any = getattr(fn, "component_distribution", None)
-    vectors = isinstance(parts, dist.Independent) and parts.reinterpreted_batch_ndims == 1
-    if vectors and isinstance(parts.base_dist, dist.Normal):
-        logits = fn.mixture_distribution.logits.expand(parts.batch_shape)
-        return PathwiseMixture(parts.base_dist.loc, parts.base_dist.scale, logits)
+    if isinstance(fn, torch.distributions.MixtureSameFamily):
+        parts, weights = fn.component_distribution, fn.mixture_distribution
+        vectors = isinstance(parts, Independent) and parts.reinterpreted_batch_ndims == 1
+        if vectors and isinstance(parts.base_dist, dist.Normal):
+            logits = weights.logits.expand(parts.batch_shape)
+            return PathwiseMixture(parts.base_dist.loc, parts.base_dist.scale, logits)
     return fn

@@ -6,6 +6,7 @@ import pyro.distributions as dist
 import torch
 from pyro.distributions import TorchDistribution
 from torch import Tensor
+from torch.distributions.constraints import Constraint
 from torch.types import _size
 
 from priorzoo.models.distributions import log_space
@@ -48,7 +49,7 @@ class Scored(Scoring):
         super().__init__(base.batch_shape, base.event_shape, validate_args=False)
 
     @property
-    def support(self) -> Any:
+    def support(self) -> Constraint | None:
         """Of the base."""
         return self.base.support
 

@@ -83,7 +83,7 @@ class Cells(dist.TorchDistribution):
     def mean(self) -> Tensor:
         return self.layout.join([part.mean for part in self.parts])
 
-    def expand(self, batch_shape: Sequence[int], _instance: Any = None) -> "Cells":
+    def expand(self, batch_shape: Sequence[int], _instance: object = None) -> "Cells":
         return Cells([part.expand(torch.Size(batch_shape)) for part in self.parts], self.layout)
 
     def sample(self, sample_shape: Sequence[int] = ()) -> Tensor:

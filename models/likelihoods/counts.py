@@ -72,7 +72,7 @@ class Events(dist.TorchDistribution):
         shape = torch.broadcast_shapes(*(each.shape for each in parameters))
         super().__init__(shape, validate_args=False)
 
-    def expand(self, batch_shape: Sequence[int], _instance: Any = None) -> "Events":
+    def expand(self, batch_shape: Sequence[int], _instance: object = None) -> "Events":
         return type(self)(*(each.expand(torch.Size(batch_shape)) for each in self.parameters))
 
     @property

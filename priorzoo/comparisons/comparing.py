@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from priorzoo.comparisons.rivals import FITS, SHAPES, WIDE, Rival
-from priorzoo.comparisons.tables import TABLES, Classed, with_gaps
+from priorzoo.comparisons.tables import TABLES, Classed, Labels, Rows, with_gaps
 from priorzoo.estimators import Clusterer
 from priorzoo.inference.saving import versions
 
@@ -117,7 +118,7 @@ def _best(choices: Sequence[str], score: Callable[[str], float]) -> str:
     return choices[int(np.argmax(scores))]
 
 
-def _split(table: Classed, share: float, seed: int) -> tuple[Any, Any]:
+def _split(table: Classed, share: float, seed: int) -> tuple[Rows, Rows]:
     """Training and test rows, both with gaps."""
     train, test = _places(len(table), seed)
     return (
@@ -126,12 +127,12 @@ def _split(table: Classed, share: float, seed: int) -> tuple[Any, Any]:
     )
 
 
-def _places(rows: int, seed: int) -> tuple[Any, Any]:
+def _places(rows: int, seed: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     order = np.random.default_rng(seed).permutation(rows)
     return order[rows // TEST :], order[: rows // TEST]
 
 
-def _agreement(table: Classed, labels: Any, seed: int) -> float:
+def _agreement(table: Classed, labels: Labels, seed: int) -> float:
     from sklearn.metrics import adjusted_rand_score
 
     train, _ = _places(len(table), seed)

@@ -3,12 +3,17 @@
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import logsumexp
 from scipy.stats import multivariate_normal
+
+from priorzoo.comparisons.tables import Labels, Rows
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 Numbers = NDArray[np.float64]
 STARTS = 5
@@ -23,29 +28,31 @@ class Filled:
         x: training rows, an array or a data frame of pandas.
     """
 
-    def __init__(self, x: Any) -> None:
+    def __init__(self, x: Rows) -> None:
         self.mixed = not isinstance(x, np.ndarray)
-        self.texts = list(x.select_dtypes(exclude="number").columns) if self.mixed else []
-        self.modes = {name: x[name].mode().iloc[0] for name in self.texts}
-        self.levels = {name: sorted(x[name].dropna().unique()) for name in self.texts}
+        texts = _frame(x).select_dtypes(exclude="number") if self.mixed else {}
+        self.texts = list(texts)
+        self.modes = {name: texts[name].mode().iloc[0] for name in self.texts}
+        self.levels = {name: sorted(texts[name].dropna().unique()) for name in self.texts}
         numbers = self._numbers(x)
         self.means = np.nanmean(numbers, 0)
         spread = np.nanstd(numbers, 0)
         self.scales = np.where(spread > 0, spread, 1.0)
 
-    def _numbers(self, x: Any) -> Numbers:
-        found = x.drop(columns=self.texts).to_numpy(dtype=float) if self.mixed else x
+    def _numbers(self, x: Rows) -> Numbers:
+        found = _frame(x).drop(columns=self.texts).to_numpy(dtype=float) if self.mixed else x
         return np.asarray(found, dtype=np.float64)
 
-    def numbers(self, x: Any) -> Numbers:
+    def numbers(self, x: Rows) -> Numbers:
         """``(N, P)``: the columns of numbers, with NaN for missing cells."""
         return (self._numbers(x) - self.means) / self.scales
 
-    def categories(self, x: Any) -> NDArray[np.object_]:
+    def categories(self, x: Rows) -> NDArray[np.object_]:
         """``(N, Q)``: the columns of text, filled by their modes."""
-        return np.stack([x[name].fillna(self.modes[name]).to_numpy() for name in self.texts], 1)
+        frame, modes = _frame(x), self.modes
+        return np.stack([frame[name].fillna(modes[name]).to_numpy() for name in self.texts], 1)
 
-    def whole(self, x: Any) -> Numbers:
+    def whole(self, x: Rows) -> Numbers:
         """All columns as numbers, without missing cells."""
         parts = [np.nan_to_num(self.numbers(x))]
         if self.texts:
@@ -54,6 +61,16 @@ class Filled:
                 one_hot = cells[:, place, None] == np.array(self.levels[name], dtype=object)
                 parts.append(one_hot.astype(np.float64))
         return np.concatenate(parts, 1)
+
+
+class Mixture(Protocol):
+    """A fitted mixture of Gaussians of scikit-learn."""
+
+    weights_: Numbers
+    means_: Numbers
+    covariances_: Numbers
+
+    def fit_predict(self, X: Numbers) -> Labels: ...
 
 
 class Rival:
@@ -67,19 +84,21 @@ class Rival:
 
     def __init__(self, name: str, clusters: int, seed: int, shape: str = "full") -> None:
         self.name, self.clusters, self.seed, self.shape = name, clusters, seed, shape
-        self.fitted: Any = None
+        self.fitted: Mixture | None = None
 
-    def fit(self, x: Any) -> NDArray[np.int64]:
+    def fit(self, x: Rows) -> NDArray[np.int64]:
         """Fit, and return the clusters of the rows."""
         self.filled = Filled(x)
         with _quiet():
             labels = FITS[self.name](self, x)
         return np.asarray(labels, dtype=np.int64)
 
-    def score(self, x: Any) -> float:
+    def score(self, x: Rows) -> float:
         """Mean log density of the observed cells of rows of numbers, in nats, in their units."""
-        rows, found = self.filled.numbers(x), []
         mixture = self.fitted
+        if mixture is None:
+            raise ValueError(f"Expected a mixture but {self.name} has no density; fit a mixture.")
+        rows, found = self.filled.numbers(x), []
         every = mixture.covariances_
         full = [np.diag(c) if c.ndim == 1 else c for c in every]
         for row in rows:
@@ -96,14 +115,14 @@ class Rival:
         return float(np.mean(found))
 
 
-def _k_means(rival: Rival, x: Any) -> Any:
+def _k_means(rival: Rival, x: Rows) -> Labels:
     from sklearn.cluster import KMeans
 
     rows = rival.filled.whole(x)
     return KMeans(rival.clusters, n_init=STARTS, random_state=rival.seed).fit_predict(rows)
 
 
-def _mixture(rival: Rival, x: Any) -> Any:
+def _mixture(rival: Rival, x: Rows) -> Labels:
     from sklearn.mixture import GaussianMixture
 
     how: dict[str, Any] = {"covariance_type": rival.shape, "n_init": STARTS, "reg_covar": 1e-4}
@@ -111,7 +130,7 @@ def _mixture(rival: Rival, x: Any) -> Any:
     return rival.fitted.fit_predict(rival.filled.whole(x))
 
 
-def _bayesian(rival: Rival, x: Any) -> Any:
+def _bayesian(rival: Rival, x: Rows) -> Labels:
     from sklearn.mixture import BayesianGaussianMixture
 
     how: dict[str, Any] = {"covariance_type": rival.shape, "n_init": STARTS, "reg_covar": 1e-4}
@@ -121,7 +140,7 @@ def _bayesian(rival: Rival, x: Any) -> Any:
     return rival.fitted.fit_predict(rival.filled.whole(x))
 
 
-def _k_prototypes(rival: Rival, x: Any) -> Any:
+def _k_prototypes(rival: Rival, x: Rows) -> Labels:
     from kmodes.kprototypes import KPrototypes
 
     numbers = np.nan_to_num(rival.filled.numbers(x))
@@ -131,12 +150,17 @@ def _k_prototypes(rival: Rival, x: Any) -> Any:
     return method.fit_predict(rows, categorical=places)
 
 
-FITS: dict[str, Callable[[Rival, Any], Any]] = {
+FITS: dict[str, Callable[[Rival, Rows], Labels]] = {
     "mean imputation, GaussianMixture": _mixture,
     "mean imputation, BayesianGaussianMixture": _bayesian,
     "mean imputation, k-means": _k_means,
     "mean imputation, k-prototypes": _k_prototypes,
 }
+
+
+def _frame(x: Rows) -> "DataFrame":
+    assert not isinstance(x, np.ndarray)
+    return x
 
 
 @contextmanager

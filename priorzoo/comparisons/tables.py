@@ -3,12 +3,16 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
 Labels = NDArray[np.int64]
+Rows: TypeAlias = "NDArray[np.float64] | DataFrame"
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,7 +27,7 @@ class Classed:
             are real numbers.
     """
 
-    x: Any
+    x: Rows
     labels: Labels
     likelihood: str = "auto"
     density: bool = False
@@ -31,13 +35,14 @@ class Classed:
     @property
     def mixed(self) -> bool:
         """Whether there are columns of text."""
-        frame = not isinstance(self.x, np.ndarray)
-        return frame and bool(len(self.x.select_dtypes(exclude="number").columns))
+        if isinstance(self.x, np.ndarray):
+            return False
+        return bool(len(self.x.select_dtypes(exclude="number").columns))
 
     def __len__(self) -> int:
         return len(self.labels)
 
-    def take(self, rows: NDArray[np.intp]) -> Any:
+    def take(self, rows: NDArray[np.intp]) -> Rows:
         """Some rows of x."""
         return self.x[rows] if isinstance(self.x, np.ndarray) else self.x.iloc[rows]
 
@@ -117,7 +122,7 @@ TABLES: dict[str, Reader] = {
 }
 
 
-def with_gaps(x: Any, share: float, seed: int) -> Any:
+def with_gaps(x: Rows, share: float, seed: int) -> Rows:
     """Rows without a share of their cells, which are drawn at random; each row keeps one."""
     rng = np.random.default_rng(seed)
     gone = rng.random(x.shape) < share

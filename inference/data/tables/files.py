@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from zipfile import BadZipFile
 
 import numpy as np
@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 
 from priorzoo.inference.data.tables.cells import MISSING, Frame, is_number
 from priorzoo.inference.data.tables.frames import frame_of
+
+if TYPE_CHECKING:
+    from pyarrow import Table as ArrowTable
 
 Arrays = Mapping[str, NDArray[np.generic]]
 TABLES = (".csv", ".tsv", ".parquet")
@@ -96,13 +99,13 @@ def _check_text(path: Path) -> None:
             )
 
 
-def _parquet(path: Path) -> Any:
+def _parquet(path: Path) -> "ArrowTable":
     from pyarrow import parquet
 
     return parquet.read_table(path)
 
 
-def _delimited(path: Path) -> Any:
+def _delimited(path: Path) -> "ArrowTable":
     """A table of pyarrow.csv: as text where the types of a column's cells differ."""
     _check_text(path)
     from pyarrow import ArrowInvalid, csv, string

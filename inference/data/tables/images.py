@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args
+from types import ModuleType
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 import torch
@@ -12,6 +13,9 @@ from priorzoo.inference.data.pictures import flat_rows
 from priorzoo.inference.data.tables.kinds import listed
 from priorzoo.inference.data.tables.schema import Schema, Table
 from priorzoo.inference.data.tensors import as_tensor
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 Mode = Literal["L", "RGB"]
 ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
@@ -102,7 +106,7 @@ def _files(folder: Path) -> list[Path]:
     return sorted(p for p in shown if p.suffix.lower() in ENDINGS and p.is_file())
 
 
-def _opened(file: Path, library: Any) -> Any:
+def _opened(file: Path, library: ModuleType) -> "Image":
     """A decoded image.
 
     Raises:
@@ -151,7 +155,7 @@ def _size(files: Sequence[Path], sizes: Sequence[tuple[int, int]]) -> tuple[int,
     return first
 
 
-def _array(image: Any, mode: Mode, size: tuple[int, int], file: Path) -> NDArray[np.uint8]:
+def _array(image: "Image", mode: Mode, size: tuple[int, int], file: Path) -> NDArray[np.uint8]:
     if mode not in get_args(Mode):
         raise ValueError(f"Expected --mode among {get_args(Mode)} but got {mode!r}.")
     _check_bits(file, image.mode)
