@@ -14,6 +14,7 @@ from torch import nn
 from torch.fx.experimental.proxy_tensor import get_proxy_mode
 from torch.nn.parameter import is_lazy
 
+from priorzoo.inference.randomness import random_states, set_random_states
 from priorzoo.inference.running import places_of
 from priorzoo.inference.sites import (
     PARTICLES,
@@ -127,9 +128,8 @@ class Snapshot:
             for home, name, tensor in places
             if not isinstance(tensor, nn.Parameter) and not is_lazy(tensor)
         ]
-        self.devices = {tensor.device for *_, tensor in places if tensor.is_cuda}
-        self.random = torch.get_rng_state()
-        self.of_devices = [torch.cuda.get_rng_state(device) for device in self.devices]
+        self.devices = {tensor.device for *_, tensor in places}
+        self.random = random_states(self.devices)
 
     @torch.no_grad()
     def restore(self) -> None:
@@ -137,9 +137,7 @@ class Snapshot:
         for home, name, tensor, value in self.buffers:
             tensor.copy_(value)
             home[name] = tensor
-        torch.set_rng_state(self.random)
-        for device, state in zip(self.devices, self.of_devices, strict=True):
-            torch.cuda.set_rng_state(state, device)
+        set_random_states(self.random, self.devices)
 
 
 def check_dimensions(guide_trace: poutine.Trace, model_trace: poutine.Trace) -> None:

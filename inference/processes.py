@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, distributed, nn
 
+from priorzoo.inference.randomness import random_states, set_random_states
 from priorzoo.inference.shares import Share
 
 Made = TypeVar("Made")
@@ -66,14 +67,10 @@ class Processes:
         """Give torch's random state the value that it has in the first process."""
         if self.count == 1:
             return
-        states = [torch.get_rng_state()]
-        if device.type == "cuda":
-            states.append(torch.cuda.get_rng_state(device))
+        states = random_states([device])
         for state in states:
             distributed.broadcast(state, 0)
-        torch.set_rng_state(states[0])
-        if device.type == "cuda":
-            torch.cuda.set_rng_state(states[1], device)
+        set_random_states(states, [device])
 
     def by_first(self, make: Callable[[], Made]) -> Made:
         """What the first process makes, in all.

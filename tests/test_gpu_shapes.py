@@ -18,6 +18,8 @@ from torch._subclasses.fake_tensor import (
     FakeTensorMode,
 )
 from torch.fx import Interpreter
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from priorzoo.inference import ELBO, Batch, Pretraining
 from priorzoo.inference.bounds import log_sums
@@ -156,6 +158,31 @@ def test_a_few_pairs_are_of_one_device(zoo, name):
 
 def test_a_step_with_gradients_is_of_one_device(zoo):
     check_step(prepared(zoo["vae"]), zoo["vae"])
+
+
+class Doubles(TorchDispatchMode):
+    """Counts the tensors of float64 that operations make."""
+
+    def __init__(self):
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        made = function(*args, **(kwargs or {}))
+        tensors = [leaf for leaf in tree_leaves(made) if isinstance(leaf, torch.Tensor)]
+        self.count += sum(tensor.dtype == torch.float64 for tensor in tensors)
+        return made
+
+
+@pytest.mark.parametrize("name", ["vae", "gmvae", "vade", "m2", "vamp-prior", "nonparametric"])
+def test_steps_for_the_gpu_of_a_mac_make_no_float64(zoo, name):
+    """Which ``mps`` lacks; ``docs/running.md`` says which models it takes."""
+    entry = zoo[name]
+    objective = ELBO(*prepared(entry))
+    with Doubles() as doubles:
+        value, *_ = objective.loss(Batch(entry.rows(B), N))
+        value.mean().backward()
+    assert doubles.count == 0
 
 
 @pytest.mark.slow

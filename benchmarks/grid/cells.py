@@ -3,9 +3,7 @@
 import hashlib
 import json
 import re
-import resource
 import shlex
-import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
@@ -23,6 +21,7 @@ from priorzoo.benchmarks.papers.paper import Budget, Extra
 from priorzoo.benchmarks.recipes.changes import PROSE, apply, as_text, change, differences
 from priorzoo.benchmarks.recipes.recipe import Changes, Recipe, Stage
 from priorzoo.benchmarks.rows.files import FORMAT
+from priorzoo.benchmarks.rows.peaks import peak_mib
 from priorzoo.benchmarks.runs import run as runs
 from priorzoo.benchmarks.runs.folder import CHECKPOINT, HISTORY, RESULT
 from priorzoo.benchmarks.scores.run import Run
@@ -187,12 +186,12 @@ def _charts(cell: Cell, run: Run, dataset: Dataset, out: Path) -> list[str]:
     return kept
 
 
-def _peak(device: str) -> float:
+def _peak(device: str) -> float | None:
     """The most memory that the process has held, on the GPU where it trained there, in MiB."""
     if device == "cuda":
         return round(torch.cuda.max_memory_allocated() / 2**20, 1)
-    unit = 2**20 if sys.platform == "darwin" else 2**10
-    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit, 1)
+    peak = peak_mib()
+    return None if peak is None else round(peak, 1)
 
 
 def _definition(name: str) -> Row:

@@ -1,6 +1,5 @@
 """Bodin et al., "Nonparametric Inference for Auto-Encoding Variational Bayes", 2017."""
 
-import resource
 from argparse import Namespace
 from dataclasses import replace
 from multiprocessing import get_context
@@ -14,6 +13,7 @@ from priorzoo.benchmarks.data.sets import Dataset
 from priorzoo.benchmarks.papers.paper import BOUND, Line, Measure, Paper, lengths
 from priorzoo.benchmarks.recipes import Changes, Recipe, digits, mlps, part
 from priorzoo.benchmarks.rows.files import append_row
+from priorzoo.benchmarks.rows.peaks import peak_mib
 from priorzoo.benchmarks.runs import run as runs
 from priorzoo.benchmarks.scores.registry import finish, prepare
 from priorzoo.benchmarks.scores.run import Result, Run
@@ -262,21 +262,24 @@ def _judged(run: Run, dataset: Dataset, quick: bool) -> Result:
 
 
 def peak(memories: int = 60_000, queries: int = 10_000, code: int = 500) -> dict[str, float]:
-    """Most memory that a new process ever holds which places so many queries, in GiB; on Linux.
+    """Most memory that a new process ever holds which places so many queries, in GiB.
 
     That of Python, its libraries and the arrays themselves included. The system counts it as no
     less than what the process that asks has held.
     """
     with get_context("spawn").Pool(1) as pool:
         held = pool.apply(_place, (memories, queries, code))
-    return {"memories": memories, "queries": queries, "code": code, "peak_gib": held / 2**20}
+    return {"memories": memories, "queries": queries, "code": code, "peak_gib": held / 2**10}
 
 
-def _place(memories: int, queries: int, code: int) -> int:
+def _place(memories: int, queries: int, code: int) -> float:
     model = NonparametricVAE(MLP(code, 1, ()), code=code)
     memory = Memory(model, torch.randn(memories, 2), torch.randn(memories, code))
     memory.codes_at(torch.randn(queries, 2))
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    held = peak_mib()
+    if held is None:
+        raise ValueError("Expected a system that counts memory but got Windows; leave out --peak.")
+    return held
 
 
 def draw_runs(named: dict[str, Run], dataset: Dataset, folder: Path, shown: int = 4) -> list[Path]:

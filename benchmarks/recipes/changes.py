@@ -55,7 +55,8 @@ def apply(recipe: Recipe, changes: Changes) -> Recipe:
     made = change(made, more)
     for place, chosen in _parts(made).items():
         for name in parts.filled(made, place) & chosen.init_args.keys():
-            raise ValueError(f"Expected no --{place}.{name}, which is filled in; leave it out.")
+            said = parts.option(f"{place}.{name}")
+            raise ValueError(f"Expected no {said}, which is filled in; leave it out.")
     return made
 
 
@@ -129,7 +130,7 @@ def change(settings: Settings, changes: Changes) -> Settings:
         head, *path = name.removesuffix(".class_path").replace(".init_args.", ".").split(".")
         if head not in hints:
             raise ValueError(
-                parts.unknown_name("option", f"--{name}", [f"--{known}" for known in hints])
+                parts.unknown_name("option", parts.option(name), [*map(parts.option, hints)])
             )
         made[head] = _put(made.get(head, getattr(settings, head)), path, value, head)
     read = {name: _read(value, hints[name], name) for name, value in made.items()}
@@ -211,7 +212,8 @@ def _read(value: object, hint: object, place: str) -> object:
         if (of_class and isinstance(value, str)) or "class_path" in _plain(value):
             return _part({"class_path": value} if isinstance(value, str) else _plain(value), place)
         if isinstance(value, Mapping) and of_class:
-            raise ValueError(f"Expected a class for --{place}; give --{place} first.")
+            said = parts.option(place)
+            raise ValueError(f"Expected a class for {said}; give {said} first.")
         if isinstance(value, Mapping) and _is_data(kind):
             return _built(kind, value, place)
         if isinstance(value, Mapping) and parts.is_kind(origin, Mapping):
@@ -235,13 +237,14 @@ def _part(given: Changes, place: str) -> Part:
 def _built(kind: type, given: Changes, place: str) -> object:
     hints = get_type_hints(kind)
     for name in given.keys() - hints.keys():
-        known = [f"--{place}.{one}" for one in hints]
-        raise ValueError(parts.unknown_name("option", f"--{place}.{name}", known))
+        known = [parts.option(f"{place}.{one}") for one in hints]
+        raise ValueError(parts.unknown_name("option", parts.option(f"{place}.{name}"), known))
     made = {name: _read(one, hints[name], f"{place}.{name}") for name, one in given.items()}
     try:
         return kind(**made)
     except TypeError as error:
-        raise ValueError(f"{kind.__name__} at --{place} cannot be built: {error}") from error
+        said = f"{kind.__name__} at {parts.option(place)}"
+        raise ValueError(f"{said} cannot be built: {error}") from error
 
 
 def _checked(value: object, hint: object, place: str) -> object:
@@ -254,7 +257,7 @@ def _checked(value: object, hint: object, place: str) -> object:
         return parser.parse_object({"value": value}).value
     except ArgumentError as error:
         raise ValueError(
-            f"Expected {parts.named(hint)} for --{place} but got {value!r}."
+            f"Expected {parts.named(hint)} for {parts.option(place)} but got {value!r}."
         ) from error
 
 

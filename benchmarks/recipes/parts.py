@@ -32,6 +32,15 @@ SHELVES: Mapping[str, tuple[tuple[ModuleType, ...], type | None]] = {
 }
 
 
+def option(place: str) -> str:
+    """A setting as an option of the command line.
+
+    >>> option("batch_size"), option("model.learn_weights")
+    ('--batch-size', '--model.learn-weights')
+    """
+    return f"--{place.replace('_', '-')}"
+
+
 def arguments(recipe: Recipe, place: str) -> dict[str, inspect.Parameter]:
     """The arguments of a part that may be chosen: all but those that the builder fills in."""
     left_out = filled(recipe, place)
@@ -77,7 +86,7 @@ def find(name: str, place: str) -> Callable[..., object]:
         return _function(name) if family is None else locate(name, family)
     known = public(place)
     if name not in known:
-        raise ValueError(unknown_name(f"class for --{place}", name, known))
+        raise ValueError(unknown_name(f"class for {option(place)}", name, known))
     return known[name]
 
 

@@ -29,6 +29,7 @@ IMAGES = {
     ".jpg": ("image/jpeg", b"\xff\xd8\xff"),
     ".jpeg": ("image/jpeg", b"\xff\xd8\xff"),
 }
+OPTION = re.compile(r"(?<=\s)--[\w.-]+")
 LONGEST = 2**20 * MIB  # of a file of rows
 LARGEST, SHOWN = 8 * MIB, 128 * MIB  # bytes of an image, and of all in one report
 
@@ -69,7 +70,7 @@ def read_rows(path: Path, *, torn: bool = False) -> list[Row]:
     for place, row in found:
         _check_format(row, place)
         check(Record({}, ROW), row, "row", place, REMEDY)
-    return [row for _, row in found]
+    return [_spelt(row) for _, row in found]
 
 
 def read_folder(folder: Path) -> list[Row]:
@@ -96,6 +97,7 @@ def read_folder(folder: Path) -> list[Row]:
             if "split" not in row:  # else of the history of a run without a result
                 _check_format(row, place)
                 check(schema_of(row), row, "row", place, REMEDY)
+                row = _spelt(row)
                 other = row.keys() & {"kind", "measure", "estimator", "quantity", "error"}
                 found.append({"changes": {}} | row if other else _complete(row, folder, place))
     size = sum(image.stat().st_size for row in found for image in row.get("figures") or ())
@@ -179,6 +181,14 @@ def _check_format(row: Row, place: str) -> None:
             f"{row.get('format')!r:.40}; make the row again with this version, or move its file "
             "out of the folder."
         )
+
+
+def _spelt(row: dict[str, Any]) -> dict[str, Any]:
+    """With the options of the command spelt with hyphens; earlier rows have underscores."""
+    command = row.get("command")
+    if not isinstance(command, str):
+        return row
+    return row | {"command": OPTION.sub(lambda found: found[0].replace("_", "-"), command)}
 
 
 def _complete(row: dict[str, Any], folder: Path, place: str) -> Row:

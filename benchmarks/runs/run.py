@@ -3,7 +3,7 @@
 import json
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -47,19 +47,24 @@ SPLIT = ("data", "binarise", "train", "validation")  # of its settings
 
 
 def pick_device(name: str) -> torch.device:
-    """``auto`` is the GPU where there is one.
+    """``auto`` is the CUDA GPU where there is one, else the CPU.
+
+    ``mps``, the GPU of a Mac, has no float64, which some models need: it has to be asked for.
 
     Raises:
-        ValueError: for ``cuda`` without a GPU, or an unknown name.
+        ValueError: for ``cuda`` or ``mps`` without such a GPU, or an unknown name.
     """
-    if name not in ("auto", "cpu", "cuda"):
-        raise ValueError(f"Expected a device among auto, cpu and cuda but got {name!r}.")
-    present = torch.cuda.is_available()
-    if name == "cuda" and not present:
-        raise ValueError(
-            "Expected a CUDA device for --device cuda but found none; use --device cpu."
-        )
-    return torch.device("cuda" if name == "cuda" or (name == "auto" and present) else "cpu")
+    present: dict[str, Callable[[], bool]] = {
+        "cuda": torch.cuda.is_available,
+        "mps": torch.backends.mps.is_available,
+    }
+    if name not in ("auto", "cpu", *present):
+        raise ValueError(f"Expected a device among auto, cpu, cuda and mps but got {name!r}.")
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name in present and not present[name]():
+        raise ValueError(f"Expected a device for --device {name} but found none; use --device cpu.")
+    return torch.device(name)
 
 
 def read_data(

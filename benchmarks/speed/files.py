@@ -1,7 +1,5 @@
 """Memory and rows a second of a training from files: ``priorzoo bench speed-files``."""
 
-import resource
-import sys
 import tempfile
 import time
 from argparse import Namespace
@@ -15,6 +13,7 @@ import numpy as np
 import torch
 
 from priorzoo.benchmarks.rows.files import append_row
+from priorzoo.benchmarks.rows.peaks import peak_mib
 from priorzoo.benchmarks.runs.run import machine
 from priorzoo.guides import Code
 from priorzoo.inference import Pixels, StoredRows, Stream, Training
@@ -64,7 +63,7 @@ def timed(form: Format, path: str, where: str, steps: int) -> dict[str, float]:
     how: dict[str, Any] = {"transform": Pixels(binarise=True) if form == "bytes" else None}
     some = torch.zeros(BATCH * WARM, width, dtype=torch.uint8 if form == "bytes" else None)
     Training(model, guide, some, batch_size=BATCH, **how).run(WARM)
-    before = _peak()
+    before = peak_mib()
     stored = StoredRows(path, batch_size=BATCH)
     data = _in_memory(stored) if where == "memory" else stored
     training = Training(model, guide, data, batch_size=BATCH, every=steps, **how)
@@ -76,7 +75,9 @@ def timed(form: Format, path: str, where: str, steps: int) -> dict[str, float]:
     else:
         training.run(steps)
     seconds = time.perf_counter() - begun
-    return {"rows_per_second": steps * BATCH / seconds, "peak_mib": (_peak() - before) / 2**20}
+    peak = peak_mib()
+    more = {} if before is None or peak is None else {"peak_mib": peak - before}
+    return {"rows_per_second": steps * BATCH / seconds, **more}
 
 
 def _in_memory(stored: StoredRows) -> torch.Tensor:
@@ -86,11 +87,6 @@ def _in_memory(stored: StoredRows) -> torch.Tensor:
     for part in stored.in_order(GROUP):
         rows[part.numbers[0] : part.numbers[-1] + 1] = part.batch.x
     return rows
-
-
-def _peak() -> int:
-    unit = 1 if sys.platform == "darwin" else 1024  # bytes there, KiB elsewhere
-    return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def measure_files(settings: Namespace) -> None:
@@ -128,8 +124,9 @@ def _measured(form: Format, size: int, settings: Namespace) -> list[dict[str, An
                 found[kind].append(one.result())
     rows: list[dict[str, Any]] = []
     for kind, values in found.items():
-        rates, peaks = ([v[name] for v in values] for name in ("rows_per_second", "peak_mib"))
+        rates = sorted(round(value["rows_per_second"]) for value in values)
+        peaks = [value["peak_mib"] for value in values if "peak_mib" in value]
         row: dict[str, Any] = {"kind": "speed-files", "stored": form, "rows": size, "from": kind}
-        row |= {"rows_per_second": sorted(map(round, rates)), "peak_mib": round(max(peaks), 1)}
+        row |= {"rows_per_second": rates, "peak_mib": round(max(peaks), 1) if peaks else None}
         rows.append(row | {"steps": settings.steps})
     return rows

@@ -50,12 +50,12 @@ def timed(
 def measure_processes(settings: Namespace) -> None:
     """Time the steps that processes share on synthetic images, and what they tell each other.
 
-    usage: torchrun --nproc_per_node R -m priorzoo bench speed-processes [--OPTION VALUE ...]
+    usage: torchrun --nproc-per-node R -m priorzoo bench speed-processes [--OPTION VALUE ...]
 
       --recipe NAME          [gmvae]
       --step eager|compiled  how a step is run [eager]
       --steps N              that are timed [100]
-      --device NAME          auto, cpu or cuda [auto]
+      --device NAME          auto, cpu, cuda or mps [auto]
       --rows FILE            file of rows to append to
     """
     if settings.recipe not in RECIPES:

@@ -72,7 +72,7 @@ def measure_runs(settings: Namespace) -> None:
     usage: priorzoo bench speed-runs [--OPTION VALUE ...]
 
       --rows FILE    file of rows to append to; the project's own if left out
-      --device NAME  auto, cpu or cuda [auto]
+      --device NAME  auto, cpu, cuda or mps [auto]
       --minutes M    for all, compilation aside [5]
     """
     device = pick_device(settings.device)

@@ -33,7 +33,7 @@ def bench_command(words: Sequence[str]) -> None:
       --shard I/N                      only cells I, I + N, I + 2 N, ..., counted from 1
       --out DIR                        folder; runs/bench-BUDGET if left out
       --data-root DIR                  folder of the data sets
-      --device NAME                    auto, cpu or cuda [auto]
+      --device NAME                    auto, cpu, cuda or mps [auto]
 
     bench speed, speed-kernels, speed-runs, speed-moves, speed-files, speed-processes, serving,
     tables, counts, estimators, precision, embedding and planar are measurements with options of
@@ -143,7 +143,7 @@ def _speed(settings: Namespace) -> None:
       --steps N                 of each arm in a round [10]
       --rows FILE               file of rows to append to
       --figures DIR             folder for charts
-      --device NAME             auto, cpu or cuda [auto]
+      --device NAME             auto, cpu, cuda or mps [auto]
     """
     from priorzoo.benchmarks.report.measured import step_table
     from priorzoo.benchmarks.speed import charts, measure

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from priorzoo.benchmarks.papers import PAPERS, RECIPES
+from priorzoo.benchmarks.recipes.parts import option
 from priorzoo.cli.main import COMMANDS
 from priorzoo.cli.options import Parser, require
 from priorzoo.cli.settings import FIELDS
@@ -43,9 +44,8 @@ def whole_parser() -> argparse.ArgumentParser:
         if name == "train":
             one.add_argument("recipe", choices=list(RECIPES), help="what to train")
             for field in FIELDS:
-                option = f"--{field.replace('_', '-')}"
-                if option not in own.options:
-                    one.add_argument(option, help="a setting of the recipe")
+                if option(field) not in own.options:
+                    one.add_argument(option(field), help="a setting of the recipe")
         for action in one._actions:
             if name == "bench" and action.dest == "names":
                 action.choices = [*RECIPES, *(paper.name for paper in PAPERS)]

@@ -46,7 +46,7 @@ def fit_command(words: Sequence[str]) -> None:
       --resume          continue an interrupted run, or repeat the scores of a finished one
       --checkpoint-minutes M  how often a checkpoint is saved at least [10]
       --checkpoints N   how many of the last are kept [2]
-      --device NAME     auto, cpu or cuda [auto]
+      --device NAME     auto, cpu, cuda or mps [auto]
 
     Other settings of a recipe are options too: --batch-size 50, --model.code 4, --n-init 3.
     """

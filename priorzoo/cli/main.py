@@ -79,6 +79,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, OSError, ModuleNotFoundError) as error:
         print(f"priorzoo {words[0]}: error: {_in_one_line(error)}", file=sys.stderr)
         return 2
+    except TypeError as error:
+        if "MPS" not in str(error):  # torch's own error where a model needs float64
+            raise
+        wanted = "float64 for this model, which --device mps lacks; use --device cpu"
+        print(f"priorzoo {words[0]}: error: Expected {wanted}.", file=sys.stderr)
+        return 2
     except FloatingPointError as error:
         print(f"priorzoo {words[0]}: failed: {error}", file=sys.stderr)
         return 1

@@ -28,7 +28,7 @@ def evaluate_command(words: Sequence[str]) -> None:
       --json                  print one line of JSON
       --data-root DIR         folder of the data sets
       --download              fetch missing data
-      --device NAME           auto, cpu or cuda [auto]
+      --device NAME           auto, cpu, cuda or mps [auto]
       --trust MODULE          import classes from this module of yours, which runs its code
     """
     settings = Parser("evaluate", evaluate_command).parse(words)
@@ -51,7 +51,7 @@ def plot_command(words: Sequence[str]) -> None:
       --data NAME      another data set than the run's own
       --data-root DIR  folder of the data sets
       --download       fetch missing data
-      --device NAME    auto, cpu or cuda [auto]
+      --device NAME    auto, cpu, cuda or mps [auto]
       --trust MODULE   import classes from this module of yours, which runs its code
     """
     settings = Parser("plot", plot_command).parse(words)
@@ -71,7 +71,7 @@ def sample_command(words: Sequence[str]) -> None:
       --n N          number of rows [100]
       --seed N       seed of the draws [0]
       --out FILE     .png, or .npz for numbers; RUN/samples.png if left out
-      --device NAME  auto, cpu or cuda [auto]
+      --device NAME  auto, cpu, cuda or mps [auto]
       --trust MODULE  import classes from this module of yours, which runs its code
     """
     settings = Parser("sample", sample_command).parse(words)

@@ -10,7 +10,7 @@ from typing import get_type_hints
 import yaml
 
 from priorzoo.benchmarks.recipes.changes import PROSE, read_value, written
-from priorzoo.benchmarks.recipes.parts import arguments, find, named, public, unknown_name
+from priorzoo.benchmarks.recipes.parts import arguments, find, named, option, public, unknown_name
 from priorzoo.benchmarks.recipes.recipe import Part, Recipe
 from priorzoo.inference.files import read_text
 from priorzoo.inference.schema import Plain, check
@@ -43,7 +43,7 @@ def read_words(words: Sequence[str], others: Sequence[str]) -> dict[str, object]
         name, equals, text = word.removeprefix("--").partition("=")
         name = name.replace("-", "_")
         if not word.startswith("--") or name.partition(".")[0] not in FIELDS:
-            known = [*others, *(f"--{item.replace('_', '-')}" for item in FIELDS)]
+            known = [*others, *map(option, FIELDS)]
             raise ValueError(unknown_name("option", word.partition("=")[0], known))
         if not equals:
             text = rest.pop(0) if rest and not rest[0].startswith("--") else "true"
@@ -85,8 +85,8 @@ def settings_help(recipe: Recipe, everything: bool) -> str:
     Without, settings are left out that are empty, and arguments at the defaults of their class.
     """
     lines: list[str] = []
-    for option, value, kind, told, chosen in _settings(recipe):
-        said = f"--{option.replace('_', '-')} {_shown(value)}"
+    for place, value, kind, told, chosen in _settings(recipe):
+        said = f"{option(place)} {_shown(value)}"
         if everything:
             lines.append(f"  {said}  ({kind})" if kind else f"  {said}")
             lines += [f"      {told}"] if told else []

@@ -30,7 +30,7 @@ def predict_command(words: Sequence[str]) -> None:
       --out FILE              .csv or .parquet; RUN/clusters.csv if left out
       --layer NAME            of an AnnData, in place of X
       --importance-samples N  of the bound on log p(x) [50]
-      --device NAME           auto, cpu or cuda [auto]
+      --device NAME           auto, cpu, cuda or mps [auto]
       --trust MODULE          import classes from this module of yours, which runs its code
 
     Columns of the output: row, cluster, p_K (probability of each cluster), code_D, map_0 and map_1
@@ -69,7 +69,7 @@ def describe_command(words: Sequence[str]) -> None:
       --data FILE      other rows than those that the run was trained on
       --out DIR        of index.html, clusters.csv and traits.csv; RUN/description if left out
       --data-root DIR  folder of the data sets
-      --device NAME    auto, cpu or cuda [auto]
+      --device NAME    auto, cpu, cuda or mps [auto]
       --trust MODULE   import classes from this module of yours, which runs its code
     """
     settings = Parser("describe", describe_command).parse(words)

@@ -42,7 +42,7 @@ def train_command(words: Sequence[str]) -> None:
       --rows FILE       rows to append the result to
       --data-root DIR   folder of the data sets
       --download        fetch missing data
-      --device NAME     auto, cpu or cuda [auto]
+      --device NAME     auto, cpu, cuda or mps [auto]
 
     priorzoo list recipes shows the recipes, and priorzoo train RECIPE --help the settings of one.
     """

@@ -38,7 +38,7 @@ class Clusterer(ClusterMixin, Encoder):
         n_init: number of starts, of which the one with the best bound goes on.
         max_iter: steps of the training; None for twice as many as rows, 60 to 2,000 (one a row from
             10,000 rows on).
-        device: ``auto``, ``cpu`` or ``cuda``.
+        device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
 
     Attributes:
         labels_: ``(N,)``: the cluster of each training row.

@@ -38,7 +38,7 @@ class Choice:
         seed: of all random numbers.
         starts: short trainings, of which the one with the best bound goes on.
         steps: of the training proper.
-        device: ``auto``, ``cpu`` or ``cuda``.
+        device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
     """
 
     model: str

@@ -271,7 +271,7 @@ def test_the_command_line_leaves_the_random_state_alone(tmp_path):
         ("train digits-gmvae --kl {z:{flor:1}}", "flor"),
         ("train digits-vae --binarise sometimes", "'static', 'dynamic'"),
         ("train digits-vae --steps 3 --epochs 2", "Expected --steps or --epochs but got both"),
-        ("train digits-vae --device tpu", "Expected a device among auto, cpu and cuda"),
+        ("train digits-vae --device tpu", "Expected a device among auto, cpu, cuda and mps"),
         ("train digits-gmvae --guide Code", "Code does not fit GMVAE: the guide lacks"),
         (
             "train digits-vae --guide ClusterThenCode",

@@ -77,7 +77,7 @@ def test_a_new_class_keeps_the_arguments_that_it_has_too():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"batchsize": 3}, "'--batchsize'; did you mean '--batch_size'?"),
+        ({"batchsize": 3}, "'--batchsize'; did you mean '--batch-size'?"),
         ({"model.clustrs": 3}, "argument of GMVAE 'clustrs'; did you mean 'clusters'?"),
         ({"kl.z.analytik": True}, "did you mean '--kl.z.analytic'?"),
         ({"kl": {"z": {"flor": 1}}}, "option '--kl.z.flor'; did you mean '--kl.z.floor'?"),

@@ -180,7 +180,7 @@ def test_densities_add_up_to_one_and_do_not_depend_on_other_rows(zoo, name):
         ({"likelihood": "gausian"}, "Expected likelihood 'auto'"),
         ({"likelihood": "poisson"}, "whole numbers"),
         ({"model": "vae"}, "model with clusters"),
-        ({"device": "tpu"}, "among auto, cpu and cuda"),
+        ({"device": "tpu"}, "among auto, cpu, cuda and mps"),
         ({"guide": "Sticks"}, "guide"),
         ({"max_iter": 0}, "max_iter"),
     ],
