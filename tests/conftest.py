@@ -8,6 +8,8 @@ import torch
 # The tensors of the tests are small: more threads would only wait for each other.
 torch.set_num_threads(min(2, torch.get_num_threads()))
 
+APART = {"slow", "docs"}  # marks of tests that run only if asked for
+
 # By its path, since pytest's importlib mode puts no folder of tests on the import path.
 spec = spec_from_file_location("catalogue", Path(__file__).with_name("catalogue.py"))
 catalogue = module_from_spec(spec)
@@ -18,15 +20,14 @@ def pytest_addoption(parser):
     told = "trainings that tests/interruptions breaks off"
     parser.addoption("--count", type=int, default=4, help=told)
     parser.addoption("--slow", action="store_true", help="run the tests marked slow, only these")
+    parser.addoption("--docs", action="store_true", help="run the tests marked docs, only these")
 
 
 def pytest_collection_modifyitems(config, items):
-    parts = {False: [], True: []}
-    for item in items:
-        parts[item.get_closest_marker("slow") is not None].append(item)
-    slow = config.getoption("--slow")
-    config.hook.pytest_deselected(items=parts[not slow])
-    items[:] = parts[slow]
+    wanted = {mark for mark in APART if config.getoption(f"--{mark}")}
+    chosen = [item for item in items if {m.name for m in item.iter_markers()} & APART == wanted]
+    config.hook.pytest_deselected(items=[item for item in items if item not in chosen])
+    items[:] = chosen
 
 
 @pytest.fixture(autouse=True)

@@ -2,7 +2,11 @@
 
 from sphinx.application import Sphinx
 
-PAGES = {"../benchmarks/RESULTS.md": "results.md", "../CONTRIBUTING.md": "contributing.md"}
+PAGES = {
+    "../benchmarks/RESULTS.md": "results.md",
+    "../CONTRIBUTING.md": "contributing.md",
+    "../CHANGELOG.md": "changes.md",
+}
 
 
 def lead_inside(_app: Sphinx, _page: str, source: list[str]) -> None:
