@@ -22,8 +22,8 @@ class StickBreakingVAE(nn.Module):
 
     for k < K; the last weight is the rest of the stick. Nalisnick & Smyth, "Stick-Breaking
     Variational Autoencoders", 2017. Unlike there, weights are computed in log space, without an
-    epsilon. The model has no cluster variable; where scores need a cluster, priorzoo takes the
-    index of the largest weight.
+    epsilon. The model has no clusters: the weights are its code. Where it stands beside mixtures,
+    the index of the largest weight is compared with the classes.
 
     Args:
         decoder: maps weights ``(..., K)`` to the likelihood's parameters ``(..., width P)``.

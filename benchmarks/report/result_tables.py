@@ -21,6 +21,7 @@ from priorzoo.benchmarks.report.measured import (
 )
 from priorzoo.benchmarks.report.paper_tables import ORIGIN, line_cell, paper_tables
 from priorzoo.benchmarks.report.scaled import files_table, processes_table
+from priorzoo.benchmarks.report.standings import standings_table
 from priorzoo.benchmarks.report.table import Cell, Table, build, number, spread, to_markdown
 from priorzoo.benchmarks.rows.files import Row, read_rows
 
@@ -32,8 +33,8 @@ def update_tables(document: Path, folder: Path, papers: Sequence[Paper] = ()) ->
 
     The first mark names the table, and files or folders of rows: ``<!-- speed: speed.jsonl -->``;
     the second is ``<!-- /speed -->``. Tables are ``speed``, ``growth``, ``moves``, ``precision``,
-    ``k-means``, ``pixels``, ``clusterings``, ``serving``, ``files``, ``processes`` and, by a
-    paper's name, its lines that have rows.
+    ``k-means``, ``pixels``, ``clusterings``, ``serving``, ``files``, ``processes``, ``standings`` and,
+    by a paper's name, its lines that have rows.
 
     Args:
         document: Markdown.
@@ -56,6 +57,7 @@ def update_tables(document: Path, folder: Path, papers: Sequence[Paper] = ()) ->
         "serving": lambda rows: [serving_table(rows)],
         "files": lambda rows: [replace(files_table(rows), caption="")],
         "processes": lambda rows: [replace(processes_table(rows), caption="")],
+        "standings": lambda rows: [standings_table(papers, rows)],
         **{paper.name: partial(_lines, paper) for paper in papers},
     }
 
