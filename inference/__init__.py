@@ -29,6 +29,7 @@ from priorzoo.inference.objectives.penalties import (
     Quantisation,
 )
 from priorzoo.inference.objectives.schedules import Linear
+from priorzoo.inference.objectives.standard_prior import StandardPrior
 from priorzoo.inference.prediction import (
     cluster_probabilities,
     codes,
@@ -46,6 +47,7 @@ from priorzoo.inference.training.optimisers import ConjugateAdam, RobbinsMonro, 
 from priorzoo.inference.training.replicas import Replicas
 from priorzoo.inference.training.step import descend
 from priorzoo.inference.training.weighing import compile_weights
+from priorzoo.inference.words import weigh_words
 
 COMPILERS.append(compile_weights)  # which stands above evaluation, as it compiles steps
 
@@ -76,6 +78,7 @@ __all__ = [
     "RobbinsMonro",
     "Schema",
     "SparseRows",
+    "StandardPrior",
     "StoredRows",
     "Stream",
     "Table",
@@ -111,4 +114,5 @@ __all__ = [
     "save",
     "seed_components",
     "serve",
+    "weigh_words",
 ]

@@ -1,10 +1,13 @@
 """What a network reads of a row: its cells, which of them are observed, and covariates."""
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
+
+from priorzoo.models.words import TfIdf, Weighting
 
 Feature = Literal["number", "log"] | int
 
@@ -22,9 +25,14 @@ class Inlet(nn.Module):
             counts and other positive numbers; or K, the number of categories of a cell with one of
             the integers 0 to K - 1, which becomes K numbers, 1 for its category and 0 for the
             others, all 0 if it is missing. None for the numbers of all cells.
+        weighting: of rows that count words, how they are read: ``none``, as they are; ``tf-idf``
+            or ``log-tf-idf``, see :class:`TfIdf`.
+        dropout: probability with which a feature is set to 0 during training; the mask and the
+            covariates are not.
 
     Raises:
-        ValueError: for features that are not one for each cell, or none of these.
+        ValueError: for features that are not one for each cell, or none of these, or that stand
+            beside a weighting of words.
     """
 
     def __init__(
@@ -33,15 +41,33 @@ class Inlet(nn.Module):
         covariates: int = 0,
         masked: bool = False,
         features: Sequence[Feature] | None = None,
+        weighting: Weighting = "none",
+        dropout: float = 0.0,
     ) -> None:
         super().__init__()
         self.inputs, self.covariates, self.masked = inputs, covariates, masked
+        self.weighting, self.dropout = weighting, dropout
+        self.words = self._weigh(features)
         self.features = None if features is None else list(features)
         names = {"covariates": covariates > 0, "observed": masked}
         self.takes = frozenset(name for name, taken in names.items() if taken)
         self.needs = frozenset(["covariates"] if covariates else [])
         self.cells = inputs if features is None else self._read(list(features))
         self.width = self.cells + inputs * masked + covariates
+
+    def _weigh(self, features: Sequence[Feature] | None) -> TfIdf | None:
+        """What weighs the words, if the rows count words."""
+        known = get_args(Weighting)
+        if self.weighting not in known:
+            raise ValueError(f"Expected weighting among {known} but got {self.weighting!r}.")
+        if self.weighting == "none":
+            return None
+        if features is not None:
+            raise ValueError(
+                f"Expected rows of word counts for weighting={self.weighting!r} but got columns of "
+                "several kinds; leave the weighting out."
+            )
+        return TfIdf(self.inputs, self.weighting == "log-tf-idf")
 
     def _read(self, features: list[Feature]) -> int:
         """Keep which cells are which; returns the number of features."""
@@ -67,6 +93,8 @@ class Inlet(nn.Module):
 
     def read(self, x: Tensor, observed: Tensor | None = None) -> Tensor:
         """``(..., cells)`` features of cells ``(..., P)``: numbers first, then categories."""
+        if self.words is not None:
+            return self.words(x)
         if self.features is None:
             return x
         numbers = x[..., self.of_numbers]
@@ -100,7 +128,8 @@ class Inlet(nn.Module):
         Raises:
             ValueError: without covariates, or with another number of them.
         """
-        parts = [self.read(x, observed)]
+        read = self.read(x, observed)
+        parts = [functional.dropout(read, self.dropout, self.training)]
         if self.masked:
             parts.append(torch.ones_like(x) if observed is None else observed.to(x.dtype))
         if self.covariates:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from priorzoo.models.inlets import Feature, Inlet
+from priorzoo.models.words import Weighting
 
 Activation = Literal["relu", "tanh"]
 
@@ -40,6 +41,9 @@ class MLP(nn.Module):
         covariates: number C of covariates ``(B, C)`` that the network takes beside x; 0 for none.
         masked: whether it takes which cells of x are observed, ``(B, inputs)`` booleans.
         features: what it reads of each cell of x, see :class:`Inlet`, such as ``Columns.features``.
+        weighting: of counts of words, how they are read, ``tf-idf`` or ``log-tf-idf``; see
+            :func:`weigh_words`. ``none`` for x as it is.
+        input_dropout: dropout probability of what is read of x during training.
     """
 
     def __init__(
@@ -53,6 +57,8 @@ class MLP(nn.Module):
         covariates: int = 0,
         masked: bool = False,
         features: Sequence[Feature] | None = None,
+        weighting: Weighting = "none",
+        input_dropout: float = 0.0,
     ) -> None:
         super().__init__()
         if activation not in get_args(Activation):
@@ -63,7 +69,8 @@ class MLP(nn.Module):
         self.activation = activation
         self.dropout = dropout
         self.covariates, self.masked, self.features = covariates, masked, features
-        self.inlet = Inlet(inputs, covariates, masked, features)
+        self.weighting, self.input_dropout = weighting, input_dropout
+        self.inlet = Inlet(inputs, covariates, masked, features, weighting, input_dropout)
         sizes = [self.inlet.width, *hidden, outputs]
         self.layers = nn.ModuleList(nn.Linear(*pair) for pair in itertools.pairwise(sizes))
         glorot(self)

@@ -11,6 +11,7 @@ from torch import Tensor
 from priorzoo import inference
 from priorzoo.benchmarks.charts.run_charts import Charts, charts, default_charts
 from priorzoo.benchmarks.data.sets import Dataset
+from priorzoo.benchmarks.grid import clusterings
 from priorzoo.benchmarks.papers.paper import CLUSTERING, NEGATIVE, PSEUDO, Line, Paper, lengths
 from priorzoo.benchmarks.recipes import Recipe, Stage, digits, mlps, part
 from priorzoo.benchmarks.scores import registry
@@ -162,7 +163,11 @@ def _(model: NGGPMixture, run: Run, dataset: Dataset, x: Tensor) -> Result:
 def _(model: NGGPMixture, run: Run, dataset: Dataset, labels: Labels) -> Result:
     if not dataset.vocabulary:
         return {}
-    return {"words": top_words(model, dataset.vocabulary, dataset.x_test)}
+    words = {"words": top_words(model, dataset.vocabulary, dataset.x_test)}
+    return words | registry.optional(
+        "k-means with as many clusters",
+        lambda: {"metrics": clusterings.beside("tf-idf-k-means", run, dataset)},
+    )
 
 
 def top_words(
@@ -383,7 +388,9 @@ def _images(name: str, shown: str) -> Iterator[Line]:
         changes = {**data, **ALIKE, "model.clusters": k}
         yield Line(title, "gmvae", lengths(100, 10_000, 100_000), changes, _MEASURES)
     sticks = lengths(50, 20_000, 100_000)
-    yield Line(f"{shown}, stick-breaking VAE", "sb-vae", sticks, data, _MEASURES)
+    yield Line(
+        f"{shown}, largest weight of the stick-breaking VAE", "sb-vae", sticks, data, _MEASURES
+    )
     for k in (10, 20, 32, 40):
         yield _clustering(f"{shown}, k-means", "k-means", k, data)
     for clustering, words in BESIDE.items():
