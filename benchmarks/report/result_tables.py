@@ -33,8 +33,8 @@ def update_tables(document: Path, folder: Path, papers: Sequence[Paper] = ()) ->
 
     The first mark names the table, and files or folders of rows: ``<!-- speed: speed.jsonl -->``;
     the second is ``<!-- /speed -->``. Tables are ``speed``, ``growth``, ``moves``, ``precision``,
-    ``k-means``, ``pixels``, ``clusterings``, ``serving``, ``files``, ``processes``, ``standings`` and,
-    by a paper's name, its lines that have rows.
+    ``k-means``, ``pixels``, ``clusterings``, ``serving``, ``files``, ``processes``, ``standings``
+    and, by a paper's name, its lines that have rows.
 
     Args:
         document: Markdown.
