@@ -11,12 +11,11 @@ import torch
 from priorzoo.benchmarks.data import sets as data
 from priorzoo.benchmarks.runs.run import machine
 from priorzoo.benchmarks.scores import metrics
-from priorzoo.benchmarks.scores.run import Run
+from priorzoo.benchmarks.scores.beside import k_means_of_words
 from priorzoo.guides import Code
 from priorzoo.inference import Autoencoder, Stream, codes, fit
 from priorzoo.models import MLP, VAE, Bernoulli
 
-BESIDE = ("nmi", "ari", "accuracy_majority")
 Array = np.ndarray[Any, np.dtype[np.float32]]
 Assign = Callable[["Clustering", Array, Array, int], Array]  # probabilities of the second array
 
@@ -82,11 +81,7 @@ def autoencoder(settings: Clustering, x: Array, asked: Array, seed: int) -> Arra
 
 def tf_idf(settings: Clustering, x: Array, asked: Array, seed: int) -> Array:
     """k-means of word counts, weighted by how few documents hold the word."""
-    from sklearn.feature_extraction.text import TfidfTransformer
-
-    weights = TfidfTransformer(sublinear_tf=True).fit(x)
-    known, wanted = (weights.transform(part).toarray() for part in (x, asked))
-    return _nearest(settings, known, wanted, seed)
+    return np.asarray(k_means_of_words(x, asked, settings.clusters, seed, settings.n_init))
 
 
 def topics(settings: Clustering, x: Array, asked: Array, seed: int) -> Array:
@@ -121,24 +116,6 @@ def run(name: str, settings: Clustering, seed: int, root: str | None = None) -> 
     scores = metrics.score(found / found.sum(-1, keepdim=True), dataset.y_test)
     result = {"steps": 0, "seconds": seconds, "terms": {}, "metrics": scores}
     return {**what, "seed": seed, **machine(torch.device("cpu")), **result}
-
-
-def beside(name: str, run: Run, dataset: data.Dataset) -> dict[str, float]:
-    """Scores of a clustering with as many clusters as the test rows of a run use, under its seed.
-
-    It learns from the rows to train on and from those held out.
-
-    Returns:
-        NMI, ARI and majority accuracy, such as ``tf_idf_k_means_nmi``; nothing without labels.
-    """
-    if dataset.y_test is None:
-        return {}
-    settings = Clustering(dataset.name, int(run.result["metrics"]["used_clusters"]))
-    x = torch.cat([dataset.x_train[: settings.rows], dataset.x_valid]).numpy()
-    seed = run.seed % 2**32
-    found = torch.from_numpy(CLUSTERINGS[name](settings, x, dataset.x_test.numpy(), seed))
-    scores = metrics.score(found / found.sum(-1, keepdim=True), dataset.y_test)
-    return {f"{name.replace('-', '_')}_{key}": scores[key] for key in BESIDE}
 
 
 def _principal(settings: Clustering, x: Array, asked: Array, seed: int) -> tuple[Array, Array]:

@@ -11,10 +11,10 @@ from torch import Tensor
 from priorzoo import inference
 from priorzoo.benchmarks.charts.run_charts import Charts, charts, default_charts
 from priorzoo.benchmarks.data.sets import Dataset
-from priorzoo.benchmarks.grid import clusterings
 from priorzoo.benchmarks.papers.paper import CLUSTERING, NEGATIVE, PSEUDO, Line, Paper, lengths
 from priorzoo.benchmarks.recipes import Recipe, Stage, digits, mlps, part
 from priorzoo.benchmarks.scores import registry
+from priorzoo.benchmarks.scores.beside import words_as_clustered
 from priorzoo.benchmarks.scores.run import Result, Run
 from priorzoo.guides import CollapsedCode
 from priorzoo.inference import KL, Autoencoder, Collapsed, component_means, move_clusters
@@ -166,7 +166,7 @@ def _(model: NGGPMixture, run: Run, dataset: Dataset, labels: Labels) -> Result:
     words = {"words": top_words(model, dataset.vocabulary, dataset.x_test)}
     return words | registry.optional(
         "k-means with as many clusters",
-        lambda: {"metrics": clusterings.beside("tf-idf-k-means", run, dataset)},
+        lambda: {"metrics": words_as_clustered(run, dataset)},
     )
 
 
