@@ -4,7 +4,7 @@ BIN := .venv/bin
 READY := .venv/ready
 FLOORS := models guides inference benchmarks
 
-.PHONY: demo docs test slow fuzz hostile lint types clean
+.PHONY: demo docs test slow fuzz hostile package lint types clean
 
 demo: $(READY)
 	$(BIN)/priorzoo train digits-gmvae --out runs/demo --overwrite
@@ -24,6 +24,10 @@ fuzz: $(READY)
 # 1,000 hostile run folders, checkpoints, rows, memories and settings; `make test` makes 40.
 hostile: $(READY)
 	HOSTILE=1000 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -s tests/hostile
+
+# The wheel, built by way of the sdist, in an environment of its own: it trains, and mypy reads its types.
+package: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q --slow tests/test_package.py
 
 # The site, in docs/_build/html/index.html; a warning ends the build. Its gallery takes minutes; with
 # PRIORZOO_DOCS=quick it trains for a few steps only, to see that everything runs.
