@@ -2,6 +2,7 @@
 
 from priorzoo.inference.batch import Batch, binarised
 from priorzoo.inference.bounds import COMPILERS, importance_bound
+from priorzoo.inference.centring import centre_features
 from priorzoo.inference.checking import check_pair
 from priorzoo.inference.data.checks import check_data
 from priorzoo.inference.data.pixels import Pixels
@@ -85,6 +86,7 @@ __all__ = [
     "Together",
     "Training",
     "binarised",
+    "centre_features",
     "check_data",
     "check_pair",
     "cluster_probabilities",

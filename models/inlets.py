@@ -17,6 +17,11 @@ class Inlet(nn.Module):
 
     It has no parameters. The mask is 1 for observed cells and 0 for missing ones.
 
+    Centred, it subtracts from each feature its mean given the covariates, ``[1, c] @ centre``, and
+    a feature of a missing cell is 0. The covariates are then used for these means alone, so that
+    the code of a row has nothing of what its covariates do to all rows alike. ``centre`` is 0 until
+    :func:`priorzoo.inference.centre_features` sets it.
+
     Args:
         inputs: number P of cells.
         covariates: number C of covariates; 0 if the network does not take them.
@@ -29,6 +34,7 @@ class Inlet(nn.Module):
             or ``log-tf-idf``, see :class:`TfIdf`.
         dropout: probability with which a feature is set to 0 during training; the mask and the
             covariates are not.
+        centred: whether features are centred.
 
     Raises:
         ValueError: for features that are not one for each cell, or none of these, or that stand
@@ -43,17 +49,20 @@ class Inlet(nn.Module):
         features: Sequence[Feature] | None = None,
         weighting: Weighting = "none",
         dropout: float = 0.0,
+        centred: bool = False,
     ) -> None:
         super().__init__()
         self.inputs, self.covariates, self.masked = inputs, covariates, masked
-        self.weighting, self.dropout = weighting, dropout
+        self.weighting, self.dropout, self.centred = weighting, dropout, centred
         self.words = self._weigh(features)
         self.features = None if features is None else list(features)
-        names = {"covariates": covariates > 0, "observed": masked}
+        names = {"covariates": covariates > 0, "observed": masked or centred}
         self.takes = frozenset(name for name, taken in names.items() if taken)
         self.needs = frozenset(["covariates"] if covariates else [])
         self.cells = inputs if features is None else self._read(list(features))
-        self.width = self.cells + inputs * masked + covariates
+        self.width = self.cells + inputs * masked + (0 if centred else covariates)
+        if centred:
+            self.centre = nn.Buffer(torch.zeros(1 + covariates, self.cells))
 
     def _weigh(self, features: Sequence[Feature] | None) -> TfIdf | None:
         """What weighs the words, if the rows count words."""
@@ -128,20 +137,36 @@ class Inlet(nn.Module):
         Raises:
             ValueError: without covariates, or with another number of them.
         """
-        read = self.read(x, observed)
-        parts = [functional.dropout(read, self.dropout, self.training)]
+        if self.covariates:
+            self._check(covariates)
+        features = self.read(x, observed)
+        if self.centred:
+            features = self._centred(features, observed, covariates)
+        parts = [functional.dropout(features, self.dropout, self.training)]
         if self.masked:
             parts.append(torch.ones_like(x) if observed is None else observed.to(x.dtype))
-        if self.covariates:
-            if covariates is None or covariates.shape[1:] != (self.covariates,):
-                sides = [] if covariates is None else ["N", *map(str, covariates.shape[1:])]
-                found = f"({', '.join(sides)})" if sides else "none"
-                raise ValueError(
-                    f"Expected covariates (N, {self.covariates}) but got {found}; give "
-                    "context={'covariates': values}."
-                )
+        if covariates is not None and self.covariates and not self.centred:
             parts.append(covariates.to(x.dtype))
         if len(parts) == 1:
             return parts[0]
         batch = torch.broadcast_shapes(*(part.shape[:-1] for part in parts))
         return torch.cat([part.expand(*batch, -1) for part in parts], -1)
+
+    def _centred(
+        self, features: Tensor, observed: Tensor | None, covariates: Tensor | None
+    ) -> Tensor:
+        centre = self.centre[0]
+        if covariates is not None and self.covariates:
+            centre = centre + covariates.to(centre.dtype) @ self.centre[1:]
+        centred = features - centre.to(features.dtype)
+        return centred if observed is None else centred * self.seen(observed)
+
+    def _check(self, covariates: Tensor | None) -> None:
+        if covariates is not None and covariates.shape[1:] == (self.covariates,):
+            return
+        sides = [] if covariates is None else ["N", *map(str, covariates.shape[1:])]
+        found = f"({', '.join(sides)})" if sides else "none"
+        raise ValueError(
+            f"Expected covariates (N, {self.covariates}) but got {found}; give "
+            "context={'covariates': values}."
+        )

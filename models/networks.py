@@ -44,6 +44,8 @@ class MLP(nn.Module):
         weighting: of counts of words, how they are read, ``tf-idf`` or ``log-tf-idf``; see
             :func:`weigh_words`. ``none`` for x as it is.
         input_dropout: dropout probability of what is read of x during training.
+        centred: whether it subtracts from the features what their means are given the covariates,
+            see :class:`Inlet`, in place of reading the covariates.
     """
 
     def __init__(
@@ -59,6 +61,7 @@ class MLP(nn.Module):
         features: Sequence[Feature] | None = None,
         weighting: Weighting = "none",
         input_dropout: float = 0.0,
+        centred: bool = False,
     ) -> None:
         super().__init__()
         if activation not in get_args(Activation):
@@ -69,8 +72,8 @@ class MLP(nn.Module):
         self.activation = activation
         self.dropout = dropout
         self.covariates, self.masked, self.features = covariates, masked, features
-        self.weighting, self.input_dropout = weighting, input_dropout
-        self.inlet = Inlet(inputs, covariates, masked, features, weighting, input_dropout)
+        self.weighting, self.input_dropout, self.centred = weighting, input_dropout, centred
+        self.inlet = Inlet(inputs, covariates, masked, features, weighting, input_dropout, centred)
         sizes = [self.inlet.width, *hidden, outputs]
         self.layers = nn.ModuleList(nn.Linear(*pair) for pair in itertools.pairwise(sizes))
         glorot(self)

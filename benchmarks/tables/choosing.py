@@ -8,13 +8,15 @@ from dataclasses import replace
 from typing import Any
 
 from torch.optim import Adam
+from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from priorzoo.benchmarks.data.tables import Reading
 from priorzoo.benchmarks.papers import RECIPES
 from priorzoo.benchmarks.papers.jiang2017 import as_vade
 from priorzoo.benchmarks.recipes.parts import unknown_name
-from priorzoo.benchmarks.recipes.recipe import Part, Recipe, part
-from priorzoo.benchmarks.tables.sizing import Rule, thorough
+from priorzoo.benchmarks.recipes.recipe import Part, Recipe, Stage, part
+from priorzoo.benchmarks.tables.sizing import Rule, Sizing, thorough
+from priorzoo.inference import centre_features
 from priorzoo.inference.construction import locate
 from priorzoo.inference.data.tables.schema import Schema, Table
 from priorzoo.models import (
@@ -96,6 +98,7 @@ def recipe_for(
     sized = sizing(rows, cells, steps, bool(base.moves))
     rate = sized.rate
     encoder, decoder = _networks(table, sized.hidden)
+    stages = tuple(replace(s, steps=sized.stage) if s.steps else s for s in base.stages)
     return replace(
         base,
         summary=f"{base.summary.partition(' on the')[0]} on {path}",
@@ -108,13 +111,20 @@ def recipe_for(
         binarise="none",
         train=None,
         optimiser=part(Adam, lr=rate, fused=True) if rate else base.optimiser,
+        **_schedule(sized),
         validation=sized.validation,
         batch_size=sized.batch,
-        stages=tuple(replace(s, steps=sized.stage) if s.steps else s for s in base.stages),
+        stages=_centring(encoder, stages),
         steps=sized.steps,
         every=sized.every,
         patience=sized.patience,
     )
+
+
+def _schedule(sized: Sizing) -> dict[str, Any]:
+    if not sized.falls:
+        return {}
+    return {"schedule": part(CosineAnnealingLR, T_max=sized.steps), "schedule_unit": "step"}
 
 
 def likelihood_for(schema: Schema) -> Part:
@@ -185,9 +195,21 @@ def _named(likelihood: Part) -> str:
 def _networks(table: Table, hidden: list[int]) -> tuple[Part, Part]:
     """Encoder and decoder, told of missing cells and covariates."""
     told = {} if table.covariates is None else {"covariates": table.covariates.shape[1]}
-    masked = {} if table.observed is None else {"masked": True}
+    read = {} if table.observed is None else {"masked": True}
+    if told or read:
+        read["centred"] = True
     decoder = part(MLP, hidden=hidden[::-1], **told)
-    return part(MLP, hidden=hidden, **told, **masked), decoder
+    return part(MLP, hidden=hidden, **told, **read), decoder
+
+
+def _centring(encoder: Part, stages: tuple[Stage, ...]) -> tuple[Stage, ...]:
+    """The stages, of which the first begins with the means that a centred encoder subtracts."""
+    if not encoder.init_args.get("centred"):
+        return stages
+    begin = part(centre_features)
+    if stages and stages[0].begin is None:
+        return replace(stages[0], begin=begin), *stages[1:]
+    return Stage("means", begin=begin), *stages
 
 
 def _sized(model: Part, sizes: Mapping[str, Any]) -> Part:

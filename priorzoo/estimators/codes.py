@@ -27,7 +27,9 @@ class Encoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):
     def inverse_transform(self, X: object) -> Any:
         """Rows, in the units of the table, whose codes are ``X``, ``(N, D)``."""
         check_is_fitted(self)
-        return self._values(decoded(self.model_, X, self._sites[1], self._n_features_out))
+        z = check_array(X, dtype=np.float32)
+        told = self._held(len(z))
+        return self._values(decoded(self.model_, z, self._sites[1], self._n_features_out, told))
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
@@ -50,23 +52,30 @@ def codes_of(
     return torch.cat(found, 1).numpy()
 
 
-def decoded(model: nn.Module, z: object, sites: Sequence[str], size: int) -> Tensor:
+def decoded(
+    model: nn.Module,
+    rows: NDArray[np.float32],
+    sites: Sequence[str],
+    size: int,
+    context: dict[str, Tensor],
+) -> Tensor:
     """Means of x for codes ``(N, D)``; what else the decoder reads is drawn from the prior.
 
     Args:
         model: the model.
-        z: the codes.
+        rows: the codes.
         sites: whose they are, side by side and of one size.
         size: D.
+        context: what the model is told beside x, each ``(N, ...)``.
 
     Raises:
         ValueError: for another number of columns.
     """
-    rows = check_array(z, dtype=np.float32)
     if rows.shape[1] != size:
         raise ValueError(
             f"Expected codes (N, {size}) but got {rows.shape}; give those of transform."
         )
     parts = torch.from_numpy(rows).chunk(len(sites), -1)
     with Stream(0):
-        return draw(model, len(rows), given=dict(zip(sites, parts, strict=True))).cpu()
+        given = dict(zip(sites, parts, strict=True))
+        return draw(model, len(rows), given=given, context=context).cpu()

@@ -119,7 +119,12 @@ class Estimator(BaseEstimator):
         check_is_fitted(self)
         story, _ = predictive(self.model_, self.guide_)
         with Stream(self._seed()):
-            return draw(story, rows, means=False)
+            return draw(story, rows, means=False, context=self._held(rows))
+
+    def _held(self, rows: int) -> dict[str, Tensor]:
+        """Covariates of draws and of means of clusters: the means of the training rows'."""
+        told = torch.from_numpy(self._covariates).expand(rows, -1)
+        return {"covariates": told} if told.shape[1] else {}
 
     def _table(self, X: object) -> Table:
         check_is_fitted(self)
@@ -160,6 +165,9 @@ class Estimator(BaseEstimator):
     def _finish(self, frame: Frame, table: Table) -> None:
         """Set the attributes that depend on the training rows."""
         self._sites = self._find_sites(table)
+        told = table.covariates
+        means = torch.zeros(1, 0) if told is None else told.mean(0, keepdim=True)
+        self._covariates = means.numpy()
 
     def _find_sites(self, table: Table) -> tuple[list[str], list[str]]:
         one = table.take(torch.arange(1))

@@ -23,6 +23,7 @@ from priorzoo.inference.data.tables.schema import Table
 from priorzoo.inference.randomness import derive
 from priorzoo.models import Columns
 
+RATE = 3e-3  # of Adam at most, where a training goes on
 HELD = 200  # rows from which on one in ten is held out
 PRICE = 46.0  # of the classification term: that of Kingma et al., 2014, at 100 labels
 
@@ -168,7 +169,9 @@ def further(
         table: the rows, read by the schema of the first ones.
         choice, weights: as in :func:`train`.
     """
-    recipe = replace(suited(table, choice), patience=None)
+    recipe = replace(suited(table, choice), patience=None, schedule=None)
+    slow = min(RATE, float(recipe.optimiser.init_args["lr"]))
+    recipe = apply(recipe, {"optimiser.lr": slow})
     told = dict(table.context) if weights is None else {**table.context, "weights": weights}
     where = pick_device(choice.device)
     before.model.to(where)

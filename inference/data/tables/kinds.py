@@ -37,6 +37,7 @@ LIKELIHOODS: Mapping[str, Data] = {
 DEFAULTS: Mapping[Data, str] = {kind: name for name, kind in reversed([*LIKELIHOODS.items()])}
 
 LEVELS = 10  # whole numbers from 1 in sequence, such as ratings, are ordinal up to so many
+COUNTED = 1_000  # median of whole numbers up to which they are counts, if nothing is said
 FAR = 6.0  # robust standard deviations beyond which a value asks for heavy tails
 IDENTIFIER, INDEX = "all values differ, as in an identifier", "it numbers the rows"
 SHOWN = 5  # names or categories that a message lists
@@ -222,6 +223,20 @@ def _of_numbers(numbers: Numbers, whole: bool) -> tuple[Data, str]:
     middle, width = robust(numbers)
     heavy = bool((np.abs(numbers - middle) > FAR * width).any())
     return "real", "student-t" if heavy else "gaussian"
+
+
+def uncounted(column: Column, cells: Cells) -> Column:
+    """A column of whole numbers as what it measures, if these are too large to be counts.
+
+    Incomes and populations are whole numbers too; a decoder begins with means of 1.
+    """
+    if column.kind != "count" or cells.numbers is None:
+        return column
+    numbers = cells.numbers[cells.present]
+    if np.median(numbers) <= COUNTED:
+        return column
+    kind, likelihood = _of_numbers(numbers, whole=False)
+    return replace(column, kind=kind, likelihood=likelihood)
 
 
 def _of_text(column: Column, cells: Cells, distinct: Sequence[str], source: str) -> Column:

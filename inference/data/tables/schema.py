@@ -20,6 +20,7 @@ from priorzoo.inference.data.tables.kinds import (
     infer,
     listed,
     robust,
+    uncounted,
 )
 from priorzoo.inference.data.tables.listing import column_lines
 from priorzoo.inference.data.tables.refusing import check_exposure
@@ -258,6 +259,8 @@ def infer_schema(
     found = [infer(cells, told.get(name), frame.source) for name, cells in frame.columns.items()]
     if alike:
         found = _alike(found, told)
+    else:
+        found = [c if c.name in told else uncounted(c, frame.columns[c.name]) for c in found]
     columns = [_scaled(column, frame.columns[column.name], scaling, frame) for column in found]
     kinds = {column.name: column.kind for column in columns}
     for one in ("label", "exposure", "weight"):

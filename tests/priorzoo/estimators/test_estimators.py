@@ -116,6 +116,24 @@ def test_tables_of_mixed_columns_with_missing_cells():
     assert np.isfinite(fitted.score_samples(only)).all()
 
 
+def test_covariates_stand_beside_the_data_and_are_held_at_their_means():
+    """What a batch adds to all rows is none of the clusters'."""
+    rng = np.random.default_rng(0)
+    group, batch = rng.integers(0, 2, (2, 300))
+    shifted = 3 * group[:, None] + 6 * batch[:, None] + rng.normal(size=(300, 6))
+    frame = pd.DataFrame(shifted, columns=list("abcdef")).assign(batch=batch.astype(str))
+    told = Clusterer(n_components=2, likelihood="batch=covariate").fit(frame)
+    assert adjusted_rand_score(group, told.labels_) > 0.7
+    assert adjusted_rand_score(batch, told.labels_) < 0.1
+    means = np.sort(told.means_["a"].to_numpy())
+    np.testing.assert_allclose(means, [3, 6], atol=1)  # between the batches
+    assert len(told.inverse_transform(told.transform(frame))) == 300
+    rows, _ = pickle.loads(pickle.dumps(told)).sample(200)
+    assert 3 < rows["a"].mean() < 6
+    with pytest.raises(ValueError, match="'C' in row 0"):
+        told.predict(frame.assign(batch="C"))
+
+
 def test_whole_weights_are_repeated_rows_and_others_count_by_their_size():
     X, _ = make_blobs(40, 2, centers=2, random_state=0)
     w = np.random.default_rng(0).integers(0, 3, 40)
