@@ -14,7 +14,7 @@ from torch import Tensor
 
 from priorzoo.benchmarks.tables.describing import Cluster
 from priorzoo.benchmarks.tables.predicting import Values, write_columns
-from priorzoo.benchmarks.tables.traits import Trait
+from priorzoo.benchmarks.tables.traits import Trait, figure
 from priorzoo.inference.data.tables.schema import Table
 
 HUES: tuple[str, ...] = (
@@ -30,6 +30,7 @@ HUES: tuple[str, ...] = (
 HUES += ("#9c6b4e", "#9498a0")
 POINTS = 1_500  # of the map
 COLUMNS = 8  # of a prototype that are shown
+MISSING = "\N{EN DASH}"
 SIDE = 96  # pixels of an image on the page
 
 
@@ -136,6 +137,7 @@ class Description:
             empty=[cluster.number for cluster in self.clusters if not cluster.rows],
             points=self._points(),
             names=self.name,
+            written=written,
             most=max((cluster.rows for cluster in used), default=1),
             total=len(self.table),
         )
@@ -145,6 +147,7 @@ class Description:
         return {
             "cluster": cluster,
             "hue": hue(cluster.number),
+            "categories": any(trait.category for trait in cluster.traits),
             "bars": [(t, sign(t), round(100 * abs(t.score) / top)) for t in cluster.traits],
             "prototypes": self._prototypes(cluster),
             "images": self._images(cluster),
@@ -165,7 +168,7 @@ class Description:
         body = []
         for i, row in enumerate(cluster.prototypes):
             missing = {n for n in names if known is not None and not known[row, places[n]]}
-            cells = ["" if n in missing else written(values[n][i]) for n in names]
+            cells = [MISSING if n in missing else written(values[n][i]) for n in names]
             body.append([self.name(row), *cells])
         return ["row", *names], body
 
@@ -209,7 +212,7 @@ def hue(number: int) -> str:
 def written(value: object) -> str:
     """A cell of a table as text, numbers with 4 digits."""
     if isinstance(value, float) and math.isfinite(value):
-        return f"{value:.4g}"
+        return figure(value, 4)
     return str(value)
 
 

@@ -12,7 +12,15 @@ from priorzoo.inference.data.tables.kinds import Column
 from priorzoo.inference.data.tables.schema import Table
 
 WIDE = 50  # columns of counts that are described by their shares of a row's total
+LARGE, HUGE = 1e3, 1e15  # between which numbers are written whole
 LOGS = ("positive", "count")  # kinds whose logarithms are compared
+
+
+def figure(value: float, digits: int) -> str:
+    """A number with so many digits; from 1,000 on whole, and with commas."""
+    if LARGE <= abs(value) < HUGE:
+        return f"{value:,.0f}"
+    return f"{value:.{digits}g}"
 
 
 @dataclass(frozen=True)
@@ -40,7 +48,7 @@ class Trait:
         if self.category:
             shares = f"in {100 * self.here:.0f} % (all rows {100 * self.all:.0f} %)"
             return f"{self.name} {self.category} {shares}"
-        return f"{self.name} {self.here:.3g} (all rows {self.all:.3g})"
+        return f"{self.name} {figure(self.here, 3)} (all rows {figure(self.all, 3)})"
 
 
 def traits_of(table: Table, q: Tensor) -> list[list[Trait]]:

@@ -1,9 +1,7 @@
 import csv
 import json
 import math
-import shutil
 from html.parser import HTMLParser
-from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -455,21 +453,6 @@ def test_the_same_tables_are_written_as_markdown_and_csv(folder, tmp_path):
         assert len(bars) == 1, lines
     assert "0.900 ± 0.000 (published 0.700 ± 0.050; met)" in text
     assert "<img" not in text.replace("\\<", "")
-
-
-@pytest.fixture
-def browser():
-    """Headless Chromium."""
-    found = [shutil.which(name) for name in ("chromium", "chromium-browser", "google-chrome")]
-    program = next(filter(None, found), None)
-    if find_spec("playwright") is None or program is None:
-        pytest.skip("needs playwright and a Chromium on the path to open the page")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as play:
-        chromium = play.chromium.launch(executable_path=program, args=["--no-sandbox"])
-        yield chromium
-        chromium.close()
 
 
 @pytest.fixture

@@ -1,3 +1,5 @@
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -90,6 +92,35 @@ def test_the_page_loads_nothing_and_escapes_names(people, tmp_path):
     assert (tmp_path / "clusters.csv").read_text().startswith("cluster,rows,share,certainty,")
     assert len((tmp_path / "traits.csv").read_text().splitlines()) > 2
     assert "  + &lt;b&gt;" not in "\n".join(made.lines())  # text is not HTML
+
+
+def test_numbers_are_written_without_exponents_and_missing_cells_as_a_dash(people, tmp_path):
+    rng = np.random.default_rng(0)
+    columns = {
+        "income": np.exp(rng.normal(10 + np.arange(200) % 2, 0.2)),
+        "age": np.where(rng.random(200) < 0.5, np.nan, rng.normal(50, 10, 200)),
+    }
+    table, q = read_table(columns, columns="income=positive"), people[1]
+    made = Description("Clusters", {}, table, describe(table, q, q), q, None)
+    assert "e+0" not in made.page()
+    assert "category" not in made.page()
+    assert "<td>\N{EN DASH}</td>" in made.page()
+    assert re.search(r"income \d\d,\d{3} \(all rows \d\d,\d{3}\)", "\n".join(made.lines()))
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_the_page_fits_a_phone_and_a_screen(people, browser, tmp_path, width):
+    _, q, columns = people
+    table = read_table({f"{name} of a person": cells for name, cells in columns.items()})
+    facts = {"data": "a_long_name_of_a_file_without_any_space_in_it_" * 3}
+    path = Description("Clusters", facts, table, describe(table, q, q), q, q).write(tmp_path)
+    page = browser.new_page(viewport={"width": width, "height": 800})
+    said: list[str] = []
+    page.on("console", lambda message: said.append(message.text))
+    page.goto(path.as_uri())
+    assert page.evaluate("document.documentElement.scrollWidth") == width
+    assert said == []
+    page.close()
 
 
 def test_places_are_those_of_principal_components():
