@@ -4,7 +4,7 @@ BIN := .venv/bin
 READY := .venv/ready
 FLOORS := models guides inference benchmarks
 
-.PHONY: demo docs test slow fuzz hostile package lint types clean
+.PHONY: demo docs docs-test test slow fuzz hostile package lint types clean
 
 demo: $(READY)
 	$(BIN)/priorzoo train digits-gmvae --out runs/demo --overwrite
@@ -35,6 +35,10 @@ docs: $(READY)
 	$(BIN)/python -c "import sphinx_gallery, furo, myst_parser, sphinx_copybutton" \
 		2>/dev/null || $(BIN)/python -m pip install --quiet --editable '.[docs]'
 	OMP_NUM_THREADS=1 $(BIN)/python -m sphinx -W --keep-going -q docs docs/_build/html
+
+# Links, pages in a browser, and commands on pages; with NEEDS_BROWSER=1 nothing is skipped.
+docs-test: docs
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q --docs tests/docs
 
 lint: $(READY)
 	$(BIN)/ruff check .

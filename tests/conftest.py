@@ -1,4 +1,6 @@
-from importlib.util import module_from_spec, spec_from_file_location
+import os
+import shutil
+from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
 
 import pyro
@@ -54,3 +56,19 @@ def zoo():
 def entry(request):
     """Each pair of the catalogue in its turn."""
     return catalogue.CATALOGUE[request.param]
+
+
+@pytest.fixture
+def browser():
+    """Headless Chromium; without one the test is skipped, or fails where NEEDS_BROWSER is set."""
+    found = [shutil.which(name) for name in ("chromium", "chromium-browser", "google-chrome")]
+    program = next(filter(None, found), None)
+    if find_spec("playwright") is None or program is None:
+        end = pytest.fail if os.environ.get("NEEDS_BROWSER") else pytest.skip
+        end("needs playwright and a Chromium on the path to open pages")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as play:
+        chromium = play.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        yield chromium
+        chromium.close()

@@ -25,10 +25,14 @@ def few(training: Training, steps: int | None = None, epochs: float | None = Non
 
 
 def forget(built: Path) -> None:
-    """Let all scripts run again if the last build was of the other kind."""
+    """Let all scripts run again after a build of the other kind; drop those that are gone."""
     kind, stamp = "quick" if QUICK else "full", built / "kind.txt"
     if not stamp.is_file() or stamp.read_text("utf-8") != kind:
         for ran in built.glob("*.md5"):
             ran.unlink()
+    for copy in built.glob("*.py"):
+        if not (built.parent / "gallery" / copy.name).is_file():
+            for left in built.glob(f"{copy.stem}.*"):
+                left.unlink()
     built.mkdir(exist_ok=True)
     stamp.write_text(kind, "utf-8")
