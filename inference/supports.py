@@ -72,9 +72,35 @@ def describe(fn: dist.TorchDistribution) -> str:
     try:
         if fn.has_enumerate_support:
             return f"{len(fn.enumerate_support(expand=False))} values"
-        return " ".join(str(fn.support).split())
+        return in_words(fn.support)
     except NotImplementedError:  # values that differ between rows, or no support
         return f"that of {type(fn).__name__}"
+
+
+def in_words(constraint: constraints.Constraint) -> str:
+    """The values that a constraint allows, on one line.
+
+    >>> in_words(constraints.independent(constraints.unit_interval, 1))
+    'numbers from 0 to 1'
+    >>> in_words(constraints.positive), in_words(constraints.nonnegative_integer)
+    ('numbers above 0', 'whole numbers from 0')
+    """
+    while isinstance(constraint, constraints.independent):
+        constraint = constraint.base_constraint
+    if isinstance(constraint, type(constraints.boolean)):
+        return "0 or 1"
+    bounds = _bounds(constraint)
+    if bounds is None or any(torch.as_tensor(bound).numel() != 1 for bound in bounds):
+        return " ".join(str(constraint).split())
+    low, high = (f"{float(bound):g}" for bound in bounds)
+    words = ["whole numbers" if constraint.is_discrete else "numbers"]
+    if low != "-inf":
+        open_end = isinstance(constraint, type(constraints.positive))
+        words.append(f"{'above' if open_end else 'from'} {low}")
+    if high != "inf":
+        open_end = isinstance(constraint, type(constraints.less_than(0.0)))
+        words.append(f"{'below' if open_end else 'to'} {high}")
+    return " ".join(words)
 
 
 def region_of(fn: Distribution, value: Tensor) -> Region:

@@ -19,6 +19,7 @@ from priorzoo.inference.data.pictures import flat_rows
 from priorzoo.inference.data.tensors import FOREIGN, check_finite
 from priorzoo.inference.randomness import Stream
 from priorzoo.inference.sites import evaluating, latent_sites, site_of
+from priorzoo.inference.supports import in_words
 from priorzoo.models.contract import accepted, needed
 from priorzoo.models.observation import cells, filled
 
@@ -211,7 +212,7 @@ class Accepts:
         bytes_ = low >= 0 and 1 < high <= 255
         pixels = " (bytes: transform=Pixels())" if bytes_ else ""
         raise ValueError(
-            f"Expected {name} within {support} for "
+            f"Expected {name} to hold {in_words(support)} for "
             f"{type(getattr(self.fn, 'base_dist', self.fn)).__name__} but got values from {low:g} "
             f"to {high:g}; rescale the data or choose another likelihood{pixels}. The first such "
             f"value, {x[tuple(place)].flatten()[0].item():g}, is in {where}."

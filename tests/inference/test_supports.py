@@ -9,7 +9,7 @@ from pyro.distributions import transforms as to
 from torch import nn
 
 from priorzoo.inference import ELBO, Training, check_pair, codes, evaluate, load, save
-from priorzoo.inference.supports import same_support
+from priorzoo.inference.supports import in_words, same_support
 from priorzoo.models import MLP, VAE, Gaussian, data_plate
 from priorzoo.models.distributions.estimators import estimated
 
@@ -361,3 +361,19 @@ def test_an_estimated_mixture_trains(step, tmp_path, monkeypatch):
     loc, _, logits = network(x).split([4, 4, 2], -1)
     means = (logits.softmax(-1).unsqueeze(-1) * loc.unflatten(-1, (2, D))).sum(-2)
     torch.testing.assert_close(codes(model, guide, x), means)
+
+
+@pytest.mark.parametrize(
+    ("constraint", "words"),
+    [
+        (constraints.unit_interval, "numbers from 0 to 1"),
+        (constraints.independent(constraints.boolean, 1), "0 or 1"),
+        (constraints.greater_than(2.5), "numbers above 2.5"),
+        (constraints.less_than(torch.tensor(1.0)), "numbers below 1"),
+        (constraints.integer_interval(0, 5), "whole numbers from 0 to 5"),
+        (constraints.real_vector, "numbers"),
+        (constraints.simplex, "Simplex()"),
+    ],
+)
+def test_supports_are_told_in_words(constraint, words):
+    assert in_words(constraint) == words

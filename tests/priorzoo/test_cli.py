@@ -330,7 +330,7 @@ def test_cuda_without_a_gpu(tmp_path, capsys):
         ({"x_train": np.zeros((0, 4))}, "row"),
         ({"y_train": np.zeros(5, int)}, "y_train"),
         ({"x_test": np.zeros((8, 5))}, "x_test"),
-        ({"x_test": np.full((8, 4), 2.0)}, "Expected x_test within"),
+        ({"x_test": np.full((8, 4), 2.0)}, "Expected x_test to hold numbers from 0 to 1"),
     ],
 )
 def test_bad_arrays_are_explained_and_write_nothing(arrays, message, tmp_path, capsys):
