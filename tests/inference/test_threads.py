@@ -47,7 +47,7 @@ def in_threads(calls, threads=4):
 
 @pytest.mark.parametrize("name", READS)
 def test_one_row_at_a_time_from_four_threads(zoo, name):
-    pair, x = zoo["gmvae"].pair(), zoo["gmvae"].rows(200)
+    pair, x = zoo["gmvae"].pair(), zoo["gmvae"].rows(60)
     read = READS[name]
     expected = torch.cat([read(*pair, row) for row in x.split(1)])
     found = torch.cat(in_threads([lambda row=row: read(*pair, row) for row in x.split(1)]))
@@ -64,7 +64,7 @@ def test_everything_at_the_same_time_as_a_training(zoo, tmp_path):
         return Training(*zoo["gmvae"].pair(), x, batch_size=4, seed=2, transform=torch.bernoulli)
 
     alone, among = begin(), begin()
-    alone.run(150)
+    alone.run(60)
     pair, done, asked = (among.model, among.guide), threading.Event(), []
 
     def ask(folder):
@@ -83,7 +83,7 @@ def test_everything_at_the_same_time_as_a_training(zoo, tmp_path):
     with ThreadPoolExecutor(3) as pool:
         others = [pool.submit(ask, tmp_path / str(i)) for i in range(3)]
         try:
-            among.run(150)
+            among.run(60)
         finally:
             done.set()
         for other in others:
@@ -133,7 +133,7 @@ def test_pyros_settings_and_the_random_state_come_out_as_they_went_in(zoo):
         lambda: check_pair(*pair),
         lambda: enumerates(*pair, x),
     ]
-    in_threads(uses * 20)
+    in_threads(uses * 8)
     assert torch.equal(torch.get_rng_state(), before)
     objective = ELBO(*pair)
     uses = [
@@ -143,7 +143,7 @@ def test_pyros_settings_and_the_random_state_come_out_as_they_went_in(zoo):
         lambda: draw_pair(*pair, Batch(x), 2).log_weights(),
         lambda: draw(pair[0], 3),
     ]
-    in_threads(uses * 20)
+    in_threads(uses * 8)
     assert pyro.settings.get() == settings
 
 

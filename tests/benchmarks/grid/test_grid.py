@@ -36,7 +36,7 @@ def timeless(row):
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory):
+def finished(tmp_path_factory, quick_processes):
     """Two cells that train, one that cannot, and a baseline."""
     out = tmp_path_factory.mktemp("grid")
     cells = [

@@ -35,6 +35,7 @@ def wait_for(condition):
         time.sleep(0.05)
 
 
+@pytest.mark.usefixtures("quick_processes")
 def test_what_another_process_runs_is_waited_for_and_a_stale_lock_is_not(tmp_path):
     out = tmp_path / "out"
     (out / "runs").mkdir(parents=True)
@@ -77,6 +78,7 @@ def test_a_failure_is_not_tried_again_by_those_that_share(tmp_path):
     assert second.state(CELLS[1]) == ""
 
 
+@pytest.mark.slow
 def test_a_signal_ends_the_grid_and_its_workers_with_a_checkpoint_each(tmp_path):
     out, number = tmp_path / "out", signal.SIGTERM
     words = ["steps=1000000", "every=1000000", "--seeds", "0:2", "--jobs", "2"]

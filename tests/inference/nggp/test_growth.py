@@ -8,7 +8,6 @@ import pytest
 import torch
 from scipy.stats import kstest
 from torch.distributions import kl_divergence
-from torch.fx.experimental.proxy_tensor import make_fx
 
 from priorzoo.guides.nggp import CollapsedCode
 from priorzoo.inference import (
@@ -314,26 +313,6 @@ def test_clusters_of_shares_are_found_and_their_concentrations():
     nearest = torch.cdist(shapes.log(), there.log()).min(-1)
     assert sorted(nearest.indices.tolist()) == [0, 1, 2]
     assert nearest.values.max() < 0.4  # of log concentrations
-
-
-@pytest.mark.usefixtures("double")
-@pytest.mark.parametrize(("law", "family", "gradient"), PAIRS)
-def test_traces_to_one_graph_without_host_synchronisation(law, family, gradient):
-    model, guide = pair(law, family, gradient)
-    objective, x = ELBO(model, guide), torch.randn(8, 5)
-    parameters = dict(objective.named_parameters())
-
-    def loss(parameters, x):
-        return torch.func.functional_call(objective, parameters, (x, 100))
-
-    step = torch.func.grad_and_value(loss, has_aux=True)
-    graph = make_fx(step)(parameters, x)
-    calls = {str(n.target).split(".")[1] for n in graph.graph.nodes if "aten" in str(n.target)}
-    assert not calls & {"_local_scalar_dense", "nonzero", "masked_select"}
-    torch.manual_seed(1)
-    found = graph(parameters, x)
-    torch.manual_seed(1)
-    torch.testing.assert_close(found, step(parameters, x))
 
 
 def learning(sizes, concentration=2.0, discount=0.3):

@@ -96,8 +96,7 @@ def test_labels_are_inputs_of_the_graph(zoo):
     torch.testing.assert_close(means, torch.stack([term.mean() for term in terms.values()]))
 
 
-@pytest.mark.parametrize("precision", ["float32", "bf16"])
-def test_every_pair_is_traced(entry, precision):
+def check_traced(entry, precision):
     """Means and gradients of the graph are those of a step; each gradient lies as its parameter."""
     (model, guide), x = made(entry), entry.rows(5)
     objective = ELBO(model, guide)
@@ -116,6 +115,18 @@ def test_every_pair_is_traced(entry, precision):
         # the picture is smaller than the kernel, as here.
         if precision == "float32" or parameter.dim() < 4:
             torch.testing.assert_close(gradient, parameter.grad, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+@pytest.mark.parametrize("name", ["gmvae", "gmvae-conv", "nggp", "sticks-beta"])
+def test_some_pairs_are_traced(zoo, name, precision):
+    check_traced(zoo[name], precision)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+def test_every_pair_is_traced(entry, precision):
+    check_traced(entry, precision)
 
 
 class Decides(MLP):

@@ -24,8 +24,14 @@ from priorzoo.inference.nggp.predictive import next_row
 QUICK = {"max_iter": 1}
 
 
-@parametrize_with_checks([Clusterer(**QUICK), DensityEstimator(**QUICK), Embedder(**QUICK)])
+@parametrize_with_checks([Clusterer(**QUICK)])
 def test_by_the_checks_of_scikit_learn(estimator, check):
+    check(estimator)
+
+
+@pytest.mark.slow
+@parametrize_with_checks([DensityEstimator(**QUICK), Embedder(**QUICK)])
+def test_the_others_by_the_checks_of_scikit_learn(estimator, check):
     check(estimator)
 
 
