@@ -21,9 +21,9 @@ def folder(path: Path, _: Request) -> Parts:
     """Rows to train on and to test with, in files of a folder.
 
     The rows to train on stay in ``train.parquet``, in the ``.parquet`` files of a folder ``train``,
-    or in ``x_train.npy``; they are read in pieces. Those to test with are read into memory from
-    ``test.parquet``, ``test`` or ``x_test.npy``. A column ``y``, or ``y_train.npy`` and
-    ``y_test.npy``, holds labels.
+    or in ``x_train.npy`` or ``x_train.zarr``; they are read in pieces. Those to test with are read
+    into memory from ``test.parquet``, ``test``, ``x_test.npy`` or ``x_test.zarr``. A column ``y``,
+    or ``y_train.npy`` and ``y_test.npy`` (or ``.zarr``), holds labels.
 
     Raises:
         FileNotFoundError: where one of the two parts is missing.
@@ -48,7 +48,7 @@ def stored_fingerprint(stored: StoredRows) -> str:
     each column of each row group. A change elsewhere is not noticed.
     """
     digest = hashlib.sha256()
-    paths = sorted({file.path for file in stored.files})
+    paths = sorted({inside for file in stored.files for inside in _files(file.path)})
     sizes = [path.stat().st_size for path in paths]
     blocks = None if sum(sizes) <= WHOLE else max(2, BLOCKS // len(paths))
     for path, size in zip(paths, sizes, strict=True):
@@ -59,6 +59,10 @@ def stored_fingerprint(stored: StoredRows) -> str:
                 file.seek(start)
                 digest.update(file.read(count))
     return f"{stored.size} rows {list(stored.shape)} {digest.hexdigest()[:16]}"
+
+
+def _files(path: Path) -> list[Path]:
+    return [each for each in path.rglob("*") if each.is_file()] if path.is_dir() else [path]
 
 
 def _all(size: int) -> list[tuple[int, int]]:
@@ -77,14 +81,15 @@ def _some(file: BinaryIO, size: int, blocks: int) -> list[tuple[int, int]]:
 
 
 def _part(path: Path, name: str) -> StoredRows:
-    array, beside = path / f"x_{name}.npy", path / f"y_{name}.npy"
-    if array.is_file():
-        return StoredRows(array, labels={LABEL: beside.name} if beside.is_file() else {})
+    for kind in (".npy", ".zarr"):
+        array, beside = path / f"x_{name}{kind}", path / f"y_{name}{kind}"
+        if array.exists():
+            return StoredRows(array, labels={LABEL: beside.name} if beside.exists() else {})
     for found in (path / f"{name}.parquet", path / name):
         if found.exists():
             labels = {LABEL: LABEL} if LABEL in column_names(found) else {}
             return StoredRows(found, labels=labels)
     raise FileNotFoundError(
-        f"Expected {name}.parquet, a folder {name} of such files, or x_{name}.npy in {path} but "
-        "there is none; write the rows to one of them."
+        f"Expected {name}.parquet, a folder {name} of such files, x_{name}.npy or x_{name}.zarr in "
+        f"{path} but there is none; write the rows to one of them."
     )

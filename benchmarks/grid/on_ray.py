@@ -3,6 +3,8 @@
 import logging
 import os
 import platform
+import re
+import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -57,9 +59,12 @@ class Ray:
             ConnectionError: if there is no Ray at the address.
             ValueError: if no node has what a cell takes.
         """
-        import ray
+        address = self.address or "local"
+        with _one_line(address):
+            _check_address(address)
+            import ray
 
-        ray.init(address=self.address or "local", logging_level=logging.WARNING)
+            ray.init(address=address, logging_level=logging.WARNING)
         try:
             with _numbered():
                 self._check_nodes(ray.nodes())
@@ -82,6 +87,30 @@ class Ray:
                 f"Expected a node with {self.cpus} CPUs and {self.gpus:g} GPUs for a cell but the "
                 f"largest have {most['CPU']:g} and {most['GPU']:g}; give smaller --cpus or --gpus."
             )
+
+
+@contextmanager
+def _one_line(address: str) -> Iterator[None]:
+    """Inside ``with``, errors of a connection say what to do."""
+    try:
+        yield
+    except OSError as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ConnectionError(
+            f"Expected a Ray cluster at {address} but found none ({reason}); start one with "
+            "ray start --head, or leave out --address for a Ray of this machine alone."
+        ) from error
+
+
+def _check_address(address: str) -> None:
+    """Connect to a host and port once; Ray would try for minutes.
+
+    Raises:
+        OSError: if nothing listens there.
+    """
+    found = re.fullmatch(r"(?:ray://)?\[?(.+?)\]?:(\d+)", address)
+    if found:
+        socket.create_connection((found[1], int(found[2])), timeout=10).close()
 
 
 @contextmanager

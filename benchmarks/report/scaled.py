@@ -11,10 +11,13 @@ BOTH = ("files", "memory")
 
 
 def files_table(rows: Sequence[Row]) -> Table:
-    """A row for each size: rows a second and memory from files, beside the same rows in memory."""
+    """A row for each size: rows a second and memory from files, beside the same rows in memory.
+
+    Rates are medians, by seconds of the processor.
+    """
     lines = []
     for (stored, size), mine in grouped(rows, itemgetter("stored", "rows")).items():
-        rates = {row["from"]: number(median(row["rows_per_second"])) for row in mine}
+        rates = {row["from"]: number(median(row["rows_per_cpu_second"])) for row in mine}
         peaks = {row["from"]: number(row["peak_mib"], ",.1f") for row in mine}
         each, beside = (rates[name].value if name in rates else None for name in BOTH)
         ratio = number(each / beside, ".3f") if each and beside else Cell()

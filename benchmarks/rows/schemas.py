@@ -98,7 +98,7 @@ SPEED: Mapping[str, Mapping[str, Schema]] = {
     "speed-files": {
         **dict.fromkeys(("stored", "from", "command", "device"), LINE),
         **dict.fromkeys(("rows", "steps"), COUNT),
-        "rows_per_second": Many(Number(0), 1),
+        **dict.fromkeys(("rows_per_second", "rows_per_cpu_second"), Many(Number(0), 1)),
         "peak_mib": Number(0),
     },
     "speed-processes": {

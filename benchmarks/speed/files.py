@@ -52,8 +52,9 @@ def written(folder: Path, form: Format, rows: int) -> Path:
 def timed(form: Format, path: str, where: str, steps: int) -> dict[str, float]:
     """Rows a second of a training, and its peak memory beside imports and first steps, in MiB.
 
-    From ``files``, from ``memory``, or of ``reading`` alone: the batches of the files, without the
-    steps.
+    Seconds are those of the clock, and those of the processor for all threads, which other work on
+    the machine changes less. From ``files``, from ``memory``, or of ``reading`` alone: the batches
+    of the files, without the steps.
     """
     width = WIDTHS[form]
     with Stream(0):
@@ -68,16 +69,16 @@ def timed(form: Format, path: str, where: str, steps: int) -> dict[str, float]:
     data = _in_memory(stored) if where == "memory" else stored
     training = Training(model, guide, data, batch_size=BATCH, every=steps, **how)
     training.run(WARM)
-    begun = time.perf_counter()
+    begun, spent = time.perf_counter(), time.process_time()
     if where == "reading":
         for _ in range(steps):
             next(training.batches)
     else:
         training.run(steps)
-    seconds = time.perf_counter() - begun
-    peak = peak_mib()
+    seconds, spent = time.perf_counter() - begun, time.process_time() - spent
+    rows, peak = steps * BATCH, peak_mib()
     more = {} if before is None or peak is None else {"peak_mib": peak - before}
-    return {"rows_per_second": steps * BATCH / seconds, **more}
+    return {"rows_per_second": rows / seconds, "rows_per_cpu_second": rows / spent, **more}
 
 
 def _in_memory(stored: StoredRows) -> torch.Tensor:
@@ -124,9 +125,10 @@ def _measured(form: Format, size: int, settings: Namespace) -> list[dict[str, An
                 found[kind].append(one.result())
     rows: list[dict[str, Any]] = []
     for kind, values in found.items():
-        rates = sorted(round(value["rows_per_second"]) for value in values)
         peaks = [value["peak_mib"] for value in values if "peak_mib" in value]
         row: dict[str, Any] = {"kind": "speed-files", "stored": form, "rows": size, "from": kind}
-        row |= {"rows_per_second": rates, "peak_mib": round(max(peaks), 1) if peaks else None}
+        for name in ("rows_per_second", "rows_per_cpu_second"):
+            row[name] = sorted(round(value[name]) for value in values)
+        row["peak_mib"] = round(max(peaks), 1) if peaks else None
         rows.append(row | {"steps": settings.steps})
     return rows

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from torch import Tensor
@@ -56,31 +56,59 @@ def sized(rows: int, piece: int) -> list[int]:
     return [min(piece, rows - start) for start in range(0, rows, piece)]
 
 
+class Rows(Protocol):
+    """An array in a file, of which slices are read."""
+
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+
+    def __getitem__(self, rows: slice) -> Any: ...
+
+
 class NpyFile:
     """Rows of an array file ``(N, ...)``, of which only the pieces that are read are in memory.
 
-    Labels and context are further ``.npy`` files with N rows, beside it or at a path of their own.
+    Labels and context are further files of the same kind with N rows, beside it or at a path of
+    their own.
 
     Raises:
         ValueError: for a file that holds no array of numbers, or another number of rows.
     """
 
+    @staticmethod
+    def mapped(path: Path) -> Rows:
+        """The array of a file, not read yet.
+
+        Raises:
+            FileNotFoundError: for a missing file.
+            ValueError: for a file that holds no array.
+        """
+        return _mapped(path)
+
+    @staticmethod
+    def least(array: Rows) -> int:
+        """Rows of which a multiple is read at a time."""
+        return 1
+
     def __init__(self, path: Path, names: Names, piece: int) -> None:
         if names.columns is not None:
             raise ValueError(f"Expected columns of a Parquet file but {path} is an array.")
-        self.path, self.array = path, _mapped(path)
-        if self.array.ndim < 2 or len(self.array) == 0:
+        self.path, self.array = path, numeric(self.mapped(path), path)
+        if len(self.array.shape) < 2 or self.array.shape[0] == 0:
             raise ValueError(
                 f"Expected rows (N, ...) in {path} but got shape {self.array.shape}; reshape it."
             )
-        self.shape: tuple[int, ...] = self.array.shape[1:]
-        self.groups: Sequence[Sequence[int]] = [[rows] for rows in sized(len(self.array), piece)]
-        self.piece = piece
-        self.beside = {name: _mapped(path.parent / file) for name, file in names.beside.items()}
+        count, *shape = self.array.shape
+        self.shape = tuple(shape)
+        each = self.least(self.array)
+        self.piece = max(1, piece // each) * each
+        self.groups: Sequence[Sequence[int]] = [[rows] for rows in sized(count, self.piece)]
+        others = {name: path.parent / file for name, file in names.beside.items()}
+        self.beside = {name: numeric(self.mapped(file), file) for name, file in others.items()}
         for name, values in self.beside.items():
-            if values.shape[:1] != self.array.shape[:1]:
+            if values.shape[:1] != (count,):
                 raise ValueError(
-                    f"Expected {name} with a value for each of {len(self.array)} rows of {path} "
+                    f"Expected {name} with a value for each of {count} rows of {path} "
                     f"but got shape {values.shape}; give one for each row."
                 )
 
@@ -188,6 +216,19 @@ class ParquetFile:
         return flat.reshape(len(rows), each)
 
 
+def numeric(array: Rows, path: Path) -> Rows:
+    """The array, if it holds numbers.
+
+    Raises:
+        ValueError: if it does not.
+    """
+    if array.dtype.kind not in NUMBERS:
+        raise ValueError(
+            f"Expected an array of numbers in {path} but got {array.dtype}; convert it."
+        )
+    return array
+
+
 def column_names(path: Path) -> list[str]:
     """Names of the columns of a Parquet file, or of the first one in a folder."""
     files = [path] if path.is_file() else sorted(path.glob("*.parquet"))
@@ -227,7 +268,6 @@ def _mapped(path: Path) -> np.ndarray:
     except (ValueError, OSError, EOFError) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(f"Expected an array file at {path} but got: {reason}") from error
-    if not isinstance(array, np.ndarray) or array.dtype.kind not in NUMBERS:
-        found = getattr(array, "dtype", type(array).__name__)
-        raise ValueError(f"Expected an array of numbers in {path} but got {found}; convert it.")
+    if not isinstance(array, np.ndarray):
+        raise ValueError(f"Expected one array in {path} but got several; write it as .npy.")
     return array

@@ -4,12 +4,14 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from priorzoo.inference.data.stored.chunked import ZarrFile
 from priorzoo.inference.data.stored.files import File, Names, NpyFile, ParquetFile
 
 Paths = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 KINDS: Mapping[str, Callable[[Path, Names, int], File]] = {
     ".npy": NpyFile,
     ".parquet": ParquetFile,
+    ".zarr": ZarrFile,
 }
 
 
@@ -40,7 +42,7 @@ def _found(paths: Paths) -> list[Path]:
     found: list[Path] = []
     for path in map(Path, several):
         path = path.expanduser()
-        if path.is_dir():
+        if path.is_dir() and path.suffix != ".zarr":  # which is a folder itself
             inside = [each for each in sorted(path.iterdir()) if each.suffix in KINDS]
             found += [each for each in inside if each.name[0] not in "._"]
         elif path.exists():

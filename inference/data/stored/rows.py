@@ -28,12 +28,12 @@ class StoredRows:
     are therefore only as mixed as the buffer is. A resumed training goes on with the same batches.
 
     Args:
-        paths: a ``.parquet`` or ``.npy`` file, a folder of them, or several of one kind, whose rows
-            have one shape. Files of a folder are taken in the order of their names.
+        paths: a ``.parquet``, ``.npy`` or ``.zarr`` file, a folder of them, or several of one kind,
+            whose rows have one shape. Files of a folder are taken in the order of their names.
         columns: of Parquet files, those that make x, all others by default; one column of lists of
             equal length is x alone.
         labels: for sites of the model, the column that holds their labels (integers, -1 for
-            unknown), or the name of a ``.npy`` file beside the rows' file.
+            unknown), or the name of a ``.npy`` or ``.zarr`` file beside the rows' file.
         context: likewise for keyword arguments of the programs, such as an exposure.
         batch_size: rows in a batch; the last of a pass may be smaller.
         buffer: rows in memory that are shuffled together; at most twice as many are held, and as

@@ -29,6 +29,12 @@ def _write(folder, arrays, kind) -> None:
         for name, values in arrays.items():
             np.save(folder / f"{name}.npy", values)
         return
+    if kind == "zarr":
+        zarr = pytest.importorskip("zarr", reason="needs zarr")
+        for name, values in arrays.items():
+            chunks = (64, *values.shape[1:])
+            zarr.create_array(folder / f"{name}.zarr", data=values, chunks=chunks)
+        return
     for part in ("train", "test"):
         columns = {f"c{i}": column for i, column in enumerate(arrays[f"x_{part}"].T)}
         table = pa.table(columns | {"y": arrays[f"y_{part}"]})
@@ -40,7 +46,7 @@ def _write(folder, arrays, kind) -> None:
             pq.write_table(table.slice(start, 90), folder / part / f"{start:03}.parquet")
 
 
-@pytest.mark.parametrize("kind", ["npy", "parquet", "folders"])
+@pytest.mark.parametrize("kind", ["npy", "parquet", "folders", "zarr"])
 def test_a_folder_holds_what_the_archive_holds(arrays, kind, tmp_path):
     np.savez(tmp_path / "rows.npz", **arrays)
     _write(tmp_path / "rows", arrays, kind)
@@ -56,12 +62,13 @@ def test_a_folder_holds_what_the_archive_holds(arrays, kind, tmp_path):
     assert {*map(tuple, other.x_train.tolist())} <= {*map(tuple, arrays["x_train"].tolist())}
 
 
-def test_other_values_have_another_fingerprint(arrays, tmp_path):
-    _write(tmp_path / "rows", arrays, "npy")
+@pytest.mark.parametrize("kind", ["npy", "parquet", "zarr"])
+def test_other_values_have_another_fingerprint(arrays, kind, tmp_path):
+    _write(tmp_path / "rows", arrays, kind)
     before = fingerprint(load(str(tmp_path / "rows")))
     arrays["x_train"][150, 3] = 1 - arrays["x_train"][150, 3]
-    np.save(tmp_path / "rows" / "x_train.npy", arrays["x_train"])
-    after = fingerprint(load(str(tmp_path / "rows")))
+    _write(tmp_path / "others", arrays, kind)
+    after = fingerprint(load(str(tmp_path / "others")))
     assert before["x_train"] != after["x_train"]
     assert before["x_test"] == after["x_test"]
 

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -96,6 +97,18 @@ def test_a_cell_that_no_node_has_room_for_is_refused():
     for pool in (Ray(cpus=9), Ray(gpus=0.5)):
         with pytest.raises(ValueError, match="the largest have 8 and 0; give smaller"):
             pool._check_nodes(nodes)
+
+
+def test_a_cluster_that_is_not_there_is_told_in_one_line(tmp_path, capsys):
+    """Without the minutes that Ray would try for."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    words = ["bench", "digits-vae", "--runner", "ray", "--out", str(tmp_path)]
+    assert cli.main([*words, "--address", f"127.0.0.1:{port}"]) == 2
+    said = capsys.readouterr().err.strip()
+    assert said.count("\n") == 0
+    assert f"Expected a Ray cluster at 127.0.0.1:{port} but found none" in said
 
 
 def without_time(out):

@@ -12,9 +12,20 @@ def test_rows_become_tables_with_medians_and_their_ratio(tmp_path):
     row = {"kind": "speed-files", "stored": "parquet", "rows": 1000, "steps": 20, **MACHINE}
     row["command"] = "priorzoo bench speed-files"
     for where, rates in (("files", [80, 90, 900]), ("reading", [5000]), ("memory", [99, 100, 101])):
-        more = {"from": where, "rows_per_second": rates, "peak_mib": 12.5}
+        more = {
+            "from": where,
+            "rows_per_second": [1],
+            "rows_per_cpu_second": rates,
+            "peak_mib": 12.5,
+        }
         append_row(row | more, tmp_path / "rows.jsonl")
-    more = {"from": "files", "rows_per_second": [70], "peak_mib": 13.0, "rows": 10**10}
+    more = {
+        "from": "files",
+        "rows_per_second": [1],
+        "rows_per_cpu_second": [70],
+        "peak_mib": 13.0,
+        "rows": 10**10,
+    }
     append_row(row | more, tmp_path / "rows.jsonl")
     shared = {"kind": "speed-processes", "recipe": "gmvae", "batch": 100, "step": "eager"}
     shared |= {"steps": 2, "processes": 2, "parameters": 10**6, "message_bytes": 4 * 10**6}

@@ -30,7 +30,7 @@ def rows() -> np.ndarray:
     return np.random.default_rng(0).normal(size=(ROWS, WIDTH)).astype(np.float32)
 
 
-@pytest.fixture(params=["npy", "parquet", "lists", "folder"])
+@pytest.fixture(params=["npy", "parquet", "lists", "folder", "zarr"])
 def stored(request, rows, tmp_path) -> Path:
     """The rows in a file or folder, with numbers of rows and labels beside them."""
     beside = {"number": np.arange(ROWS), "label": np.arange(ROWS) % 3}
@@ -38,6 +38,12 @@ def stored(request, rows, tmp_path) -> Path:
         for name, values in {"x": rows, **beside}.items():
             np.save(tmp_path / f"{name}.npy", values)
         return tmp_path / "x.npy"
+    if request.param == "zarr":
+        zarr = pytest.importorskip("zarr", reason="needs zarr")
+        for name, values in {"x": rows, **beside}.items():
+            chunks = (11, *values.shape[1:])
+            zarr.create_array(tmp_path / f"{name}.zarr", data=values, chunks=chunks)
+        return tmp_path / "x.zarr"
     columns = {f"c{i}": rows[:, i] for i in range(WIDTH)}
     if request.param == "lists":
         columns = {"x": pa.FixedSizeListArray.from_arrays(rows.ravel(), WIDTH)}
@@ -54,7 +60,7 @@ def stored(request, rows, tmp_path) -> Path:
 
 def _opened(path: Path, beside: bool = False, **how: object) -> StoredRows:
     """The rows, with ``label`` as labels of y and ``number`` as context if asked for."""
-    end = ".npy" if path.suffix == ".npy" else ""
+    end = path.suffix if path.suffix in (".npy", ".zarr") else ""
     if beside:
         return StoredRows(
             path, labels={"y": "label" + end}, context={"number": "number" + end}, **how
@@ -115,7 +121,7 @@ def _pair(clusters: bool = False):
         return model, ClusterThenCode(MLP(WIDTH, 3, (8,)), MLP(WIDTH, 4, (8,), clusters=3))
 
 
-@pytest.mark.parametrize("stored", ["npy", "folder"], indirect=True)
+@pytest.mark.parametrize("stored", ["npy", "folder", "zarr"], indirect=True)
 def test_scores_and_predictions_are_those_of_rows_in_memory(stored, rows):
     model, guide = _pair(clusters=True)
     data, x = _opened(stored, buffer=20), torch.from_numpy(rows)
@@ -132,13 +138,13 @@ def test_scores_and_predictions_are_those_of_rows_in_memory(stored, rows):
         assert torch.equal(found, expected)
 
 
-@pytest.mark.parametrize("stored", ["npy", "folder"], indirect=True)
+@pytest.mark.parametrize("stored", ["npy", "folder", "zarr"], indirect=True)
 def test_a_resumed_training_is_equal_to_the_bit(stored):
     held = _opened(stored, buffer=50)
 
     def training() -> Training:
         label = "label" + stored.suffix.replace(".parquet", "")
-        columns = None if stored.is_file() else [f"c{i}" for i in range(WIDTH)]
+        columns = [f"c{i}" for i in range(WIDTH)] if stored.name == "rows" else None
         data = StoredRows(stored, columns=columns, labels={"y": label}, buffer=30, batch_size=20)
         model, guide = _pair(clusters=True)
         return Training(model, guide, data, validation=held, every=3)
@@ -210,6 +216,7 @@ def test_files_that_cannot_be_read_are_refused(tmp_path):
     np.save(tmp_path / "one.npy", np.ones(3))
     np.save(tmp_path / "x.npy", np.ones((3, 2)))
     np.save(tmp_path / "few.npy", np.ones(2))
+    (tmp_path / "torn.zarr").mkdir()
     (tmp_path / "torn.npy").write_bytes(b"\x93NUMPY\x01")
     (tmp_path / "torn.parquet").write_bytes(b"PAR1 PAR1")
     (tmp_path / "x.csv").write_text("1,2")
@@ -220,6 +227,7 @@ def test_files_that_cannot_be_read_are_refused(tmp_path):
         ("words.npy", {}, "numbers"),
         ("one.npy", {}, "rows"),
         ("torn.npy", {}, "array file"),
+        ("torn.zarr", {}, "Zarr array"),
         ("torn.parquet", {}, "Parquet file"),
         ("x.csv", {}, "convert"),
         ("t.parquet", {}, "column 'b'"),
