@@ -18,7 +18,8 @@ def files_table(rows: Sequence[Row]) -> Table:
     lines = []
     for (stored, size), mine in grouped(rows, itemgetter("stored", "rows")).items():
         rates = {row["from"]: number(median(row["rows_per_cpu_second"])) for row in mine}
-        peaks = {row["from"]: number(row["peak_mib"], ",.1f") for row in mine}
+        known = [row for row in mine if row["peak_mib"] is not None]
+        peaks = {row["from"]: number(row["peak_mib"], ",.1f") for row in known}
         each, beside = (rates[name].value if name in rates else None for name in BOTH)
         ratio = number(each / beside, ".3f") if each and beside else Cell()
         commands = tuple(dict.fromkeys(row["command"] for row in mine))
