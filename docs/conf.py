@@ -63,6 +63,6 @@ sphinx_gallery_conf = {
     "abort_on_example_error": True,
     "copyfile_regex": "",
     "remove_config_comments": True,
-    "reset_modules": ("matplotlib", "shortened.shorten"),
+    "reset_modules": ("matplotlib", "dressed.dress", "shortened.shorten"),
 }
 suppress_warnings = ["config.cache"]  # the functions in sphinx_gallery_conf are not pickled

@@ -1,4 +1,4 @@
-"""What all charts share: colours, new figures with title and caption, legends, and saving.
+"""The one look of all charts: fonts, sizes, colours, figures with title and caption, and saving.
 
 A figure that a chart makes for itself has a title that says what it shows, and a caption below that
 says how to read it; axes that a caller hands over stay as they are. No figure is held by pyplot.
@@ -6,10 +6,13 @@ says how to read it; axes that a caller hands over stay as they are. No figure i
 
 import os
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from textwrap import fill
 from typing import Any
 
+from cycler import cycler
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.legend import Legend
@@ -20,12 +23,34 @@ from matplotlib.patheffects import withStroke
 HUES = ["#332288", "#cc6677", "#117733", "#88ccee", "#ddcc77"]
 HUES += ["#882255", "#44aa99", "#999933", "#aa4499", "#000000"]
 OTHERS = "#dddddd"
+# Matplotlib's own font, which is the same everywhere. README, pages, gallery and reports use this.
+LOOK: dict[str, Any] = {
+    "font.family": ["DejaVu Sans"],
+    "font.size": 9.0,
+    "axes.axisbelow": True,
+    "axes.prop_cycle": cycler(color=HUES),
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.titlesize": "medium",
+    "figure.titlesize": "medium",
+    "grid.alpha": 0.25,
+    "grid.linewidth": 0.6,
+    "legend.fontsize": "small",
+    "legend.frameon": False,
+    "lines.linewidth": 1.4,
+    "savefig.facecolor": "white",
+}
 LEGIBLE = 20  # categories that colours, counts or rows can tell apart
 NUMBER: dict[str, Any] = {"weight": "bold"}  # or letter over points
 NUMBER |= {"path_effects": [withStroke(linewidth=2, foreground="white")]}
 BESIDE: dict[str, Any] = {"loc": "center left", "bbox_to_anchor": (1, 0.5)}
 BESIDE |= {"frameon": False, "fontsize": "small"}
 NARROWEST = 4.0  # inches that a title and a caption take, however narrow the figure
+
+
+def look() -> AbstractContextManager[None]:
+    """Draws and saves in :data:`LOOK` inside ``with``, whatever the user's own settings are."""
+    return rc_context(LOOK)
 
 
 def new_figure(width: float, height: float, title: str = "", caption: str = "") -> Figure:

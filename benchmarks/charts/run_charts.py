@@ -44,14 +44,22 @@ def draw_run(run: Run, dataset: Dataset) -> list[Path]:
         x = dataset.drawn(dataset.x_test[: planes.POINTS].to(run.device))
         y = None if dataset.y_test is None else dataset.y_test[: planes.POINTS]
         drawn = dict(whole(charts(run.model, run, dataset, x, y)))
-    folder, title = run.folder / "figures", f"{run.result['recipe']}, seed {run.seed}"
+    folder, title = run.folder / "figures", title_of(run, len(x))
     paths: list[Path] = []
     for name, make in drawn.items():
         try:
-            paths.append(axes.save(make(), folder / f"{name}.png", run=title))
+            with axes.look():
+                paths.append(axes.save(make(), folder / f"{name}.png", run=title))
         except Exception as error:
             tell(f"no chart {name!r}", error)
     return paths
+
+
+def title_of(run: Run, rows: int) -> str:
+    """Recipe, data, K, test rows that are looked at, and seed: what a figure of a run must say."""
+    data = Path(str(run.settings.get("data", "data"))).name
+    k = f", K = {run.clusters}" if run.clusters else ""
+    return f"{run.result['recipe']} on {data}{k}, {rows:,} test rows, seed {run.seed}"
 
 
 def whole(found: Charts) -> Charts:
@@ -130,7 +138,8 @@ def write_rows(rows: Tensor, shape: Sequence[int], path: Path) -> Path:
         from priorzoo.benchmarks.charts import axes, pictures
 
         columns = min(10, math.ceil(math.sqrt(len(rows))))
-        axes.save(pictures.draw_samples(rows, picture_shape(shape) or shape, columns), path)
+        with axes.look():
+            axes.save(pictures.draw_samples(rows, picture_shape(shape) or shape, columns), path)
     else:
         raise ValueError(f"Expected a file ending in .png or .npz but got {path}.")
     return path

@@ -291,17 +291,19 @@ def draw_runs(named: dict[str, Run], dataset: Dataset, folder: Path, shown: int 
 
     assert dataset.y_train is not None
     x, y = dataset.x_test[: planes.POINTS], dataset.y_test
-    panels = axes.new_row(len(named), "Latent codes in the plane, by class", planes.POINT)
-    for ax, (name, run) in zip(panels, named.items(), strict=True):
-        seen = Interpolation(run, x)
-        planes.draw_embedding({name: (seen.points, y)}, symbol=seen.site, axes=[ax])
+    with axes.look():
+        panels = axes.new_row(len(named), "Latent codes in the plane, by class", planes.POINT)
+        for ax, (name, run) in zip(panels, named.items(), strict=True):
+            seen = Interpolation(run, x)
+            planes.draw_embedding({name: (seen.points, y)}, symbol=seen.site, axes=[ax])
     ends = dataset.values(dataset.train[torch.cat(different_pairs(dataset.y_train, shown))])
     first, last = torch.arange(2 * shown).chunk(2)
     between = [Interpolation(run, ends).between(first, last) for run in named.values()]
     ways = torch.stack(between, 1).flatten(0, 1)
     paths = [folder / "planes.png", folder / "interpolations.png"]
-    axes.save(panels[0], paths[0])
-    axes.save(pictures.draw_ways(ways, dataset.shape, list(named) * shown), paths[1])
+    with axes.look():
+        axes.save(panels[0], paths[0])
+        axes.save(pictures.draw_ways(ways, dataset.shape, list(named) * shown), paths[1])
     return paths
 
 

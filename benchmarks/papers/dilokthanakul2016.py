@@ -103,13 +103,14 @@ def planar(settings: Namespace) -> None:
       --step NAME                      how a step is run [eager]
       --out FOLDER                     folder of the charts [.]
     """
-    from priorzoo.benchmarks.charts.axes import save
+    from priorzoo.benchmarks.charts.axes import look, save
     from priorzoo.benchmarks.charts.planar import draw_regions
 
     if settings.watch is not None:
         recipe = replace(RECIPES[settings.watch], every=settings.every, step=settings.step)
         views = watch(recipe, settings.seed)
-        save(draw_regions(views)[0], settings.out / f"{settings.watch}-training.png", DPI)
+        with look():
+            save(draw_regions(views)[0], settings.out / f"{settings.watch}-training.png", DPI)
     if settings.runs:
         _draw_runs(settings.runs, settings.out, settings.trust or ())
 
@@ -146,8 +147,9 @@ def _draw_runs(folders: Sequence[Path], out: Path, trust: Sequence[str]) -> None
             views.append(planar.look(run.model, run.guide, dataset.x_test, name))
     histories = {name: run.history for name, run in runs.items()}
     floor = max(planar.floor_of(run.settings) for run in runs.values())
-    axes.save(planar.draw_regions(views)[0], out / "regions.png", DPI)
-    axes.save(planar.draw_floor(histories, floor), out / "floor.png", 90)
+    with axes.look():
+        axes.save(planar.draw_regions(views)[0], out / "regions.png", DPI)
+        axes.save(planar.draw_floor(histories, floor), out / "floor.png", 90)
     axes.save(planar.draw_guides(histories)[0], out / "terms.png", 90)
 
 

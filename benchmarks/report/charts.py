@@ -18,6 +18,9 @@ Points = Sequence[tuple[float, float]]
 # the colours are inverted.
 DARKER = {"#88ccee": "#3399cc", "#ddcc77": "#aa8822", "#999933": "#bb5500", "#000000": "#444444"}
 HUES = [DARKER.get(hue, hue) for hue in axes.HUES]
+READING = "Means over seeds, and bands of one standard deviation; the longest runs of each line."
+LOGGED = " Dashed: means of the author's own logs."
+VARIANCES = "Of one draw, for expectations whose gradient is known exactly. Good: far to the left."
 
 
 def longest(groups: Sequence[Group]) -> list[Group]:
@@ -49,7 +52,11 @@ def band(curves: Sequence[Mapping[float, float]]) -> list[tuple[float, float, fl
 
 
 def draw_curves(
-    groups: Sequence[Group], name: str, hues: Mapping[str, str], dashed: Mapping[str, Points]
+    groups: Sequence[Group],
+    name: str,
+    hues: Mapping[str, str],
+    dashed: Mapping[str, Points],
+    title: str = "",
 ) -> Axes | None:
     """Mean over the seeds, and a standard deviation around it; None for nothing to draw.
 
@@ -58,8 +65,9 @@ def draw_curves(
         name: a term or metric.
         hues: a colour for each line's title.
         dashed: points to draw beside a line, by its title.
+        title: what is compared, and on which data.
     """
-    ax = axes.new_axes(5.2, 3.4)
+    ax = axes.new_axes(5.2, 3.4, title, READING + LOGGED * bool(dashed))
     for group in groups:
         curves = [curve(row["history"], name) for row in group.rows if row.get("history")]
         drawn, hue = band([points for points in curves if points]), hues[group.name]
@@ -75,14 +83,9 @@ def draw_curves(
     steps = np.concatenate([np.asarray(line.get_xdata(), float) for line in ax.lines])
     # The logarithm of steps that span more than a decade.
     ax.set_xscale("log" if steps.min() > 0 and steps.max() > 10 * steps.min() else "linear")
-    _plain(ax)
-    ax.set(xlabel="steps", title=axis_title(name))
+    ax.grid(visible=True)
+    ax.set(xlabel="steps", ylabel=axis_title(name))
     return ax
-
-
-def _plain(ax: Axes) -> None:
-    ax.grid(alpha=0.25, linewidth=0.6)
-    ax.spines[["top", "right"]].set_visible(False)
 
 
 def axis_title(name: str) -> str:
@@ -108,7 +111,8 @@ def logged(paper: Paper, groups: Sequence[Group], name: str) -> dict[str, Points
 def draw_gradients(rows: Sequence[Row], hues: Mapping[str, str]) -> Axes:
     """The variance of each estimator by expectation, on a logarithmic scale."""
     places = list(dict.fromkeys(row["expectation"] for row in rows))
-    ax = axes.new_axes(6.4, 1.0 + 0.065 * len(hues) * len(places))
+    height = 1.0 + 0.065 * len(hues) * len(places)
+    ax = axes.new_axes(6.4, height, "Variance of gradient estimators", VARIANCES)
     for index, (estimator, hue) in enumerate(hues.items()):
         mine = [row for row in rows if row["estimator"] == estimator]
         apart = 0.8 * ((index + 0.5) / len(hues) - 0.5)
@@ -116,6 +120,6 @@ def draw_gradients(rows: Sequence[Row], hues: Mapping[str, str]) -> Axes:
         ax.plot([row["variance"] for row in mine], at, "o", color=hue, markersize=5)
     ax.set_yticks(range(len(places)), places, fontsize="small", parse_math=False)
     ax.invert_yaxis()
-    _plain(ax)
+    ax.grid(visible=True)
     ax.set(xscale="log", xlabel="variance of the gradient of one draw")
     return ax

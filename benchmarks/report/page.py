@@ -6,6 +6,7 @@ from pathlib import Path
 
 from jinja2 import StrictUndefined, Template
 
+from priorzoo.benchmarks.charts.axes import look
 from priorzoo.benchmarks.papers.paper import BUDGETS, Paper
 from priorzoo.benchmarks.report.sections import Section, count_verdicts, of_measurements, of_papers
 from priorzoo.benchmarks.report.table import escaped, to_csv, to_markdown
@@ -28,7 +29,8 @@ def write_report(folders: Path | Sequence[Path], out: Path, papers: Sequence[Pap
     """
     rows = read_folders([folders] if isinstance(folders, Path) else folders)
     results = [row for row in rows if "metrics" in row]
-    sections = [*of_papers(papers, results), *of_measurements(rows)]
+    with look():
+        sections = [*of_papers(papers, results), *of_measurements(rows)]
     files = {"index.html": _page(sections, rows), "tables.md": _markdown(sections)}
     for section in sections:
         for place, table in enumerate(section.tables, 1):

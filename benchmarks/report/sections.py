@@ -103,7 +103,7 @@ def _curves(paper: Paper, groups: Sequence[Group]) -> list[Image]:
     return [
         _drawn(axes, f"{draw.axis_title(name)} over the steps: {', '.join(hues)}", hues)
         for name in paper.curves
-        if (axes := draw.draw_curves(runs, name, hues, dashed[name])) is not None
+        if (axes := draw.draw_curves(runs, name, hues, dashed[name], paper.title)) is not None
     ]
 
 

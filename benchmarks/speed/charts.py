@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import NullLocator
 
-from priorzoo.benchmarks.charts.axes import HUES, legend_beside, new_axes, save
+from priorzoo.benchmarks.charts.axes import HUES, legend_beside, look, new_axes, save
 from priorzoo.benchmarks.rows.files import Row, grouped
 from priorzoo.benchmarks.speed.products import LIMIT
 
@@ -18,6 +18,10 @@ ARMS += ["cudagraph", "jax", "numpyro"]
 COLOURS = dict(zip(ARMS, HUES, strict=False))  # the same in all charts
 COLOURS |= {"plain": COLOURS[ARMS[0]], "plain-compiled": COLOURS[ARMS[1]]}
 ABREAST = 3  # recipes in one chart of ratios
+COMPARED = (
+    "Bars are medians over rounds in which all arms take turns, with quartiles. Lower is faster."
+)
+GROWING = "Medians. A line that is flatter than the diagonal grows less than in proportion."
 SIZES = {"batch": "batch size B", "clusters": "clusters K", "code": "code size D"}
 
 
@@ -30,7 +34,7 @@ def draw_growth(rows: Sequence[Row], size: str) -> Axes:
         rows: of one recipe and device.
         size: ``batch``, ``clusters`` or ``code``; the others are those of most rows.
     """
-    ax = new_axes(6, 3.5)
+    ax = new_axes(6, 3.5, f"Time of a step by {SIZES[size]}", GROWING)
     fixed = [name for name in SIZES if name != size]
     kept = [row for row in rows if row[size] is not None]
     groups = grouped(kept, lambda row: (str(row["hidden"]), *(row[name] for name in fixed)))
@@ -56,7 +60,8 @@ def draw_ratios(rows: Sequence[Row]) -> Axes:
     """
     cases = list(dict.fromkeys(map(case, rows)))
     arms = grouped([row for row in rows if row["arm"] != LIMIT], itemgetter("arm"))
-    ax = new_axes(max(5.5, 2 + 1.6 * len(cases)), 4)
+    where = f"{rows[0]['device']}, {rows[0].get('precision')}"
+    ax = new_axes(max(5.5, 2 + 1.6 * len(cases)), 4, f"Time of a step, {where}", COMPARED)
     width = 0.8 / len(arms)
     for place, (arm, mine) in enumerate(arms.items()):
         across = [cases.index(case(row)) + (place + 0.5) * width - 0.4 for row in mine]
@@ -76,10 +81,11 @@ def draw_ratios(rows: Sequence[Row]) -> Axes:
 
 def draw_speed(rows: Sequence[Row], folder: Path) -> list[Path]:
     """Write the charts of :func:`speed_charts` into a folder."""
-    return [
-        save(axes, folder / f"speed-{number}-{words.split(':')[0].replace(' ', '-')}.png")
-        for number, (words, axes) in enumerate(speed_charts(rows), 1)
-    ]
+    with look():
+        return [
+            save(axes, folder / f"speed-{number}-{words.split(':')[0].replace(' ', '-')}.png")
+            for number, (words, axes) in enumerate(speed_charts(rows), 1)
+        ]
 
 
 def speed_charts(rows: Sequence[Row]) -> Iterator[tuple[str, Axes]]:

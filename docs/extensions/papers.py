@@ -17,6 +17,7 @@ from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
 from priorzoo.benchmarks import PAPERS
+from priorzoo.benchmarks.charts.axes import look
 from priorzoo.benchmarks.recipes import Part, Recipe
 from priorzoo.benchmarks.report.charts import longest
 from priorzoo.benchmarks.report.groups import group_rows
@@ -35,7 +36,8 @@ def sections() -> Mapping[str, Section]:
     """The section of each paper, by the paper's name, with pictures of the paper's lines only."""
     rows = [row for row in read_folder(RESULTS) if "metrics" in row]
     groups = group_rows(PAPERS, rows)
-    found = {section.key: section for section in of_papers(PAPERS, rows)}
+    with look():
+        found = {section.key: section for section in of_papers(PAPERS, rows)}
     for name, section in found.items():
         own = tuple(f"{g.name}, {g.steps:,} steps" for g in longest(groups[name]))
         shown = [i for i in section.thumbnails if i.words.startswith(own)]

@@ -2,11 +2,13 @@
 
 from collections.abc import Iterator
 from itertools import pairwise
+from types import SimpleNamespace
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
+from matplotlib import rc_context, rcParams
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
@@ -15,6 +17,7 @@ from torch import Tensor
 from priorzoo.benchmarks.charts import axes as shared
 from priorzoo.benchmarks.charts import clusters as clusterings
 from priorzoo.benchmarks.charts import curves, pictures, planar, planes
+from priorzoo.benchmarks.charts.run_charts import title_of
 from priorzoo.benchmarks.papers import mehta2018, paquet2018
 
 SHAPE = (3, 4)
@@ -472,3 +475,26 @@ def test_charts_of_papers_say_it_too():
 def test_a_single_row_of_history_is_a_point_above_the_floor():
     rows = [{"step": 1, "split": "train", "kl[y]": 1.0}]
     assert planar.draw_floor({"KL[y]": rows}, 0.5).lines[0].get_marker() == "."
+
+
+def test_charts_look_alike_whatever_the_settings_of_their_user(tmp_path):
+    sizes = []
+    for size in (5.0, 20.0):
+        with rc_context({"font.size": size, "axes.spines.top": True}):
+            with shared.look():
+                ax = shared.new_axes(3, 2, "A title")
+                ax.set(xlabel="steps", ylabel="ELBO, nats")
+                shared.save(ax, tmp_path / f"{size}.png")
+            assert rcParams["font.size"] == size
+        sizes.append((ax.xaxis.label.get_size(), ax.spines["top"].get_visible()))
+    assert sizes == [(9.0, False)] * 2
+    assert (tmp_path / "5.0.png").read_bytes() == (tmp_path / "20.0.png").read_bytes()
+
+
+def test_the_title_of_a_run_says_data_clusters_and_rows():
+    run = SimpleNamespace(
+        settings={"data": "folder/mine.csv"}, clusters=3, seed=1, result={"recipe": "gmvae"}
+    )
+    assert title_of(run, 1200) == "gmvae on mine.csv, K = 3, 1,200 test rows, seed 1"
+    run.clusters, run.settings = 0, {"data": "mnist"}
+    assert title_of(run, 7) == "gmvae on mnist, 7 test rows, seed 1"
