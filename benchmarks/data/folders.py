@@ -7,7 +7,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from priorzoo.benchmarks.data.sources import Parts, Request, halves
+from priorzoo.benchmarks.data.parts import Parts, Request, halves
 from priorzoo.inference import StoredRows
 from priorzoo.inference.data.stored.files import column_names
 

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from priorzoo.benchmarks.data.fingerprints import fingerprint
-from priorzoo.benchmarks.data.sets import Dataset, keep_labels, keep_rows, repeat_labelled, unlike
+from priorzoo.benchmarks.data.labels import keep_labels, keep_rows, repeat_labelled, unlike
+from priorzoo.benchmarks.data.sets import Dataset
 from priorzoo.benchmarks.recipes.building import build_pair, build_training, learning
 from priorzoo.benchmarks.recipes.recipe import Part, Recipe, Stage
 from priorzoo.benchmarks.runs.folder import HISTORY, Checkpoints, State, clear

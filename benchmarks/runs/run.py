@@ -12,6 +12,7 @@ import torch
 
 from priorzoo.benchmarks.data import sets as data
 from priorzoo.benchmarks.data.fingerprints import fingerprint
+from priorzoo.benchmarks.data.labels import unlike, with_labels
 from priorzoo.benchmarks.data.tables import is_table, load_table
 from priorzoo.benchmarks.recipes.changes import written
 from priorzoo.benchmarks.recipes.recipe import Recipe
@@ -91,7 +92,7 @@ def read_data(
     def read(name: str) -> data.Dataset:
         return data.load(name, root, seed=seed, download=download, **split)
 
-    return data.with_labels(read(settings["data"]), settings.get("labels") or {}, read)
+    return with_labels(read(settings["data"]), settings.get("labels") or {}, read)
 
 
 def train(
@@ -325,7 +326,7 @@ def score(
         return {"terms": terms, "metrics": {}}
     found: Result = {"terms": terms, "metrics": registry.scores(model, run, dataset, x)}
     q = registry.probabilities(model, run, dataset, x)
-    return found if q is None else found | {"warning": data.unlike(dataset) or degeneracy(q)}
+    return found if q is None else found | {"warning": unlike(dataset) or degeneracy(q)}
 
 
 def _in_units_of_the_table(terms: dict[str, float], dataset: data.Dataset) -> dict[str, float]:

@@ -9,6 +9,7 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
+from priorzoo.benchmarks.data import labels as labels_
 from priorzoo.benchmarks.data import sets as data
 
 
@@ -411,16 +412,16 @@ def test_a_label_below_unknown_is_refused(save):
 
 def test_labels_to_keep_are_chosen_from_known_ones():
     labels = torch.tensor([-1, 0, 1, -1, 0, 1, -1, -1, 0, 1])
-    kept = data.keep_labels(labels, 4, seed=0)
+    kept = labels_.keep_labels(labels, 4, seed=0)
     assert [(kept == k).sum().item() for k in (-1, 0, 1)] == [6, 2, 2]
     assert (kept[kept >= 0] == labels[kept >= 0]).all()
     with pytest.raises(ValueError, match="label -1, unknown, for all"):
-        data.keep_labels(torch.full((5,), -1), 2, seed=0)
+        labels_.keep_labels(torch.full((5,), -1), 2, seed=0)
     for count in range(7):
-        several = data.keep_rows({"r_1": labels, "r_2": labels}, count, seed=0)
+        several = labels_.keep_rows({"r_1": labels, "r_2": labels}, count, seed=0)
         assert (several["r_1"] >= 0).sum() == (several["r_2"] >= 0).sum() == count
     with pytest.raises(ValueError, match="at most 6, the training rows whose label is known"):
-        data.keep_rows({"r_1": labels}, 7, seed=0)
+        labels_.keep_rows({"r_1": labels}, 7, seed=0)
 
 
 @pytest.mark.parametrize(
@@ -437,5 +438,5 @@ def test_a_test_set_coded_unlike_the_training_set_is_noticed(save, train, test, 
     x = np.zeros((6, 2))
     path = save(x_train=x, y_train=np.array(train), x_test=x[:3], y_test=np.array(test))
     for validation in (0, 2):
-        said = data.unlike(data.load(path, validation=validation))
+        said = labels_.unlike(data.load(path, validation=validation))
         assert (said is None) if strange is None else (strange in said)

@@ -72,7 +72,7 @@ def test_arrays_of_columns_and_of_other_byte_orders_are_read(tmp_path):
 def test_shapes_are_refused_before_any_row_is_read(tmp_path, monkeypatch):
     path = tmp_path / "own.npz"
     np.savez(path, x_train=np.zeros((9, 4)), x_test=np.zeros((2, 3)))
-    monkeypatch.setattr("priorzoo.benchmarks.data.sources.rows", None)
+    monkeypatch.setattr("priorzoo.benchmarks.data.archives.rows", None)
     with pytest.raises(ValueError, match=r"shape \(4,\) in x_test of .* but got \(3,\)"):
         data.load(str(path))
 

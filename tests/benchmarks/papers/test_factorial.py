@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from priorzoo.benchmarks.charts import run_charts as plots
 from priorzoo.benchmarks.charts.sweep import draw_sweep
-from priorzoo.benchmarks.data import sets as data
+from priorzoo.benchmarks.data.labels import keep_rows
 from priorzoo.benchmarks.papers import RECIPES
 from priorzoo.benchmarks.papers import paquet2018 as factorial
 from priorzoo.benchmarks.recipes.recipe import Stage, part
@@ -50,14 +50,14 @@ def test_labels_are_read_by_name_for_the_same_rows(faces):
 
 def test_labelled_rows_keep_all_their_labels():
     labels = {"r_1": torch.arange(50) % 2, "r_2": torch.arange(50) % 5}
-    kept = data.keep_rows(labels, 20, seed=1)
+    kept = keep_rows(labels, 20, seed=1)
     known = {site: (label >= 0) for site, label in kept.items()}
     assert known["r_1"].sum() == 20
     assert (known["r_1"] == known["r_2"]).all()
     for site, label in kept.items():
         assert (label[known[site]] == labels[site][known[site]]).all()
     with pytest.raises(ValueError, match="to the 50 training rows"):
-        data.keep_rows(labels, 51, seed=1)
+        keep_rows(labels, 51, seed=1)
 
 
 def test_a_recipe_goes_through_its_stages(faces, tmp_path, monkeypatch):

@@ -7,7 +7,8 @@ import pytest
 import torch
 from sklearn.mixture import GaussianMixture
 
-from priorzoo.benchmarks.data.sets import keep_labels, load, repeat_labelled
+from priorzoo.benchmarks.data.labels import keep_labels, repeat_labelled
+from priorzoo.benchmarks.data.sets import load
 from priorzoo.benchmarks.papers import RECIPES
 from priorzoo.benchmarks.papers.jiang2017 import place_mixture
 from priorzoo.benchmarks.recipes.recipe import Stage, part
