@@ -1,6 +1,6 @@
 """A mini-batch: rows, their labels and context, and the size of the data set."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -127,7 +127,7 @@ def in_precision(model: nn.Module, batch: Batch, transform: Transform | None = N
     the dtype that the model gets. Programs without parameters, such as functions, get rows
     as they are.
     """
-    parameters = getattr(model, "parameters", list)()
+    parameters: Iterable[Tensor] = getattr(model, "parameters", list)()
     weight = next((p for p in parameters if p.is_floating_point()), None)
     own = transform is not None and not binarises(transform)
 

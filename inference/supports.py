@@ -72,7 +72,8 @@ def describe(fn: dist.TorchDistribution) -> str:
     try:
         if fn.has_enumerate_support:
             return f"{len(fn.enumerate_support(expand=False))} values"
-        return in_words(fn.support)
+        support = fn.support
+        return f"that of {type(fn).__name__}" if support is None else in_words(support)
     except NotImplementedError:  # values that differ between rows, or no support
         return f"that of {type(fn).__name__}"
 

@@ -27,8 +27,8 @@ def files_table(rows: Sequence[Row]) -> Table:
         first = Cell(stored, commands=commands)
         lines.append((first, number(size), *cells, ratio, rates.get("reading", Cell())))
     head = ("rows a second from files", "peak, MiB", "rows a second in memory", "its peak, MiB")
-    head = ("files", "rows", *head, "ratio", "rows a second, read alone")
-    return Table(head, tuple(lines), caption="Trainings from files")
+    columns = ("files", "rows", *head, "ratio", "rows a second, read alone")
+    return Table(columns, tuple(lines), caption="Trainings from files")
 
 
 def processes_table(rows: Sequence[Row]) -> Table:

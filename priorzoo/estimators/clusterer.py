@@ -80,7 +80,8 @@ class Clusterer(ClusterMixin, Encoder):
     def sample(self, n_samples: int = 1) -> tuple[Any, NDArray[np.int64]]:
         """Rows drawn from the model, in the units of the table, and their clusters."""
         rows = self._draw(n_samples)
-        table = Table(self.schema_, rows, **self._held(n_samples))
+        beside: dict[str, Any] = {**self._held(n_samples)}
+        table = Table(self.schema_, rows, **beside)
         return self._values(rows), self._probabilities(table).argmax(1)
 
     def _clusters_wanted(self) -> int | None:

@@ -35,5 +35,5 @@ class ZarrFile(NpyFile):
     @staticmethod
     def least(array: Rows) -> int:
         """Rows of a chunk, or of a shard of chunks."""
-        parts = getattr(array, "shards", None) or array.chunks
+        parts = getattr(array, "shards", None) or getattr(array, "chunks", (1,))
         return int(parts[0])

@@ -59,10 +59,15 @@ def sized(rows: int, piece: int) -> list[int]:
 class Rows(Protocol):
     """An array in a file, of which slices are read."""
 
-    dtype: np.dtype[Any]
-    shape: tuple[int, ...]
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of the values."""
 
-    def __getitem__(self, rows: slice) -> Any: ...
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """``(N, ...)``."""
+
+    def __getitem__(self, rows: slice, /) -> Any: ...
 
 
 class NpyFile:
