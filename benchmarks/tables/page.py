@@ -28,6 +28,7 @@ HUES: tuple[str, ...] = (
     "#97bbf5",
 )
 HUES += ("#9c6b4e", "#9498a0")
+GOLDEN = 137.5  # degrees
 POINTS = 1_500  # of the map
 COLUMNS = 8  # of a prototype that are shown
 MISSING = "\N{EN DASH}"
@@ -205,8 +206,10 @@ def sign(trait: Trait) -> str:
 
 
 def hue(number: int) -> str:
-    """The colour of a cluster."""
-    return HUES[number % len(HUES)]
+    """The colour of a cluster; beyond the first ten, turned by the golden angle each time."""
+    if number < len(HUES):
+        return HUES[number]
+    return f"hsl({GOLDEN * number % 360:.0f} 60% {40 + 12 * (number % 3)}%)"
 
 
 def written(value: object) -> str:

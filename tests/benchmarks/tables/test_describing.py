@@ -7,7 +7,7 @@ from sklearn.decomposition import PCA
 
 from priorzoo.benchmarks.runs.reference import Reference
 from priorzoo.benchmarks.tables.describing import describe
-from priorzoo.benchmarks.tables.page import Description
+from priorzoo.benchmarks.tables.page import Description, hue
 from priorzoo.benchmarks.tables.predicting import write_columns
 from priorzoo.benchmarks.tables.traits import traits_of
 from priorzoo.inference import read_table
@@ -106,6 +106,10 @@ def test_numbers_are_written_without_exponents_and_missing_cells_as_a_dash(peopl
     assert "category" not in made.page()
     assert "<td>\N{EN DASH}</td>" in made.page()
     assert re.search(r"income \d\d,\d{3} \(all rows \d\d,\d{3}\)", "\n".join(made.lines()))
+
+
+def test_forty_clusters_have_colours_of_their_own():
+    assert len({hue(number) for number in range(40)}) == 40
 
 
 @pytest.mark.parametrize("width", [390, 1280])

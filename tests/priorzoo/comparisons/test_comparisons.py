@@ -58,6 +58,20 @@ def test_tables_of_rows_have_means_over_seeds_and_over_tables():
     assert cells["one"].startswith("0.300 ± 0.14")
     assert cells["mean over tables"] == "0.600"
     assert not nats.rows
+    assert "mean over tables of all methods" not in cells
+
+
+def test_methods_of_some_tables_are_compared_on_these():
+    found = {("one", "a"): 0.2, ("one", "b"): 0.3, ("two", "a"): 0.9}
+    rows = [
+        {"table": table, "missing": 0.0, "seed": 0, "method": method, "ari": ari, "nats": None}
+        for (table, method), ari in found.items()
+    ]
+    lines = {
+        row[0].text: [cell.text for cell in row[2:]] for row in clustering_tables(rows)[0].rows
+    }
+    assert lines["mean over tables"] == ["0.550", "0.300"]
+    assert lines["mean over tables of all methods"] == ["0.200", "0.300"]
 
 
 @pytest.mark.slow
