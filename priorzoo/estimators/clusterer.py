@@ -85,11 +85,8 @@ class Clusterer(ClusterMixin, Encoder):
         return self._values(rows), self._probabilities(table).argmax(1)
 
     def _clusters_wanted(self) -> int | None:
-        if not isinstance(self.n_components, (int, np.integer)) or self.n_components < 1:
-            raise ValueError(
-                f"Expected n_components of at least 1 but got {self.n_components!r}; give a whole "
-                "number."
-            )
+        if self.n_components is None:
+            raise ValueError("Expected n_components of at least 1 but got None; give a number.")
         return int(self.n_components)
 
     def _known(self, y: object, rows: int) -> NDArray[np.int64] | None:

@@ -33,6 +33,17 @@ from priorzoo.inference.sites import evaluating
 SEEDS = 2**31 - 1
 
 
+def check_whole(name: str, value: object) -> None:
+    """Check a setting that is a positive whole number, or None for what suits the table.
+
+    Raises:
+        ValueError: for another value.
+    """
+    whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+    if value is not None and not (whole and cast(int, value) >= 1):
+        raise ValueError(f"Expected {name} of at least 1 but got {value!r}; give a whole number.")
+
+
 class Estimator(BaseEstimator):
     """Base class of the estimators: a recipe for the user's table, trained and kept.
 
@@ -135,6 +146,14 @@ class Estimator(BaseEstimator):
         return in_units(rows, self.schema_, self._columns)
 
     def _choice(self) -> Choice:
+        for name in ("model", "guide"):
+            if not isinstance(getattr(self, name), str):
+                raise ValueError(
+                    f"Expected {name} as text but got {getattr(self, name)!r}; give a name of "
+                    f"priorzoo list {name}s."
+                )
+        for name in ("n_init", "max_iter", "n_components"):
+            check_whole(name, getattr(self, name, None))
         return Choice(
             self.model,
             self._clusters_wanted(),

@@ -44,8 +44,8 @@ def checked(estimator: BaseEstimator, x: object, *, reset: bool) -> Frame:
         how |= {"ensure_all_finite": "allow-nan", "ensure_min_samples": least}
         x = validate_data(estimator, x, reset=reset, **how)
         return frame_of(x, "X")
+    frame = frame_of(x, "X")  # names of columns twice are refused here
     validate_data(estimator, x, skip_check_array=True, reset=reset)
-    frame = frame_of(x, "X")
     if frame.rows < least:
         raise ValueError(f"Expected at least {least} rows but got n_samples={frame.rows} in X.")
     return frame
@@ -63,6 +63,19 @@ def schema_of(frame: Frame, likelihood: Columns, alike: bool) -> Schema:
     Raises:
         ValueError: for an unknown likelihood, and for rows that it does not fit.
     """
+    if not isinstance(likelihood, (str, Mapping)):
+        raise ValueError(
+            f"Expected likelihood as text or as a mapping of columns but got {likelihood!r}; give "
+            "'auto' to infer it."
+        )
+    try:
+        return _schema(frame, likelihood, alike)
+    except ValueError as error:
+        said = str(error).replace("say --columns ", "say in likelihood ")
+        raise ValueError(said.replace("--columns", "likelihood")) from error
+
+
+def _schema(frame: Frame, likelihood: Columns, alike: bool) -> Schema:
     if isinstance(likelihood, str) and likelihood in LIKELIHOODS:
         found = infer_schema(frame, {}, alike=alike)
         said = {column.name: likelihood for column in found.data}
@@ -140,6 +153,12 @@ def partly_known(y: object, rows: int) -> tuple[NDArray[np.generic], NDArray[np.
     if y is None:
         return None
     labels = np.asarray(y)
+    missing = [row for row, each in enumerate(labels.ravel()) if each is None or each != each]
+    if missing:
+        raise ValueError(
+            f"Expected -1 for an unknown label but got {labels.ravel()[missing[0]]} in row "
+            f"{missing[0]} of y; replace it."
+        )
     if labels.ndim != 1 or labels.dtype.kind == "f":
         return None
     unknown = np.array([str(label) == str(UNKNOWN) for label in labels], dtype=bool)

@@ -108,10 +108,6 @@ def suited(table: Table, choice: Choice, labelled: int = 0) -> Recipe:
         choice: what the user chooses.
         labelled: how many of them have a label.
     """
-    if choice.steps is not None and choice.steps < 1:
-        raise ValueError(
-            f"Expected max_iter of at least 1 but got {choice.steps}; train for longer."
-        )
     recipe = recipe_for(
         table,
         "the table",

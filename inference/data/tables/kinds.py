@@ -37,6 +37,7 @@ LIKELIHOODS: Mapping[str, Data] = {
 DEFAULTS: Mapping[Data, str] = {kind: name for name, kind in reversed([*LIKELIHOODS.items()])}
 
 LEVELS = 10  # whole numbers from 1 in sequence, such as ratings, are ordinal up to so many
+LARGEST = 1e100  # beyond which squares of numbers are infinite
 COUNTED = 1_000  # median of whole numbers up to which they are counts, if nothing is said
 FAR = 6.0  # robust standard deviations beyond which a value asks for heavy tails
 IDENTIFIER, INDEX = "all values differ, as in an identifier", "it numbers the rows"
@@ -141,8 +142,9 @@ def finite(cells: Cells, source: str) -> Numbers:
             f"row {row}; correct the cell, leave it empty for missing, or say --columns "
             f"{option(cells.name, 'categorical')}."
         )
-    if np.isinf(cells.numbers).any():
-        row = int(np.isinf(cells.numbers).argmax())
+    far = np.abs(cells.numbers) > LARGEST  # False for NaN
+    if far.any():
+        row = int(far.argmax())
         raise ValueError(
             f"Expected finite numbers in column {cells.name!r} of {source} but got "
             f"{cells.numbers[row]} in row {row}; correct the cell, or leave it empty for missing."

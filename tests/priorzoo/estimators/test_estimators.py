@@ -207,11 +207,33 @@ def test_densities_add_up_to_one_and_do_not_depend_on_other_rows(zoo, name):
         ({"model": "vae"}, "model with clusters"),
         ({"device": "tpu"}, "among auto, cpu, cuda and mps"),
         ({"guide": "Sticks"}, "guide"),
-        ({"max_iter": 0}, "max_iter"),
+        ({"max_iter": 0}, "max_iter of at least 1"),
+        ({"max_iter": 1.5}, "max_iter of at least 1 but got 1.5"),
+        ({"n_init": "a"}, "n_init of at least 1 but got 'a'"),
+        ({"n_components": True}, "n_components of at least 1 but got True"),
+        ({"likelihood": None}, "likelihood as text or as a mapping"),
+        ({"guide": None}, "guide as text"),
+        ({"model": int}, "model as text"),
     ],
 )
 def test_bad_settings_are_refused_in_a_line(settings, said):
     X, _ = make_blobs(30, 2, random_state=0)
     with pytest.raises(ValueError, match=said) as caught:
         Clusterer(**{**QUICK, **settings}).fit(X)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("X", "y", "said"),
+    [
+        (pd.DataFrame({"a": [1.5] * 29 + ["x"]}), None, "say in likelihood a=categorical"),
+        (pd.DataFrame([[1.0, 2.0]] * 30, columns=["a", "a"]), None, "different names in X"),
+        (np.full((30, 1), 1e300), None, "finite numbers in column 'x0'"),
+        (np.random.default_rng(0).normal(size=(30, 2)), [None] * 10 + ["a"] * 20, "-1 for an unkn"),
+        (np.random.default_rng(0).normal(size=(30, 2)), [np.nan] * 30, "got nan in row 0 of y"),
+    ],
+)
+def test_bad_rows_are_refused_in_a_line(X, y, said):
+    with pytest.raises(ValueError, match=said) as caught:
+        Clusterer(**QUICK).fit(X, y)
     assert "\n" not in str(caught.value)
