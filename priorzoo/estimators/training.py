@@ -165,9 +165,11 @@ def further(
         table: the rows, read by the schema of the first ones.
         choice, weights: as in :func:`train`.
     """
-    recipe = replace(suited(table, choice), patience=None, schedule=None)
-    slow = min(RATE, float(recipe.optimiser.init_args["lr"]))
-    recipe = apply(recipe, {"optimiser.lr": slow})
+    recipe = suited(table, choice)
+    settings = recipe.optimiser.init_args
+    slow = {**settings, "lr": min(RATE, float(settings["lr"]))}
+    optimiser = replace(recipe.optimiser, init_args=slow)
+    recipe = replace(recipe, patience=None, schedule=None, optimiser=optimiser)
     told = dict(table.context) if weights is None else {**table.context, "weights": weights}
     where = pick_device(choice.device)
     before.model.to(where)
