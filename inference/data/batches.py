@@ -114,9 +114,15 @@ class Batches:
         alone = self.processes.count == 1
         return here and alone and (known or type(self.transform) is Pixels)
 
-    def pick(self) -> "Picked":
-        """The next batch of rows in memory, not gathered yet."""
+    def count_whole(self, limit: int) -> int:
+        """How many of the next batches, at most ``limit``, are of one pass and of full size."""
+        left = len(self.order) - self.place
+        return min(limit, (left if left > 0 else self.rows) // self.batch_size)
+
+    def pick(self, count: int = 1) -> "Picked":
+        """The next batch of rows in memory, not gathered yet; the first of ``count`` whole ones."""
         place, rows = self.advance()
+        self.place += (count - 1) * self.batch_size
         return Picked(self, self.order[place : place + rows])
 
     def first(self, rows: int) -> Batch | None:

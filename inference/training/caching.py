@@ -16,7 +16,7 @@ def use_cache() -> None:
 
     Without it inductor uses the system's temporary folder, which is emptied when a machine starts.
     """
-    if os.environ.get(PLACE):
+    if os.environ.get(PLACE, "") not in ("", _inductors_own()):
         return
     folder = cache_folder()
     try:
@@ -25,6 +25,12 @@ def use_cache() -> None:
         return
     if os.access(folder, os.W_OK):
         os.environ[PLACE] = str(folder)
+
+
+def _inductors_own() -> str:
+    """The temporary folder, which inductor names in the environment as soon as it is asked."""
+    loaded = sys.modules.get("torch._inductor.runtime.cache_dir_utils")
+    return "" if loaded is None else os.path.abspath(loaded.default_cache_dir())
 
 
 def cache_folder() -> Path:

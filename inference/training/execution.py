@@ -1,5 +1,6 @@
 """Ways to run training steps: eager, compiled, or captured as a CUDA graph."""
 
+import time
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, get_args
 
@@ -11,10 +12,12 @@ from priorzoo.inference.batch import Batch
 from priorzoo.inference.data.batches import Batches, Picked
 from priorzoo.inference.objectives.contract import Terms
 from priorzoo.inference.training.compiled import Compiled
+from priorzoo.inference.training.native.player import RECORD
 from priorzoo.inference.training.watch import Trouble, Undo, Watch
 
 Execution = Literal["eager", "compiled", "cudagraph", "auto"]
 TakeStep = Callable[[Batch], Terms]
+SECONDS = 0.05  # of steps without Python between them, in which no other thread runs
 KEPT = 8  # orders of earlier passes, by which the rows of a batch are named
 
 
@@ -79,6 +82,11 @@ class Steps:
         self._take(next(self.batches))
         self._note_order()
         self.count += 1
+
+    def take(self, limit: int) -> int:
+        """Take at least one step and at most ``limit``; returns how many."""
+        self()
+        return 1
 
     def means(self, skipped: int = 0) -> dict[str, float]:
         """Means of the terms since the last call, with one host synchronisation.
@@ -178,6 +186,7 @@ class Recorded(Steps):
     ) -> None:
         super().__init__(descend, batches, watch, undo)
         self.descend: Compiled = descend
+        self.seconds = SECONDS  # of the last step
         self.device = batches.device.type
 
     @property
@@ -189,6 +198,28 @@ class Recorded(Steps):
         self._take(self.batches.pick() if self.picks else next(self.batches))
         self._note_order()
         self.count += 1
+
+    def take(self, limit: int) -> int:
+        """Take steps without Python between them, if they can be, for up to ``SECONDS``."""
+        begun = time.perf_counter()
+        count = self._ahead(min(limit, 1 + int(SECONDS / self.seconds)))
+        if count < 2:
+            self()
+            count = 1
+        else:
+            first = self.batches.pick(count)
+            self._note_order()
+            self.descend.repeat(first, count, self.sums)
+            self.count += count
+        self.seconds = (time.perf_counter() - begun) / count
+        return count
+
+    def _ahead(self, limit: int) -> int:
+        """The number of steps that can be taken at once."""
+        count = self.batches.count_whole(limit) if limit > 1 and self.names and self.picks else 1
+        layout = "picked", self.batches.batch_size
+        ready = count > 1 and self.undo is None and self.sums.dtype in RECORD
+        return count if ready and self.descend.can_repeat(layout) else 1
 
     def _descend(self, given: Batch | Picked) -> tuple[list[str], Tensor, Tensor]:
         means, finite = self.descend.step(given)
@@ -221,6 +252,11 @@ class Captured(Recorded):
         self._graph: torch.cuda.CUDAGraph | None = None
         self._latest: Tensor | None = None
         self._taken = 0
+
+    def take(self, limit: int) -> int:
+        """Take one step; a captured graph needs no Python within it."""
+        self()
+        return 1
 
     def __call__(self) -> None:
         place, rows = self.batches.advance()

@@ -22,7 +22,7 @@ from priorzoo.inference.processes import ALONE, Processes
 from priorzoo.inference.progress import Progress, say
 from priorzoo.inference.randomness import Stream
 from priorzoo.inference.running import PROGRAM_LOCK, keeping_state
-from priorzoo.inference.training.compiled import Compiled
+from priorzoo.inference.training.compiled import Compiled, unheard
 from priorzoo.inference.training.dry_run import check_last_batch, create_parameters
 from priorzoo.inference.training.execution import (
     Captured,
@@ -77,9 +77,6 @@ def fit(
         FloatingPointError: if a term or gradient becomes NaN or infinite, see ``on_nonfinite``.
     """
     return Training(model, guide, data, **settings).run(steps, epochs, progress=progress)
-
-
-COMPILING = "compiling the training step, about half a minute the first time"
 
 
 class Training:
@@ -172,7 +169,6 @@ class Training:
         self.in_memory = isinstance(self.batches.data, Tensor)
         create_parameters(model, guide, self.batches, seed)
         parameters = self._learnt()
-        self._announced = False
         self.execution = choose(step, self.device, self.in_memory, processes.count > 1)
         self.optimiser = (optimiser or _adam)(parameters)
         self.rates, self.remedy = rates_of(self.optimiser), Remedy(on_nonfinite, rollbacks)
@@ -239,9 +235,8 @@ class Training:
             self.objective.load_state_dict(self._latest)
         if self.remedy.good is None or not self.steps.count:
             self.remedy.keep(self._changing)
-        if progress and self.execution != "eager" and not self._announced:
-            self._announced = True
-            say(COMPILING)
+        if isinstance(self.steps, Recorded):
+            self.steps.descend.tell = say if progress else unheard
         with Progress(shown=progress, total=last, initial=self.step, unit="step") as bar:
             while (self.step < last or self.steps.count) and not self.stopped:
                 begun = time.perf_counter()
@@ -324,12 +319,19 @@ class Training:
         """Train until a step, or to where a pause is due, without host synchronisation."""
         while self.step < until:
             self.stream.let_others_run()
-            self.steps()
-            self.step += 1
-            bar.update()
+            taken = self.steps.take(self._ahead(until))
+            self.step += taken
+            bar.update(taken)
             self._move_schedule()
             if self.due is not None and self.due():
                 break
+
+    def _ahead(self, until: int) -> int:
+        """The number of steps up to a step, or up to where the schedule moves."""
+        if self.schedule is None or isinstance(self.schedule, ReduceLROnPlateau):
+            return until - self.step
+        unit = 1 if self.schedule_unit == "step" else self.epoch
+        return min(until - self.step, unit - self.step % unit)
 
     def _gone_back(self) -> bool:
         """Whether steps were not finite and were undone, so that a row is still to be reached."""

@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import lru_cache, partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -30,6 +31,7 @@ ARGUMENTS = ["float*"] * 4 + ["int64_t"] * 8
 FEW = 16  # rows of a, below which the code reads both matrices along k
 ROUNDS, SECONDS = 3, 0.003  # how often, and for how long, each way is timed
 GAIN = 0.95  # of the time of torch's own product; another way must take less
+NATIVE = "native "  # how the keys of products that are called without Python begin
 LARGEST_BATCH = 64  # of products whose matrices are multiplied one by one
 PRODUCTS = {
     torch.ops.aten.mm.default,
@@ -66,8 +68,15 @@ def ways() -> Mapping[str, Multiply]:
 
     Inductor does not look into them, and passes transposed matrices as they are, without copies.
     """
-    found = {"onednn": _onednn(), "compiled": _compiled()}
-    return {name: _operator(name, way) for name, way in found.items() if way is not None}
+    found = {name: operator_of(name) for name in ("onednn", "compiled")}
+    return {name: way for name, way in found.items() if way is not None}
+
+
+@lru_cache
+def operator_of(name: str) -> Multiply | None:
+    """One of :func:`ways`; None where it does not work."""
+    way = _onednn() if name == "onednn" else _compiled()
+    return None if way is None else _operator(name, way)
 
 
 def _operator(name: str, way: Multiply) -> Multiply:
@@ -96,13 +105,21 @@ def _onednn() -> Multiply | None:
 
 
 @lru_cache
-def _compiled() -> Multiply | None:
-    """By our own code for float32; None where it cannot be compiled."""
+def our_product() -> Any:
+    """The function of ``product.cpp``; None where it cannot be compiled."""
     from torch._inductor.codecache import CppPythonBindingsCodeCache
 
     try:
-        kernel = CppPythonBindingsCodeCache.load_pybinding(ARGUMENTS, SOURCE.read_text())
+        return CppPythonBindingsCodeCache.load_pybinding(ARGUMENTS, SOURCE.read_text())
     except Exception:  # of any type: without a compiler, or for another processor
+        return None
+
+
+@lru_cache
+def _compiled() -> Multiply | None:
+    """By our own code for float32; None where it cannot be compiled."""
+    kernel = our_product()
+    if kernel is None:
         return None
 
     def multiply(a: Tensor, b: Tensor, bias: Tensor | None) -> Tensor:
@@ -155,8 +172,7 @@ class _Measured:
         *pair, last = operands
         a, b = (_value(part) for part in pair if part is not None)
         bias = None if last is None else _value(last)
-        layouts = [part is not None and (tuple(part.shape), part.stride()) for part in (a, b, bias)]
-        key = json.dumps([_machine(), torch.get_num_threads(), str(a.dtype), layouts])
+        key = _key(a, b, bias)
         if key not in self.seconds:
             filled = _filled(a), _filled(b), None if bias is None else _filled(bias)
             self.seconds[key] = _times(_timed(node, *filled))
@@ -164,6 +180,15 @@ class _Measured:
         found = self.seconds[key]
         name = min(found, key=found.__getitem__)
         return name if name in ways() and found[name] < GAIN * found["torch"] else None
+
+    def best(self, key: str, ways: Mapping[str, Callable[[], object]]) -> str:
+        """The fastest of these ways, which are timed if that is not known."""
+        found = self.seconds.get(key, {})
+        if not all(name in found for name in ways):
+            self.seconds[key] = found = _times(ways)
+            self.fresh = True
+            self.write()
+        return min(ways, key=found.__getitem__)
 
     def write(self) -> None:
         """Add what is new to the file, to which other processes may have added."""
@@ -181,13 +206,30 @@ def _measured() -> _Measured:
     return _Measured()
 
 
+def _key(a: Tensor, b: Tensor, bias: Tensor | None) -> str:
+    """What the times of a product depend on."""
+    layouts = [part is not None and (tuple(part.shape), part.stride()) for part in (a, b, bias)]
+    return json.dumps([_machine(), torch.get_num_threads(), str(a.dtype), layouts])
+
+
+def fastest_of(
+    operands: tuple[Tensor, Tensor, Tensor | None], ways: Mapping[str, Callable[[], object]]
+) -> str:
+    """The fastest of several native ways to compute a product, which is stored like the others."""
+    return _measured().best(NATIVE + _key(*operands), ways)
+
+
 def _read(place: Path) -> dict[str, dict[str, float]]:
     try:
         found = json.loads(place.read_text())
     except (OSError, ValueError):  # ValueError: a file that is damaged
         return {}
     items = found.items() if isinstance(found, dict) else ()
-    return {key: times for key, times in items if isinstance(times, dict) and "torch" in times}
+    return {
+        key: times
+        for key, times in items
+        if isinstance(times, dict) and ("torch" in times or key.startswith(NATIVE))
+    }
 
 
 @lru_cache

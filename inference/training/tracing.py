@@ -19,6 +19,8 @@ from priorzoo.inference.pairs import plate_depth
 from priorzoo.inference.training.state import Attributes, State, UntraceableError
 from priorzoo.inference.training.step import Precision, autocast, differentiated, match_layout
 
+Graph = Callable[..., Sequence[Tensor]]  # tensors in, tensors out
+
 
 @dataclass(frozen=True)
 class Traced:
@@ -32,13 +34,13 @@ class Traced:
     writes to are written to by the graphs.
     """
 
-    graph: GraphModule
+    graph: Graph
     kept: State
     terms: list[str] = field(default_factory=list)
     carry: list[str] = field(default_factory=list)
     replaced: list[str] = field(default_factory=list)
     learnt: list[str] = field(default_factory=list)
-    second: GraphModule | None = None
+    second: Graph | None = None
     natural: list[str] = field(default_factory=list)
     replaced_again: list[str] = field(default_factory=list)
 
@@ -53,6 +55,51 @@ class Traced:
         return [tensor.detach() for tensor in self.state.values()]
 
 
+class Program:
+    """What an objective computes on batches of one shape, as functions of tensors.
+
+    Args:
+        objective, batch, precision: as in :func:`trace`.
+    """
+
+    def __init__(self, objective: Objective, batch: Batch, precision: Precision) -> None:
+        self.objective, self.batch, self.precision = objective, batch, precision
+        self.state = State(objective)
+        self.wanted = [n for n, tensor in self.state.tensors.items() if tensor.requires_grad]
+        self.traced = Traced(self.step, self.state, second=self.natural_step)
+
+    def step(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """Loss and gradients, see :attr:`Traced.graph`; notes the names of what it returns."""
+        made, wanted = self.traced, self.wanted
+        values, given = self._named(inputs)
+        leaves = {name: values[name].detach().requires_grad_() for name in wanted}
+        with self.state.replaced_by(values | leaves) as replaced:
+            with torch.enable_grad(), autocast(self.batch.x.device, self.precision):
+                loss = self.objective.loss(given)
+            gradients, found, carry = differentiated(loss, list(leaves.values()), given)
+        learnt = {
+            name: match_layout(gradient, leaves[name])
+            for name, gradient in zip(wanted, gradients, strict=True)
+            if gradient is not None and name not in replaced
+        }
+        made.terms[:], made.carry[:] = found, carry
+        made.replaced[:], made.learnt[:] = replaced, learnt
+        means = torch.stack(list(found.values()))
+        return means, *carry.values(), *replaced.values(), *learnt.values()
+
+    def natural_step(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """Natural gradients, see :attr:`Traced.second`; notes the names of what it returns."""
+        values, given = self._named(inputs)
+        with self.state.replaced_by(values) as replaced:
+            found = self.objective.natural_gradients(given)
+        self.traced.natural[:], self.traced.replaced_again[:] = found, replaced
+        return *found.values(), *replaced.values()
+
+    def _named(self, inputs: Sequence[Tensor]) -> tuple[dict[str, Tensor], Batch]:
+        values = dict(zip(self.state.tensors, inputs, strict=False))
+        return values, self.batch.with_tensors(list(inputs[len(values) :]))
+
+
 def trace(objective: Objective, batch: Batch, precision: Precision = "float32") -> Traced:
     """Record what an objective computes on a batch, without computing it.
 
@@ -65,39 +112,10 @@ def trace(objective: Objective, batch: Batch, precision: Precision = "float32") 
             changes other state than its parameters and buffers.
     """
     plate_depth(objective.model, objective.guide, batch)  # runs the pair, not possible in a graph
-    state = State(objective)
-    wanted = [name for name, tensor in state.tensors.items() if tensor.requires_grad]
-    made = Traced(GraphModule({}, torch.fx.Graph()), state)
-
-    def named(inputs: Sequence[Tensor]) -> tuple[dict[str, Tensor], Batch]:
-        values = dict(zip(state.tensors, inputs, strict=False))
-        return values, batch.with_tensors(list(inputs[len(values) :]))
-
-    def step(*inputs: Tensor) -> tuple[Tensor, ...]:
-        values, given = named(inputs)
-        leaves = {name: values[name].detach().requires_grad_() for name in wanted}
-        with state.replaced_by(values | leaves) as replaced:
-            with torch.enable_grad(), autocast(batch.x.device, precision):
-                loss = objective.loss(given)
-            gradients, found, carry = differentiated(loss, list(leaves.values()), given)
-        learnt = {
-            name: match_layout(gradient, leaves[name])
-            for name, gradient in zip(wanted, gradients, strict=True)
-            if gradient is not None and name not in replaced
-        }
-        made.terms[:], made.carry[:] = found, carry
-        made.replaced[:], made.learnt[:] = replaced, learnt
-        means = torch.stack(list(found.values()))
-        return means, *carry.values(), *replaced.values(), *learnt.values()
-
-    def natural_step(*inputs: Tensor) -> tuple[Tensor, ...]:
-        values, given = named(inputs)
-        with state.replaced_by(values) as replaced:
-            found = objective.natural_gradients(given)
-        made.natural[:], made.replaced_again[:] = found, replaced
-        return *found.values(), *replaced.values()
-
-    graph, second = record_checked(objective, [step, natural_step], [*made.inputs, *batch.tensors])
+    program = Program(objective, batch, precision)
+    made = program.traced
+    inputs = [*made.inputs, *batch.tensors]
+    graph, second = record_checked(objective, [program.step, program.natural_step], inputs)
     return replace(made, graph=graph, second=second if made.natural else None)
 
 

@@ -288,10 +288,25 @@ class Updates:
                 step = float(member.counted[place]) + 1
                 member.written[row] = tuple(member.kind.numbers(member.group, step).values())
 
-    def advance(self) -> None:
-        """Count the step."""
+    def tables(self, steps: int) -> dict[int, Tensor]:
+        """The numbers of the next steps, ``(steps, R, ...)``, by their place in ``tensors``."""
+        found, place = {}, 0
         for member in self.members:
-            member.counted += 1
+            table = torch.empty(steps, *member.numbers.shape, dtype=member.numbers.dtype)
+            written = table.numpy()
+            for row, first in enumerate(member.of_rows):
+                done = float(member.counted[first])
+                for step in range(steps):
+                    numbers = member.kind.numbers(member.group, done + step + 1)
+                    written[step, row] = tuple(numbers.values())
+            found[place] = table
+            place += len(member.tensors)
+        return found
+
+    def advance(self, steps: int = 1) -> None:
+        """Count steps."""
+        for member in self.members:
+            member.counted += steps
 
 
 def can_record(optimiser: Optimizer) -> bool:

@@ -1,18 +1,17 @@
 """The whole training step as one graph: batch, loss, gradients, optimiser and state."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
-from torch.fx import GraphModule
 from torch.optim import Optimizer
 
 from priorzoo.inference.batch import Batch
 from priorzoo.inference.data.batches import Picked
 from priorzoo.inference.objectives.contract import Objective
 from priorzoo.inference.training.state import UntraceableError
-from priorzoo.inference.training.tracing import Traced, record_checked
+from priorzoo.inference.training.tracing import Graph, Traced, record_checked
 from priorzoo.inference.training.updates import Updates, can_record
 from priorzoo.inference.training.watch import Watch, all_finite
 
@@ -28,7 +27,7 @@ class Whole:
         updates: the steps of the optimiser.
     """
 
-    graph: GraphModule
+    graph: Graph
     traced: Traced
     updates: Updates
 
@@ -54,6 +53,20 @@ def whole_step(
         UntraceableError: for an optimiser whose steps cannot be recorded, and for a ``commit`` that
             does not only change parameters and buffers by operations on tensors.
     """
+    whole = whole_program(objective, optimiser, traced, given, clip)
+    with torch.no_grad():
+        (graph,) = record_checked(objective, [whole.graph], whole.inputs(given))
+    return replace(whole, graph=graph)
+
+
+def whole_program(
+    objective: Objective,
+    optimiser: Optimizer,
+    traced: Traced,
+    given: Batch | Picked,
+    clip: float | None,
+) -> Whole:
+    """A whole step as a function that is not recorded yet; its errors are :func:`whole_step`'s."""
     if not can_record(optimiser):
         raise UntraceableError(f"{type(optimiser).__name__} is not an optimiser that is recorded")
     if isinstance(given, Batch) and given.share is not None:
@@ -90,10 +103,7 @@ def whole_step(
         every = [norms.get(name, means.new_zeros(())) for name in watched]
         return means, all_finite(means, [norm.to(means.dtype) for norm in every])
 
-    inputs = [*traced.inputs, *updates.tensors, *given.tensors]
-    with torch.no_grad():
-        (graph,) = record_checked(objective, [step], inputs)
-    return Whole(graph, traced, updates)
+    return Whole(step, traced, updates)
 
 
 def clipped(

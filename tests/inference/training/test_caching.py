@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from importlib import import_module
 
 import pytest
 import torch
@@ -41,6 +42,11 @@ def test_inductor_is_told_unless_its_user_has_named_a_folder(tmp_path, monkeypat
     monkeypatch.setenv(caching.PLACE, "named")
     caching.use_cache()
     assert os.environ[caching.PLACE] == "named"
+    monkeypatch.delenv(caching.PLACE)
+    runtime = import_module("torch._inductor.runtime.cache_dir_utils")
+    assert runtime.cache_dir() == os.environ[caching.PLACE] != str(caching.cache_folder())
+    caching.use_cache()
+    assert os.environ[caching.PLACE] == str(caching.cache_folder())
 
 
 def test_a_folder_that_cannot_be_made_is_left_out(tmp_path, monkeypatch):

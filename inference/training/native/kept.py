@@ -1,0 +1,98 @@
+"""Compiled steps that are kept in the user's cache, each in a folder named by its key."""
+
+import hashlib
+import json
+import shutil
+import tempfile
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from priorzoo.inference.training.caching import cache_folder
+from priorzoo.inference.training.native.script import Native, Script, UnknownCallError
+
+NAMES = ("script.json", "constants.safetensors", "step.json")
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A compiled step as it is kept.
+
+    Args:
+        script: its calls.
+        library: the file of ``calls.cpp``, compiled.
+        names: what it returns and changes, by name.
+        plan: of the optimiser's step.
+        products: the number of matrix products by the library that computes them.
+    """
+
+    script: Script
+    library: str
+    names: Mapping[str, list[str]]
+    plan: str
+    products: Mapping[str, int]
+
+
+def keep(key: str, kept: Kept) -> None:
+    """Write a step to its folder, if there is none yet; what fails, such as a full disk, is not
+    an error."""
+    folder = cache_folder() / "steps" / key
+    with suppress(OSError, UnknownCallError):
+        if folder.exists():
+            return
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        part = Path(tempfile.mkdtemp(dir=folder.parent, prefix="part-"))
+        try:
+            _write(part, kept)
+            part.rename(folder)
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
+
+
+def find(key: str) -> Kept | None:
+    """The step of a key; None where there is none, and where its folder is damaged."""
+    folder = cache_folder() / "steps" / key
+    try:
+        return _read(folder)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError):
+        return None
+
+
+def _write(folder: Path, kept: Kept) -> None:
+    files = [*dict.fromkeys([kept.library, *kept.script.libraries])]
+    names = {file: f"{number}.so" for number, file in enumerate(files)}
+    digests = {}
+    for file, name in names.items():
+        content = Path(file).read_bytes()
+        (folder / name).write_bytes(content)
+        digests[name] = hashlib.sha256(content).hexdigest()
+    (folder / "script.json").write_text(_moved(kept.script, names).written())
+    constants = {str(home): tensor for home, tensor in kept.script.constants.items()}
+    save_file(constants, folder / "constants.safetensors")
+    own = {"names": kept.names, "plan": kept.plan, "products": kept.products, "files": digests}
+    (folder / "step.json").write_text(json.dumps(own))
+
+
+def _read(folder: Path) -> Kept:
+    own = json.loads((folder / "step.json").read_text())
+    for name, digest in own["files"].items():
+        if hashlib.sha256((folder / name).read_bytes()).hexdigest() != digest:
+            raise ValueError(f"{name} is damaged")
+    constants = {int(k): v for k, v in load_file(folder / "constants.safetensors").items()}
+    script = Script.read((folder / "script.json").read_text(), constants)
+    names = {name: str(folder / name) for name in own["files"]}
+    made = _moved(script, names)
+    return Kept(made, names["0.so"], own["names"], own["plan"], own["products"])
+
+
+def _moved(script: Script, names: Mapping[str, str]) -> Script:
+    """A script whose libraries have other names."""
+    calls = [
+        replace(call, library=names[call.library]) if isinstance(call, Native) else call
+        for call in script.calls
+    ]
+    return replace(script, calls=calls)
