@@ -16,7 +16,7 @@ def use_cache() -> None:
 
     Without it inductor uses the system's temporary folder, which is emptied when a machine starts.
     """
-    if os.environ.get(PLACE, "") not in ("", _inductors_own()):
+    if os.environ.get(PLACE, "") not in ("", temporary_folder()):
         return
     folder = cache_folder()
     try:
@@ -27,8 +27,8 @@ def use_cache() -> None:
         os.environ[PLACE] = str(folder)
 
 
-def _inductors_own() -> str:
-    """The temporary folder, which inductor names in the environment as soon as it is asked."""
+def temporary_folder() -> str:
+    """Inductor's own, which it names in the environment as soon as it is asked; empty before."""
     loaded = sys.modules.get("torch._inductor.runtime.cache_dir_utils")
     return "" if loaded is None else os.path.abspath(loaded.default_cache_dir())
 

@@ -53,9 +53,7 @@ def lower(
     return run
 
 
-def disagreement(
-    graph: GraphModule, run: Run, inputs: list[Tensor], changing: int | None = None
-) -> float:
+def disagreement(graph: Run, run: Run, inputs: list[Tensor], changing: int | None = None) -> float:
     """The largest relative error of compiled code, compared with the graph.
 
     Both run on copies of the inputs that they may change. The outputs are compared, and so are the

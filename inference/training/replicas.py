@@ -137,6 +137,7 @@ class Replicas:
             )
         dims = (*[0] * len(self.state), None if self.common else 0)
         randomness = "same" if self.common else "different"
+        assert isinstance(traced.graph, GraphModule)
         run = torch.vmap(_functional(traced.graph), dims, randomness=randomness)
         if self.execution == "eager" or one.shape[0] != self.batch_size:
             return traced, run

@@ -1,6 +1,6 @@
 """The whole training step as one graph: batch, loss, gradients, optimiser and state."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -122,6 +122,6 @@ def clipped(
     return {name: gradient * scale.to(gradient.dtype) for name, gradient in gradients.items()}
 
 
-def _store(values: Mapping[str, Tensor], names: list[str], found: list[Tensor]) -> None:
+def _store(values: Mapping[str, Tensor], names: list[str], found: Sequence[Tensor]) -> None:
     for name, value in zip(names, found, strict=False):
         values[name].copy_(value)

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from priorzoo.inference.objectives.schedules import Clock
-from priorzoo.inference.training.caching import PLACE, cache_folder
+from priorzoo.inference.training.caching import PLACE, cache_folder, temporary_folder
 from priorzoo.inference.training.native.script import UnknownCallError
 
 PLAIN = (bool, int, float, complex, str, bytes, type(None))
@@ -260,7 +260,8 @@ def _sources() -> Iterator[Path]:
     for floor in ("models", "guides", "inference"):
         for root in __import__(f"{HOUSE}.{floor}", fromlist=["_"]).__path__:
             yield from (p for p in Path(root).rglob("*") if p.suffix in (".py", ".cpp"))
-    generated = tuple(str(Path(p).resolve()) for p in (os.environ.get(PLACE), cache_folder()) if p)
+    places = os.environ.get(PLACE), cache_folder(), temporary_folder()
+    generated = tuple(str(Path(place).resolve()) for place in places if place)
     for name, module in list(sys.modules.items()):
         file = getattr(module, "__file__", None)
         if not file or name.startswith(HOUSE) or _is_installed(Path(file)):

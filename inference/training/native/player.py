@@ -130,11 +130,12 @@ class Player:
         """
         means, finite = (self._tensor(view, {}) for view in self.script.outputs)
         sums, everywhere, lasted = into
-        given = [means, sums, len(sums), finite, everywhere, lasted, len(finite)]
+        given: list[Tensor | int] = [means, sums, len(sums), finite, everywhere, lasted]
+        given.append(len(finite))
         words = [each.data_ptr() if isinstance(each, Tensor) else each for each in given]
-        self.arguments[-7:] = words
+        self.arguments[-len(words) :] = np.array(words, dtype=np.int64)
         function = loaded(self.library, RECORD[sums.dtype])
-        self.entries[-1, 0] = ctypes.cast(function, ctypes.c_void_p).value
+        self.entries[-1, 0] = ctypes.cast(function, ctypes.c_void_p).value or 0
         table = [(slot, size) for n, size in moves.items() for slot, _ in self.slots.get(n, ())]
         self._native(self.parts[0], 1, np.array(table, dtype=np.int64).reshape(-1, 2), count)
 

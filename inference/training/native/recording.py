@@ -13,6 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from priorzoo.inference.training.native.replacing import native
 from priorzoo.inference.training.native.script import (
+    Call,
     Native,
     Operation,
     Place,
@@ -33,7 +34,7 @@ class Recorder(TorchDispatchMode):
     """
 
     def __init__(self, inputs: Sequence[Tensor]) -> None:
-        super().__init__()
+        TorchDispatchMode.__init__(self)
         self.homes: dict[int, tuple[int, Tensor]] = {}  # by address, with a tensor in it
         self.count = len(inputs)
         for number, tensor in enumerate(inputs):
@@ -115,10 +116,10 @@ class Recorder(TorchDispatchMode):
         found = func(*args, **keywords)
         if func.is_view:
             return found
-        call = native(self, name, args, keywords, found)
+        call: Call | None = native(self, name, args, keywords, found)
         if call is None:
-            given = _pytree.tree_map(self.view, (tuple(args), keywords))
-            call = Operation(name, *given, self._made(found))
+            arguments, named = _pytree.tree_map(self.view, (tuple(args), keywords))
+            call = Operation(name, arguments, named, self._made(found))
         self.script.calls.append(call)
         return found
 

@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from scipy import special
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from priorzoo.inference.training import products, rewriting
@@ -32,6 +33,41 @@ def test_rewritten_functions_are_accurate_to_the_last_digits(form, stock, within
     ends = torch.tensor([0.0, -0.0, -1.0, -2.0, torch.inf, -torch.inf, torch.nan], dtype=dtype)
     torch.testing.assert_close(form(ends), stock(ends), equal_nan=True)
     assert torch.equal(form(ends[:2]).signbit(), torch.tensor([False, True]))
+
+
+@pytest.mark.parametrize(
+    ("form", "stock"),
+    [
+        (rewriting.digamma, special.digamma),
+        (rewriting.trigamma, lambda x: special.zeta(2, x)),  # the sum of 1 / (x + n)^2
+    ],
+)
+def test_derivatives_of_log_gamma_are_accurate(form, stock):
+    """To float32, against scipy, from 1e-18 to 1e18, near the root and below zero."""
+    near = torch.linspace(1.4616, 1.4617, 999, dtype=F64)
+    x = torch.cat([torch.logspace(-18, 18, 20_001, dtype=F64), near]).float()
+    exact = torch.from_numpy(stock(x.double().numpy()))
+    assert ((form(x).double() - exact) / exact).abs().max() < 1e-6
+    below = -torch.linspace(0.01, 9.99, 999)
+    below = below[(below - below.round()).abs() > 1e-3]
+    own = torch.digamma if form is rewriting.digamma else lambda x: torch.polygamma(1, x)
+    torch.testing.assert_close(form(below).double(), own(below.double()), rtol=1e-6, atol=1e-6)
+    ends = torch.tensor([0.0, -0.0, torch.inf, torch.nan])
+    torch.testing.assert_close(form(ends), own(ends), equal_nan=True)
+
+
+def test_derivatives_of_log_gamma_are_rewritten_in_float32():
+    def program(x, y):
+        return torch.digamma(x), torch.polygamma(1, x), torch.polygamma(2, x), torch.digamma(y)
+
+    x, y = torch.rand(5) + 0.1, torch.rand(5, dtype=F64)
+    graph = make_fx(program, tracing_mode="fake")(x, y)
+    expected = graph(x, y)
+    rewriting.rewrite(graph.graph)
+    graph.recompile()
+    left = [str(node.target) for node in graph.graph.nodes]
+    assert left.count("aten.digamma.default") == left.count("aten.polygamma.default") == 1
+    torch.testing.assert_close(graph(x, y), expected)
 
 
 def test_only_floating_point_operations_are_rewritten():
