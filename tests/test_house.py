@@ -30,6 +30,7 @@ ROOMS = (
 HOUSE = (*FLOORS, "priorzoo")  # the front door imports every floor
 TOP_FLOOR_ONLY = {"jinja2", "jsonargparse", "matplotlib", "sklearn", "torchvision"}
 DATA = {
+    "inference/training/native/calls.cpp",
     "inference/training/product.cpp",
     "benchmarks/report/report.html",
     "benchmarks/tables/description.html",
