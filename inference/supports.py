@@ -13,6 +13,8 @@ ALIASES = {
     type(constraints.softplus_lower_cholesky): type(constraints.lower_cholesky),
     type(constraints.positive_semidefinite): type(constraints.positive_definite),
 }
+# Of torch 2.7 and newer; before, the support of a mixture is that of its components.
+OF_MIXTURES = getattr(constraints, "MixtureSameFamilyConstraint", ())
 WRAPPERS = (dist.Independent, dist.MaskedDistribution, dist.ExpandedDistribution)
 
 
@@ -127,7 +129,7 @@ def region_of(fn: Distribution, value: Tensor) -> Region:
 def _region(constraint: constraints.Constraint, value: Tensor) -> Region:
     if isinstance(constraint, constraints.independent):
         return _region(constraint.base_constraint, value)
-    if isinstance(constraint, constraints.MixtureSameFamilyConstraint):
+    if isinstance(constraint, OF_MIXTURES):
         events = constraint.event_dim
         return _union(_region(constraint.base_constraint, value.unsqueeze(-1 - events)), events)
     if isinstance(constraint, constraints.stack | constraints.cat):

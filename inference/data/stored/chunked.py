@@ -1,5 +1,6 @@
 """Arrays in folders of compressed chunks: Zarr."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from priorzoo.inference.data.stored.files import NpyFile, Rows
@@ -35,5 +36,5 @@ class ZarrFile(NpyFile):
     @staticmethod
     def least(array: Rows) -> int:
         """Rows of a chunk, or of a shard of chunks."""
-        parts = getattr(array, "shards", None) or getattr(array, "chunks", (1,))
+        parts: Sequence[int] = getattr(array, "shards", None) or getattr(array, "chunks", (1,))
         return int(parts[0])
