@@ -38,6 +38,7 @@ html_css_files = ["priorzoo.css"]
 html_show_copyright = False
 html_copy_source = False
 html_show_sourcelink = False
+highlight_language = "text"  # of blocks that name none, which are commands
 pygments_dark_style = "monokai"
 
 myst_enable_extensions = ["colon_fence", "deflist", "dollarmath"]

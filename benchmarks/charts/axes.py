@@ -77,7 +77,7 @@ def new_row(panels: int, title: str = "", caption: str = "") -> list[Axes]:
 
 
 def _entitle(figure: Figure, title: str) -> None:
-    words = fill(title, int(11 * max(figure.get_figwidth(), NARROWEST)), break_on_hyphens=False)
+    words = fill(title, int(12 * max(figure.get_figwidth(), NARROWEST)), break_on_hyphens=False)
     figure.suptitle(words, x=0.01, ha="left", fontsize="medium", weight="bold")
 
 

@@ -17,6 +17,7 @@ class CommandHelp(SphinxDirective):
     """The commands in short, and a section for each command's options."""
 
     def run(self) -> list[nodes.Node]:
+        self.env.note_reread()  # in each build, since commands may have changed
         found: list[nodes.Node] = [printed("--help")]
         for command in HELPFUL:
             part = nodes.section("", nodes.title("", f"priorzoo {command}"))

@@ -39,7 +39,8 @@ def sections() -> Mapping[str, Section]:
     with look():
         found = {section.key: section for section in of_papers(PAPERS, rows)}
     for name, section in found.items():
-        own = tuple(f"{g.name}, {g.steps:,} steps" for g in longest(groups[name]))
+        plain = {g.line.title: g for g in reversed(longest(groups[name]))}
+        own = tuple(f"{g.name}, {g.steps:,} steps" for g in plain.values())
         shown = [i for i in section.thumbnails if i.words.startswith(own)]
         shown = [i for i in shown if i.words.rpartition(": ")[2] in KINDS]
         found[name] = replace(section, thumbnails=shown)
@@ -64,6 +65,7 @@ class Results(SphinxDirective):
 
     def run(self) -> list[nodes.Node]:
         section = sections()[self.arguments[0]]
+        self.env.note_reread()  # in each build, since rows and charts may have changed
         found: list[nodes.Node] = []
         for table in map(Table.condensed, section.tables):
             found.append(nodes.raw("", tabulated(table), format="html"))
