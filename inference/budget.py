@@ -1,4 +1,4 @@
-"""A limit of the memory that constructors take, checked before each operation takes it."""
+"""A limit on the memory that constructors allocate, checked before each operation."""
 
 import math
 import os
@@ -18,10 +18,10 @@ SMALL = 2**17  # values that a call may return before its shape is known
 
 
 class Budget(TorchFunctionMode):
-    """Inside ``with``, the results of torch's functions may be so large in sum, and so many.
+    """Inside ``with``, limits how often torch's functions are called and how much they return.
 
-    A function that may return much is first called on the meta device, where tensors have a shape
-    and no memory.
+    A function whose result may be large is first called on the meta device, where tensors have a
+    shape and no memory.
 
     Args:
         limit: bytes of all results together.
@@ -37,7 +37,7 @@ class Budget(TorchFunctionMode):
 
     @classmethod
     def of_file(cls, file: str | os.PathLike[str], tensors: int) -> "Budget":
-        """What the constructors of the so many tensors of a file may take."""
+        """The limits for constructors of a pair whose parameters are these tensors of a file."""
         return cls(16 * os.stat(file).st_size + 64 * MIB, 1_000 * tensors + 10_000)
 
     def __torch_function__(
@@ -59,11 +59,13 @@ class Budget(TorchFunctionMode):
     def _take(self, size: int) -> None:
         self.limit -= size
         if self.limit < 0 or self.calls < 0:
-            raise MemoryError("it asks for more memory, or more operations, than its parameters do")
+            raise MemoryError(
+                "it needs more memory, or more operations, than its parameters explain"
+            )
 
 
 def _most(args: Sequence[object], kwargs: Mapping[str, object]) -> int:
-    """No result has more values than the product of the sizes and numbers that go in."""
+    """An upper bound on the values of a result: the product of all sizes and numbers given."""
     leaves = tree_leaves((tuple(args), dict(kwargs)))
     if any(is_lazy(one) for one in leaves):  # without a shape, and made in the first call
         return 0
@@ -78,12 +80,12 @@ def _is_number(value: object) -> bool:
 def _bytes(
     function: Callable[..., object], args: Sequence[object], kwargs: Mapping[str, object]
 ) -> int:
-    """The size of the new tensors that a function returns; 0 where only their values tell it."""
+    """Bytes of the new tensors that a function returns; 0 where they depend on values."""
     args, kwargs = tree_map(_on_meta, (tuple(args), dict(kwargs)))
     try:
         with torch.device("meta"):
             found = function(*args, **kwargs)
-    except FAILURES:  # such as of ``unique``, which does not enlarge
+    except FAILURES:  # such as of ``unique``, whose result is no larger than its input
         return 0
     return _new_bytes(found, (args, kwargs))
 

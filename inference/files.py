@@ -1,4 +1,4 @@
-"""Opening files that others may have written: regular files of a limited size, and nothing else."""
+"""Opens files that others may have written: only regular files of limited size."""
 
 import json
 import os
@@ -17,7 +17,7 @@ KINDS = {
 
 
 def check_regular(path: str | os.PathLike[str], limit: int) -> None:
-    """Check that there is a regular file, perhaps behind a link, of at most so many bytes.
+    """Check that a path is a regular file, or a link to one, of at most ``limit`` bytes.
 
     Raises:
         FileNotFoundError: for no file.
@@ -27,7 +27,7 @@ def check_regular(path: str | os.PathLike[str], limit: int) -> None:
 
 
 def open_regular(path: str | os.PathLike[str], limit: int) -> BinaryIO:
-    """Open a file to read it in binary, without ever waiting for one who writes to a FIFO.
+    """Open a file for binary reading; never waits for a process that writes to a FIFO.
 
     Raises:
         OSError: if it cannot be opened.
@@ -62,7 +62,7 @@ def read_json(path: str | os.PathLike[str], limit: int = 16 * MIB) -> object:
 def read_lines(
     path: str | os.PathLike[str], limit: int = 128 * MIB, longest: int = MIB
 ) -> Iterator[tuple[str, bytes]]:
-    """The lines of a file with their ends, each after its place: the file and the number.
+    """The lines of a file, with their line ends, as pairs of place (file and line number) and line.
 
     Raises:
         ValueError: for a longer line, and for the reasons of :func:`open_regular`.

@@ -26,7 +26,7 @@ OTHERS = {
 
 
 class Shape(NamedTuple):
-    """What the head of a file says of a tensor."""
+    """Shape and type of a tensor, from the header of a file."""
 
     size: tuple[int, ...]
     dtype: str
@@ -39,7 +39,7 @@ Shapes = Mapping[str, Shape]
 
 
 def read_shapes(file: str | os.PathLike[str], limit: int = LARGEST) -> dict[str, Shape]:
-    """Shapes and types of the tensors of a safetensors file, of which only the head is read.
+    """Shapes and types of the tensors of a safetensors file, of which only the header is read.
 
     Raises:
         OSError: if there is no file, or it cannot be read.
@@ -58,7 +58,7 @@ def read_shapes(file: str | os.PathLike[str], limit: int = LARGEST) -> dict[str,
 
 
 def check_shapes(pair: nn.Module, shapes: Shapes, folder: Path) -> None:
-    """Check that tensors of a file are those of a pair: by name, shape and kind of number.
+    """Check that the tensors of a file fit a pair: their names, shapes and types.
 
     Parameters may be of any precision; one that a lazy module has not made yet, of any shape.
 
@@ -82,7 +82,7 @@ def check_shapes(pair: nn.Module, shapes: Shapes, folder: Path) -> None:
 
 
 def read_parameters(file: str | os.PathLike[str], pair: nn.Module) -> dict[str, Tensor]:
-    """The tensors of a file, which are finite but for buffers that are not so when constructed.
+    """Read the tensors of a file: finite ones, except buffers that are infinite from the start.
 
     Raises:
         SafetensorError: for a file that is damaged.

@@ -15,7 +15,7 @@ def is_within(class_path: str, modules: Sequence[str]) -> bool:
 
 
 def check_trusted(found: object, place: object, trust: Sequence[str]) -> None:
-    """Check all class paths in a value that was read, without importing anything.
+    """Check all class paths in a value read from a file, without importing anything.
 
     Args:
         found: nested mappings and lists, in which ``class_path`` is the key of an import path.
@@ -31,8 +31,8 @@ def check_trusted(found: object, place: object, trust: Sequence[str]) -> None:
     for path in class_paths(found):
         if not PATH.fullmatch(path):
             raise ValueError(
-                f"Expected the import path of a class in {place} but got {path!r:.80}, which is "
-                "damaged; cannot be imported."
+                f"Expected the import path of a class in {place} but got {path!r:.80}, which "
+                "cannot be imported; train the run again."
             )
         if not is_within(path, (*KNOWN, *trust)):
             others.setdefault(path.rpartition(".")[0], path)
@@ -46,7 +46,7 @@ def check_trusted(found: object, place: object, trust: Sequence[str]) -> None:
 
 
 def class_paths(found: object) -> Iterator[str]:
-    """All values of ``class_path`` in nested mappings and lists; of another type, as text."""
+    """All values of ``class_path`` in nested mappings and lists; if not text, their type."""
     level = [found]
     while level:
         value = level.pop()

@@ -192,7 +192,7 @@ def _spelt(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _complete(row: dict[str, Any], folder: Path, place: str) -> Row:
-    """With the history read, the paths of images resolved, and defaults for rows of no recipe."""
+    """The row with its history, resolved paths of images, and defaults where it has no recipe."""
     row = {"recipe": row["command"], "changes": {}, "cell": "", "budget": "", "device": ""} | row
     if isinstance(row.get("history"), str):
         lines = list(read_lines(_inside(folder, row["history"], place)))

@@ -58,17 +58,15 @@ def _opened(path: Path, wait: bool) -> IO[str]:
     while True:
         with suppress(FileNotFoundError):  # a link leads to a file that the lock would empty
             if path.is_symlink():
-                raise ValueError(
-                    f"Expected a file of a lock at {path} but it is a link; remove it."
-                )
+                raise ValueError(f"Expected a lock file at {path} but it is a link; remove it.")
             check_regular(path, MIB)
         file = path.open("a")
         try:
             if not _take(file.fileno()):
                 if not wait:
                     raise BlockingIOError(
-                        f"Expected {path.parent} to itself but {_named(path)} works in it; wait "
-                        "for its end, or choose another folder."
+                        f"Expected no other process in {path.parent} but {_named(path)} uses it; "
+                        "wait until it ends, or choose another folder."
                     )
             elif _is_at(file.fileno(), path):
                 return file

@@ -1,4 +1,4 @@
-"""The whole of a recipe's training: restarts, stages, and the training proper."""
+"""The whole training of a recipe: restarts, stages, and the main training."""
 
 import inspect
 import json
@@ -267,7 +267,7 @@ class Course:
         return done
 
     def _told(self) -> dict[str, Tensor]:
-        """What model and guide are told beside the training rows, without the rows' weights."""
+        """The context of the training rows, without their weights."""
         return {name: value for name, value in self.context.items() if name != "weights"}
 
     def _choose(self, progress: bool) -> None:
@@ -298,7 +298,7 @@ class Course:
         return model.to(self.where), guide.to(self.where)
 
     def _trainings(self) -> dict[int, Training]:
-        """That of each stage that takes steps, by its index. A bad length is found here."""
+        """The training of each stage with steps, by its index; refuses lengths that do not fit."""
         found: dict[int, Training] = {}
         for index, stage in enumerate(self.stages):
             if stage.begin is None or stage.steps is not None or stage.epochs is not None:

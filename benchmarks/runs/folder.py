@@ -37,7 +37,7 @@ State = dict[str, Any]
 
 
 def is_run(folder: Path) -> bool:
-    """Whether a folder holds what a run writes, whole or in part."""
+    """Whether a folder holds files of a run, finished or not."""
     config, result = _read(folder / "config.json"), _read(folder / RESULT)
     if {"model", "guide"} <= config.keys() or "settings" in result:
         return True
@@ -105,7 +105,7 @@ class Checkpoints:
         return time.monotonic() - self._saved >= 60 * self.minutes
 
     def save(self, packed: Packed) -> None:
-        """Save a state; at no time is there no whole checkpoint.
+        """Save a state; at every moment there is a complete checkpoint.
 
         Raises:
             OSError: if it cannot be written; the last one is kept.
@@ -119,7 +119,7 @@ class Checkpoints:
         self._saved = time.monotonic()
 
     def load(self) -> State:
-        """The newest checkpoint that is whole, with its rows of the ``history`` and its ``place``.
+        """The newest complete checkpoint, with its rows of the ``history`` and its ``place``.
 
         Of a finished run, the same of its result: its ``stage`` is None.
 
@@ -151,7 +151,7 @@ class Checkpoints:
         return self._finished(result)
 
     def remove(self) -> None:
-        """Remove all, the oldest first, and what writes that were broken off have left."""
+        """Remove all, the oldest first, and the temporary files of interrupted writes."""
         for path in [*_torn(self.folder), *reversed(_checkpoints(self.folder))]:
             path.unlink()
 

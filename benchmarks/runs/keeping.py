@@ -1,4 +1,4 @@
-"""When a training saves a checkpoint: after each row, when one is due, and when a signal came."""
+"""When a training saves a checkpoint: after each row of the history, in time, and at a signal."""
 
 import time
 from collections.abc import Callable

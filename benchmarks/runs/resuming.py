@@ -1,4 +1,4 @@
-"""What a run may go on with: the same data, and the same settings but for those of its steps."""
+"""Checks before a run is resumed: the same data, and the same settings except those of steps."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,7 +16,7 @@ Changed = dict[str, list[Any]]  # the old and the new value of settings by name
 
 
 def check_same(state: State, settings: Mapping[str, Any], folder: Path) -> Changed:
-    """Check that a checkpoint is of the same settings and seed; returns those that differ.
+    """Check that a checkpoint has the same settings and seed; returns the settings that differ.
 
     A run that is not finished may go on with others of :data:`FREE`.
 
@@ -40,7 +40,7 @@ def check_same(state: State, settings: Mapping[str, Any], folder: Path) -> Chang
 
 
 def check_data(state: State, found: Fingerprint, folder: Path) -> None:
-    """Check that a checkpoint is of the same data.
+    """Check that a checkpoint was saved with the same data.
 
     Raises:
         ValueError: naming the arrays that differ.
@@ -53,7 +53,7 @@ def check_data(state: State, found: Fingerprint, folder: Path) -> None:
 
 
 def counted(history: list[State]) -> State:
-    """What a history says of steps with NaN or infinity and of settings that were changed."""
+    """Counts of steps with NaN or infinity, and changed settings, from a history."""
     found: State = {}
     done = [row for row in history if row["split"] == "nonfinite"]
     if done:

@@ -1,4 +1,4 @@
-"""The data that a training was given: rows in memory or batches, and held-out rows."""
+"""Training data and held-out rows: in memory, in files, or in batches."""
 
 import torch
 from torch import Tensor, nn
@@ -80,7 +80,7 @@ def held_out(
     transform: Transform | None,
     device: torch.device,
 ) -> Batch | StoredRows | None:
-    """Held-out rows as a batch on the device, or in files; None for none.
+    """Held-out rows as a batch on the device, or in files; None if there are none.
 
     Raises:
         ValueError: for rows or context that cannot be used.

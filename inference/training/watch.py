@@ -20,8 +20,8 @@ class Trouble:
 
     Args:
         after: number of steps of the span before it.
-        terms: those of its terms that were NaN or infinite, by name.
-        parameters: names of the parameters whose gradients were.
+        terms: names of its terms that were NaN or infinite.
+        parameters: names of the parameters whose gradients were NaN or infinite.
         steps: how many steps of the span were not finite, if that is counted.
     """
 
@@ -49,20 +49,20 @@ class Watch:
         self.reset()
 
     def reset(self) -> None:
-        """Forget all steps; the tensors are made anew at the next one."""
+        """Forget all steps; the next one allocates new tensors."""
         self.finite: Tensor | None = None  # (terms + parameters,): finite in all steps so far
         self.lasted = self.bad = torch.zeros((), dtype=torch.int64)
         self.terms: list[str] = []
 
     def clear(self) -> None:
-        """Begin a span, in place, so that a captured graph goes on with the same tensors."""
+        """Begin a new span, in place: a captured graph continues with the same tensors."""
         if self.finite is not None:
             self.finite.fill_(True)
             self.lasted.zero_()
             self.bad.zero_()
 
     def gradients(self, updated: Sequence[Tensor]) -> None:
-        """Take the norms of the gradients that an optimiser is about to use, before clipping."""
+        """Record the norms of the gradients of an optimiser's step, before clipping."""
         if any(id(p) not in self._names for p in updated):
             self._names = _names(self.objective)  # of a program that makes new ones
         given = {id(p): p.grad for p in updated if p.grad is not None}

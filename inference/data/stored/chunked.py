@@ -36,5 +36,7 @@ class ZarrFile(NpyFile):
     @staticmethod
     def least(array: Rows) -> int:
         """Rows of a chunk, or of a shard of chunks."""
-        parts: Sequence[int] = getattr(array, "shards", None) or getattr(array, "chunks", (1,))
-        return int(parts[0])
+        parts: Sequence[int] | None = getattr(array, "shards", None) or getattr(
+            array, "chunks", None
+        )
+        return int(parts[0]) if parts else 1
