@@ -50,7 +50,8 @@ NARROWEST = 4.0  # inches that a title and a caption take, however narrow the fi
 
 def look() -> AbstractContextManager[None]:
     """Draws and saves in :data:`LOOK` inside ``with``, whatever the user's own settings are."""
-    return rc_context(LOOK)
+    settings: Any = LOOK  # whose keys matplotlib's types list one by one
+    return rc_context(settings)
 
 
 def new_figure(width: float, height: float, title: str = "", caption: str = "") -> Figure:
