@@ -1,5 +1,6 @@
-"""Files that are read in pieces: Parquet by row groups, and memory-mapped ``.npy``."""
+"""Files that are read in pieces: Parquet by row groups, and ``.npy``."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,7 +89,8 @@ class NpyFile:
             FileNotFoundError: for a missing file.
             ValueError: for a file that holds no array.
         """
-        return _mapped(path)
+        array = _mapped(path)
+        return _RowsRead(path, array) if array.flags.c_contiguous else array
 
     @staticmethod
     def least(array: Rows) -> int:
@@ -121,6 +123,24 @@ class NpyFile:
         rows = slice(group * self.piece, (group + 1) * self.piece)
         found = {"x": self.array, **self.beside}
         return {name: as_tensor(values[rows], name) for name, values in found.items()}
+
+
+class _RowsRead:
+    """Rows that are read from a file; those of a memory map would count as the process's memory."""
+
+    def __init__(self, path: Path, array: np.memmap[Any, Any]) -> None:
+        self.path, self.start = path, array.offset
+        self.dtype: np.dtype[Any] = array.dtype
+        self.shape: tuple[int, ...] = array.shape
+
+    def __getitem__(self, rows: slice) -> np.ndarray:
+        first, last, _ = rows.indices(self.shape[0])
+        each = math.prod(self.shape[1:])
+        begin = self.start + first * each * self.dtype.itemsize
+        found = np.fromfile(self.path, self.dtype, (last - first) * each, offset=begin)
+        if len(found) < (last - first) * each:
+            raise ValueError(f"Expected {self.shape[0]} rows in {self.path} but it ends before.")
+        return found.reshape(last - first, *self.shape[1:])
 
 
 class ParquetFile:
@@ -265,7 +285,7 @@ def _is_number(kind: "pa.DataType") -> bool:
     return bool(types.is_integer(inner) or types.is_floating(inner) or types.is_boolean(inner))
 
 
-def _mapped(path: Path) -> np.ndarray:
+def _mapped(path: Path) -> np.memmap[Any, Any]:
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError:
@@ -273,6 +293,6 @@ def _mapped(path: Path) -> np.ndarray:
     except (ValueError, OSError, EOFError) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(f"Expected an array file at {path} but got: {reason}") from error
-    if not isinstance(array, np.ndarray):
+    if not isinstance(array, np.memmap):
         raise ValueError(f"Expected one array in {path} but got several; write it as .npy.")
     return array
