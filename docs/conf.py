@@ -64,6 +64,7 @@ sphinx_gallery_conf = {
     "abort_on_example_error": True,
     "copyfile_regex": "",
     "remove_config_comments": True,
+    "capture_repr": (),  # a page shows what its script prints, not the value of a last line
     "reset_modules": ("matplotlib", "dressed.dress", "shortened.shorten"),
 }
 suppress_warnings = ["config.cache"]  # the functions in sphinx_gallery_conf are not pickled
