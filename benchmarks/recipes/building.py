@@ -140,13 +140,26 @@ def build_training(
         data: rows ``(N, P)``, in memory or in files.
         settings: further arguments of :class:`Training`, which go before those of the recipe.
     """
-    schedule = recipe.schedule
+    schedule = _schedule(recipe, data)
     own: dict[str, Any] = {name: getattr(recipe, name) for name in OF_TRAINING} | {
         "objective": build_objective(recipe, model, guide),
         "optimiser": lambda parameters: make(recipe.optimiser, Optimizer, parameters),
         "schedule": None if schedule is None else lambda o: make(schedule, LRScheduler, o),
     }
     return Training(model, guide, data, **own | settings)
+
+
+def _schedule(recipe: Recipe, data: Tensor | StoredRows) -> Part | None:
+    """The recipe's schedule, with the ``total_steps`` that its class asks for."""
+    chosen = recipe.schedule
+    if chosen is None or chosen.init_args.keys() & {"total_steps", "epochs"}:
+        return chosen
+    if "total_steps" not in inspect.signature(locate(chosen.class_path, LRScheduler)).parameters:
+        return chosen
+    a_pass = math.ceil(len(data) / recipe.batch_size)
+    steps = round((recipe.epochs or 0) * a_pass) if recipe.steps is None else recipe.steps
+    total = steps if recipe.schedule_unit == "step" else steps // a_pass
+    return replace(chosen, init_args={"total_steps": max(1, total), **chosen.init_args})
 
 
 @contextmanager

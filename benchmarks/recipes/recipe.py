@@ -46,7 +46,7 @@ class Stage:
         begin: a function called first, with model, guide, training rows, ``seed``, and ``labels``
             or the ``transform`` of batches if it names them.
         steps, epochs: how long it trains; neither where it only begins.
-        objective, kl: in place of the recipe's.
+        objective, kl, schedule: in place of the recipe's.
         learn: prefixes of the parameters that learn, such as ``guide.encoder``; all if empty.
     """
 
@@ -56,6 +56,7 @@ class Stage:
     epochs: float | None = None
     objective: Part | None = None
     kl: Mapping[str, KL] | None = None
+    schedule: Part | None = None
     learn: tuple[str, ...] = ()
 
 
@@ -73,7 +74,8 @@ class Recipe:
         kl: policies for the KL terms of sites.
         penalties: by name, terms that are added to the loss.
         particles: draws for each datum and step.
-        optimiser, schedule: any of torch's.
+        optimiser, schedule: any of torch's. The ``total_steps`` of a schedule that takes them are
+            those of the stage or training, unless they are given.
         schedule_unit: whether the schedule is stepped after each pass over the data (``epoch``) or
             after each ``step``.
         data: name of a data set, or path of a file or a folder of images.

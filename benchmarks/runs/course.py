@@ -310,8 +310,13 @@ class Course:
 
     def _training(self, stage: Stage, **settings: object) -> Training:
         x, labels, context = self.given
-        instead: dict[str, Any] = {"objective": stage.objective, "kl": stage.kl}
-        recipe = replace(self.recipe, **{k: v for k, v in instead.items() if v is not None})
+        instead: dict[str, Any] = {
+            name: getattr(stage, name)
+            for name in ("objective", "kl", "schedule")
+            if getattr(stage, name) is not None
+        }
+        lasts = {"steps": stage.steps, "epochs": stage.epochs}
+        recipe = replace(self.recipe, **instead | lasts)
         own: dict[str, Any] = {"labels": labels, "transform": self.rows.unpacking}
         own |= {"context": context, "processes": self.processes}
         if len(self.held):
