@@ -7,7 +7,7 @@ FLOORS := models guides inference benchmarks
 .PHONY: demo docs docs-test test slow fuzz hostile package lint types clean
 
 demo: $(READY)
-	$(BIN)/priorzoo train digits-gmvae --out runs/demo --overwrite
+	OMP_NUM_THREADS=1 $(BIN)/priorzoo demo
 
 # Two processes of one thread each; with two each, on two cores, they wait for each other.
 test: $(READY)

@@ -33,6 +33,7 @@ from priorzoo.inference.objectives.schedules import Linear
 from priorzoo.inference.objectives.standard_prior import StandardPrior
 from priorzoo.inference.prediction import (
     cluster_probabilities,
+    code_variances,
     codes,
     component_means,
     draw,
@@ -90,6 +91,7 @@ __all__ = [
     "check_data",
     "check_pair",
     "cluster_probabilities",
+    "code_variances",
     "codes",
     "completions",
     "component_means",

