@@ -73,7 +73,7 @@ def _guided(title: str, changes: Changes) -> Line:
     return Line(title, "digits-full", lengths(20, 2_000, 2_000), changes, shown, _SCORED)
 
 
-_GUIDES = {
+_GUIDES: dict[str, Changes] = {
     "q(z given x), exact p(y given z)": {},
     "q(y given x), q(z given x)": {"guide": MeanField.__name__},
     "q(y given x), q(z given x, y)": {"guide": ClusterThenCode.__name__},

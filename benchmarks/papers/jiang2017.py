@@ -132,24 +132,24 @@ _VADE = replace(
     published={"accuracy_hungarian, best run": 0.945, "of 20 seeds, a re-run": 0.716},
 )
 _one_cycle = partial(part, torch.optim.lr_scheduler.OneCycleLR, cycle_momentum=False)
-_CYCLES = {
-    "batch_size": 256,
-    "schedule": _one_cycle(max_lr=1e-3),
-    "schedule_unit": "step",
-    "stages": (
-        Stage(
-            "autoencoder", epochs=12, objective=part(Autoencoder), schedule=_one_cycle(max_lr=2e-3)
-        ),
-        Stage("mixture", begin=part(place_mixture, starts=3, floor=1e-3)),
-    ),
-}
 RECIPES = {
     "vade": _VADE,
     "vade-merged": replace(
         _VADE,
         summary="VaDE with 25 components of any covariance, which are merged to ten clusters",
         model=part(GMVAE, code=10, clusters=25, learn_weights=True, covariance="full"),
-        **_CYCLES,
+        batch_size=256,
+        schedule=_one_cycle(max_lr=1e-3),
+        schedule_unit="step",
+        stages=(
+            Stage(
+                "autoencoder",
+                epochs=12,
+                objective=part(Autoencoder),
+                schedule=_one_cycle(max_lr=2e-3),
+            ),
+            Stage("mixture", begin=part(place_mixture, starts=3, floor=1e-3)),
+        ),
         published={"majority of MFCVAE, K = 25": 0.920},
     ),
     "digits-vade": digits(

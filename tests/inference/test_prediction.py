@@ -8,6 +8,7 @@ from torch import nn
 
 from priorzoo.inference import (
     cluster_probabilities,
+    code_variances,
     codes,
     component_means,
     draw,
@@ -30,6 +31,15 @@ def test_cluster_probabilities_are_the_softmax_of_the_classifier(zoo):
             found = cluster_probabilities(model, guide, x, batch_size=size)
             torch.testing.assert_close(found, expected)
             assert not found.requires_grad
+
+
+def test_variances_of_codes_are_averaged_over_the_clusters(zoo):
+    (model, guide), x = zoo["gmvae"].pair(), zoo["gmvae"].rows(B)
+    q = guide.classifier(x).softmax(-1)
+    clusters = range(q.shape[-1])
+    each = [guide.conditional_encoder(x, torch.tensor(y)).chunk(2, -1)[1] for y in clusters]
+    expected = sum(q[:, [y]] * deviation(each[y]).square() for y in clusters)
+    torch.testing.assert_close(code_variances(model, guide, x, batch_size=3), expected)
 
 
 class Counting(nn.Module):

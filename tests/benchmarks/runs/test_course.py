@@ -18,6 +18,7 @@ from priorzoo.benchmarks.runs.folder import Checkpoints
 from priorzoo.guides import ClusterThenCode, CodeThenCluster
 from priorzoo.inference import Autoencoder, Classification, codes, move_clusters
 from priorzoo.models import GMVAE, MLP, VAE, NGGPMixture
+from priorzoo.models.distributions.gaussian import deviation
 
 CPU = torch.device("cpu")
 SMALL = replace(
@@ -205,6 +206,43 @@ def test_a_mixture_of_any_covariance_is_placed_as_scikit_learn_fits_it(digits, c
     )
     matrices = torch.from_numpy(expected.covariances_).expand(len(every), -1, -1)
     torch.testing.assert_close(found.covariance_matrix.double(), matrices, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("covariance", ["diagonal", "full", "tied"])
+def test_a_mixture_may_hold_the_variance_of_the_codes_posterior(digits, covariance):
+    """As the mean over the codes of each component, which leaves means and weights as they are."""
+    model = replace(STAGED.model, init_args={**STAGED.model.init_args, "covariance": covariance})
+    pair = course(replace(STAGED, model=model), digits)
+    every, x, matrices = torch.arange(pair.model.clusters), digits.x_train, []
+    for spread in (False, True):
+        place_mixture(pair.model, pair.guide, x, seed=0, spread=spread)
+        shares = pair.model.logits.softmax(-1)
+        found = pair.model.component(every)
+        fn = getattr(found, "base_dist", found)
+        full = covariance != "diagonal"
+        matrices.append(fn.covariance_matrix if full else fn.variance.diag_embed())
+    torch.testing.assert_close(pair.model.logits.softmax(-1), shares)
+    own = pair.guide.encoder(x).chunk(2, -1)[1]
+    added = (matrices[1] - matrices[0]).diagonal(dim1=-2, dim2=-1)
+    expected = deviation(own).square().mean(0)
+    torch.testing.assert_close((shares[:, None] * added).sum(0), expected, rtol=2e-2, atol=1e-4)
+
+
+def test_a_schedule_lasts_as_long_as_its_stage(digits):
+    """Its own ``total_steps``, where it is told any, stay."""
+    cycle = part(torch.optim.lr_scheduler.OneCycleLR, max_lr=0.1, cycle_momentum=False)
+    fixed = replace(cycle, init_args={**cycle.init_args, "total_steps": 99})
+    first = Stage("first", steps=8, objective=part(Autoencoder), schedule=fixed)
+    second = Stage("second", epochs=2)
+    recipe = replace(SMALL, stages=(first, second), schedule=cycle, schedule_unit="step")
+    trainings = course(recipe, digits).trainings
+    lasts = [training.schedule.total_steps for training in trainings.values()]
+    assert lasts == [99, 2 * 6, 12]  # 300 rows in batches of 50
+    epochs = course(replace(recipe, schedule_unit="epoch"), digits).trainings
+    assert [training.schedule.total_steps for training in epochs.values()] == [99, 2, 2]
+    last = trainings[2]
+    last.run(11)
+    assert last.schedule.get_last_lr()[0] < 1e-5  # at the last step
 
 
 def test_a_mixture_of_another_model_is_refused():
