@@ -13,8 +13,8 @@ from priorzoo.benchmarks.report.paper_tables import paper_tables
 from priorzoo.benchmarks.report.table import Table
 from priorzoo.benchmarks.rows.files import read_rows
 from priorzoo.cli.options import Parser, print_next, require
+from priorzoo.inference.construction import locate
 from priorzoo.inference.progress import say
-from priorzoo.models import GMVAE
 
 PAPER = next(paper for paper in PAPERS if paper.name == "alpaydin1998")
 LEFT_OUT = ("steps", "seeds", "budget", "device")
@@ -39,8 +39,9 @@ def demo_command(words: Sequence[str]) -> None:
     from priorzoo.benchmarks.grid.shared import ROWS
 
     out, seeds = settings.out, planning.read_seeds(settings.seeds)
+    story = locate(PAPER.recipes["digits-full"].model.class_path).forward
     cells = planning.plan([PAPER.name], seeds, {}, settings.budget)
-    print(f"The model of the first three trainings:\n\n{dedent(inspect.getsource(GMVAE.forward))}")
+    print(f"The model of the first three trainings:\n\n{dedent(inspect.getsource(story))}")
     say(f"{len(cells)} clusterings of 1,200 digits; two minutes on two cores")
     _, failed = runner.run_grid(cells, out, jobs=int(settings.jobs))
     if failed:
