@@ -8,7 +8,10 @@ rows=benchmarks/results/peers.jsonl
 arms='[hand-written,eager,compiled,pyro,jax,numpyro,"matrix products"]'
 bench() { OMP_NUM_THREADS=$1 "$python" -m priorzoo bench "${@:2}" --device cpu --rows "$rows"; }
 for threads in 1 2; do
-  bench "$threads" speed --recipes '[vae,gmvae]' --arms "$arms" --base compiled --rounds 21
+  bench "$threads" speed --recipes '[vae,gmvae]' --sizes '[small]' --arms "$arms" --base compiled \
+    --rounds 21 --steps 50
+  bench "$threads" speed --recipes '[vae,gmvae]' --sizes '[reference]' --arms "$arms" \
+    --base compiled --rounds 21
   bench "$threads" speed --recipes '[factorial]' --sizes '[reference]' --clusters 64 \
     --arms '[eager,compiled,jax,"matrix products"]' --base compiled --rounds 11
 done

@@ -16,7 +16,15 @@ from priorzoo.benchmarks.papers import RECIPES
 from priorzoo.benchmarks.recipes.changes import apply
 from priorzoo.benchmarks.recipes.recipe import Recipe
 from priorzoo.benchmarks.runs.run import machine
-from priorzoo.benchmarks.speed.arms import PEERS, Arm, Arms, build_arms, products_of, seconds_of
+from priorzoo.benchmarks.speed.arms import (
+    PEERS,
+    Arm,
+    Arms,
+    build_arms,
+    clock_of,
+    products_of,
+    seconds_of,
+)
 from priorzoo.benchmarks.speed.by_hand import HAND
 from priorzoo.benchmarks.speed.cost import cost
 from priorzoo.inference import Stream
@@ -145,6 +153,7 @@ def measure(
                 "ratio_quartiles": [round(low, 4), round(high, 4)],
                 "rounds": rounds,
                 "steps": steps,
+                "clock": clock_of(device),
                 "seconds_to_begin": round(first[name], 2),
             }
             row |= products_of(arm)
