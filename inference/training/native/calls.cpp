@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <cstring>
+#include <exception>
 #include <utility>
 
 typedef int64_t word;
@@ -23,17 +24,25 @@ static const Caller* callers(std::index_sequence<C...>) {
   return all;
 }
 
+static char said[512];  // by the last call that has failed
+extern "C" const char* message() { return said; }
+
 // Entries are triples: function, first argument, number of arguments. After each step the numbers
-// of `moves`, pairs of an argument and bytes, are added to the arguments.
+// of `moves`, pairs of an argument and bytes, are added to the arguments. Returns 1 if a call fails.
 extern "C" word kernel(const word* entries, word first, word last, word* arguments,
                        const word* moves, word moved, word steps) {
   const Caller* by_count = callers(std::make_index_sequence<LONGEST + 1>());
-  for (word step = 0; step < steps; step++) {
-    for (word i = first; i < last; i++) {
-      const word* entry = entries + 3 * i;
-      by_count[entry[2]](entry[0], arguments + entry[1]);
+  try {
+    for (word step = 0; step < steps; step++) {
+      for (word i = first; i < last; i++) {
+        const word* entry = entries + 3 * i;
+        by_count[entry[2]](entry[0], arguments + entry[1]);
+      }
+      for (word i = 0; i < moved; i++) arguments[moves[2 * i]] += moves[2 * i + 1];
     }
-    for (word i = 0; i < moved; i++) arguments[moves[2 * i]] += moves[2 * i + 1];
+  } catch (const std::exception& error) {  // such as an index out of bounds
+    std::strncpy(said, error.what(), sizeof(said) - 1);
+    return 1;
   }
   return 0;
 }

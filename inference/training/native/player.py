@@ -149,7 +149,11 @@ class Player:
         addresses = [ctypes.c_void_p(a.ctypes.data) for a in (self.entries, self.arguments, moves)]
         entries, arguments, moved = addresses
         first, last = words(part.first), words(part.last + more)
-        self._run(entries, first, last, arguments, moved, words(len(moves)), words(count))
+        steps = words(len(moves)), words(count)
+        if self._run(entries, first, last, arguments, moved, *steps):
+            said = loaded(self.library, "message")
+            said.restype = ctypes.c_char_p
+            raise RuntimeError(said().decode(errors="replace"))
         if part.random:
             self._write(own, ctypes.c_void_p(state.data_ptr()))
             torch.set_rng_state(state)

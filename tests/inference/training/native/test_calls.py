@@ -8,7 +8,7 @@ import torch
 
 from priorzoo.inference.training.native import replacing
 from priorzoo.inference.training.native.memory import ALIGNED, layout, spans
-from priorzoo.inference.training.native.player import RANDOM
+from priorzoo.inference.training.native.player import RANDOM, Player
 from priorzoo.inference.training.native.script import (
     Native,
     Operation,
@@ -164,3 +164,18 @@ def test_memory_is_used_again_but_not_before_it_is_free():
                 assert home == other or apart or last < start or end < first
         saved += sum(rooms[home] for home in offsets) - size
     assert saved > 0
+
+
+def test_a_call_that_fails_is_an_error_of_python():
+    """Such as an index that is out of bounds; the process goes on."""
+    from torch._inductor.codecache import CppPythonBindingsCodeCache
+
+    text = '#include <stdexcept>\nextern "C" void kernel(int64_t* x) {'
+    text = f'#include <cstdint>\n{text} if (*x) throw std::runtime_error("out of bounds"); }}'
+    made = CppPythonBindingsCodeCache.load_pybinding(["int64_t*"], text)
+    call = Native(made.__self__.__file__, "kernel", (Place(0),))
+    inputs = [View(Place(0), torch.int64, (1,), (1,))]
+    player = Player(Script(inputs, {}, {}, [call], []))
+    assert player(torch.zeros(1, dtype=torch.int64)) == []
+    with pytest.raises(RuntimeError, match="out of bounds"):
+        player(torch.ones(1, dtype=torch.int64))
