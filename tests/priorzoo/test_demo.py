@@ -24,7 +24,7 @@ def made(cell):
     return {
         **cell.origin(),
         **{"recipe": cell.recipe, "seed": cell.seed, "command": cell.command, "steps": 4},
-        **{"terms": {"elbo": 30.0}, "metrics": scores, "k-means": scores, "merged": scores},
+        **{"terms": {"elbo": 30.0}, "metrics": scores, "k-means": scores},
         **{"seconds": 2.0, "device": "cpu", "history": None, "figures": [], "settings": {}},
     }
 
