@@ -2,7 +2,9 @@
 
 import copy
 import shutil
+import sys
 from importlib import import_module
+from pathlib import Path
 
 import pytest
 import torch
@@ -18,8 +20,15 @@ P, D = 30, 4
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """An own folder of kept steps for the tests of this file."""
+    """An own folder of kept steps for the tests of this file.
+
+    Modules that other tests wrote and imported are hidden: with them, no step has a key.
+    """
     with pytest.MonkeyPatch.context() as patch:
+        for name, module in list(sys.modules.items()):
+            file = Path(getattr(module, "__file__", None) or "")
+            if file.is_file() and file.stat().st_mtime > fingerprint._started():
+                patch.delitem(sys.modules, name)
         patch.setenv("PRIORZOO_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield caching.cache_folder() / "steps"
 
