@@ -54,10 +54,9 @@ class Flow(nn.Module):
         with torch.no_grad():
             for each in self.maps:
                 assert isinstance(each.hyper, nn.Sequential)
-                last = each.hyper[-1]
-                assert isinstance(last, nn.Linear)
-                last.weight.mul_(0.01)
-                last.bias.zero_()
+                last = dict(each.hyper[-1].named_parameters())
+                last["weight"].mul_(0.01)
+                last["bias"].zero_()
 
     def forward(self, parameters: Tensor) -> "Flowing":
         """The distribution of codes, from locations and raw variances ``(..., 2 D)``."""

@@ -21,6 +21,7 @@ IDLE = {  # settings that another value of a setting leaves without effect
     "init_steps": ("n_init", 1),
     "schedule_unit": ("schedule", None),
 }
+SINGLE = ("particles", "n_init")  # which are shown from two on
 FIELDS = [item.name for item in fields(Recipe) if item.name not in PROSE]
 
 
@@ -98,7 +99,9 @@ def settings_help(recipe: Recipe, everything: bool) -> str:
 
 
 def _idle(recipe: Recipe, name: str) -> bool:
-    """Whether a setting has no effect, because of the value of another."""
+    """Whether a setting has no effect: by the value of another, or as there is only one of it."""
+    if name in SINGLE:
+        return getattr(recipe, name) == 1
     other, value = IDLE.get(name, ("", None))
     return name in IDLE and getattr(recipe, other) == value
 

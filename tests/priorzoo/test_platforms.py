@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -17,6 +18,7 @@ ABSENT = ("fcntl", "grp", "pwd", "resource", "termios")
 # As on Windows: our own imports of these modules fail, and some of POSIX is not there.
 PROGRAM = f"""
 import builtins, importlib, os, pkgutil, signal, sys
+from pathlib import Path
 from types import SimpleNamespace
 importing = builtins.__import__
 def absent(name, globals=None, *given, **how):
@@ -56,7 +58,9 @@ def test_everything_is_imported_and_trains_without_what_windows_lacks(tmp_path):
 
 def test_peak_memory_is_told_where_it_can_be(monkeypatch):
     assert 10 < peaks.peak_mib() < 1e6
-    monkeypatch.setitem(sys.modules, "resource", None)  # as if it were not there
+    monkeypatch.setattr(peaks, "STATUS", Path("nowhere"))  # as on other systems than Linux
+    assert 10 < peaks.peak_mib() < 1e6
+    monkeypatch.setitem(sys.modules, "resource", None)  # as on Windows
     assert peaks.peak_mib() is None
 
 
