@@ -151,7 +151,7 @@ def test_a_trial_that_touches_all_is_expectation_maximisation_of_all(family):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("clusters", [3, 8])
+@pytest.mark.parametrize("clusters", [3, pytest.param(8, marks=pytest.mark.slow)])
 def test_proposals_are_accepted_that_a_refit_of_all_on_all_accepts(family, clusters):
     """From mixtures that lack a cluster, have one too many, or are right; most are not refitted."""
     bound, right, codes, held = clustered(family, clusters, 400)

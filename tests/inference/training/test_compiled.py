@@ -55,6 +55,7 @@ def trained(entry, data, portions, every=1, **settings):
     return torch.tensor([row["objective"] for row in training.history]), training
 
 
+@pytest.mark.slow
 def test_compiled_is_eager_faster(zoo):
     """The same draws give the same losses over 50 steps: with a batch of another size in each
     pass, fresh binarisation, a cut gradient, and a schedule by the length of a training that goes
