@@ -22,7 +22,6 @@ digits = load_digits()
 x, digit = torch.tensor(digits.data / 16, dtype=torch.float32), torch.tensor(digits.target)
 model = GMVAE(MLP(8, 64, [128]), Gaussian(0.3, spread="shared"), code=8, clusters=10)
 guide = CodeThenCluster(MLP(64, 16, [128]), model)
-figure, axes = plt.subplots(1, 3, figsize=(10, 3.8), layout="constrained")
 scores, BOX = [], {"boxstyle": "round,pad=0.1", "fc": "white", "ec": "none"}
 
 
@@ -40,6 +39,7 @@ def draw(ax, stage):
 # %%
 # In the first stage, the reconstruction is the objective, and the clusters stay as they were.
 
+figure, axes = plt.subplots(1, 3, figsize=(10, 3.8), layout="constrained")
 fit(model, guide, x, objective=Autoencoder(model, guide), steps=1000)
 draw(axes[0], "autoencoder")
 
