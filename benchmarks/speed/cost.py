@@ -2,7 +2,7 @@
 
 import gc
 from itertools import accumulate
-from typing import Any
+from typing import Any, Protocol, cast
 
 import torch
 from torch.autograd.profiler_util import FunctionEvent
@@ -39,11 +39,19 @@ def _within_aten(event: FunctionEvent) -> bool:
     return parent is not None and (parent.name.startswith("aten::") or _within_aten(parent))
 
 
+class _Event(Protocol):
+    """What is read of an event of the profiler; the stubs of torch lack ``nbytes``."""
+
+    def name(self) -> str: ...
+    def start_ns(self) -> int: ...
+    def nbytes(self) -> int: ...
+
+
 def _peak(profile: torch.profiler.profile) -> int:
     """The highest sum of what was allocated and freed, in the order of time."""
     assert profile.profiler is not None
     assert profile.profiler.kineto_results is not None
-    events = sorted(profile.profiler.kineto_results.events(), key=lambda e: e.start_ns())
-    # The stubs of torch lack nbytes.
-    taken = (e.nbytes() for e in events if e.name() == "[memory]")  # type: ignore[attr-defined]
+    found = cast("list[_Event]", profile.profiler.kineto_results.events())
+    events = sorted(found, key=lambda e: e.start_ns())
+    taken = (e.nbytes() for e in events if e.name() == "[memory]")
     return max(accumulate(taken, initial=0))
