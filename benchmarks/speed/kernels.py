@@ -82,11 +82,19 @@ class _Places:
 def kernels_of(training: Training, steps: int) -> list[Kernel]:
     """The kernels of a compiled step on the CPU in their order, each with its shortest time.
 
-    Data and indices count with all their bytes in the kernel that gathers a batch.
+    Python makes each call here, so that each can be timed. Generated kernels are those of native
+    steps, which draw random numbers and call matrix products by code of their own. Data and
+    indices count with all their bytes in the kernel that gathers a batch.
+
+    Args:
+        training: one that has taken no step.
+        steps: of which each kernel's shortest time is taken.
 
     Raises:
         ValueError: for steps that are not one compiled graph.
     """
+    if isinstance(training.steps, Recorded):
+        training.steps.descend.native = False
     before = set(map(id, _modules()))
     training.run(steps=2)
     made = [module for module in _modules() if id(module) not in before]

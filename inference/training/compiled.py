@@ -76,6 +76,7 @@ class Compiled:
         self.products: dict[str, int] = {}  # by the library that computes them
         self.names: list[str] = []
         self._layout: tuple[object, ...] | None = None
+        self.native = True  # whether steps may be native calls; if not, Python makes each call
         self._key: str | None = None  # of what is kept for other processes
         self._made: _Whole | _Split | None = None
 
@@ -156,6 +157,8 @@ class Compiled:
 
     def _kept(self, given: Batch | Picked, batch: Batch) -> "_Whole | None":
         """The step as an earlier process has compiled it."""
+        if not self.native:
+            return None
         own = self.objective, self.optimiser
         self._key = None if _is_shared(given) else key_of(*own, given, self.clip, self.precision)
         kept = None if self._key is None else find(self._key)
@@ -177,7 +180,8 @@ class Compiled:
         # All data need not be copied.
         run = lower(graph, inputs, self.precision, own if isinstance(given, Picked) else None)
         products = count_products(choose_products(graph))
-        player = None if isinstance(run, GraphModule) else played(run, inputs, own)
+        by_python = not self.native or isinstance(run, GraphModule)
+        player = None if by_python else played(run, inputs, own)
         if player is not None and self._key is not None:
             keep_step(self._key, whole, player, products)
         return _Whole(self, whole, given, player or run, products)
