@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from priorzoo.benchmarks.runs.run import open_run
+from priorzoo.benchmarks.runs.opening import open_run
 
 EXAMPLES = Path(__file__).parents[1] / "docs" / "examples"
 

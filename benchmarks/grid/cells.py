@@ -24,6 +24,7 @@ from priorzoo.benchmarks.rows.files import FORMAT
 from priorzoo.benchmarks.rows.peaks import peak_mib
 from priorzoo.benchmarks.runs import run as runs
 from priorzoo.benchmarks.runs.folder import CHECKPOINT, HISTORY, RESULT
+from priorzoo.benchmarks.runs.scoring import score
 from priorzoo.benchmarks.scores.run import Run
 
 SHOWN = re.compile("clusters|components|embedding|grid|interpolations|attributes|samples|words")
@@ -163,7 +164,7 @@ def work(cell: Cell, out: Path, root: str | None, device: str) -> Row:
     row |= run.row | cell.origin() | {"peak_mib": _peak(run.device.type)}
     row |= {key: of(run, dataset, cell.budget == "quick") for key, of in cell.extra.items()}
     if cell.importance:
-        row["importance"] = runs.score(run, dataset, cell.importance)["terms"]
+        row["importance"] = score(run, dataset, cell.importance)["terms"]
     row["history"] = f"history/{cell.name}.jsonl"
     (out / "history").mkdir(exist_ok=True)
     (out / row["history"]).write_bytes((folder / HISTORY).read_bytes())

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from priorzoo.benchmarks.data import sets as data
-from priorzoo.benchmarks.runs.run import machine
+from priorzoo.benchmarks.runs.machine import machine
 from priorzoo.benchmarks.scores import metrics
 from priorzoo.benchmarks.scores.beside import k_means_of_words
 from priorzoo.guides import Code

@@ -14,7 +14,8 @@ from priorzoo.benchmarks.papers.paper import BOUND, Line, Measure, Paper, length
 from priorzoo.benchmarks.recipes import Changes, Recipe, digits, mlps, part
 from priorzoo.benchmarks.rows.files import append_row
 from priorzoo.benchmarks.rows.peaks import peak_mib
-from priorzoo.benchmarks.runs import run as runs
+from priorzoo.benchmarks.runs.opening import open_run
+from priorzoo.benchmarks.runs.reading import data_of
 from priorzoo.benchmarks.scores.registry import finish, prepare
 from priorzoo.benchmarks.scores.run import Result, Run
 from priorzoo.guides import Code, CodeAndPlace
@@ -327,13 +328,12 @@ def embedding(settings: Namespace) -> None:
     if not settings.runs:
         raise ValueError("Expected run folders but got none; name those of one data set.")
     opened = {
-        folder.name: runs.open_run(folder, "cpu", trust=settings.trust or ())
-        for folder in settings.runs
+        folder.name: open_run(folder, "cpu", trust=settings.trust or ()) for folder in settings.runs
     }
     first, *others = opened.values()
     if any(run.settings[k] != first.settings[k] for run in others for k in SHARED):
         raise ValueError(f"Expected runs that agree in {', '.join(SHARED)}; score others apart.")
-    dataset = runs.data_of(first, settings.data_root)
+    dataset = data_of(first, settings.data_root)
     more: Result = {"peak": peak()} if settings.peak else {}
     if settings.pixels:
         planes = {way: pixel_plane(dataset, way, first.seed) for way in settings.pixels}

@@ -12,8 +12,10 @@ import torch
 
 from priorzoo.benchmarks.papers.paper import ARI, BEST, MAJORITY, NEGATIVE, Line, Paper, lengths
 from priorzoo.benchmarks.recipes import REFERENCE, Changes, Recipe, mlps, part
+from priorzoo.benchmarks.rows.files import plain
 from priorzoo.benchmarks.runs.course import Course
-from priorzoo.benchmarks.runs.run import data_of, open_run, plain, read_data
+from priorzoo.benchmarks.runs.opening import open_run
+from priorzoo.benchmarks.runs.reading import data_of, read_data
 from priorzoo.benchmarks.scores.run import Result
 from priorzoo.guides import CodesThenCluster, MeanFieldCodes
 from priorzoo.inference import KL, ConsistencyViolation, Linear, Stream, evaluate

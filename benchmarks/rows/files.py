@@ -222,3 +222,8 @@ def _inside(folder: Path, name: str, place: str) -> Path:
             "there, or write null in the row."
         )
     return path
+
+
+def plain(value: object) -> dict[str, Any]:
+    """Settings as JSON writes them."""
+    return json.loads(json.dumps(value))

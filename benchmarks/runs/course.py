@@ -5,7 +5,6 @@ import json
 import logging
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from priorzoo.benchmarks.data.fingerprints import fingerprint
-from priorzoo.benchmarks.data.labels import keep_labels, keep_rows, repeat_labelled, unlike
 from priorzoo.benchmarks.data.sets import Dataset
-from priorzoo.benchmarks.recipes.building import build_pair, build_training, learning
-from priorzoo.benchmarks.recipes.recipe import Part, Recipe, Stage
+from priorzoo.benchmarks.recipes.building import learning
+from priorzoo.benchmarks.recipes.recipe import Part, Recipe
 from priorzoo.benchmarks.runs.folder import HISTORY, Checkpoints, State, clear
 from priorzoo.benchmarks.runs.keeping import Keeping
-from priorzoo.inference import StoredRows, Stream, Training, check_data, evaluate, load
+from priorzoo.benchmarks.runs.prepared import Prepared
+from priorzoo.inference import Stream, Training, check_data, evaluate, load
 from priorzoo.inference.construction import locate_function
 from priorzoo.inference.processes import ALONE, Processes
 from priorzoo.inference.randomness import derive
@@ -60,56 +59,20 @@ class Course:
     ) -> None:
         self.processes = processes
         self.recipe, self.rows, self.where, self.seed = recipe, rows, where, seed
-        if len(rows.x_test) == 0:
-            raise ValueError(f"Expected test rows in {recipe.data} but got none.")
-        if recipe.n_init < 1:
-            raise ValueError(f"Expected at least one start but got n_init={recipe.n_init}.")
-        self.x = rows.train.to(where)
-        self.held = rows.valid.to(where)
-        self.labels = {}
-        # Labels of named sites are one source's, coded alike: a class without training rows is told
-        # with the scores.
-        if recipe.labelled and not recipe.labels and (problem := unlike(rows)):
-            raise ValueError(problem)
-        if recipe.labels:
-            named = {site: labels for site, (labels, _) in rows.named.items()}
-            self.labels = keep_rows(named, recipe.labelled, seed)
-        elif recipe.labelled:
-            self.labels = {"y": keep_labels(rows.y_train, recipe.labelled, seed)}
-        self.context = rows.beside(self.x, "train")
-        self.given = self._given()
-        self.stages = [*recipe.stages, Stage("", steps=recipe.steps, epochs=recipe.epochs)]
-        self.model, self.guide = self._pair(seed)
+        self.prepared = prepared = Prepared(recipe, rows, where, seed, processes)
+        self.stages = prepared.stages
+        self.x, self.labels = prepared.x, prepared.labels
+        self.model, self.guide = self.prepared.pair(seed)
         x_test = rows.x_test.to(where)
         check_data(self.model, x_test, "x_test", context=rows.beside(x_test))
-        self.trainings = self._trainings()
+        self.trainings = self.prepared.trainings(self.model, self.guide)
         self._trust = homes(configuration(self.model, self.guide))  # named by who trains
         self.history: list[Row] = []
         self.step, self.seconds = 0, 0.0
         self.fingerprint = fingerprint(rows)
-        self._starts = (
-            0,
-            -float("inf"),
-            (self.model, self.guide),
-        )  # how many, the best and its bound
+        # How many starts have been tried, the best bound of them and its pair.
+        self._starts = (0, -float("inf"), (self.model, self.guide))
         self._begun: State | None = None
-
-    def _given(self) -> tuple[Tensor | StoredRows, dict[str, Tensor], dict[str, Tensor]]:
-        """Rows, labels and context, those of labelled rows as often as the recipe asks for."""
-        stored, share = self.rows.stored, self.recipe.labelled_share
-        if stored is None:
-            rows, labels = repeat_labelled(torch.arange(len(self.x)), self.labels, share)
-            if len(rows) == len(self.x):
-                return self.x, labels, self.context
-            rows = rows.to(self.where)
-            context = {name: value[rows] for name, value in self.context.items()}
-            return self.x[rows], labels, context
-        if self.labels:
-            raise ValueError(
-                f"Expected rows in memory beside labelled={self.recipe.labelled} but "
-                f"{self.rows.name} is read from files; train without labels, or on a .npz file."
-            )
-        return stored.batched(self.recipe.batch_size, self.seed), {}, {}
 
     def restore(self, kept: State) -> None:
         """Take up what :meth:`Checkpoints.load` found of an interrupted or finished run.
@@ -268,18 +231,20 @@ class Course:
 
     def _told(self) -> dict[str, Tensor]:
         """The context of the training rows, without their weights."""
-        return {name: value for name, value in self.context.items() if name != "weights"}
+        return {name: value for name, value in self.prepared.context.items() if name != "weights"}
 
     def _choose(self, progress: bool) -> None:
         """Short runs from several starts, of which the one with the best bound goes on."""
         first, best, chosen = self._starts
-        held, part = (self.held, "valid") if len(self.held) else (self.x[:JUDGED], "train")
+        held, part = self.prepared.held, "valid"
+        if not len(held):
+            held, part = self.x[:JUDGED], "train"
         told = self.rows.beside(held, part)
         drawn = self.rows.unpacking
         for start in range(first, self.recipe.n_init):
             seed = self.seed if start == 0 else derive(self.seed, -start)
-            self.model, self.guide = self._pair(seed)
-            training = self._training(self.stages[-1], seed=seed, patience=None)
+            self.model, self.guide = pair = self.prepared.pair(seed)
+            training = self.prepared.training(self.stages[-1], *pair, seed=seed, patience=None)
             training.run(self.recipe.init_steps, progress=progress)
             how: dict[str, Any] = {"transform": drawn, "seed": self.seed, "context": told}
             terms = evaluate(self.model, self.guide, held, processes=self.processes, **how)
@@ -290,37 +255,4 @@ class Course:
             done = [start + 1, best, nn.ModuleList(chosen).state_dict()]
             self._save(self._state(0, None) | {"starts": done})
         self.model, self.guide = chosen
-        self.trainings = self._trainings()
-
-    def _pair(self, seed: int) -> tuple[nn.Module, nn.Module]:
-        with Stream(seed):
-            model, guide = build_pair(self.recipe, self.rows.shape)
-        return model.to(self.where), guide.to(self.where)
-
-    def _trainings(self) -> dict[int, Training]:
-        """The training of each stage with steps, by its index; refuses lengths that do not fit."""
-        found: dict[int, Training] = {}
-        for index, stage in enumerate(self.stages):
-            if stage.begin is None or stage.steps is not None or stage.epochs is not None:
-                with learning(stage, self.model, self.guide):
-                    seed = derive(self.seed, 1 + index) if stage.name else self.seed
-                    found[index] = self._training(stage, seed=seed)
-                found[index].length(stage.steps, stage.epochs)
-        return found
-
-    def _training(self, stage: Stage, **settings: object) -> Training:
-        x, labels, context = self.given
-        instead: dict[str, Any] = {
-            name: getattr(stage, name)
-            for name in ("objective", "kl", "schedule")
-            if getattr(stage, name) is not None
-        }
-        lasts = {"steps": stage.steps, "epochs": stage.epochs}
-        recipe = replace(self.recipe, **instead | lasts)
-        own: dict[str, Any] = {"labels": labels, "transform": self.rows.unpacking}
-        own |= {"context": context, "processes": self.processes}
-        if len(self.held):
-            told = self.rows.beside(self.held, "valid")
-            own |= {"validation": self.held, "validation_context": told}
-        own["patience"] = None if stage.name else recipe.patience
-        return build_training(recipe, self.model, self.guide, x, **own | settings)
+        self.trainings = self.prepared.trainings(self.model, self.guide)

@@ -1,98 +1,28 @@
 """Training a recipe under one seed, in a folder that keeps all there is to know of the run."""
 
 import json
-import math
-import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from priorzoo.benchmarks.data import sets as data
 from priorzoo.benchmarks.data.fingerprints import fingerprint
-from priorzoo.benchmarks.data.labels import unlike, with_labels
-from priorzoo.benchmarks.data.tables import is_table, load_table
 from priorzoo.benchmarks.recipes.changes import written
 from priorzoo.benchmarks.recipes.recipe import Recipe
 from priorzoo.benchmarks.rows.locks import locked
 from priorzoo.benchmarks.runs.course import Course
-from priorzoo.benchmarks.runs.folder import (
-    HISTORY,
-    LOCK,
-    REMEDY,
-    RESULT,
-    Checkpoints,
-    State,
-    check_free,
-    history_of,
-)
+from priorzoo.benchmarks.runs.folder import LOCK, Checkpoints, State, check_free
+from priorzoo.benchmarks.runs.machine import machine, pick_device
+from priorzoo.benchmarks.runs.reading import read_again, sources
 from priorzoo.benchmarks.runs.reference import write_table
 from priorzoo.benchmarks.runs.resuming import check_data, check_same, counted
-from priorzoo.benchmarks.runs.schemas import OF_RESULT
+from priorzoo.benchmarks.runs.scoring import score
 from priorzoo.benchmarks.scores import registry
 from priorzoo.benchmarks.scores.run import Result, Run
-from priorzoo.inference import Stream, check_pair, degeneracy, draw, evaluate, load, save
-from priorzoo.inference import check_data as check_rows
-from priorzoo.inference.data.tables.schema import Schema
-from priorzoo.inference.files import read_json, read_lines
+from priorzoo.inference import save
 from priorzoo.inference.processes import ALONE, Processes
-from priorzoo.inference.rebuilding import FAILURES
-from priorzoo.inference.saving import replace_file, versions
-from priorzoo.inference.schema import check
-from priorzoo.models.contract import needed
-
-DENSITIES = ("elbo", "log p(x)", "objective", "pseudo-likelihood", "reconstruction")
-SPLIT = ("data", "binarise", "train", "validation")  # of its settings
-
-
-def pick_device(name: str) -> torch.device:
-    """``auto`` is the CUDA GPU where there is one, else the CPU.
-
-    ``mps``, the GPU of a Mac, has no float64, which some models need: it has to be asked for.
-
-    Raises:
-        ValueError: for ``cuda`` or ``mps`` without such a GPU, or an unknown name.
-    """
-    present: dict[str, Callable[[], bool]] = {
-        "cuda": torch.cuda.is_available,
-        "mps": torch.backends.mps.is_available,
-    }
-    if name not in ("auto", "cpu", *present):
-        raise ValueError(f"Expected a device among auto, cpu, cuda and mps but got {name!r}.")
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name in present and not present[name]():
-        raise ValueError(f"Expected a device for --device {name} but found none; use --device cpu.")
-    return torch.device(name)
-
-
-def read_data(
-    settings: Mapping[str, Any],
-    root: str | Path | None = None,
-    *,
-    seed: int,
-    download: bool = False,
-    schema: Schema | None = None,
-) -> data.Dataset:
-    """The data set, split, labelled and binarised as the settings of a recipe say.
-
-    Args:
-        settings: of a recipe.
-        root, seed, download: as of :func:`data.load`.
-        schema: that of a run, if other rows than those of its training are read.
-    """
-    reading = settings.get("reading") or {}
-    if is_table(settings["data"], reading):
-        split = {name: settings[name] for name in SPLIT if name != "data"}
-        return load_table(settings["data"], reading, schema, seed=seed, **split)
-    split = {name: settings[name] for name in SPLIT if name != "data"}
-
-    def read(name: str) -> data.Dataset:
-        return data.load(name, root, seed=seed, download=download, **split)
-
-    return with_labels(read(settings["data"]), settings.get("labels") or {}, read)
+from priorzoo.inference.saving import replace_file
 
 
 def train(
@@ -217,61 +147,6 @@ def _train(
     course.run(folder, result["settings"], progress, **how, checkpoints=saved)
 
 
-def read_again(
-    folder: Path | None, settings: Mapping[str, Any], root: str | Path | None, **how: Any
-) -> data.Dataset:
-    """The data of the run in a folder, if there is one.
-
-    Raises:
-        ValueError: where they cannot be read as they were, saying that they have changed.
-    """
-    try:
-        return read_data(settings, root, **how)
-    except ValueError as error:
-        if folder is None:
-            raise
-        raise ValueError(f"The data of the run in {folder} have changed: {error}") from error
-
-
-def sources(recipe: Recipe, root: str | Path | None) -> dict[str, str]:
-    """Absolute paths of the user's own data and of the data root, unless it is the default one."""
-    found: dict[str, str] = {}
-    if data.own_path(recipe.data) is not None or is_table(recipe.data, recipe.reading):
-        found["data"] = str(data.expanded(recipe.data).absolute())
-    if root is not None or os.environ.get("PRIORZOO_DATA"):
-        found["root"] = str(data.data_root(root).absolute())
-    return found
-
-
-def place_of(run: Run) -> str:
-    """The name or path of a run's data: where they were, if they are still there."""
-    known = (run.result.get("sources") or {}).get("data", "")
-    there = Path(known).is_absolute() and Path(known).exists()
-    return known if there else str(run.settings["data"])
-
-
-def data_of(run: Run, root: str | Path | None = None, download: bool = False) -> data.Dataset:
-    """The data of a run, found from any working directory.
-
-    Raises:
-        ValueError: where they cannot be read as they were, saying that they have changed.
-    """
-    settings = {**run.settings, "data": place_of(run)}
-    known = (run.result.get("sources") or {}).get("root", "")
-    if root is None and Path(known).is_absolute() and Path(known).is_dir():
-        root = known
-    return read_again(run.folder, settings, root, seed=run.seed, download=download)
-
-
-def machine(where: torch.device) -> Result:
-    """The machine and the versions that a row of results was made with."""
-    return {
-        "device": torch.cuda.get_device_name(where) if where.type == "cuda" else "cpu",
-        "threads": torch.get_num_threads(),
-        "versions": versions(),
-    }
-
-
 def _finish(run: Run, dataset: data.Dataset, course: Course) -> Run:
     """Save the pair, complete the result of its run, and write that beside it."""
     processes, result = course.processes, run.result
@@ -291,106 +166,3 @@ def _finish(run: Run, dataset: data.Dataset, course: Course) -> Run:
     text = json.dumps(result, indent=2) + "\n"
     replace_file(run.folder / "result.json", lambda file: file.write_text(text))
     return run
-
-
-def score(
-    run: Run,
-    dataset: data.Dataset,
-    importance_samples: int = 0,
-    processes: Processes = ALONE,
-    progress: bool = False,
-) -> Result:
-    """Score the test rows, with the progress of the importance samples if wanted.
-
-    Where the binarisation is dynamic, everything sees one and the same draw of each row. Several
-    processes share the rows for the terms; the first alone has the rest.
-
-    Returns:
-        ``terms`` of the bound in nats per datum; ``metrics``, see :func:`registry.scores`; and
-        where there are clusters a ``warning``: what is wrong with them or with the labels, or None.
-    """
-    model, x = run.model, dataset.x_test.to(run.device)
-    told = dataset.beside(x)
-    check_rows(model, x, "x_test", context=told)
-    with Stream(run.seed, x.device):
-        x = dataset.drawn(x)
-    how: dict[str, Any] = {
-        "importance_samples": importance_samples,
-        "seed": run.seed,
-        "context": told,
-        "processes": processes,
-        "progress": progress,
-    }
-    terms = _in_units_of_the_table(evaluate(model, run.guide, x, **how), dataset)
-    if not processes.is_first:
-        return {"terms": terms, "metrics": {}}
-    found: Result = {"terms": terms, "metrics": registry.scores(model, run, dataset, x)}
-    q = registry.probabilities(model, run, dataset, x)
-    return found if q is None else found | {"warning": unlike(dataset) or degeneracy(q)}
-
-
-def _in_units_of_the_table(terms: dict[str, float], dataset: data.Dataset) -> dict[str, float]:
-    """Terms of scaled rows as those of the rows of the table, whose density is another."""
-    if dataset.schema is None or dataset.schema.shape:
-        return terms
-    rows = len(dataset.x_test)
-    shift = dataset.schema.log_scale(dataset.context["test"].get("observed"), rows).mean().item()
-    return {name: value - shift * (name in DENSITIES) for name, value in terms.items()}
-
-
-def open_run(folder: Path, device: str = "auto", *, trust: Sequence[str] = ()) -> Run:
-    """The run that :func:`train` left in a folder.
-
-    Args:
-        folder, device: as in :func:`pick_device`.
-        trust: modules whose classes may be imported, beside those of priorzoo and torch.nn.
-
-    Raises:
-        FileNotFoundError: for a folder that is missing or half-written.
-        ValueError: for one that is damaged, or of a newer format.
-    """
-    model, guide = load(folder, pick_device(device), trust=trust)
-    if not os.path.lexists(folder / RESULT):
-        raise FileNotFoundError(
-            f"Expected {RESULT} in {folder} but it is half-written; train again."
-        )
-    try:
-        result: Any = read_json(folder / RESULT)
-        check(OF_RESULT, result, "the result", folder / RESULT, REMEDY)
-        history = history_of(read_lines(folder / HISTORY))
-    except ValueError as error:
-        raise ValueError(
-            f"Expected the result and history of a run in {folder} but they are damaged: {error}"
-        ) from error
-    run = Run(folder, model, guide, result, history)
-    _check_program(run)
-    return run
-
-
-def _check_program(run: Run) -> None:
-    """Check on two rows that the pair of a run works, and that its rows are of the run's shape.
-
-    Raises:
-        ValueError: if not, which a change of its configuration by hand may bring about.
-    """
-    if needed(run.model) | needed(run.guide):
-        return
-    try:
-        with Stream(0, run.device):
-            check_pair(run.model, run.guide)
-            width = draw(run.model, 2).flatten(1).shape[1]
-    except FAILURES as error:
-        said = " ".join(str(error).split())
-        raise ValueError(
-            f"Expected a pair that works in {run.folder} but got {said:.300}; train it again."
-        ) from error
-    if width != math.prod(run.shape):
-        raise ValueError(
-            f"Expected rows of shape {run.shape}, as {RESULT} in {run.folder} says, but the model "
-            f"has {width} values in a row; train it again."
-        )
-
-
-def plain(value: object) -> Result:
-    """Settings as JSON writes them."""
-    return json.loads(json.dumps(value))

@@ -14,7 +14,7 @@ import torch
 
 from priorzoo.benchmarks.rows.files import append_row
 from priorzoo.benchmarks.rows.peaks import peak_mib
-from priorzoo.benchmarks.runs.run import machine
+from priorzoo.benchmarks.runs.machine import machine
 from priorzoo.guides import Code
 from priorzoo.inference import Pixels, StoredRows, Stream, Training
 from priorzoo.models import MLP, VAE, Bernoulli, Gaussian

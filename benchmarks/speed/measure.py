@@ -15,7 +15,7 @@ from priorzoo.benchmarks.data.sets import nearest
 from priorzoo.benchmarks.papers import RECIPES
 from priorzoo.benchmarks.recipes.changes import apply
 from priorzoo.benchmarks.recipes.recipe import Recipe
-from priorzoo.benchmarks.runs.run import machine
+from priorzoo.benchmarks.runs.machine import machine
 from priorzoo.benchmarks.speed.arms import (
     PEERS,
     Arm,

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from priorzoo.benchmarks.rows.files import append_row
-from priorzoo.benchmarks.runs.run import machine
+from priorzoo.benchmarks.runs.machine import machine
 from priorzoo.inference import Stream
 from priorzoo.inference.nggp.collapsed_bound import Codes, CollapsedBound, Mixture
 from priorzoo.inference.nggp.growth import grow

@@ -9,7 +9,7 @@ import torch
 from priorzoo.benchmarks.papers import RECIPES
 from priorzoo.benchmarks.recipes.building import build_pair, build_training
 from priorzoo.benchmarks.rows.files import append_row
-from priorzoo.benchmarks.runs.run import machine, pick_device
+from priorzoo.benchmarks.runs.machine import machine, pick_device
 from priorzoo.inference import Stream
 from priorzoo.inference.processes import Processes, joined
 from priorzoo.inference.training.execution import Execution

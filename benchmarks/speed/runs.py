@@ -15,7 +15,7 @@ from priorzoo.benchmarks.data.sets import transform_of
 from priorzoo.benchmarks.papers import RECIPES
 from priorzoo.benchmarks.recipes.building import build_objective, build_pair
 from priorzoo.benchmarks.rows.files import RESULTS, append_row
-from priorzoo.benchmarks.runs.run import machine, pick_device
+from priorzoo.benchmarks.runs.machine import machine, pick_device
 from priorzoo.benchmarks.speed import measure
 from priorzoo.benchmarks.speed.arms import ROWS, Arm, draw_data, seconds_of, train_arm
 from priorzoo.benchmarks.speed.by_hand import SHAPE

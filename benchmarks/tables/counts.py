@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from priorzoo.benchmarks.rows.files import append_row
-from priorzoo.benchmarks.runs.run import machine
+from priorzoo.benchmarks.runs.machine import machine
 from priorzoo.guides import CollapsedCode
 from priorzoo.inference import (
     Autoencoder,

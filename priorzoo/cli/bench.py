@@ -10,7 +10,7 @@ from priorzoo.benchmarks.grid.processes import Processes
 from priorzoo.benchmarks.papers import PAPERS
 from priorzoo.benchmarks.report.table import build, to_markdown
 from priorzoo.benchmarks.rows.files import FAILURES, append_row
-from priorzoo.benchmarks.runs.run import pick_device
+from priorzoo.benchmarks.runs.machine import pick_device
 from priorzoo.cli.options import Parser, print_next, repeatable, require
 
 Measurements = dict[str, Callable[[Namespace], None]]

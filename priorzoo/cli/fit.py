@@ -13,6 +13,7 @@ from priorzoo.benchmarks.data.tables import load_table, read
 from priorzoo.benchmarks.recipes.changes import apply
 from priorzoo.benchmarks.recipes.recipe import Recipe
 from priorzoo.benchmarks.runs import run as runs
+from priorzoo.benchmarks.runs.reading import SPLIT
 from priorzoo.benchmarks.tables.choosing import base_of, chosen, model_for, recipe_for
 from priorzoo.cli.options import Parser, print_next, print_table, repeatable, require
 from priorzoo.cli.scores import print_scores, print_warning
@@ -100,7 +101,7 @@ def train(table: Table, recipe: Recipe, settings: argparse.Namespace, words: Seq
     path = Path(recipe.data)
     folder = Path(settings.out or f"runs/{path.stem}-{settings.model}-seed{settings.seed}")
     how = {key: getattr(settings, key) for key in (*HOW, *KEEPING) if hasattr(settings, key)}
-    split: dict[str, Any] = {name: getattr(recipe, name) for name in runs.SPLIT if name != "data"}
+    split: dict[str, Any] = {name: getattr(recipe, name) for name in SPLIT}
     command, name = repeatable(words, "fit"), base_of(settings.model)
     dataset = load_table(recipe.data, recipe.reading, table=table, seed=settings.seed, **split)
     how |= {"command": command, "progress": True, "dataset": dataset}

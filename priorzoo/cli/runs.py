@@ -10,7 +10,9 @@ from priorzoo.benchmarks.charts import run_charts as charts
 from priorzoo.benchmarks.data.fingerprints import differing, fingerprint
 from priorzoo.benchmarks.data.sets import Dataset
 from priorzoo.benchmarks.recipes.changes import read_value
-from priorzoo.benchmarks.runs import run as runs
+from priorzoo.benchmarks.runs.opening import open_run
+from priorzoo.benchmarks.runs.reading import data_of, read_data
+from priorzoo.benchmarks.runs.scoring import score
 from priorzoo.benchmarks.scores.run import Run
 from priorzoo.cli.options import Parser, print_next, trusting
 from priorzoo.cli.scores import print_scores, print_warning
@@ -33,7 +35,7 @@ def evaluate_command(words: Sequence[str]) -> None:
     """
     settings = Parser("evaluate", evaluate_command).parse(words)
     run, dataset = _open(settings)
-    result = runs.score(run, dataset, settings.importance_samples, progress=True)
+    result = score(run, dataset, settings.importance_samples, progress=True)
     if settings.json:
         print(json.dumps(result))
     else:
@@ -77,7 +79,7 @@ def sample_command(words: Sequence[str]) -> None:
     settings = Parser("sample", sample_command).parse(words)
     if settings.n < 1:
         raise ValueError(f"Expected --n of at least 1 but got {settings.n}.")
-    run = runs.open_run(settings.run, settings.device, trust=settings.trust or ())
+    run = open_run(settings.run, settings.device, trust=settings.trust or ())
     given = {} if settings.cluster is None else {run.site: settings.cluster}
     if settings.given is not None:
         sites = read_value(settings.given)
@@ -93,13 +95,13 @@ def sample_command(words: Sequence[str]) -> None:
 
 
 def _open(settings: argparse.Namespace) -> tuple[Run, Dataset]:
-    run = runs.open_run(settings.run, settings.device, trust=settings.trust or ())
+    run = open_run(settings.run, settings.device, trust=settings.trust or ())
     if settings.data is None:
-        dataset = runs.data_of(run, settings.data_root, settings.download)
+        dataset = data_of(run, settings.data_root, settings.download)
     else:
         chosen = {**run.settings, "data": settings.data, "train": None, "validation": 0}
         where = {"root": settings.data_root, "download": settings.download}
-        dataset = runs.read_data(chosen, seed=run.seed, **where)
+        dataset = read_data(chosen, seed=run.seed, **where)
     known = run.result.get("fingerprint")
     if known and (other := differing(known, fingerprint(dataset), "_test")):
         print(f"warning: not the data of the run: {'; '.join(other)}", file=sys.stderr)

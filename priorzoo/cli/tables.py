@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from priorzoo.benchmarks.data.tables import dataset_of, read
-from priorzoo.benchmarks.runs import run as runs
+from priorzoo.benchmarks.runs.opening import open_run
+from priorzoo.benchmarks.runs.reading import data_of, place_of, read_data
 from priorzoo.benchmarks.runs.reference import Reference, read_written
 from priorzoo.benchmarks.scores import registry
 from priorzoo.benchmarks.scores.run import Run
@@ -45,7 +46,7 @@ def predict_command(words: Sequence[str]) -> None:
         raise ValueError(
             f"Expected --importance-samples of at least 1 but got {settings.importance_samples}."
         )
-    run = runs.open_run(settings.run, settings.device, trust=settings.trust or ())
+    run = open_run(settings.run, settings.device, trust=settings.trust or ())
     out: Path = settings.out or run.folder / "clusters.csv"
     if out.suffix not in (".csv", ".parquet"):
         raise ValueError(f"Expected --out FILE.csv or FILE.parquet but got {out}.")
@@ -76,7 +77,7 @@ def describe_command(words: Sequence[str]) -> None:
     if settings.run is None:
         raise ValueError("Expected a run folder: priorzoo describe RUN.")
     require("jinja2", "PIL")
-    run = runs.open_run(settings.run, settings.device, trust=settings.trust or ())
+    run = open_run(settings.run, settings.device, trust=settings.trust or ())
     description = _described(run, settings)
     print("\n".join(description.lines()), flush=True)
     page = description.write(Path(settings.out or run.folder / "description"))
@@ -117,12 +118,12 @@ def _rows(run: Run, settings: argparse.Namespace) -> Table:
     """The rows to describe: of a table all of its file, in its order."""
     schema = schema_of(run)
     if schema is not None:
-        name = str(settings.data or runs.place_of(run))
+        name = str(settings.data or place_of(run))
         return read(name, _reading(run), schema)
     if settings.data is None:
-        return table_of(runs.data_of(run, settings.data_root), ROWS)
+        return table_of(data_of(run, settings.data_root), ROWS)
     chosen = {**run.settings, "data": str(settings.data), "train": None, "validation": 0}
-    return table_of(runs.read_data(chosen, settings.data_root, seed=run.seed), ROWS)
+    return table_of(read_data(chosen, settings.data_root, seed=run.seed), ROWS)
 
 
 def _table(run: Run, settings: argparse.Namespace) -> Table:

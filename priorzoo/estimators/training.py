@@ -14,7 +14,7 @@ from priorzoo.benchmarks.recipes import Part, Recipe, part
 from priorzoo.benchmarks.recipes.building import build_training
 from priorzoo.benchmarks.recipes.changes import apply
 from priorzoo.benchmarks.runs.course import Course
-from priorzoo.benchmarks.runs.run import pick_device
+from priorzoo.benchmarks.runs.machine import pick_device
 from priorzoo.benchmarks.tables.choosing import recipe_for
 from priorzoo.benchmarks.tables.sizing import quick
 from priorzoo.inference import Classification, evaluate

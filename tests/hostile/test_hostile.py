@@ -27,6 +27,7 @@ import torch
 from priorzoo.benchmarks.grid.cells import Cell
 from priorzoo.benchmarks.grid.shared import Shared
 from priorzoo.benchmarks.report.page import write_report
+from priorzoo.benchmarks.runs import opening
 from priorzoo.benchmarks.runs import run as runs
 from priorzoo.cli.settings import read_file
 from priorzoo.inference import load
@@ -51,7 +52,7 @@ def load_run(folder, recipe):
 
 
 def open_run(folder, recipe):
-    runs.open_run(folder / "run", "cpu")
+    opening.open_run(folder / "run", "cpu")
 
 
 def resume(folder, recipe):

@@ -13,7 +13,8 @@ from torch import nn
 
 from priorzoo.benchmarks.charts import run_charts
 from priorzoo.benchmarks.data import sets as data
-from priorzoo.benchmarks.runs import run as runs
+from priorzoo.benchmarks.runs.opening import open_run
+from priorzoo.benchmarks.runs.scoring import score
 from priorzoo.benchmarks.scores.run import Run
 from priorzoo.cli import main as cli
 from priorzoo.cli.options import repeatable
@@ -232,7 +233,7 @@ def test_a_y_that_is_not_discrete_has_no_clusters_to_score():
                 pyro.sample("y", dist.Normal(x / 2, 0.7).to_event(1))
 
     run = Run(Path(), Model(), Guide(), {"seed": 0}, [])
-    found = runs.score(run, data.load("pinwheel"))
+    found = score(run, data.load("pinwheel"))
     assert "kl[y]" in found["terms"]
     assert found["metrics"] == {}
 
@@ -525,11 +526,11 @@ def test_minus_one_is_unknown_from_the_file_to_the_charts(recipe, partly, capsys
     out = partly / "run"
     assert cli.main([*words, *labelled, "--out", str(out)]) == 0, capsys.readouterr().err
     found = json.loads((out / "result.json").read_text())
-    run = runs.open_run(out)
+    run = open_run(out)
     whole = data.load(str(partly / "partly.npz"))
     known = whole.y_test >= 0
     part = replace(whole, x_test=whole.x_test[known], y_test=whole.y_test[known])
-    again = runs.score(run, part)["metrics"]
+    again = score(run, part)["metrics"]
     for name in ("accuracy", "accuracy_majority", "accuracy_hungarian", "nmi", "ari"):
         assert found["metrics"].get(name) == pytest.approx(again.get(name)), name
     assert ("accuracy" in again) is bool(labelled)

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from pyarrow import parquet
 
-from priorzoo.benchmarks.runs.run import open_run
+from priorzoo.benchmarks.runs.opening import open_run
 from priorzoo.benchmarks.tables.choosing import MODELS, model_for, recipe_for
 from priorzoo.cli import main as cli
 from priorzoo.inference import evaluate, read_table

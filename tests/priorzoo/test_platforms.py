@@ -11,7 +11,7 @@ import torch
 from priorzoo.benchmarks.rows import peaks
 from priorzoo.benchmarks.rows.locks import holder, locked
 from priorzoo.benchmarks.runs import interruption
-from priorzoo.benchmarks.runs.run import pick_device
+from priorzoo.benchmarks.runs.machine import pick_device
 from priorzoo.cli import main as cli
 
 ABSENT = ("fcntl", "grp", "pwd", "resource", "termios")

@@ -11,7 +11,9 @@ from priorzoo.benchmarks.data.fingerprints import fingerprint
 from priorzoo.benchmarks.data.sets import load
 from priorzoo.benchmarks.papers import RECIPES
 from priorzoo.benchmarks.recipes.changes import apply
-from priorzoo.benchmarks.runs.run import open_run, read_data, train
+from priorzoo.benchmarks.runs.opening import open_run
+from priorzoo.benchmarks.runs.reading import read_data
+from priorzoo.benchmarks.runs.run import train
 from priorzoo.cli.main import main
 
 

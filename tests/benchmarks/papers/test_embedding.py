@@ -16,7 +16,7 @@ from priorzoo.benchmarks.papers import bodin2017 as embedding
 from priorzoo.benchmarks.report.groups import group_rows
 from priorzoo.benchmarks.report.paper_tables import paper_table
 from priorzoo.benchmarks.report.result_tables import pixel_table
-from priorzoo.benchmarks.runs import run as runs
+from priorzoo.benchmarks.runs.opening import open_run
 from priorzoo.cli import main as cli
 from priorzoo.inference import Memory, codes, load, reconstructions
 from priorzoo.models.likelihoods.continuous import SCALE_FLOOR
@@ -95,7 +95,7 @@ def test_ways_lead_through_u_or_straight_through_z(folders, rows):
     x = rows.x_train[:20]
     first, last = torch.arange(5), torch.arange(10, 15)
     for name in ("digits-nonparametric", "digits-vae"):
-        run = runs.open_run(folders / name, "cpu")
+        run = open_run(folders / name, "cpu")
         ways = embedding.Interpolation(run, x).between(first, last, 3)
         if name == "digits-vae":
             z = codes(run.model, run.guide, x)
@@ -131,7 +131,7 @@ def test_scores_runs_and_draws_them_side_by_side(folders, rows, tmp_path, monkey
     pixels = {"seed": 0, "pca": embedding.pixel_plane(rows, "pca")}
     assert ours["embedding"]["pixels"] == plain["embedding"]["pixels"] == pixels
     for row in (ours, plain):
-        run = runs.open_run(folders / row["recipe"], "cpu")
+        run = open_run(folders / row["recipe"], "cpu")
         made = reconstructions(run.model, run.guide, rows.x_test)
         scale = run.model.likelihood.log_scale.detach().exp() + SCALE_FLOOR
         nats = torch.distributions.Normal(made, scale).log_prob(rows.x_test).sum(1).mean()

@@ -14,8 +14,12 @@ from priorzoo.benchmarks.data.labels import keep_rows
 from priorzoo.benchmarks.papers import RECIPES
 from priorzoo.benchmarks.papers import paquet2018 as factorial
 from priorzoo.benchmarks.recipes.recipe import Stage, part
+from priorzoo.benchmarks.rows.files import plain
 from priorzoo.benchmarks.runs import run as runs
 from priorzoo.benchmarks.runs.course import Course
+from priorzoo.benchmarks.runs.opening import open_run
+from priorzoo.benchmarks.runs.reading import read_data
+from priorzoo.benchmarks.runs.scoring import score
 from priorzoo.benchmarks.scores.run import Run
 from priorzoo.cli import main as cli
 from priorzoo.guides import FactorialCode
@@ -40,8 +44,8 @@ def faces(tmp_path):
 
 
 def test_labels_are_read_by_name_for_the_same_rows(faces):
-    settings = runs.plain(asdict(RECIPES["factorial-faces"]))
-    rows = runs.read_data(settings, str(faces), seed=0)
+    settings = plain(asdict(RECIPES["factorial-faces"]))
+    rows = read_data(settings, str(faces), seed=0)
     pose, test = rows.named["r_2"]
     torch.testing.assert_close((rows.x_train.mean(-1) * 255 / 60).long().float(), pose.float())
     torch.testing.assert_close((rows.x_test.mean(-1) * 255 / 60).long().float(), test.float())
@@ -85,8 +89,8 @@ def test_a_recipe_goes_through_its_stages(faces, tmp_path, monkeypatch):
     assert {f"r_{i}.used" for i in (1, 2, 3)} <= set(run.result["metrics"])
     assert run.result["metrics"]["r_2.accuracy"] > 0.5
     assert "r_3.accuracy" not in run.result["metrics"]
-    again = runs.open_run(tmp_path / "run")
-    scored = runs.score(again, rows)["metrics"]
+    again = open_run(tmp_path / "run")
+    scored = score(again, rows)["metrics"]
     assert {name: run.result["metrics"][name] for name in scored} == scored
     judged = {f"{site}.{name}" for site in ("r_1", "r_2") for name in JUDGED}
     assert judged == set(run.result["metrics"]) - set(scored)
@@ -97,7 +101,7 @@ def test_a_recipe_goes_through_its_stages(faces, tmp_path, monkeypatch):
 
 def test_the_judge_sees_what_a_perfect_decoder_draws(faces, tmp_path):
     """A row is as bright as the second factor says; the first one has no say."""
-    rows = runs.read_data(runs.plain(asdict(RECIPES["factorial-faces"])), str(faces), seed=0)
+    rows = read_data(plain(asdict(RECIPES["factorial-faces"])), str(faces), seed=0)
     model = FactorialMixture(MLP(2, 192, ()), Gaussian(0.1), code=2, clusters=(2, 4))
     layer = model.decoder.layers[0]
     with torch.no_grad():
@@ -123,16 +127,16 @@ def test_an_interrupted_run_keeps_clamps_schedule_and_natural_parameters(faces, 
         every=4,
         stages=(),
     )
-    rows = runs.read_data(runs.plain(asdict(recipe)), str(faces), seed=0)
+    rows = read_data(plain(asdict(recipe)), str(faces), seed=0)
     whole = Course(recipe, rows, torch.device("cpu"), 0)
     (tmp_path / "whole").mkdir()
     whole.run(tmp_path / "whole", {})
     first = Course(recipe, rows, torch.device("cpu"), 0)
-    training = first._training(first.stages[-1], seed=0)
+    training = first.prepared.training(first.stages[-1], first.model, first.guide, seed=0)
     training.run(4)
     save_state(tmp_path / "state.safetensors", training.state())
     again = Course(recipe, rows, torch.device("cpu"), 0)
-    training = again._training(again.stages[-1], seed=1)
+    training = again.prepared.training(again.stages[-1], again.model, again.guide, seed=1)
     training.restore(load_state(tmp_path / "state.safetensors"))
     training.run(8)
     torch.testing.assert_close(again.guide.state_dict(), whole.guide.state_dict(), rtol=0, atol=0)

@@ -15,6 +15,7 @@ from priorzoo.benchmarks.charts import run_charts as plots
 from priorzoo.benchmarks.papers import RECIPES
 from priorzoo.benchmarks.papers.dilokthanakul2016 import watch
 from priorzoo.benchmarks.recipes.changes import apply, written
+from priorzoo.benchmarks.rows.files import plain
 from priorzoo.benchmarks.runs import run as runs
 from priorzoo.cli import main as cli
 from priorzoo.guides import CodeThenCluster
@@ -134,7 +135,7 @@ def test_terms_side_by_side_share_their_ordinates():
 
 @pytest.mark.parametrize(("name", "floor"), [("pinwheel", np.log(5)), ("pinwheel-plain", 0)])
 def test_the_floor_of_a_run_is_read_from_its_settings(name, floor):
-    settings = runs.plain(asdict(RECIPES[name]))
+    settings = plain(asdict(RECIPES[name]))
     assert planar.floor_of(settings) == pytest.approx(floor, abs=1e-3)
 
 

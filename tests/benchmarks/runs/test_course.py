@@ -12,6 +12,7 @@ from priorzoo.benchmarks.data.sets import load
 from priorzoo.benchmarks.papers import RECIPES
 from priorzoo.benchmarks.papers.jiang2017 import place_mixture
 from priorzoo.benchmarks.recipes.recipe import Stage, part
+from priorzoo.benchmarks.rows.files import plain
 from priorzoo.benchmarks.runs import run as runs
 from priorzoo.benchmarks.runs.course import Course, derive
 from priorzoo.benchmarks.runs.folder import Checkpoints
@@ -60,7 +61,7 @@ def course(recipe, digits, seed=0):
 
 
 def settings(recipe):
-    return runs.plain(asdict(recipe))
+    return plain(asdict(recipe))
 
 
 def timeless(history):
@@ -259,9 +260,9 @@ def test_the_start_with_the_best_bound_goes_on(digits, tmp_path):
     best = max(starts, key=lambda row: row["elbo"])["start"]
     seed = 0 if best == 0 else derive(0, -best)
     alone = course(SMALL, digits, seed=seed)
-    alone_training = alone._training(alone.stages[-1], seed=seed)
+    alone_training = alone.prepared.training(alone.stages[-1], alone.model, alone.guide, seed=seed)
     alone_training.run(6)
-    alone_training = alone._training(alone.stages[-1], seed=0)
+    alone_training = alone.prepared.training(alone.stages[-1], alone.model, alone.guide, seed=0)
     alone_training.run(12)
     torch.testing.assert_close(several.model.state_dict(), alone.model.state_dict(), rtol=0, atol=0)
 

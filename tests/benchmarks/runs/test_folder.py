@@ -17,6 +17,7 @@ from priorzoo.benchmarks.papers import RECIPES
 from priorzoo.benchmarks.recipes.recipe import part
 from priorzoo.benchmarks.rows.locks import locked
 from priorzoo.benchmarks.runs import run as runs
+from priorzoo.benchmarks.runs import scoring
 from priorzoo.benchmarks.runs.folder import Checkpoints, check_free, clear
 from priorzoo.cli import main as cli
 from priorzoo.inference.training.checkpoints import pack
@@ -67,11 +68,16 @@ def fail(error):
     return failing
 
 
-@pytest.mark.parametrize("place", ["save", "score", "degeneracy", "replace_file"])
-def test_nothing_is_lost_between_the_last_step_and_the_result(place, whole, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("module", "place"),
+    [(runs, "save"), (runs, "score"), (scoring, "degeneracy"), (runs, "replace_file")],
+)
+def test_nothing_is_lost_between_the_last_step_and_the_result(
+    module, place, whole, tmp_path, monkeypatch
+):
     folder = tmp_path / "run"
     with monkeypatch.context() as patched:
-        patched.setattr(runs, place, fail(OSError("full")))
+        patched.setattr(module, place, fail(OSError("full")))
         with pytest.raises(OSError, match="full"):
             train(folder)
     with monkeypatch.context() as patched:

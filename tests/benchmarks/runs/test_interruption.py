@@ -13,7 +13,7 @@ import pytest
 
 from priorzoo.benchmarks.papers import RECIPES
 from priorzoo.benchmarks.recipes.recipe import part
-from priorzoo.benchmarks.runs import interruption, keeping
+from priorzoo.benchmarks.runs import interruption, keeping, reading
 from priorzoo.benchmarks.runs import run as runs
 from priorzoo.benchmarks.runs.interruption import Deferred, handling, holding_back
 from priorzoo.cli import main as cli
@@ -192,7 +192,7 @@ def test_the_command_says_in_one_line_how_to_go_on(tmp_path):
 
 
 def test_a_signal_before_the_first_step_says_that_nothing_was_kept(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(runs, "read_data", lambda *_, **__: os.kill(os.getpid(), signal.SIGTERM))
+    monkeypatch.setattr(reading, "read_data", lambda *_, **__: os.kill(os.getpid(), signal.SIGTERM))
     assert cli.main([*WORDS, "--out", str(tmp_path / "run")]) == 128 + signal.SIGTERM
     said = capsys.readouterr().err
     assert said == "priorzoo train: stopped by SIGTERM; nothing had been kept; start it again\n"

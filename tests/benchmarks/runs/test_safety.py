@@ -12,6 +12,7 @@ from priorzoo.benchmarks.recipes.recipe import part
 from priorzoo.benchmarks.rows.locks import locked
 from priorzoo.benchmarks.runs import run as runs
 from priorzoo.benchmarks.runs.folder import Checkpoints, check_free, clear, is_run
+from priorzoo.benchmarks.runs.opening import open_run
 from priorzoo.inference.saving import replace_file
 from priorzoo.inference.training.checkpoints import load_state, pack, save_state
 from priorzoo.models import MLP
@@ -76,7 +77,7 @@ def test_no_look_at_a_folder_waits_or_has_no_end(tmp_path, name, make):
     with pytest.raises(FileExistsError, match="other files"):
         check_free(tmp_path, overwrite=True)
     with pytest.raises((ValueError, FileNotFoundError), match="Expected"):
-        runs.open_run(tmp_path, "cpu")
+        open_run(tmp_path, "cpu")
     if name == CHECKPOINT:
         with pytest.raises(ValueError, match="regular file"):
             Checkpoints(tmp_path).load()
