@@ -22,8 +22,7 @@ class StickBreakingVAE(nn.Module):
 
     for k < K; the last weight is the rest of the stick. Nalisnick & Smyth, "Stick-Breaking
     Variational Autoencoders", 2017. Unlike there, weights are computed in log space, without an
-    epsilon. The model has no clusters: the weights are its code. Where it stands beside mixtures,
-    the index of the largest weight is compared with the classes.
+    epsilon. The model has no clusters: the weights are its code.
 
     Args:
         decoder: maps weights ``(..., K)`` to the likelihood's parameters ``(..., width P)``.

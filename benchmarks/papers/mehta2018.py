@@ -439,10 +439,6 @@ def _images(name: str, shown: str) -> Iterator[Line]:
         title = f"{shown}, Gaussian-mixture VAE, K = {k}"
         changes = {**data, **ALIKE, "model.clusters": k}
         yield Line(title, "gmvae", lengths(100, 10_000, 100_000), changes, _MEASURES)
-    sticks = lengths(50, 20_000, 100_000)
-    yield Line(
-        f"{shown}, largest weight of the stick-breaking VAE", "sb-vae", sticks, data, _MEASURES
-    )
     for k in (10, 20, 32, 40):
         yield _clustering(f"{shown}, k-means", "k-means", k, data)
     for clustering, words in BESIDE.items():

@@ -1,6 +1,17 @@
 """What a recipe is, and how a model, a guide and an objective are built from it."""
 
-from priorzoo.benchmarks.recipes.common import DIGITS, REFERENCE, digits, mlps
+from priorzoo.benchmarks.recipes.common import DIGITS, REFERENCE, cosine, digits, mlps
 from priorzoo.benchmarks.recipes.recipe import Changes, Part, Recipe, Stage, part
 
-__all__ = ["DIGITS", "REFERENCE", "Changes", "Part", "Recipe", "Stage", "digits", "mlps", "part"]
+__all__ = [
+    "DIGITS",
+    "REFERENCE",
+    "Changes",
+    "Part",
+    "Recipe",
+    "Stage",
+    "cosine",
+    "digits",
+    "mlps",
+    "part",
+]

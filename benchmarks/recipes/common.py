@@ -3,6 +3,8 @@
 from dataclasses import replace
 from typing import Any
 
+import torch
+
 from priorzoo.benchmarks.recipes.recipe import Part, Recipe, part
 from priorzoo.guides import Code
 from priorzoo.models import MLP, VAE, Gaussian
@@ -26,6 +28,18 @@ def mlps(*hidden: int, **more: object) -> dict[str, Any]:
     """
     both = {"encoder": hidden, "decoder": hidden[::-1]}
     return {name: part(MLP, hidden=[*sizes], **more) for name, sizes in both.items()}
+
+
+def cosine(peak: float | list[float], last: float = 0.01, held: float = 0.0) -> Part:
+    """A learning rate that stays at its peak, and then falls by half a cosine; moved at each step.
+
+    Args:
+        peak: of all parameters, or of each group.
+        last: what the rate ends at, as a share of the peak.
+        held: the share of the steps in which it stays.
+    """
+    rise = {"div_factor": 1.0, "final_div_factor": 1 / last, "pct_start": held}
+    return part(torch.optim.lr_scheduler.OneCycleLR, max_lr=peak, cycle_momentum=False, **rise)
 
 
 DIGITS = replace(
