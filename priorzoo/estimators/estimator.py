@@ -19,7 +19,7 @@ from priorzoo.estimators.rows import (
     repeated,
     schema_of,
 )
-from priorzoo.estimators.scoring import log_likelihood
+from priorzoo.estimators.scoring import LogLikelihood
 from priorzoo.estimators.training import Choice, Trained, further, train
 from priorzoo.estimators.values import in_units, native
 from priorzoo.inference import Stream, draw, predictive
@@ -118,7 +118,7 @@ class Estimator(BaseEstimator):
         It is an importance-weighted bound with 100 draws, the same for a row wherever it stands.
         """
         table = self._table(X)
-        nats = log_likelihood(self.model_, self.guide_, table.rows, table.context)
+        nats = self._log_likelihood(table.rows, table.context)
         units = self.schema_.log_scale(table.observed, len(table))
         return (nats.double().cpu() - units).float().numpy()
 
@@ -180,6 +180,7 @@ class Estimator(BaseEstimator):
     def _keep(self, found: Trained) -> None:
         self.model_, self.guide_ = found.model, found.guide
         self.n_iter_, self.held_out_bound_ = found.steps, found.bound
+        self._log_likelihood = LogLikelihood(found.model, found.guide)
 
     def _finish(self, frame: Frame, table: Table) -> None:
         """Set the attributes that depend on the training rows."""

@@ -5,15 +5,17 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from priorzoo.estimators.scoring import LogLikelihood
 from priorzoo.inference import load, save
 
+MADE = ("model_", "guide_", "_log_likelihood")  # made of the files
 FILES = ("config.json", "model.safetensors")
 State = dict[str, Any]
 
 
 def packed(fitted: Mapping[str, Any]) -> State:
     """Fitted attributes, with model and guide as the bytes of their files."""
-    state = {name: value for name, value in fitted.items() if name not in ("model_", "guide_")}
+    state = {name: value for name, value in fitted.items() if name not in MADE}
     if "model_" in fitted:
         with TemporaryDirectory() as folder:
             save(folder, fitted["model_"], fitted["guide_"])
@@ -33,4 +35,5 @@ def unpacked(state: Mapping[str, Any]) -> State:
             for name in FILES:
                 (Path(folder) / name).write_bytes(state["files"][name])
             fitted["model_"], fitted["guide_"] = load(folder)
+        fitted["_log_likelihood"] = LogLikelihood(fitted["model_"], fitted["guide_"])
     return fitted

@@ -1,7 +1,7 @@
 """log p of rows, the same for a row wherever it stands: all rows share the same random numbers."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -19,48 +19,71 @@ from priorzoo.inference.training.tracing import record
 SAMPLES = 100
 PORTION = 200  # rows at a time
 Bound = Callable[..., Tensor]
+Kind = tuple[object, ...]  # names, shapes of a row, type and device of the tensors
 
 
-@torch.no_grad()
-def log_likelihood(
-    model: nn.Module, guide: nn.Module, x: Tensor, told: Mapping[str, Tensor], seed: int = 0
-) -> Tensor:
-    """``(N,)``: the importance-weighted bound on log p(x), in nats, with 100 draws.
+class LogLikelihood:
+    """The importance-weighted bound on log p(x) of a trained pair, in nats, with 100 draws.
 
-    The bound of one row is recorded as a graph, which runs for all rows with the same random
-    numbers. Pairs that cannot be recorded are run row by row.
+    The bound of one row is recorded as a graph at the first call, which then runs for all rows with
+    the same random numbers. Pairs that cannot be recorded are run row by row.
 
     Args:
-        model, guide: a trained pair.
-        x: rows ``(N, P)``.
-        told: what is told beside them, each ``(N, ...)``.
+        model, guide: a trained pair, which does not change any more.
         seed: of the draws.
-
-    Raises:
-        ValueError: for a pair with global sites.
     """
-    story, encoder = next_row(*predictive(model, guide))
 
-    def bound(*rows: Tensor) -> Tensor:
-        batch = Batch(rows[0], None, {}, dict(zip(told, rows[1:], strict=True)))
-        return draw_pair(story, encoder, batch, SAMPLES).log_weights().logsumexp(0)
+    def __init__(self, model: nn.Module, guide: nn.Module, seed: int = 0) -> None:
+        self.model, self.guide, self.seed = model, guide, seed
+        self._pair: tuple[nn.Module, nn.Module] | None = None
+        self._bounds: dict[Kind, Bound | None] = {}
 
-    given = [x, *told.values()]
-    parts = list(zip(*(each.split(PORTION) for each in given), strict=True))
-    with PROGRAM_LOCK, evaluating(story, encoder):
-        plate_depth(story, encoder, Batch(x[:1], None, {}, {k: v[:1] for k, v in told.items()}))
+    @torch.no_grad()
+    def __call__(self, x: Tensor, told: Mapping[str, Tensor]) -> Tensor:
+        """``(N,)``: the bound of each row.
+
+        Args:
+            x: rows ``(N, P)``.
+            told: what is told beside them, each ``(N, ...)``.
+
+        Raises:
+            ValueError: for a pair with global sites.
+        """
+        with PROGRAM_LOCK:
+            if self._pair is None:
+                self._pair = next_row(*predictive(self.model, self.guide))
+            with evaluating(*self._pair):
+                found = self._of_portions(*self._pair, tuple(told), [x, *told.values()])
+        return torch.cat(found) - math.log(SAMPLES)
+
+    def _of_portions(
+        self, story: nn.Module, encoder: nn.Module, names: tuple[str, ...], given: list[Tensor]
+    ) -> list[Tensor]:
+        def batch(rows: Sequence[Tensor]) -> Batch:
+            return Batch(rows[0], None, {}, dict(zip(names, rows[1:], strict=True)))
+
+        def bound(*rows: Tensor) -> Tensor:
+            pair = draw_pair(story, encoder, batch(rows), SAMPLES)
+            return pair.log_weights().logsumexp(0)
+
+        kind = (names, *((each.shape[1:], each.dtype, each.device) for each in given))
         try:
-            alike = _recorded(bound, nn.ModuleList([story, encoder]), [g[:1] for g in given])
-            found = [_seeded(alike, part, seed) for part in parts]
+            if kind not in self._bounds:
+                one = [each[:1] for each in given]
+                plate_depth(story, encoder, batch(one))
+                self._bounds[kind] = _recorded(bound, nn.ModuleList([story, encoder]), one)
+            alike = self._bounds[kind]
+            if alike is not None:
+                parts = zip(*(each.split(PORTION) for each in given), strict=True)
+                return [self._seeded(alike, part) for part in parts]
         except (UntraceableError, RuntimeError, NotImplementedError):
-            rows = zip(*(each.split(1) for each in given), strict=True)
-            found = [_seeded(bound, row, seed) for row in rows]
-    return torch.cat(found) - math.log(SAMPLES)
+            self._bounds[kind] = None
+        rows = zip(*(each.split(1) for each in given), strict=True)
+        return [self._seeded(bound, row) for row in rows]
 
-
-def _seeded(bound: Bound, rows: tuple[Tensor, ...], seed: int) -> Tensor:
-    with Stream(seed, rows[0].device):
-        return bound(*rows)
+    def _seeded(self, bound: Bound, rows: tuple[Tensor, ...]) -> Tensor:
+        with Stream(self.seed, rows[0].device):
+            return bound(*rows)
 
 
 def _recorded(bound: Bound, pair: nn.Module, one: list[Tensor]) -> Bound:
