@@ -1,10 +1,10 @@
 """Matrix products of a compiled step, by whatever is fastest on this machine for their sizes.
 
 Torch multiplies float32 matrices on the CPU by MKL, which reaches less than half of the speed of
-oneDNN on some processors. Torch contains oneDNN too, but its calls take ten microseconds more. Our
-own code, ``product.cpp``, needs no preparation, and is compiled once on a machine with AVX2 or
-AVX-512. All are timed on the sizes of the step. The choice is stored beside the compiled code, so
-that the same code is used, and found again, the next time.
+oneDNN on some processors. Torch contains oneDNN too, but it is called from Python, which the other
+products of a step need not be. Our own code, ``product.cpp``, needs no preparation, and is compiled
+once on a machine with AVX2 or AVX-512. All are timed on the sizes of the step. The choice is stored
+beside the compiled code, so that the same code is used, and found again, the next time.
 """
 
 import importlib
@@ -31,6 +31,7 @@ ARGUMENTS = ["float*"] * 4 + ["int64_t"] * 8
 FEW = 16  # rows of a, below which the code reads both matrices along k
 ROUNDS, SECONDS = 3, 0.003  # how often, and for how long, each way is timed
 GAIN = 0.95  # of the time of torch's own product; another way must take less
+PYTHON = 1e-4  # seconds that the first call from Python adds to a step of native calls, roughly
 NATIVE = "native "  # how the keys of products that are called without Python begin
 LARGEST_BATCH = 64  # of products whose matrices are multiplied one by one
 PRODUCTS = {
@@ -177,7 +178,9 @@ class _Measured:
             filled = _filled(a), _filled(b), None if bias is None else _filled(bias)
             self.seconds[key] = _times(_timed(node, *filled))
             self.fresh = True
-        found = self.seconds[key]
+        found = dict(self.seconds[key])
+        if "onednn" in found and a.dim() == 2 and a.dtype == torch.float32:
+            found["onednn"] += PYTHON
         name = min(found, key=found.__getitem__)
         return name if name in ways() and found[name] < GAIN * found["torch"] else None
 

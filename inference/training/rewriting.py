@@ -8,6 +8,7 @@ kernels of a step.
 
 import math
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -107,6 +108,8 @@ def rewrite(graph: Graph) -> None:
 
 
 def _replace(graph: Graph, node: Node, form: Callable[[Tensor], Tensor]) -> None:
+    from torch._guards import detect_fake_mode
+    from torch._inductor.decomposition import select_decomp_table
     from torch.fx.experimental.proxy_tensor import make_fx
 
     operand = node.args[-1]
@@ -115,8 +118,9 @@ def _replace(graph: Graph, node: Node, form: Callable[[Tensor], Tensor]) -> None
     if given.dtype != node.meta["val"].dtype:  # whole numbers, which become floats
         return
     copies: dict[Node, Node] = {}
-    with graph.inserting_before(node):
-        for part in make_fx(form)(given).graph.nodes:
+    with graph.inserting_before(node), detect_fake_mode(given) or nullcontext():
+        # Inductor accepts no operation at this point that it would have replaced before.
+        for part in make_fx(form, select_decomp_table())(given).graph.nodes:
             if part.op == "placeholder":
                 copies[part] = operand
             elif part.op == "output":

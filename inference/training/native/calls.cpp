@@ -6,6 +6,12 @@
 #include <cstring>
 #include <exception>
 #include <utility>
+#if defined(__AVX__)
+#include <immintrin.h>
+#endif
+
+// Inductor's options switch off what makes vectors of the loops below.
+#pragma GCC optimize("tree-loop-vectorize", "no-math-errno")
 
 typedef int64_t word;
 constexpr word LONGEST = 256;  // arguments of a call
@@ -93,44 +99,51 @@ extern "C" word uniform(Random* random, float* to, word n) {
   return 0;
 }
 
-static inline float as_float(int32_t x) { float y; std::memcpy(&y, &x, 4); return y; }
-static inline int32_t as_int(float x) { int32_t y; std::memcpy(&y, &x, 4); return y; }
+// Eight numbers at a time, since torch's blocks of 16 normal numbers are eight radii and angles.
+typedef float F8 __attribute__((vector_size(32), aligned(4)));
+typedef int32_t I8 __attribute__((vector_size(32), aligned(4)));
 
 // log x for x in [2^-24, 1], to two units in the last place, by Cephes' polynomial.
-static inline float log_of(float x) {
-  int32_t bits = as_int(x), e = (bits >> 23) - 126;
-  float m = as_float((bits & 0x7fffff) | 0x3f000000);
-  bool low = m < 0.70710678f;
-  float k = (float)(e - low), f = (low ? m + m : m) - 1.0f, z = f * f;
-  float p = 7.0376836292e-2f;
-  p = p * f - 1.1514610310e-1f, p = p * f + 1.1676998740e-1f, p = p * f - 1.2420140846e-1f;
+static inline F8 log_of(F8 x) {
+  I8 bits = (I8)x, e = (bits >> 23) - 126;
+  F8 m = (F8)((bits & 0x7fffff) | 0x3f000000);
+  I8 low = m < 0.70710678f;  // -1 where it is
+  F8 k = __builtin_convertvector(e + low, F8), f = (low ? m + m : m) - 1.0f, z = f * f;
+  F8 p = f * 7.0376836292e-2f;
+  p = p - 1.1514610310e-1f, p = p * f + 1.1676998740e-1f, p = p * f - 1.2420140846e-1f;
   p = p * f + 1.4249322787e-1f, p = p * f - 1.6668057665e-1f, p = p * f + 2.0000714765e-1f;
   p = p * f - 2.4999993993e-1f, p = p * f + 3.3333331174e-1f;
   return f + (p * f * z - 2.12194440e-4f * k - 0.5f * z) + 0.693359375f * k;
 }
 
+static inline F8 root_of(F8 x) {
+#if defined(__AVX__)
+  return (F8)_mm256_sqrt_ps((__m256)x);
+#else
+  for (int i = 0; i < 8; i++) x[i] = __builtin_sqrtf(x[i]);
+  return x;
+#endif
+}
+
+static inline void box_muller(float* x) {
+  F8 u = 1.0f - *(F8*)x, turns = *(F8*)(x + 8), square = -2.0f * log_of(u);
+  F8 radius = root_of(square > 0.0f ? square : F8{});
+  I8 quarter = __builtin_convertvector(turns * 4.0f + 0.5f, I8);
+  F8 a = (turns - __builtin_convertvector(quarter, F8) * 0.25f) * 6.2831853072f, z = a * a;
+  F8 s = ((-1.9515295891e-4f * z + 8.3321608736e-3f) * z - 1.6666654611e-1f) * z * a + a;
+  F8 c = ((2.443315711809948e-5f * z - 1.388731625493765e-3f) * z + 4.166664568298827e-2f) * z * z
+      - 0.5f * z + 1.0f;
+  I8 odd = (quarter & 1) != 0;
+  F8 cosine = odd ? s : c, sine = odd ? c : s;
+  *(F8*)x = radius * (((quarter + 1) & 2) != 0 ? -cosine : cosine);
+  *(F8*)(x + 8) = radius * ((quarter & 2) != 0 ? -sine : sine);
+}
+
 // n standard normal numbers, those of torch.randn in float32 for n of at least 16.
 extern "C" word normal(Random* random, float* to, word n) {
   uniform(random, to, n);
-  for (word start = 0; start < n; start += 16) {
-    float* x = to + start;
-    if (n - start < 16) x = to + n - 16, uniform(random, x, 16);
-    float radius[8], low[8], high[8];
-    for (int i = 0; i < 8; i++) {
-      float u = 1.0f - x[i], turns = x[i + 8], l = -2.0f * log_of(u);
-      radius[i] = __builtin_sqrtf(l > 0 ? l : 0.0f);
-      int32_t quarter = (int32_t)(turns * 4.0f + 0.5f);
-      float a = (turns - (float)quarter * 0.25f) * 6.2831853072f, z = a * a;
-      float s = ((-1.9515295891e-4f * z + 8.3321608736e-3f) * z - 1.6666654611e-1f) * z * a + a;
-      float c = ((2.443315711809948e-5f * z - 1.388731625493765e-3f) * z + 4.166664568298827e-2f)
-          * z * z - 0.5f * z + 1.0f;
-      bool odd = quarter & 1;
-      float cosine = odd ? s : c, sine = odd ? c : s;
-      low[i] = ((quarter + 1) & 2) ? -cosine : cosine;
-      high[i] = (quarter & 2) ? -sine : sine;
-    }
-    for (int i = 0; i < 8; i++) x[i] = radius[i] * low[i], x[i + 8] = radius[i] * high[i];
-  }
+  for (word start = 0; start + 16 <= n; start += 16) box_muller(to + start);
+  if (n % 16) uniform(random, to + n - 16, 16), box_muller(to + n - 16);
   return 0;
 }
 

@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 from scipy import special
+from torch._inductor.decomposition import select_decomp_table
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from priorzoo.inference.training import products, rewriting
@@ -68,6 +69,23 @@ def test_derivatives_of_log_gamma_are_rewritten_in_float32():
     left = [str(node.target) for node in graph.graph.nodes]
     assert left.count("aten.digamma.default") == left.count("aten.polygamma.default") == 1
     torch.testing.assert_close(graph(x, y), expected)
+
+
+@pytest.mark.parametrize("name", [*rewriting.FORMS, *rewriting.IN_FLOAT32])
+def test_rewrites_hold_only_operations_that_inductor_accepts_after_its_decompositions(name):
+    """With others it reports an error, and steps would be eager."""
+    _, packet, overload = name.split(".")
+    function = getattr(getattr(torch.ops.aten, packet), overload)
+    order = (1,) if packet == "polygamma" else ()
+    graph = make_fx(lambda x: function(*order, x), tracing_mode="fake")(torch.ones(5))
+    rewriting.rewrite(graph.graph)
+    graph.recompile()
+    again = make_fx(graph, select_decomp_table(), tracing_mode="fake")(torch.ones(5))
+    left, right = (
+        [str(n.target) for n in g.graph.nodes if n.op[:4] == "call"] for g in (graph, again)
+    )
+    assert name not in left
+    assert left == right
 
 
 def test_only_floating_point_operations_are_rewritten():
