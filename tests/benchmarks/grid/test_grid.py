@@ -13,7 +13,7 @@ import pytest
 
 from priorzoo.benchmarks.grid import runner as grid
 from priorzoo.benchmarks.grid.cells import Cell, lengthened
-from priorzoo.benchmarks.grid.clusterings import CLUSTERINGS
+from priorzoo.benchmarks.grid.clusterings import CLUSTERINGS, NEEDS
 from priorzoo.benchmarks.grid.planning import plan, read_seeds, read_sets
 from priorzoo.benchmarks.papers import PAPERS, RECIPES
 from priorzoo.benchmarks.papers.paper import BUDGETS, Line, Measure, Paper
@@ -259,7 +259,9 @@ def test_every_line_of_every_paper_can_be_planned():
         cells = plan(["all"], [0], {}, budget)
         assert len(cells) > 20
     planned = {cell.recipe for cell in plan(["all"], [0], {}, "quick")}
-    assert set(CLUSTERINGS) <= planned
+    assert set(CLUSTERINGS) - set(NEEDS) <= planned
+    assert not set(NEEDS) & planned
+    assert {cell.recipe for cell in plan(["mcconville2021"], [0], {}, "quick")} == {"n2d"}
     lines = [line for paper in PAPERS for line in paper.lines if not line.optional]
     missing = {line.recipe for line in lines} - planned
     assert all(name.startswith("nggp") for name in missing)
