@@ -16,6 +16,7 @@ from priorzoo.benchmarks.rows.files import append_row
 from priorzoo.benchmarks.rows.peaks import peak_mib
 from priorzoo.benchmarks.runs.opening import open_run
 from priorzoo.benchmarks.runs.reading import data_of
+from priorzoo.benchmarks.scores.judge import judged, train_judge
 from priorzoo.benchmarks.scores.registry import finish, prepare
 from priorzoo.benchmarks.scores.run import Result, Run
 from priorzoo.guides import Code, CodeAndPlace
@@ -23,7 +24,7 @@ from priorzoo.inference import Memory, Stream, codes, draw, remember
 from priorzoo.inference.batch import Labels
 from priorzoo.inference.memory import check_memory, interpolate
 from priorzoo.inference.sites import evaluating
-from priorzoo.models import MLP, VAE, ConvEncoder, Gaussian, NonparametricVAE
+from priorzoo.models import MLP, VAE, Gaussian, NonparametricVAE
 
 NEIGHBOURS = 10
 RANKED = 5_000  # test rows among which neighbours are ranked, for trustworthiness
@@ -189,27 +190,9 @@ class Interpolation:
         return draw(self.run.model, len(z), given={"z": z}).unflatten(0, lines.shape[:2])
 
 
-def train_judge(dataset: Dataset, epochs: int = 3) -> nn.Module:
-    """A small convolutional classifier of the training rows, which judges every run alike."""
-    assert dataset.y_train is not None
-    told = dataset.y_train >= 0
-    x, y = dataset.values(dataset.train[told]), dataset.y_train[told]
-    with Stream(0):
-        judge = ConvEncoder(x.shape[1], int(y.max()) + 1, dataset.shape, (16, 32), (128,))
-        optimiser = torch.optim.Adam(judge.parameters(), 1e-3)
-        for _ in range(epochs):
-            for index in torch.randperm(len(x)).split(128):
-                loss = nn.functional.cross_entropy(judge(x[index]), y[index])
-                optimiser.zero_grad()
-                loss.backward()
-                optimiser.step()
-    return judge
-
-
 def confidence(judge: nn.Module, x: Tensor) -> Tensor:
     """The largest probability that the classifier gives a class, of rows ``(N, P)``."""
-    with torch.no_grad():
-        return torch.cat([judge(rows).softmax(-1).amax(-1) for rows in x.split(2_000)])
+    return judged(judge, x).amax(-1)
 
 
 def different_pairs(labels: Tensor, count: int = PAIRS) -> tuple[Tensor, Tensor]:

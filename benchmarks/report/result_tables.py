@@ -9,6 +9,7 @@ from statistics import mean
 
 from priorzoo.benchmarks.papers.paper import BEST, MAJORITY, NEGATIVE, NMI, PSEUDO, Measure, Paper
 from priorzoo.benchmarks.report.clustered import clustering_tables
+from priorzoo.benchmarks.report.drawn import samples_table
 from priorzoo.benchmarks.report.groups import Group, group_rows
 from priorzoo.benchmarks.report.measured import (
     PRECISIONS,
@@ -33,8 +34,8 @@ def update_tables(document: Path, folder: Path, papers: Sequence[Paper] = ()) ->
 
     The first mark names the table, and files or folders of rows: ``<!-- speed: speed.jsonl -->``;
     the second is ``<!-- /speed -->``. Tables are ``speed``, ``growth``, ``moves``, ``precision``,
-    ``k-means``, ``pixels``, ``clusterings``, ``serving``, ``files``, ``processes``, ``standings``
-    and, by a paper's name, its lines that have rows.
+    ``k-means``, ``pixels``, ``clusterings``, ``serving``, ``files``, ``processes``, ``counts``,
+    ``samples``, ``standings`` and, by a paper's name, its lines that have rows.
 
     Args:
         document: Markdown.
@@ -50,6 +51,7 @@ def update_tables(document: Path, folder: Path, papers: Sequence[Paper] = ()) ->
         "growth": lambda rows: [growth_table(rows)],
         "moves": lambda rows: [replace(move_table(rows), caption="")],
         "counts": lambda rows: [replace(counts_table(rows), caption="")],
+        "samples": lambda rows: [replace(samples_table(rows), caption="")],
         "precision": lambda rows: [precision_table(rows, name) for name in PRECISIONS],
         "k-means": lambda rows: [k_means_table(papers, rows)],
         "pixels": lambda rows: [pixel_table(rows)],

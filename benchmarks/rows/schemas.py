@@ -106,6 +106,14 @@ SPEED: Mapping[str, Mapping[str, Schema]] = {
         **dict.fromkeys(("batch", "processes", "parameters", "steps", "message_bytes"), Whole()),
         **dict.fromkeys(("microseconds", "message_microseconds"), Number(0)),
     },
+    "samples": {
+        **dict.fromkeys(("recipe", "command"), LINE),
+        "settings": ROW["settings"],
+        "metrics": ROW["metrics"],
+        "steps": Whole(),
+        "samples": COUNT,
+        "judge_accuracy": Number(0, 1),
+    },
     "counts": {
         "command": LINE,
         "covariate": Flag(),

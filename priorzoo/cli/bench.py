@@ -36,8 +36,8 @@ def bench_command(words: Sequence[str]) -> None:
       --device NAME                    auto, cpu, cuda or mps [auto]
 
     bench speed, speed-kernels, speed-runs, speed-moves, speed-files, speed-processes, serving,
-    tables, counts, estimators, precision, embedding and planar are measurements with options of
-    their own.
+    tables, counts, estimators, precision, infogan, embedding and planar are measurements with
+    options of their own.
     """
     kinds = measurements()
     if words and words[0] in kinds:
@@ -89,6 +89,7 @@ def _pool(settings: Namespace) -> Pool:
 
 def measurements() -> Measurements:
     """What ``bench`` measures besides grids, by name: of speed, and what papers add."""
+    from priorzoo.benchmarks.gan.command import measure_infogan
     from priorzoo.benchmarks.speed.files import measure_files
     from priorzoo.benchmarks.speed.kernels import measure_kernels
     from priorzoo.benchmarks.speed.moves import measure_moves
@@ -99,7 +100,7 @@ def measurements() -> Measurements:
     own: Measurements = {"speed": _speed, "speed-runs": measure_runs, "speed-moves": measure_moves}
     own |= {"speed-files": measure_files, "speed-kernels": measure_kernels, "serving": _serving}
     own |= {"speed-processes": measure_processes}
-    own |= {"tables": _tables, "counts": measure_counts}
+    own |= {"tables": _tables, "counts": measure_counts, "infogan": measure_infogan}
     own |= {"estimators": _estimators, "precision": _precision}
     return own | {name: command for paper in PAPERS for name, command in paper.commands.items()}
 

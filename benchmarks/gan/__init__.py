@@ -1,0 +1,1 @@
+"""InfoGAN, a baseline that draws images by category and has no density."""
