@@ -83,7 +83,8 @@ def _trained(
     settings: Namespace, dataset: Dataset, seed: int, count: int
 ) -> tuple[Drawn, dict[str, Any]]:
     """InfoGAN under one seed, from its checkpoint if there is one."""
-    sizes = Sizes(*dataset.shape, channels=int(settings.channels))
+    height, width = dataset.shape
+    sizes = Sizes(height, width, int(settings.channels))
     gan = InfoGAN(sizes, int(settings.batch_size), seed)
     file = Path(settings.out) / f"{settings.data}-seed{seed}.safetensors"
     if file.exists():

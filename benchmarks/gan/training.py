@@ -147,7 +147,8 @@ class InfoGAN:
             "category": category_information(logits, category),
             "continuous": continuous_information(mean, log_scale, continuous),
         }
-        return sum(w * part for w, part in zip(WEIGHTS, parts.values(), strict=True)), parts
+        of_category, of_code = WEIGHTS
+        return of_category * parts["category"] + of_code * parts["continuous"], parts
 
     def _descend(self, name: str, loss: Tensor) -> None:
         optimiser = self.optimisers[name]

@@ -9,7 +9,15 @@ UMAP = (
     "N2D (McConville et al., 2021): autoencoder, UMAP and a mixture, which is no generative model"
 )
 MINIMUM = "Dilokthanakul et al., 2016, first version, average of runs"
+DPM = (
+    "DeepDPM (Ronen et al., 2022): a Dirichlet-process mixture of codes that an "
+    "autoencoder and UMAP made before, which is no generative model of images"
+)
+TREE = "TreeVAE (Manduchi et al., 2023): a VAE whose code is a tree"
 KNN = "SB-VAE (Nalisnick & Smyth, 2017), codes of grey pixels"
+
+PURITY = metric("dendrogram_purity", "dendrogram purity, no accuracy")
+TREE_PROTOCOL = "of the learned tree, test images"
 
 
 @dataclass(frozen=True)
@@ -86,6 +94,20 @@ TASKS = (
         HUNGARIAN.beside(0.672, "Hungarian, K = 10"),
         UMAP,
         (1, 10),
+    ),
+    Task(
+        "MNIST, open number of clusters",
+        "mnist",
+        NMI.beside(0.94, "NMI, K inferred"),
+        DPM,
+        (1, 30),
+    ),
+    Task("MNIST, a tree of clusters", "mnist", PURITY.beside(0.879, TREE_PROTOCOL), TREE),
+    Task(
+        "Fashion-MNIST, a tree of clusters",
+        "fashion_mnist",
+        PURITY.beside(0.534, TREE_PROTOCOL),
+        TREE,
     ),
     Task(
         "binary MNIST, density",
