@@ -15,7 +15,8 @@ from priorzoo.benchmarks.data.sets import Dataset
 from priorzoo.benchmarks.gan.networks import Sizes
 from priorzoo.benchmarks.gan.training import InfoGAN
 from priorzoo.benchmarks.rows.files import append_row
-from priorzoo.benchmarks.runs import run as runs
+from priorzoo.benchmarks.runs.machine import machine
+from priorzoo.benchmarks.runs.opening import open_run
 from priorzoo.benchmarks.scores import metrics, registry
 from priorzoo.benchmarks.scores.judge import judged, sample_scores, train_judge
 from priorzoo.inference import Stream, draw
@@ -104,7 +105,7 @@ def _trained(
 
 def _of_run(folder: Path, name: str, dataset: Dataset, count: int) -> tuple[Drawn, dict[str, Any]]:
     """A run whose clusters are drawn from."""
-    run = runs.open_run(folder, "cpu")
+    run = open_run(folder, "cpu")
     if run.settings["data"] != name:
         raise ValueError(f"Expected a run on {name} but {folder} is on {run.settings['data']}.")
     with Stream(run.seed):
@@ -134,7 +135,7 @@ def _row(drawn: Drawn, judge: nn.Module, dataset: Dataset) -> dict[str, Any]:
 
 def _tell(row: dict[str, Any], settings: Namespace) -> None:
     """Print a row, and append it to the file of rows."""
-    row |= runs.machine(torch.device("cpu"))
+    row |= machine(torch.device("cpu"))
     said = {name: round(value, 4) for name, value in row["metrics"].items()}
     print(row["recipe"], row["seed"], said, flush=True)
     if settings.rows is not None:
