@@ -22,7 +22,7 @@ ROOMS = (
     "charts",
     "runs",
     "papers",
-    "tables",
+    "gan tables",
     "grid",
     "speed",
     "report",
