@@ -212,7 +212,13 @@ def expanded(name: str) -> Path:
 
 
 def own_path(name: str) -> Path | None:
-    """The absolute path of a file or folder of the user's; None for the name of a data set."""
+    """The absolute path of a file or folder of the user's; None for the name of a data set.
+
+    A folder of a data set's name is ``./mnist``: what ``mnist`` means does not change with the
+    working directory.
+    """
+    if name in CATALOGUE:
+        return None
     path = expanded(name)
     return path.absolute() if path.is_dir() or name.endswith(".npz") else None
 

@@ -7,6 +7,7 @@ from typing import cast, get_args
 import torch
 
 from priorzoo.benchmarks.data.sets import Binarise, Dataset, expanded, split
+from priorzoo.benchmarks.data.sources import CATALOGUE
 from priorzoo.inference.data.tables.files import ANNOTATED, TABLES
 from priorzoo.inference.data.tables.images import Mode, is_image_folder
 from priorzoo.inference.data.tables.reading import read_table
@@ -20,8 +21,11 @@ Reading = Mapping[str, str]
 def is_table(name: str, reading: Reading) -> bool:
     """Whether the name of a data set is the path of a table or of a folder of images.
 
-    Arrays are, if it is told how to read them; else they are already split.
+    Arrays are, if it is told how to read them; else they are already split. The name of a data set
+    is no path: a folder of that name is ``./mnist``.
     """
+    if name in CATALOGUE and not reading:
+        return False
     path = expanded(name)
     return bool(reading) or path.suffix in (*TABLES, *ANNOTATED) or is_image_folder(path)
 

@@ -112,3 +112,17 @@ def test_folders_without_rows_are_refused(arrays, tmp_path):
     for how in ({"train": 20}, {"binarise": "static"}):
         with pytest.raises(ValueError, match="all rows of the files"):
             load(str(tmp_path / "rows"), **how)
+
+
+def test_a_folder_with_the_name_of_a_data_set_hides_it_nowhere(arrays, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    _write(tmp_path / "digits", arrays, "npy")
+    (tmp_path / "pinwheel" / "a").mkdir(parents=True)
+    (tmp_path / "pinwheel" / "a" / "1.png").touch()
+    settings = {"binarise": "none", "train": None, "validation": 0}
+    for name, width in {"digits": 64, "pinwheel": 2}.items():
+        assert read_data({"data": name, **settings}, seed=0).x_test.shape[1] == width
+    for name in ("./digits", "digits/"):
+        found = read_data({"data": name, **settings}, seed=0)
+        assert found.stored is not None
+        assert found.x_test.shape == (40, 12)
