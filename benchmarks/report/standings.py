@@ -1,6 +1,7 @@
 """Where the zoo stands: for each task the best published value, and the best of the rows."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from statistics import mean
 
 from priorzoo.benchmarks.papers.paper import Measure, Paper, metric
@@ -21,7 +22,7 @@ NOTE = (
 def standings_table(papers: Sequence[Paper], rows: Sequence[Row]) -> Table:
     """A row for each task: published, ours, and which is ahead."""
     groups = group_rows(papers, [row for row in rows if _counts(row)]).values()
-    made = [group for found in groups for group in found if group.rows]
+    made = [*_with_merged(group for found in groups for group in found if group.rows)]
     lines = [(task, _best(task, made)) for task in TASKS]
     columns = {
         "task": lambda line: Cell(line[0].title),
@@ -37,6 +38,16 @@ def standings_table(papers: Sequence[Paper], rows: Sequence[Row]) -> Table:
         "where we stand": lambda line: Cell(_standing(*line)),
     }
     return build(lines, columns, (NOTE,))
+
+
+def _with_merged(groups: Iterable[Group]) -> Iterator[Group]:
+    """The groups, and those of the same runs whose components were merged, with their metrics."""
+    for group in groups:
+        yield group
+        if all(row.get("merged") for row in group.rows):
+            merged = tuple(row | {"metrics": row["merged"]} for row in group.rows)
+            line = replace(group.line, title=f"{group.line.title}, merged")
+            yield replace(group, line=line, rows=merged)
 
 
 def _counts(row: Row) -> bool:

@@ -50,6 +50,7 @@ ROW: Mapping[str, Schema] = {
     "shape": Either((Many(COUNT), Number(0))),  # of a result, or the parameter of a gamma
     "terms": Map(VALUE),
     "metrics": Map(VALUE),
+    "merged": Map(VALUE),
     "versions": Map(LINE),
     "changes": Map(Plain(16)),
     "settings": Record({}, {"data": LINE, "model": Record({})}, others=Plain(16)),

@@ -74,6 +74,17 @@ def test_other_rows_do_not_count(stand):
     assert stand(task(0.5), grey)["by line"] == "grey"
 
 
+def test_runs_whose_components_were_merged_count_with_the_metrics_of_both(stand):
+    merged = {"used_clusters": 10.0, "accuracy_hungarian": 0.8}
+    found = [each | {"merged": merged} for each in rows("many", [0.4] * 3, used=25)]
+    cells = stand(task(0.7), found)
+    assert (cells["by line"], cells["ours"]) == ("many, merged", "0.800 ± 0.000")
+    partly = [*found[:2], found[2] | {"merged": {}}]
+    assert stand(task(0.7), partly)["where we stand"] == "no rows"
+    wide = Task("many", "mnist", HUNGARIAN.beside(0.3, "best run"), "someone", (20, 30))
+    assert stand(wide, found)["by line"] == "many"
+
+
 def test_less_may_be_better(stand):
     error = metric("nmi", "error", higher=False).beside(0.3, "")
     found = [*rows("one", [0.5] * 3), *rows("two", [0.2] * 3)]
