@@ -1,6 +1,7 @@
 """Guides: amortised variational posteriors, one file for each family."""
 
 from priorzoo.guides.exact import CodesThenCluster, CodeThenCluster, cluster_posterior
+from priorzoo.guides.facets import FacetCode
 from priorzoo.guides.factorial import FactorialCode
 from priorzoo.guides.flows import ClusterThenFlow, FlowCode
 from priorzoo.guides.gaussian import ClusterThenCode, Code, MeanField, MeanFieldCodes
@@ -17,6 +18,7 @@ __all__ = [
     "CodeThenCluster",
     "CodesThenCluster",
     "CollapsedCode",
+    "FacetCode",
     "FactorialCode",
     "FlowCode",
     "MeanField",

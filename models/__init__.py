@@ -12,8 +12,10 @@ from priorzoo.models.distributions.exponential import (
     NormalWishart,
     conjugate,
 )
+from priorzoo.models.facets import FacetMixture
 from priorzoo.models.factorial import FactorialMixture
 from priorzoo.models.gmvae import GMVAE
+from priorzoo.models.ladder import LadderDecoder, LadderEncoder
 from priorzoo.models.likelihoods import (
     Bernoulli,
     Categorical,
@@ -54,10 +56,13 @@ __all__ = [
     "ConvEncoder",
     "DilokthanakulGMVAE",
     "Dirichlet",
+    "FacetMixture",
     "FactorialMixture",
     "Gamma",
     "Gaussian",
     "KernelMean",
+    "LadderDecoder",
+    "LadderEncoder",
     "LeaveOneOutGP",
     "LogNormal",
     "ModifiedM2",

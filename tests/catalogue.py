@@ -18,6 +18,7 @@ from priorzoo.guides import (
     CodesThenCluster,
     CodeThenCluster,
     CollapsedCode,
+    FacetCode,
     FactorialCode,
     FlowCode,
     MeanField,
@@ -38,6 +39,7 @@ from priorzoo.models import (
     ConvDecoder,
     ConvEncoder,
     DilokthanakulGMVAE,
+    FacetMixture,
     FactorialMixture,
     Gaussian,
     KernelMean,
@@ -256,6 +258,11 @@ CATALOGUE = {
     "nggp-dirichlet-rsvi": nggp("dirichlet", "log-concave", "rsvi"),
     "factorial": factorial(K, D),
     "factorial-two": factorial([K, 2], 2 * D),
+    "facets": Entry(
+        lambda: FacetMixture(decoder(code=2 * D), code=2 * D, clusters=[K, 2]),
+        lambda model: FacetCode(MLP(P, 4 * D, (5,)), model),
+        binary,
+    ),
     "vae-flow": Entry(
         lambda: VAE(decoder(), code=D),
         lambda _: FlowCode(MLP(P, 2 * D, (5,)), code=D, hidden=(6,)),
