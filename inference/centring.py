@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from priorzoo.inference.batch import Context
+from priorzoo.models.contract import WEIGHTS
 from priorzoo.models.inlets import Inlet
 
 RIDGE = 1e-6  # times the number of rows: covariates of one category each are collinear with 1
@@ -25,7 +26,7 @@ def centre_features(
         guide: whose networks are set, in place.
         x: training rows ``(N, P)``, of which the first 20,000 are used.
         seed: not used, since nothing is drawn.
-        context: what the programs are told beside x, each ``(N, ...)``.
+        context: what the programs are told beside x, each ``(N, ...)``, weights of rows included.
     """
     told = {name: value[:ROWS] for name, value in (context or {}).items()}
     rows, observed = x[:ROWS], told.get("observed")
@@ -34,6 +35,8 @@ def centre_features(
             cells = rows if observed is None else rows.masked_fill(~observed, 0)
             features = inlet.read(cells, observed).double()
             seen = torch.ones_like(features) if observed is None else inlet.seen(observed).double()
+            if WEIGHTS in told:
+                seen = seen * told[WEIGHTS].double().unsqueeze(1)
             design = features.new_ones(len(rows), 1)
             if inlet.covariates:
                 design = torch.cat([design, told["covariates"].double()], 1)

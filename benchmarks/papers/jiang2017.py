@@ -25,6 +25,7 @@ from priorzoo.guides import CodeThenCluster
 from priorzoo.inference import Autoencoder, code_variances, codes, merge_clusters
 from priorzoo.inference.batch import Context
 from priorzoo.inference.construction import locate
+from priorzoo.inference.data.repeats import repeated
 from priorzoo.models import GMVAE, Components
 
 MERGED = 20_000  # training rows by which components are merged
@@ -57,7 +58,8 @@ def place_mixture(
         spread: whether the covariances also get the mean variance of q(z | x) in their component,
             as the bound asks for. Dimensions of the code that say nothing of x have means near 0,
             and without the variance of q the components would be far too narrow there.
-        context: what model and guide are told beside x, each ``(N, ...)``.
+        context: what model and guide are told beside x, each ``(N, ...)``; a row of weight w
+            counts as w rows.
 
     Raises:
         ValueError: for another model.
@@ -69,8 +71,8 @@ def place_mixture(
         raise ValueError(
             f"Expected a GMVAE to place the components of but got {type(model).__name__}."
         )
-    told = {name: value[:rows] for name, value in (context or {}).items()}
-    z = codes(model, guide, x[:rows], context=told).cpu().double().numpy()
+    x, told = repeated(x[:rows], {name: value[:rows] for name, value in (context or {}).items()})
+    z = codes(model, guide, x, context=told).cpu().double().numpy()
     if len(z) < model.clusters:  # scikit-learn wants as many
         z = np.resize(z, (model.clusters, z.shape[1]))
     kind = {"diagonal": "diag"}.get(model.covariance, model.covariance)
@@ -84,7 +86,7 @@ def place_mixture(
     means, variances, weights = (torch.as_tensor(values).to(model.loc) for values in found)
     if spread:
         shares = torch.as_tensor(mixture.predict_proba(z)).to(model.loc)
-        own = code_variances(model, guide, x[:rows], context=told).to(model.loc)[: len(shares)]
+        own = code_variances(model, guide, x, context=told).to(model.loc)[: len(shares)]
         variances = variances + _spread(model, shares[: len(own)], own)
     model.set_components(means, variances)
     if isinstance(model.logits, nn.Parameter):

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from priorzoo.benchmarks.data.fingerprints import fingerprint
 from priorzoo.benchmarks.data.sets import Dataset
@@ -214,7 +214,7 @@ class Course:
         """Call a function of the recipe on model, guide and rows; returns what it did."""
         function = locate_function(chosen.class_path)
         labels = {site: label.to(self.where) for site, label in self.labels.items()}
-        offered: dict[str, object] = {"labels": labels, "context": self._told()}
+        offered: dict[str, object] = {"labels": labels, "context": self.prepared.context}
         offered["transform"] = self.rows.unpacking
         named = inspect.signature(function).parameters
         settings = {name: offered[name] for name in offered if name in named}
@@ -228,10 +228,6 @@ class Course:
         done = self.processes.by_first(call)
         self.processes.level(self.model, self.guide)
         return done
-
-    def _told(self) -> dict[str, Tensor]:
-        """The context of the training rows, without their weights."""
-        return {name: value for name, value in self.prepared.context.items() if name != "weights"}
 
     def _choose(self, progress: bool) -> None:
         """Short runs from several starts, of which the one with the best bound goes on."""

@@ -8,6 +8,7 @@ raises the bound.
 """
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -16,11 +17,11 @@ from torch import Tensor
 from priorzoo.guides.nggp import CollapsedCode
 from priorzoo.inference.batch import Batch, Context, Transform
 from priorzoo.inference.data.checks import admit
+from priorzoo.inference.data.repeats import repeated
 from priorzoo.inference.data.tensors import check_count
 from priorzoo.inference.nggp.collapsed_bound import Assigned, Codes, CollapsedBound, Mixture
 from priorzoo.inference.nggp.trials import tried
 from priorzoo.inference.sites import evaluating
-from priorzoo.models.contract import WEIGHTS
 from priorzoo.models.nggp.mixture import NGGPMixture
 from priorzoo.models.observation import encode
 
@@ -193,22 +194,18 @@ def grow_model(
         data: number N of data that the model is trained on.
         rounds: maximal number of times that all kinds of moves are tried.
         margin: nats that a move must gain for each datum whose cluster changes, see this module.
-        context, held_context: what the programs are told beside both, each ``(M, ...)``.
+        context, held_context: what the programs are told beside both, each ``(M, ...)``. A row of
+            weight w counts as w rows, see :func:`repeats`.
 
     Returns:
         How many moves of each kind in :data:`MOVES` were kept.
 
     Raises:
-        ValueError: for rows that the likelihood does not accept, and for weights of rows.
+        ValueError: for rows that the likelihood does not accept.
     """
-    pairs = ((x, context), (held, held_context))
-    if any(WEIGHTS in (beside or {}) for _, beside in pairs):
-        raise ValueError(
-            "Expected rows without weights for moves of clusters, which count each row once, but "
-            "got weights; repeat the rows, or leave the weights out here."
-        )
     proposing, deciding = (
-        admit(model, rows, context=beside, on_device=True) for rows, beside in pairs
+        _repeated(admit(model, rows, context=beside, on_device=True))
+        for rows, beside in ((x, context), (held, held_context))
     )
     bound = CollapsedBound(model.law, model.breadth, data, margin, model.kind)
     loc, scale = (part[:-1].detach().clone() for part in model.components())
@@ -218,6 +215,11 @@ def grow_model(
     model.set_components(*mixture)
     model.observe(bound.assign(mixture, codes), data=data)
     return kept
+
+
+def _repeated(batch: Batch) -> Batch:
+    x, context = repeated(batch.x, batch.context)
+    return replace(batch, x=x, context=context)
 
 
 def move_clusters(
@@ -239,7 +241,8 @@ def move_clusters(
         x: training rows ``(N, P)``.
         seed: seed of the choice of rows.
         transform: transform of batches.
-        context: what the programs are told beside the rows, each ``(N, ...)``, but weights.
+        context: what the programs are told beside the rows, each ``(N, ...)``; ``weights`` as in
+            :func:`grow_model`.
         rows: number of rows that propose moves, and number of other rows that decide about them;
             each at most half of all rows.
         rounds, margin: as in :func:`grow_model`.

@@ -2,7 +2,7 @@
 
 import argparse
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from priorzoo.benchmarks.tables.choosing import base_of, chosen, model_for, reci
 from priorzoo.cli.options import Parser, print_next, print_table, repeatable, require
 from priorzoo.cli.scores import print_scores, print_warning
 from priorzoo.cli.settings import read_words
-from priorzoo.cli.train import HOW, KEEPING, resumable
+from priorzoo.cli.train import HOW, KEEPING, append_result, resumable
 from priorzoo.inference.data.tables.schema import Table
 
 SMALL = 2**16  # units of a layer in all rows of a batch, for which one thread is enough
@@ -44,6 +44,7 @@ def fit_command(words: Sequence[str]) -> None:
       -h, --help        show the options
       --out DIR         run folder; runs/FILE-MODEL-seedN if left out
       --overwrite       replace a run in that folder
+      --rows FILE       rows to append the result to
       --resume          continue an interrupted run, or repeat the scores of a finished one
       --checkpoint-minutes M  how often a checkpoint is saved at least [10]
       --checkpoints N   how many of the last are kept [2]
@@ -64,9 +65,12 @@ def fit_command(words: Sequence[str]) -> None:
     settings.model = settings.model or model_for(table, settings.clusters)
     asked = {"clusters": settings.clusters, "steps": settings.steps, "reading": reading}
     first = recipe_for(table, path, settings.model, **asked)
-    recipe = apply(first, read_words(rest, parser.options))
+    changes = read_words(rest, parser.options)
+    recipe = apply(first, changes)
     print_chosen(table, recipe)
-    train(table, recipe, settings, words)
+    named = {"model.clusters": settings.clusters, "steps": settings.steps}
+    named = {name: value for name, value in named.items() if value is not None}
+    train(table, recipe, settings, words, {"data": path, "reading": reading, **named, **changes})
 
 
 @contextmanager
@@ -96,8 +100,21 @@ def print_chosen(table: Table, recipe: Recipe) -> None:
     print(flush=True)
 
 
-def train(table: Table, recipe: Recipe, settings: argparse.Namespace, words: Sequence[str]) -> None:
-    """Train the recipe in the folder that the settings name."""
+def train(
+    table: Table,
+    recipe: Recipe,
+    settings: argparse.Namespace,
+    words: Sequence[str],
+    changes: Mapping[str, object],
+) -> None:
+    """Train the recipe in the folder that the settings name.
+
+    Args:
+        table: the rows.
+        recipe: for them.
+        settings, words: of the command.
+        changes: what the user chose of the recipe, for a file of rows.
+    """
     path = Path(recipe.data)
     folder = Path(settings.out or f"runs/{path.stem}-{settings.model}-seed{settings.seed}")
     how = {key: getattr(settings, key) for key in (*HOW, *KEEPING) if hasattr(settings, key)}
@@ -108,6 +125,8 @@ def train(table: Table, recipe: Recipe, settings: argparse.Namespace, words: Seq
     width = max(recipe.encoder.init_args.get("hidden", [1]))
     with resumable(words, folder, "fit"), threads_for(recipe.batch_size * width):
         run, _ = runs.train(name, recipe, folder, **how)
+    if settings.rows is not None:
+        append_result(name, changes, run.row, settings.rows)
     print_scores(run.result)
     print_warning(run.result)
     print_next(

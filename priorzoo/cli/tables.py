@@ -1,6 +1,7 @@
 """``priorzoo predict`` and ``describe``: clusters of a user's rows, and what they are."""
 
 import argparse
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ from priorzoo.benchmarks.tables.page import Description
 from priorzoo.benchmarks.tables.predicting import predict, schema_of, write_columns
 from priorzoo.cli.options import Parser, print_next, require, trusting
 from priorzoo.inference import codes
+from priorzoo.inference.data.tables.refusing import of_new_rows
 from priorzoo.inference.data.tables.schema import Table
 
 ROWS = 20_000  # of a run on no table that are described
@@ -129,17 +131,26 @@ def _rows(run: Run, settings: argparse.Namespace) -> Table:
 def _table(run: Run, settings: argparse.Namespace) -> Table:
     """The rows of a file, as the run's table was read."""
     schema = schema_of(run)
+    as_they_are = {"scaling": "none", "columns": "*=gaussian"}
+    reading = as_they_are if schema is None else _reading(run)
+    if settings.layer is not None:
+        reading = {**reading, "layer": settings.layer}
+    try:
+        table = read(str(settings.file), reading, schema)
+    except ValueError as error:
+        raise ValueError(of_new_rows(str(error), "fit a run with --columns")) from error
     if schema is None:
+        if table.rows[0].numel() != math.prod(run.shape):
+            raise ValueError(
+                f"Expected rows of shape {run.shape} in {settings.file}, as the run in "
+                f"{run.folder} was trained on {run.settings['data']}, but got "
+                f"{table.rows[0].numel()} columns; give such rows, or the run of this table."
+            )
         print(
             "warning: the run was not trained on a table; rows are read as they are.",
             file=sys.stderr,
         )
-        reading = {"scaling": "none", "columns": "*=gaussian"}
-    else:
-        reading = _reading(run)
-    if settings.layer is not None:
-        reading = {**reading, "layer": settings.layer}
-    return read(str(settings.file), reading, schema)
+    return table
 
 
 def _reading(run: Run) -> dict[str, str]:

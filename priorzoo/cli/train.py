@@ -11,7 +11,7 @@ from priorzoo.benchmarks.papers import RECIPES
 from priorzoo.benchmarks.recipes.changes import apply, differences, import_paths
 from priorzoo.benchmarks.recipes.parts import unknown_name
 from priorzoo.benchmarks.recipes.recipe import Recipe
-from priorzoo.benchmarks.rows.files import append_row
+from priorzoo.benchmarks.rows.files import Row, append_row
 from priorzoo.cli.options import Parser, print_next, repeatable, require, trusting
 from priorzoo.cli.scores import print_scores, print_warning
 from priorzoo.cli.settings import WIDTH, as_yaml, read_file, read_words, settings_help
@@ -105,10 +105,7 @@ def _train(name: str, recipe: Recipe, settings: argparse.Namespace, words: Seque
     if not processes.is_first:
         return
     if settings.rows is not None:
-        from priorzoo.benchmarks.grid.cells import Cell
-
-        more: dict[str, object] = {"peak_mib": None, "history": None, "figures": []}
-        append_row({**more, **run.row, **Cell(name, changes=changes).origin()}, settings.rows)
+        append_result(name, changes, run.row, settings.rows)
     print_scores(run.result)
     print_warning(run.result)
     print("charts", flush=True)
@@ -116,6 +113,20 @@ def _train(name: str, recipe: Recipe, settings: argparse.Namespace, words: Seque
         print(f"  {path}")
     trust = trusting(homes(configuration(run.model, run.guide)))
     print_next(f"priorzoo evaluate {folder}{trust}", f"priorzoo sample {folder}{trust}")
+
+
+def append_result(name: str, changes: Mapping[str, object], row: Row, file: Path) -> None:
+    """Append a run's row to a file of rows.
+
+    Args:
+        name, changes: of the recipe, and what was changed in it.
+        row: of the run.
+        file: of rows.
+    """
+    from priorzoo.benchmarks.grid.cells import Cell
+
+    more: Row = {"peak_mib": None, "history": None, "figures": []}
+    append_row({**more, **row, **Cell(name, changes=changes).origin()}, file)
 
 
 @contextmanager

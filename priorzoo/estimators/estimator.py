@@ -25,6 +25,7 @@ from priorzoo.estimators.values import in_units, native
 from priorzoo.inference import Stream, draw, predictive
 from priorzoo.inference.batch import Batch
 from priorzoo.inference.data.tables.cells import Frame
+from priorzoo.inference.data.tables.refusing import of_new_rows
 from priorzoo.inference.data.tables.schema import Schema, Table
 from priorzoo.inference.pairs import run_pair
 from priorzoo.inference.serving.outputs import predicted_sites
@@ -139,7 +140,11 @@ class Estimator(BaseEstimator):
 
     def _table(self, X: object) -> Table:
         check_is_fitted(self)
-        return self.schema_.encode(checked(self, X, reset=False))
+        frame = checked(self, X, reset=False)
+        try:
+            return self.schema_.encode(frame)
+        except ValueError as error:
+            raise ValueError(of_new_rows(str(error), "fit again with likelihood")) from error
 
     def _values(self, rows: Tensor) -> Any:
         """Rows in the units and in the form of the table that was fitted."""

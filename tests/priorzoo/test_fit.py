@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 from pyarrow import parquet
 
+from priorzoo.benchmarks.rows.files import read_rows
 from priorzoo.benchmarks.runs.opening import open_run
 from priorzoo.benchmarks.tables.choosing import MODELS, model_for, recipe_for
 from priorzoo.cli import main as cli
@@ -42,7 +43,7 @@ def fitted(tmp_path_factory):
     people().to_csv(folder / "people.csv", index=False)
     printed = run(
         "fit", folder / "people.csv", "--columns", "kind=label", "--clusters", 2, *SHORT,
-        "--model.code", 2, "--out", folder / "run",
+        "--model.code", 2, "--out", folder / "run", "--rows", folder / "rows.jsonl",
     )  # fmt: skip
     return folder, printed
 
@@ -80,6 +81,15 @@ def test_fit_says_what_it_reads_and_chooses(fitted):
     assert "rows 120, of which 12 are test and 12 validation rows" in lines
     wanted = "Gaussian of 1 columns, NegativeBinomial of 1 columns, Categorical of 1 columns"
     assert f"likelihood {wanted}, LogNormal of 1 columns" in lines
+
+
+def test_the_result_is_appended_to_a_file_of_rows(fitted):
+    folder, _ = fitted
+    (row,) = read_rows(folder / "rows.jsonl")
+    assert row["recipe"] == "digits-gmvae"
+    assert row["changes"] | {"model.clusters": 2, "steps": 40, "model.code": 2} == row["changes"]
+    assert row["command"].startswith("priorzoo fit ")
+    assert row["terms"] == open_run(folder / "run").result["terms"]
 
 
 def test_scores_are_in_the_units_of_the_table(fitted, capsys):
@@ -147,14 +157,20 @@ def test_bad_rows_to_predict_are_refused_in_one_line(fitted, capsys):
     changes = {
         "unseen": (frame.assign(city="Paris"), "got 'Paris' in row 0"),
         "missing": (frame.drop(columns="age"), "there is no age; add it"),
+        "renamed": (frame.rename(columns={"age": "Age"}), "no age; rename 'Age', or add it"),
         "count": (frame.assign(visits=-1), "got -1 in row 0"),
-        "text": (frame.assign(age="x"), "numbers in column 'age'"),
+        "text": (frame.assign(age="x"), "or train again with --columns age=categorical"),
+        "fraction": (frame.assign(visits=0.5), "or train again with --columns visits=student-t"),
+        "none": (frame.iloc[:0], "at least one row"),
+        "class": (frame.assign(kind="c"), "class of the training rows in column 'kind'"),
     }
     for name, (bad, message) in changes.items():
         bad.to_csv(folder / f"{name}.csv", index=False)
         line = refused(capsys, "predict", folder / "run", folder / f"{name}.csv")
         assert line.startswith("priorzoo predict: error: Expected")
         assert message in line
+        again = refused(capsys, "describe", folder / "run", "--data", folder / f"{name}.csv")
+        assert again == line.replace("priorzoo predict", "priorzoo describe")
 
 
 def test_clusters_are_described_as_text_table_and_page(fitted):

@@ -27,6 +27,7 @@ from priorzoo.inference.data.tables.files import (
 )
 from priorzoo.inference.data.tables.frames import frame_of, is_sparse
 from priorzoo.inference.data.tables.images import Mode, image_array, is_image_folder, read_images
+from priorzoo.inference.data.tables.refusing import of_new_rows
 from priorzoo.inference.data.tables.said import read_said
 from priorzoo.inference.data.tables.schema import Scaling, Schema, Table, infer_schema
 
@@ -170,6 +171,7 @@ def _table(
     alike: bool = False,
 ) -> Table:
     """The rows of a frame, and the schema if it is not given."""
+    known = schema is not None
     if schema is None:
         schema = infer_schema(frame, said, scaling, alike=alike)
         own = bool(schema.of_kind("exposure"))
@@ -181,7 +183,13 @@ def _table(
             f"Expected images of shape {schema.shape} like those of the training but got the "
             f"columns of {frame.source}; give images."
         )
-    return replace(schema.encode(frame), names=_names(frame, schema))
+    try:
+        rows = schema.encode(frame)
+    except ValueError as error:
+        if not known:
+            raise
+        raise ValueError(of_new_rows(str(error), "train again with --columns")) from error
+    return replace(rows, names=_names(frame, schema))
 
 
 def _names(frame: Frame, schema: Schema) -> tuple[str, ...]:

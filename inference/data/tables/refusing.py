@@ -1,5 +1,6 @@
 """Columns that cannot be what they are said to be, or what they seem to be, refused in one line."""
 
+import re
 from collections.abc import Mapping, Sequence
 
 from priorzoo.inference.data.tables.cells import DECORATED, Cells, cell, is_number, option
@@ -74,3 +75,16 @@ def check_plain(cells: Cells, source: str) -> None:
         f"{source} but got {cell(text)} in row {row}; write them as 1234.5, or say --columns "
         f"{option(cells.name, 'categorical')} or {option(cells.name, 'ignore')}."
     )
+
+
+def of_new_rows(problem: str, remedy: str) -> str:
+    """What is wrong with rows to predict, whose columns cannot be said any more.
+
+    >>> of_new_rows("got 'x' in row 0; correct it, or say --columns a=ignore.", "fit again with")
+    "got 'x' in row 0; correct it, or fit again with a=ignore."
+
+    Args:
+        problem: what a training would say.
+        remedy: by which the columns are said.
+    """
+    return re.sub(r"\bor say (--columns )?", f"or {remedy} ", problem)

@@ -199,10 +199,13 @@ class Schema:
                     return replace(frame, columns=columns)
         missing = [name for name in needed if name not in frame.columns]
         if missing:
+            alike = {name.casefold(): name for name in frame.columns}
+            other = next((alike[n.casefold()] for n in missing if n.casefold() in alike), None)
+            rename = "" if other is None else f"rename {other!r}, or "
             raise ValueError(
                 f"Expected the columns of the training in {frame.source} but there is no "
-                f"{listed(missing)}; add {'it' if len(missing) == 1 else 'them'}, with empty cells "
-                "for unknown values."
+                f"{listed(missing)}; {rename}add {'it' if len(missing) == 1 else 'them'}, with "
+                "empty cells for unknown values."
             )
         return frame
 

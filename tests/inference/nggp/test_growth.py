@@ -21,6 +21,7 @@ from priorzoo.inference import (
     save,
 )
 from priorzoo.inference.batch import Batch
+from priorzoo.inference.data.repeats import repeats
 from priorzoo.inference.nggp.collapsed_bound import Codes, CollapsedBound, Mixture
 from priorzoo.inference.nggp.growth import (
     Standing,
@@ -426,7 +427,7 @@ def test_what_cannot_be_is_refused():
 
 
 def test_moves_see_what_the_encoder_is_told():
-    """As of an encoder whose input has the covariates, and not with weights."""
+    """As of an encoder whose input has the covariates."""
     ends, rows, beside, start = [], codes(3).mean, torch.ones(800, 1), torch.randn(6, 2)
     for covariates in (1, 0):
         encoder = MLP(2 + (not covariates), 4, (), covariates=covariates)
@@ -441,5 +442,31 @@ def test_moves_see_what_the_encoder_is_told():
         moved = move_clusters(model, guide, x, seed=0, context=told)
         ends.append((moved, model.loc.detach().clone(), model.active.clone()))
     torch.testing.assert_close(*ends, rtol=1e-3, atol=1e-3)
-    with pytest.raises(ValueError, match="repeat the rows"):
-        move_clusters(model, guide, x, seed=0, context={"weights": torch.ones(800)})
+
+
+def test_a_row_of_weight_w_moves_clusters_as_w_rows_do():
+    rows, start = codes(3).mean, torch.randn(6, 2)
+    one, other = torch.randint(0, 4, (2, 400))
+    ends = []
+    for weighted in (True, False):
+        model = NGGPMixture(MLP(2, 2, ()), Gaussian(), code=2, clusters=6, start=2)
+        guide = CollapsedCode(MLP(2, 4, ()), model)
+        guide.encoder.layers[0].weight.data.copy_(torch.eye(4, 2))
+        guide.encoder.layers[0].bias.data.zero_()
+        model.loc.data.copy_(start)
+        halves = rows[:400], rows[400:]
+        told = [{"weights": one.float()}, {"weights": other.float()}]
+        if not weighted:
+            halves = rows[:400].repeat_interleave(one, 0), rows[400:].repeat_interleave(other, 0)
+            told = [None, None]
+        kept = grow_model(model, guide, *halves, 800, context=told[0], held_context=told[1])
+        ends.append((kept, model.loc.detach().clone(), model.active.clone(), model.mean.clone()))
+    torch.testing.assert_close(*ends)
+    assert sum(ends[0][0].values())
+
+
+def test_fractions_of_a_row_are_rounded_up_or_down_and_add_up():
+    weights = 3 * torch.rand(500)
+    copies = repeats(weights).bincount(minlength=500)
+    assert ((copies - weights).abs() < 1.01).all()
+    assert copies.sum() == round(float(weights.sum()))
