@@ -138,19 +138,21 @@ _SHOWN = (
     ),
     NEGATIVE,
 )
-_LENGTHS = lengths(0.1, 20, 402)
+_LENGTHS = lengths(0.1, 10, 402)
+_SMALL = {"batch_size": 128}  # for as many steps in a fourth of the passes
 _EXTRA = {"facets": facet_scores}
 PAPER = Paper(
     "falck2021",
     "Several partitions at a time",
     SOURCE,
     (
-        Line("two facets, K = 25 each", "mfcvae", _LENGTHS, {}, _SHOWN, _EXTRA),
+        Line("two facets", "mfcvae", lengths(0.1, None, 402), {}, _SHOWN, _EXTRA),
+        Line("two facets, batches of 128", "mfcvae", _LENGTHS, _SMALL, _SHOWN, _EXTRA),
         Line(
-            "two factors, K = 25 each, by conjugate SVI",
+            "two factors, by conjugate SVI, batches of 128",
             "factorial-facets",
             _LENGTHS,
-            {},
+            _SMALL,
             tuple(replace(m, published=None, spread=None, protocol="") for m in _SHOWN),
             _EXTRA,
         ),
