@@ -19,7 +19,7 @@ from priorzoo.benchmarks.runs.machine import machine
 from priorzoo.benchmarks.runs.opening import open_run
 from priorzoo.benchmarks.scores import metrics, registry
 from priorzoo.benchmarks.scores.judge import judged, sample_scores, train_judge
-from priorzoo.inference import Stream, draw
+from priorzoo.inference import Stream, cluster_probabilities, draw, enumerates
 
 SHOWN = 8  # samples of a category in the figure
 
@@ -64,7 +64,7 @@ def measure_infogan(settings: Namespace) -> None:
     if dataset.y_train is None or dataset.y_test is None or len(dataset.shape) != 2:
         raise ValueError(f"Expected grey images with labels but {settings.data} has none.")
     count = int(settings.samples)
-    beside = [_of_run(folder, settings.data, dataset, count) for folder in settings.beside or ()]
+    beside = [_of_run(folder, settings, count) for folder in settings.beside or ()]
     judge = train_judge(dataset)
     right = judged(judge, dataset.x_test).argmax(-1) == dataset.y_test
     told = {"judge_accuracy": right.double().mean().item(), "samples": count}
@@ -103,19 +103,27 @@ def _trained(
     return drawn, said | {"command": f"priorzoo bench infogan {command}"}
 
 
-def _of_run(folder: Path, name: str, dataset: Dataset, count: int) -> tuple[Drawn, dict[str, Any]]:
-    """A run whose clusters are drawn from."""
+def _of_run(folder: Path, settings: Namespace, count: int) -> tuple[Drawn, dict[str, Any]]:
+    """A run whose clusters are drawn from; rows that have none are given to the nearest."""
     run = open_run(folder, "cpu")
-    if run.settings["data"] != name:
-        raise ValueError(f"Expected a run on {name} but {folder} is on {run.settings['data']}.")
+    if run.settings["data"] != settings.data:
+        wanted = f"Expected a run on {settings.data}"
+        raise ValueError(f"{wanted} but {folder} is on {run.settings['data']}; choose another.")
+    dataset = data.load(settings.data, settings.data_root, binarise=run.settings["binarise"])
     with Stream(run.seed):
-        q = registry.probabilities(run.model, run, dataset, dataset.x_test)
-        if q is None or registry.has_rest(run.model):
+        x = dataset.drawn(dataset.x_test)
+        if not enumerates(run.model, run.guide, x):
             raise ValueError(f"Expected a run with clusters but {folder} has none to draw from.")
-        each = [draw(run.model, count, given={run.site: k}) for k in range(q.shape[1])]
+        q = cluster_probabilities(run.model, run.guide, x)
+        kept = torch.arange(q.shape[1])
+        if registry.has_rest(run.model):
+            q = q[:, :-1]
+            kept = q.argmax(-1).unique()
+        q = q[:, kept] / q[:, kept].sum(-1, keepdim=True)
+        each = [draw(run.story, count, given={run.site: int(k)}) for k in kept]
     drawn = Drawn(run.result["recipe"], torch.stack(each), q, run.settings)
-    kept = ("seed", "steps", "seconds", "changes", "command")
-    return drawn, {name: run.result[name] for name in kept if name in run.result}
+    said = ("seed", "steps", "seconds", "changes", "command")
+    return drawn, {name: run.result[name] for name in said if name in run.result}
 
 
 def _row(drawn: Drawn, judge: nn.Module, dataset: Dataset) -> dict[str, Any]:

@@ -18,6 +18,7 @@
   priorzoo bench speed-processes [--recipe NAME] [--step eager|compiled] [--rows FILE]
   priorzoo bench estimators|precision [--draws N] [--rows FILE]
   priorzoo bench embedding|planar RUN ...
+  priorzoo bench infogan [--beside RUN ...] [--steps N] [--rows FILE] [--figures DIR]
   priorzoo bench serving [--recipes NAMES] [--calls N] [--rows FILE]
   priorzoo bench tables [--tables NAMES] [--missing A,B] [--seeds 0:5] [--rows FILE]
   priorzoo report DIR ... [--out site] [--update FILE.md]
