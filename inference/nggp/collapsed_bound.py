@@ -10,6 +10,8 @@ from priorzoo.models.nggp.code_families import FAMILIES, CodeFamily
 from priorzoo.models.nggp.law import NGGP
 from priorzoo.models.nggp.occupancy import Occupancy, expected_log_prior, log_prior
 
+ERRORS = 2.0  # standard errors by which a gain must be above what a new cluster needs
+
 
 class Codes(NamedTuple):
     """Posteriors q(z | x) of M rows: ``mean`` and ``spread`` of their family, each ``(M, D)``."""
@@ -57,6 +59,25 @@ class Assigned(NamedTuple):
     q: Tensor
     tally: Occupancy
     v: Tensor
+
+
+class Gain(NamedTuple):
+    """What a move gains for the same codes.
+
+    ``nats`` per datum; ``error``, the standard error of their mean over the codes; ``moved``, the
+    share of codes that change their cluster.
+    """
+
+    nats: Tensor
+    error: Tensor
+    moved: Tensor
+
+    @classmethod
+    def of(cls, each: Tensor, prior: Tensor, moved: Tensor, total: int) -> "Gain":
+        """From what the rows gain that are touched, ``(R,)`` of ``total``, and what the prior gains."""
+        mean, square = each.sum() / total, each.square().sum() / total
+        error = ((square - mean.square()).clamp(min=0) / total).sqrt()
+        return cls(mean + prior, error, moved)
 
 
 class CollapsedBound(NamedTuple):
@@ -115,16 +136,19 @@ class CollapsedBound(NamedTuple):
         held = sums[:, -1] > 1
         return self.fit(mixture, which[held], sums[held])
 
-    def gain(self, old: Assigned, new: Assigned) -> tuple[Tensor, Tensor]:
-        """What the same codes gain in nats per datum, and the share of them that moves."""
-        moved = (new.q - old.q).abs().sum() / 2 / len(new.q)
-        return self._value(new) - self._value(old), moved
+    def gain(self, old: Assigned, new: Assigned) -> Gain:
+        """What the same codes gain by another mixture."""
+        rows = len(new.q)
+        moved = (new.q - old.q).abs().sum() / 2 / rows
+        prior = self.log_prior(new.tally, rows) - self.log_prior(old.tally, rows)
+        each = surplus(new.q, new.fits) - surplus(old.q, old.fits)
+        return Gain.of(each, prior / self.data, moved, rows)
 
-    def passes(self, old: Mixture, new: Mixture, gain: Tensor, moved: Tensor) -> bool:
-        """Whether a gain in nats per datum pays for a mixture that moves this share of rows."""
-        threshold = self.margin * moved + 1 / self.data
+    def passes(self, old: Mixture, new: Mixture, gain: Gain) -> bool:
+        """Whether a gain pays for the new mixture: see :mod:`priorzoo.inference.nggp.growth`."""
+        threshold = self.margin * gain.moved + 1 / self.data + ERRORS * gain.error
         more = new.active.sum() > old.active.sum()
-        return bool(gain > (threshold if more else -threshold))
+        return bool(gain.nats > (threshold if more else -threshold))
 
     def ascend(
         self,
@@ -169,7 +193,8 @@ class CollapsedBound(NamedTuple):
 
     def _value(self, now: Assigned) -> Tensor:
         rows = len(now.q)
-        return surplus(now.q, now.fits) / rows + self.log_prior(now.tally, rows) / self.data
+        fits = surplus(now.q, now.fits).sum() / rows
+        return fits + self.log_prior(now.tally, rows) / self.data
 
     def _fits(self, mixture: Mixture, statistics: Tensor) -> Tensor:
         base = self.kind.natural(*self.kind.base(mixture.loc, mixture.scale, self.breadth))
@@ -185,8 +210,8 @@ class CollapsedBound(NamedTuple):
 
 
 def surplus(q: Tensor, fits: Tensor) -> Tensor:
-    """The sum over rows of E[log p(z | y)] + H[q(y)]."""
-    return torch.where(q > 0, q * (fits - q.log()), 0.0).sum()
+    """``(R,)``: E[log p(z | y)] + H[q(y)] of rows."""
+    return torch.where(q > 0, q * (fits - q.log()), 0.0).sum(-1)
 
 
 def active_and_new(mixture: Mixture) -> Tensor:

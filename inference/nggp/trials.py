@@ -16,6 +16,7 @@ from torch import Tensor
 from priorzoo.inference.nggp.collapsed_bound import (
     Assigned,
     CollapsedBound,
+    Gain,
     Mixture,
     active_and_new,
     surplus,
@@ -88,8 +89,8 @@ class Trial(NamedTuple):
         touched = torch.zeros_like(self.mixture.active).index_fill(0, self.which, True)
         return Trial.of(self.bound, codes, self.mixture, touched)
 
-    def gain(self, level: Tensor) -> tuple[Tensor, Tensor]:
-        """What the proposal gains in nats per datum, and the share of rows that it moves.
+    def gain(self, level: Tensor) -> Gain:
+        """What the codes gain by the proposal.
 
         ``level`` is :meth:`CollapsedBound.log_prior` of the codes before.
         """
@@ -97,23 +98,24 @@ class Trial(NamedTuple):
         before, after = self.before, self.assign()
         fits = now.fits[self.rows.unsqueeze(-1), self.columns]
         tally = self.others.plus(Occupancy.of(after).sum())
-        each = (surplus(after, self.fits) - surplus(before, fits)) / total
         prior = (bound.log_prior(tally, total) - level) / bound.data
-        return each + prior, (after - before).abs().sum() / 2 / total
+        moved = (after - before).abs().sum() / 2 / total
+        return Gain.of(surplus(after, self.fits) - surplus(before, fits), prior, moved, total)
 
-    def may_pass(self, level: Tensor, idle: Tensor, drift: Tensor) -> bool:
+    def may_pass(self, level: Tensor, idle: Gain) -> bool:
         """Whether the proposal may pay on these codes, which are held out, once all is refitted.
 
         It is let through a margin below what must be gained, for what the other components add.
 
         Args:
             level: as in :meth:`gain`.
-            idle, drift: what refitting all gains without a move, and the share of rows it moves.
+            idle: what refitting all gains without a move.
         """
-        gain, moved = self.gain(level)
-        moved = moved + drift
-        most = gain + idle + self.bound.margin * moved
-        return self.bound.passes(self.now.mixture, self.mixture, most, moved)
+        gain = self.gain(level)
+        moved = gain.moved + idle.moved
+        most = gain.nats + idle.nats + self.bound.margin * moved
+        error = gain.error + idle.error
+        return self.bound.passes(self.now.mixture, self.mixture, Gain(most, error, moved))
 
 
 def tried(bound: CollapsedBound, now: Assigned, proposal: Mixture) -> Trial:

@@ -62,8 +62,13 @@ def plain_value(bound, fits, q):
     """The collapsed bound in nats per datum."""
     factor = DATA / len(q)
     sizes, alone = Occupancy.of(q[:, :-1]).sum().times(factor), q[:, -1].sum() * factor
-    each = (q * (fits - q.clamp(min=1e-300).log())).sum(-1).mean()
-    return (each + expected_log_prior(bound.law, sizes, alone, float(DATA)) / DATA).item()
+    prior = expected_log_prior(bound.law, sizes, alone, float(DATA)) / DATA
+    return (plain_rows(fits, q).mean() + prior).item()
+
+
+def plain_rows(fits, q):
+    """The part of each row."""
+    return (q * (fits - q.clamp(min=1e-300).log())).sum(-1)
 
 
 def plain_refit(bound, mixture, codes, rounds, v=None):
@@ -90,7 +95,9 @@ def plain_judgement(bound, old, new, held):
         everywhere[:, -1] = part[:, -1]
         full.append(everywhere)
     moved = (full[1] - full[0]).abs().sum(-1).mean().item() / 2
-    threshold = bound.margin * moved + 1 / DATA
+    each = plain_rows(fits[1], q[1]) - plain_rows(fits[0], q[0])
+    error = each.std(correction=0).item() / len(each) ** 0.5
+    threshold = bound.margin * moved + 1 / DATA + 2 * error
     return gain, gain > (threshold if new.active.sum() > old.active.sum() else -threshold)
 
 
@@ -129,14 +136,18 @@ def test_a_trial_s_gain_is_the_difference_of_two_bounds_of_all_rows(family, apar
         there = torch.cat([trial.mixture.active, torch.tensor([True])])
         old = plain_fits(bound, mixture, held)
         was = torch.cat([mixture.active, torch.tensor([True])])
-        expected = plain_value(bound, plain_fits(bound, trial.mixture, held), q[:, there])
+        fits = plain_fits(bound, trial.mixture, held)
+        expected = plain_value(bound, fits, q[:, there])
         expected -= plain_value(bound, old, judge.q[:, was])
-        gain, moved = trial.gain(level)
+        each = plain_rows(fits, q[:, there]) - plain_rows(old, judge.q[:, was])
+        gain, error, moved = trial.gain(level)
         stays = rows[~torch.isin(rows, trial.rows)]
         # What the rows that stay hold of the touched components is left out.
         left = judge.q[stays][:, [*trial.which, *gone.nonzero().flatten()]]
         slack = 1e-9 + left.sum().item() * 50 / 300
         assert gain.item() == pytest.approx(expected, abs=slack), name
+        spread = each.std(correction=0).item() / 300**0.5
+        assert error.item() == pytest.approx(spread, abs=slack), name
         assert moved.item() == pytest.approx((q - judge.q).abs().sum().item() / 600, abs=1e-3)
 
 
