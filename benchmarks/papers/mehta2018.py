@@ -159,7 +159,7 @@ RECIPES = {
         train=None,
         validation=0,
         batch_size=100,
-        steps=600,
+        steps=800,
     ),
     "digits-nggp": _digits,
 }

@@ -10,7 +10,7 @@ from priorzoo.models.nggp.code_families import FAMILIES, CodeFamily
 from priorzoo.models.nggp.law import NGGP
 from priorzoo.models.nggp.occupancy import Occupancy, expected_log_prior, log_prior
 
-ERRORS = 2.0  # standard errors by which a gain must be above what a new cluster needs
+ERRORS = 2.0  # standard errors that a new cluster must gain beside the rest
 
 
 class Codes(NamedTuple):
@@ -74,7 +74,7 @@ class Gain(NamedTuple):
 
     @classmethod
     def of(cls, each: Tensor, prior: Tensor, moved: Tensor, total: int) -> "Gain":
-        """From what the rows gain that are touched, ``(R,)`` of ``total``, and what the prior gains."""
+        """From what touched rows gain, ``(R,)`` of ``total``, and what the prior gains."""
         mean, square = each.sum() / total, each.square().sum() / total
         error = ((square - mean.square()).clamp(min=0) / total).sqrt()
         return cls(mean + prior, error, moved)
@@ -146,9 +146,9 @@ class CollapsedBound(NamedTuple):
 
     def passes(self, old: Mixture, new: Mixture, gain: Gain) -> bool:
         """Whether a gain pays for the new mixture: see :mod:`priorzoo.inference.nggp.growth`."""
-        threshold = self.margin * gain.moved + 1 / self.data + ERRORS * gain.error
+        threshold = self.margin * gain.moved + 1 / self.data
         more = new.active.sum() > old.active.sum()
-        return bool(gain.nats > (threshold if more else -threshold))
+        return bool(gain.nats > (threshold + ERRORS * gain.error if more else -threshold))
 
     def ascend(
         self,

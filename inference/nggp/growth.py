@@ -3,9 +3,9 @@
 The bound is computed on held-out codes. A move that adds a cluster is kept if the bound of all data
 rises by more than ``margin`` nats for each datum that changes its cluster, plus one nat, plus two
 standard errors of the rise. A move that removes a cluster is kept if the bound falls by less than
-that. Without a margin, clusters would be split without end: no real cluster is exactly Gaussian,
-and with enough data any better fit raises the bound. Without the standard errors, a few held-out
-codes would decide: of many proposals for clusters with few rows, some fit these codes by chance.
+the first two. Without a margin, clusters would be split without end: no real cluster is exactly
+Gaussian, and with enough data any better fit raises the bound. Without the standard errors, a few
+held-out codes would decide: of many proposals for small clusters, some fit these codes by chance.
 """
 
 from collections.abc import Callable, Iterator

@@ -114,8 +114,7 @@ class Trial(NamedTuple):
         gain = self.gain(level)
         moved = gain.moved + idle.moved
         most = gain.nats + idle.nats + self.bound.margin * moved
-        error = gain.error + idle.error
-        return self.bound.passes(self.now.mixture, self.mixture, Gain(most, error, moved))
+        return self.bound.passes(self.now.mixture, self.mixture, Gain(most, gain.error, moved))
 
 
 def tried(bound: CollapsedBound, now: Assigned, proposal: Mixture) -> Trial:

@@ -99,6 +99,28 @@ def test_grows_and_shrinks_to_the_clusters_there_are(count, start):
     assert gap.max() < 0.2
 
 
+def test_few_held_out_codes_create_no_cluster():
+    """With 25 codes of each cluster, some new component fits some of the held-out ones better."""
+    centres = 3 * torch.randn(8, 4)
+
+    def drawn():
+        z = centres[torch.arange(200) % 8] + 0.3 * torch.randn(200, 4)
+        return Codes(z, torch.full_like(z, 0.17))
+
+    data, held, kind = drawn(), drawn(), FAMILIES["full"]
+    fitted = kind.match(*data, torch.eye(8)[torch.arange(200) % 8])
+    loc, scale = (part[torch.arange(12).clamp(max=7)] for part in fitted)
+    bound = CollapsedBound(NGGP(1.0, 0.25), 1.0, 400, 0.3, kind)
+    start = bound.refit(Mixture(loc, scale, torch.arange(12) < 8), data)
+    now, judge = (bound.assigned(start, part) for part in (data, held))
+    stand = Standing.of(bound, now, judge)
+    more = [new for move in (births, splits) for new in move(bound, now)]
+    gains = [bound.gain(judge, bound.assigned(bound.refit(new, data), held)) for new in more]
+    assert len(more) > 8
+    assert any(bound.margin * gain.moved + 1 / 400 < gain.nats for gain in gains)
+    assert not any(stand.after(bound, new) for new in more)
+
+
 def test_a_full_house_stays_as_it_is():
     start = collapsed_bound().refit(mixture([0.0, 0.0], room=1, scale=3.0), codes(2))
     now = collapsed_bound().assigned(start, codes(2))

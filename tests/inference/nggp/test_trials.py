@@ -97,8 +97,9 @@ def plain_judgement(bound, old, new, held):
     moved = (full[1] - full[0]).abs().sum(-1).mean().item() / 2
     each = plain_rows(fits[1], q[1]) - plain_rows(fits[0], q[0])
     error = each.std(correction=0).item() / len(each) ** 0.5
-    threshold = bound.margin * moved + 1 / DATA + 2 * error
-    return gain, gain > (threshold if new.active.sum() > old.active.sum() else -threshold)
+    threshold = bound.margin * moved + 1 / DATA
+    more = new.active.sum() > old.active.sum()
+    return gain, gain > (threshold + 2 * error if more else -threshold)
 
 
 def proposals(bound, now):
