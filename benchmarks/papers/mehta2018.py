@@ -159,7 +159,7 @@ RECIPES = {
         train=None,
         validation=0,
         batch_size=100,
-        steps=800,
+        steps=1_000,
     ),
     "digits-nggp": _digits,
 }

@@ -10,7 +10,7 @@ from priorzoo.models.nggp.code_families import FAMILIES, CodeFamily
 from priorzoo.models.nggp.law import NGGP
 from priorzoo.models.nggp.occupancy import Occupancy, expected_log_prior, log_prior
 
-ERRORS = 2.0  # standard errors that a new cluster must gain beside the rest
+ERRORS = 2.0  # standard errors that a new cluster must gain at least
 
 
 class Codes(NamedTuple):
@@ -147,8 +147,9 @@ class CollapsedBound(NamedTuple):
     def passes(self, old: Mixture, new: Mixture, gain: Gain) -> bool:
         """Whether a gain pays for the new mixture: see :mod:`priorzoo.inference.nggp.growth`."""
         threshold = self.margin * gain.moved + 1 / self.data
-        more = new.active.sum() > old.active.sum()
-        return bool(gain.nats > (threshold + ERRORS * gain.error if more else -threshold))
+        if adds(old, new):
+            return bool(gain.nats > torch.maximum(threshold, ERRORS * gain.error))
+        return bool(gain.nats > -threshold)
 
     def ascend(
         self,
@@ -212,6 +213,11 @@ class CollapsedBound(NamedTuple):
 def surplus(q: Tensor, fits: Tensor) -> Tensor:
     """``(R,)``: E[log p(z | y)] + H[q(y)] of rows."""
     return torch.where(q > 0, q * (fits - q.log()), 0.0).sum(-1)
+
+
+def adds(old: Mixture, new: Mixture) -> bool:
+    """Whether the new mixture has more components."""
+    return bool(new.active.sum() > old.active.sum())
 
 
 def active_and_new(mixture: Mixture) -> Tensor:

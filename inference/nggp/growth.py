@@ -1,11 +1,14 @@
 """Moves that create, split, merge and remove clusters, accepted by the collapsed bound.
 
 The bound is computed on held-out codes. A move that adds a cluster is kept if the bound of all data
-rises by more than ``margin`` nats for each datum that changes its cluster, plus one nat, plus two
-standard errors of the rise. A move that removes a cluster is kept if the bound falls by less than
-the first two. Without a margin, clusters would be split without end: no real cluster is exactly
-Gaussian, and with enough data any better fit raises the bound. Without the standard errors, a few
-held-out codes would decide: of many proposals for small clusters, some fit these codes by chance.
+rises by more than ``margin`` nats for each datum that changes its cluster, plus one nat. A move
+that removes a cluster is kept if the bound falls by less than that. Without a margin, clusters
+would be split without end: no real cluster is exactly Gaussian, and with enough data any better fit
+raises the bound.
+
+A move that adds a cluster must gain as much on the codes that it was fitted to, and two standard
+errors on those held out. Otherwise a few held-out codes would decide: of many proposals for small
+clusters, some fit these codes better by chance.
 """
 
 from collections.abc import Callable, Iterator
@@ -26,6 +29,7 @@ from priorzoo.inference.nggp.collapsed_bound import (
     CollapsedBound,
     Gain,
     Mixture,
+    adds,
 )
 from priorzoo.inference.nggp.trials import tried
 from priorzoo.inference.sites import evaluating
@@ -157,7 +161,11 @@ class Standing(NamedTuple):
         after = bound.assigned(mixture, held.codes)
         if not bound.passes(held.mixture, mixture, bound.gain(held, after)):
             return None
-        return Standing.of(bound, bound.assigned(mixture, now.codes), after)
+        own = bound.assigned(mixture, now.codes)
+        fitted = bound.gain(now, own)._replace(error=torch.zeros_like(rest[0]))
+        if adds(held.mixture, mixture) and not bound.passes(held.mixture, mixture, fitted):
+            return None
+        return Standing.of(bound, own, after)
 
 
 def _climb(bound: CollapsedBound, move: Move, stand: Standing) -> tuple[Standing, int]:

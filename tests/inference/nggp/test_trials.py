@@ -98,8 +98,9 @@ def plain_judgement(bound, old, new, held):
     each = plain_rows(fits[1], q[1]) - plain_rows(fits[0], q[0])
     error = each.std(correction=0).item() / len(each) ** 0.5
     threshold = bound.margin * moved + 1 / DATA
-    more = new.active.sum() > old.active.sum()
-    return gain, gain > (threshold + 2 * error if more else -threshold)
+    if new.active.sum() > old.active.sum():
+        return gain, gain > threshold, gain > 2 * error
+    return gain, gain > -threshold, True
 
 
 def proposals(bound, now):
@@ -179,7 +180,9 @@ def test_proposals_are_accepted_that_a_refit_of_all_on_all_accepts(family, clust
         stand = Standing.of(bound, now, judge)
         for new in (new for name in names for new in MOVES[name](bound, now)):
             whole = plain_refit(bound, new, codes, 5)
-            gain, verdict = plain_judgement(bound, start, whole, held)
+            gain, pays, certain = plain_judgement(bound, start, whole, held)
+            _, also, _ = plain_judgement(bound, start, whole, codes)
+            verdict = pays and certain and (also or new.active.sum() < start.active.sum())
             found = stand.after(bound, new)
             assert (found is not None) == verdict, gain
             if found is not None:
