@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 from torch._ops import OpOverload
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import FlopCounterMode
 
 from priorzoo.inference.batch import Batch, Context
 from priorzoo.inference.data.checks import admit
@@ -53,6 +52,7 @@ class ImportanceBound:
         rows: number of rows of the whole evaluation.
         held: maximal number of values of one tensor.
         progress: whether to show a bar of rows on the error stream.
+        worth: seconds that the whole evaluation must take, roughly, to be compiled.
     """
 
     def __init__(
@@ -63,9 +63,10 @@ class ImportanceBound:
         rows: int,
         held: int = HELD,
         progress: bool = False,
+        worth: float = WORTH,
     ) -> None:
         self.model, self.guide, self.samples, self.rows = model, guide, samples, rows
-        self.held = held
+        self.held, self.worth = held, worth
         self._cost: Cost | None = None
         self._compiled: Weigh | None = None
         self._layout: tuple[object, ...] = ()
@@ -95,7 +96,7 @@ class ImportanceBound:
 
     def _weigh(self, batch: Batch, count: int, particles: int) -> Tensor:
         assert self._cost is not None
-        long = self._cost.seconds * self.rows * self.samples > WORTH
+        long = self._cost.seconds * self.rows * self.samples > self.worth
         alone = batch.share is None and not torch.is_grad_enabled()
         if not self._layout and long and COMPILERS and alone:
             self._layout = (batch.layout, particles)
@@ -173,6 +174,8 @@ class _Sizes(TorchDispatchMode):
 
 def cost_of(model: nn.Module, guide: nn.Module, batch: Batch) -> Cost:
     """Measured on the first row, from the difference between two and four samples."""
+    from torch.utils.flop_counter import FlopCounterMode  # imports triton, where it is installed
+
     one = next(iter(replace(batch, share=None).split(1)))
     counts, sizes = [], []
     # The counter asks tensors that modules return for their gradients, also parameters themselves.

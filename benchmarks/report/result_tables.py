@@ -21,7 +21,7 @@ from priorzoo.benchmarks.report.measured import (
     serving_table,
 )
 from priorzoo.benchmarks.report.paper_tables import ORIGIN, line_cell, paper_tables
-from priorzoo.benchmarks.report.scaled import files_table, processes_table
+from priorzoo.benchmarks.report.scaled import TABLES
 from priorzoo.benchmarks.report.standings import standings_table
 from priorzoo.benchmarks.report.table import Cell, Table, build, number, spread, to_markdown
 from priorzoo.benchmarks.rows.files import Row, read_rows
@@ -34,8 +34,9 @@ def update_tables(document: Path, folder: Path, papers: Sequence[Paper] = ()) ->
 
     The first mark names the table, and files or folders of rows: ``<!-- speed: speed.jsonl -->``;
     the second is ``<!-- /speed -->``. Tables are ``speed``, ``growth``, ``moves``, ``precision``,
-    ``k-means``, ``pixels``, ``clusterings``, ``serving``, ``files``, ``processes``, ``counts``,
-    ``samples``, ``standings`` and, by a paper's name, its lines that have rows.
+    ``k-means``, ``pixels``, ``clusterings``, ``serving``, ``files``, ``processes``, ``bound``,
+    ``start``, ``counts``, ``samples``, ``standings`` and, by a paper's name, its lines that have
+    rows.
 
     Args:
         document: Markdown.
@@ -57,8 +58,7 @@ def update_tables(document: Path, folder: Path, papers: Sequence[Paper] = ()) ->
         "pixels": lambda rows: [pixel_table(rows)],
         "clusterings": clustering_tables,
         "serving": lambda rows: [serving_table(rows)],
-        "files": lambda rows: [replace(files_table(rows), caption="")],
-        "processes": lambda rows: [replace(processes_table(rows), caption="")],
+        **{name: partial(_bare, table) for name, table in TABLES.items()},
         "standings": lambda rows: [standings_table(papers, rows)],
         **{paper.name: partial(_lines, paper) for paper in papers},
     }
@@ -78,6 +78,11 @@ def update_tables(document: Path, folder: Path, papers: Sequence[Paper] = ()) ->
             f"{document} but got none; add them."
         )
     document.write_text(text, encoding="utf-8")
+
+
+def _bare(table: Callable[[Sequence[Row]], Table], rows: Sequence[Row]) -> list[Table]:
+    """A table without its caption."""
+    return [replace(table(rows), caption="")]
 
 
 def _lines(paper: Paper, rows: Sequence[Row]) -> list[Table]:

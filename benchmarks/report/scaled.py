@@ -1,4 +1,4 @@
-"""Tables of trainings from files, and of steps that processes share."""
+"""Tables of trainings from files, of shared steps, of the importance bound, and of first steps."""
 
 from collections.abc import Sequence
 from operator import itemgetter
@@ -44,3 +44,38 @@ def processes_table(rows: Sequence[Row]) -> Table:
         "message, ms": lambda row: number(row["message_microseconds"] / 1000, ",.2f"),
     }
     return build(rows, columns, caption="Steps that processes share")
+
+
+def bound_table(rows: Sequence[Row]) -> Table:
+    """A row for each K: samples of a row that are evaluated in a second, eager and compiled."""
+    lines = []
+    for (recipe, clusters), mine in grouped(rows, itemgetter("recipe", "clusters")).items():
+        own = {row["step"]: row for row in mine}
+        if set(own) != {"eager", "compiled"}:
+            continue
+        both = [own["eager"], own["compiled"]]
+        rates = [median(row["draws_per_cpu_second"]) for row in both]
+        peaks = [number(r["peak_mib"], ",.0f") if r["peak_mib"] else Cell() for r in both]
+        sizes = number(clusters), number(both[0]["samples"])
+        name = Cell(recipe, commands=tuple(dict.fromkeys(row["command"] for row in mine)))
+        apart = Cell(f"{both[1]['difference']:.0e}")
+        each = (number(rate) for rate in rates)
+        lines.append((name, *sizes, *each, number(rates[1] / rates[0], ".2f"), apart, *peaks))
+    columns = ("recipe", "K", "samples", "a second, eager", "compiled", "ratio", "difference")
+    return Table((*columns, "peak, MiB, eager", "peak, compiled"), tuple(lines), caption="log p(x)")
+
+
+def start_table(rows: Sequence[Row]) -> Table:
+    """A row for each kind of start: the median seconds to a first step, and the most memory."""
+    columns = {
+        "recipe": lambda row: Cell(row["recipe"], commands=(row["command"],)),
+        "process": lambda row: Cell(row["start"]),
+        "seconds": lambda row: number(median(row["clock_seconds"]), ".2f"),
+        "seconds of the processor": lambda row: number(median(row["cpu_seconds"]), ".2f"),
+        "peak, MiB": lambda row: number(row["peak_mib"], ",.0f"),
+    }
+    return build(rows, columns, caption="From the start of a process to its first step")
+
+
+TABLES = {"files": files_table, "processes": processes_table}
+TABLES |= {"bound": bound_table, "start": start_table}

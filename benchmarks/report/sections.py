@@ -162,7 +162,7 @@ def _speed(rows: Sequence[Row]) -> Section:
     tables = [measured.step_table(steps)] if steps else []
     tables += [build(runs, measured.RUN, caption="Whole trainings")] if runs else []
     tables += [measured.move_table(moves)] if moves else []
-    for kind, table in (("files", scaled.files_table), ("processes", scaled.processes_table)):
+    for kind, table in scaled.TABLES.items():
         if mine := [row for row in rows if row["kind"] == f"speed-{kind}"]:
             tables.append(table(mine))
     charts = [_drawn(axes, f"time of a step, {words}") for words, axes in speed_charts(steps)]

@@ -102,6 +102,18 @@ SPEED: Mapping[str, Mapping[str, Schema]] = {
         **dict.fromkeys(("rows_per_second", "rows_per_cpu_second"), Many(Number(0), 1)),
         "peak_mib": optional(Number(0)),  # unknown on Windows
     },
+    "speed-bound": {
+        **dict.fromkeys(("recipe", "command", "step", "device"), LINE),
+        **dict.fromkeys(("clusters", "rows", "samples"), COUNT),
+        "draws_per_cpu_second": Many(Number(0), 1),
+        "difference": Number(0),
+        "peak_mib": optional(Number(0)),
+    },
+    "speed-start": {
+        **dict.fromkeys(("recipe", "command", "start", "device"), LINE),
+        **dict.fromkeys(("clock_seconds", "cpu_seconds"), Many(Number(0), 1)),
+        "peak_mib": Number(0),
+    },
     "speed-processes": {
         **dict.fromkeys(("recipe", "command", "step", "device"), LINE),
         **dict.fromkeys(("batch", "processes", "parameters", "steps", "message_bytes"), Whole()),

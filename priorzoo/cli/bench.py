@@ -35,9 +35,9 @@ def bench_command(words: Sequence[str]) -> None:
       --data-root DIR                  folder of the data sets
       --device NAME                    auto, cpu, cuda or mps [auto]
 
-    bench speed, speed-kernels, speed-runs, speed-moves, speed-files, speed-processes, serving,
-    tables, counts, estimators, precision, infogan, embedding and planar are measurements with
-    options of their own.
+    bench speed, speed-kernels, speed-runs, speed-moves, speed-files, speed-processes, speed-bound,
+    speed-start, serving, tables, counts, estimators, precision, infogan, embedding and planar are
+    measurements with options of their own.
     """
     kinds = measurements()
     if words and words[0] in kinds:
@@ -90,16 +90,19 @@ def _pool(settings: Namespace) -> Pool:
 def measurements() -> Measurements:
     """What ``bench`` measures besides grids, by name: of speed, and what papers add."""
     from priorzoo.benchmarks.gan.command import measure_infogan
+    from priorzoo.benchmarks.speed.bound import measure_bound
     from priorzoo.benchmarks.speed.files import measure_files
     from priorzoo.benchmarks.speed.kernels import measure_kernels
     from priorzoo.benchmarks.speed.moves import measure_moves
     from priorzoo.benchmarks.speed.processes import measure_processes
     from priorzoo.benchmarks.speed.runs import measure_runs
+    from priorzoo.benchmarks.speed.start import measure_start
     from priorzoo.benchmarks.tables.counts import measure_counts
 
     own: Measurements = {"speed": _speed, "speed-runs": measure_runs, "speed-moves": measure_moves}
     own |= {"speed-files": measure_files, "speed-kernels": measure_kernels, "serving": _serving}
     own |= {"speed-processes": measure_processes}
+    own |= {"speed-bound": measure_bound, "speed-start": measure_start}
     own |= {"tables": _tables, "counts": measure_counts, "infogan": measure_infogan}
     own |= {"estimators": _estimators, "precision": _precision}
     return own | {name: command for paper in PAPERS for name, command in paper.commands.items()}

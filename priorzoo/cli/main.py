@@ -15,6 +15,8 @@
   priorzoo bench speed-runs [--minutes M] [--rows FILE]
   priorzoo bench speed-kernels [--recipes NAMES] [--sizes NAMES] [--steps N]
   priorzoo bench speed-moves [--family NAME] [--rows FILE]
+  priorzoo bench speed-bound [--clusters A,B] [--rows FILE]
+  priorzoo bench speed-start [--recipes NAMES] [--rows FILE]
   priorzoo bench speed-processes [--recipe NAME] [--step eager|compiled] [--rows FILE]
   priorzoo bench estimators|precision [--draws N] [--rows FILE]
   priorzoo bench embedding|planar RUN ...
