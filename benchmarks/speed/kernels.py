@@ -143,7 +143,7 @@ def measure_kernels(settings: Namespace) -> None:
       --sizes A,B    of the networks; all if left out
       --steps N      of which each kernel's shortest time is taken [100]
     """
-    sizes = settings.sizes or list(SIZES)
+    sizes = list(SIZES) if settings.sizes is None else settings.sizes
     for case in cases(settings.recipes, sizes, False, "float32"):
         with Stream(0):
             training = training_of(case.settings())

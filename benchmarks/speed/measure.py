@@ -38,7 +38,7 @@ SIZES: Mapping[str, Mapping[str, Any]] = {
 SWEEP: Mapping[str, Sequence[int]] = {
     "clusters": (10, 30, 100, 300, 1_000),
     "batch": (20, 60, 200, 600, 2_000),
-    "code": (8, 32, 128, 512),
+    "code": (8, 32, 64, 180, 512),
 }
 
 
@@ -80,10 +80,12 @@ def cases(
     sweep: bool,
     precision: Precision,
     clusters: int | None = None,
+    quick: bool = False,
 ) -> Iterator[Case]:
     """Each recipe in each of ``SIZES``; with ``sweep`` also small with one size varied at a time.
 
-    ``clusters`` is K of those with one mixture, where it is not varied.
+    ``clusters`` is K of those with one mixture, where it is not varied; ``quick`` leaves out every
+    second size of a sweep.
 
     Raises:
         ValueError: for unknown names.
@@ -99,7 +101,7 @@ def cases(
             yield Case(name, **SIZES[size], **fixed)
         for size, values in SWEEP.items() if sweep else ():
             if mixture or size != "clusters":
-                for value in values:
+                for value in values[:: 2 if quick else 1]:
                     yield Case(name, **{**fixed, **SIZES["small"], size: value})
 
 

@@ -143,6 +143,7 @@ def _speed(settings: Namespace) -> None:
       --arms A,B                what to time; all if left out
       --base ARM                whose ratio is 1; the hand-written one if left out
       --sweep                   vary K, batch and code of --recipes
+      --quick                   leave out every second size of a sweep
       --clusters K              of one mixture
       --precision float32|bf16  of the networks [float32]
       --rounds N                in each of which every arm runs [15]
@@ -157,8 +158,8 @@ def _speed(settings: Namespace) -> None:
     device = pick_device(settings.device)
     rows: list[Mapping[str, object]] = []
     print(to_markdown(step_table([])), end="")
-    sizes = settings.sizes or list(measure.SIZES)
-    how = settings.sweep, settings.precision, settings.clusters
+    sizes = list(measure.SIZES) if settings.sizes is None else settings.sizes
+    how = settings.sweep, settings.precision, settings.clusters, settings.quick
     limits = {"rounds": settings.rounds, "steps": settings.steps, "base": settings.base}
     for case in measure.cases(settings.recipes, sizes, *how):
         for row in measure.measure(case, device, arms=settings.arms, **limits):

@@ -35,8 +35,13 @@ def spelt(words: Sequence[str]) -> list[str]:
 
 
 def names(text: str) -> list[str]:
-    """``a,b`` or ``[a,b]`` as a list."""
-    return [word.strip(" '\"") for word in text.strip("[]").split(",")]
+    """``a,b`` or ``[a,b]`` as a list.
+
+    >>> names("a,b"), names("[a, b]"), names("[]")
+    (['a', 'b'], ['a', 'b'], [])
+    """
+    inner = text.strip("[] ")
+    return [word.strip(" '\"") for word in inner.split(",")] if inner else []
 
 
 def path(text: str) -> Path:

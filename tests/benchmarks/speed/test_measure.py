@@ -167,6 +167,17 @@ def test_only_mixtures_of_one_number_take_it():
     assert found == [None, 7, None]
 
 
+def test_a_quick_sweep_has_at_least_three_sizes_of_each_with_the_ends():
+    for quick in (False, True):
+        found = list(speed.cases(["gmvae"], [], True, "float32", None, quick))
+        for size, values in speed.SWEEP.items():
+            varied = sorted({getattr(case, size) for case in found} - {None})
+            assert varied[0] == min(values)
+            assert varied[-1] == max(values)
+            assert len(varied) >= 3
+        assert all(tuple(case.hidden) == (64, 64) for case in found)
+
+
 def test_bench_refuses_what_it_does_not_know(capsys):
     for words, hint in ((["bench", "speed", "--recipes", "[gmvea]"], "'gmvae'"),):
         assert cli.main(words) == 2
