@@ -1,9 +1,14 @@
-"""Compiled steps that are kept in the user's cache, each in a folder named by its key."""
+"""Compiled steps that are kept in the user's cache, each in a folder named by its key.
+
+Together they take at most ``LIMIT`` bytes: those that were not used for the longest are removed.
+"""
 
 import hashlib
 import json
+import os
 import shutil
 import tempfile
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -16,6 +21,9 @@ from priorzoo.inference.training.caching import cache_folder
 from priorzoo.inference.training.native.script import Native, Script, UnknownCallError
 
 NAMES = ("script.json", "constants.safetensors", "step.json")
+LIMIT = 512 * 2**20  # bytes
+PART = "part-"  # how the names of folders begin that are being written or removed
+LEFT = 86_400  # seconds after which such a folder was left by a process that was ended
 
 
 @dataclass(frozen=True)
@@ -45,19 +53,52 @@ def keep(key: str, kept: Kept) -> None:
         if folder.exists():
             return
         folder.parent.mkdir(parents=True, exist_ok=True)
-        part = Path(tempfile.mkdtemp(dir=folder.parent, prefix="part-"))
+        part = Path(tempfile.mkdtemp(dir=folder.parent, prefix=PART))
         try:
             _write(part, kept)
             part.rename(folder)
         finally:
             shutil.rmtree(part, ignore_errors=True)
+        trim(folder.parent, key)
+
+
+def trim(steps: Path, newest: str) -> None:
+    """Remove the steps that were used the longest ago until the rest takes at most ``LIMIT`` bytes.
+
+    A process that uses one of them goes on with the code that it has loaded. One that reads it now
+    finds a folder that is not complete, and compiles.
+
+    Args:
+        steps: the folder of all.
+        newest: the key of a step that stays.
+    """
+    known, total = [], 0
+    for folder in steps.iterdir():
+        with suppress(OSError):  # another process may remove it now
+            used, size = folder.stat().st_mtime, sum(p.stat().st_size for p in folder.iterdir())
+            if not folder.name.startswith(PART):
+                known.append((used, size, folder))
+                total += size
+            elif time.time() - used > LEFT:
+                shutil.rmtree(folder, ignore_errors=True)
+    for _, size, folder in sorted(known):
+        if total <= LIMIT:
+            return
+        if folder.name != newest:
+            with suppress(OSError):
+                # Nobody finds half of a step by its key.
+                moved = folder.rename(steps / f"{PART}{folder.name}-{os.getpid()}")
+                shutil.rmtree(moved, ignore_errors=True)
+                total -= size
 
 
 def find(key: str) -> Kept | None:
     """The step of a key; None where there is none, and where its folder is damaged."""
     folder = cache_folder() / "steps" / key
     try:
-        return _read(folder)
+        found = _read(folder)
+        os.utime(folder)  # when it was last used
+        return found
     except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError):
         return None
 

@@ -1,8 +1,10 @@
 """Steps as native calls, kept for other processes and found by them only if nothing has changed."""
 
 import copy
+import os
 import shutil
 import sys
+import time
 from importlib import import_module
 from pathlib import Path
 
@@ -206,3 +208,38 @@ def test_a_damaged_step_is_not_used(first, folder, name):
             place.write_bytes(content[: len(content) // 2] if damage == "half" else b"")
         assert kept.find("copied") is None
         shutil.rmtree(copied)
+
+
+def test_the_steps_that_were_used_the_longest_ago_are_removed(tmp_path, monkeypatch):
+    """Beside those that other processes write, whose folders are left unless they are old."""
+    for age, name in enumerate(("new", "used", "old", "older", "part-now", "part-left")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "0.so").write_bytes(bytes(100))
+        then = time.time() - 10 * age - (10**6 if name == "part-left" else 0)
+        os.utime(tmp_path / name, (then, then))
+    monkeypatch.setattr(kept, "LIMIT", 250)
+    kept.trim(tmp_path, "older")
+    assert {path.name for path in tmp_path.iterdir()} == {"new", "older", "part-now"}
+    monkeypatch.setattr(kept, "LIMIT", 0)
+    kept.trim(tmp_path, "new")
+    assert {path.name for path in tmp_path.iterdir()} == {"new", "part-now"}
+
+
+def test_keeping_a_step_trims_the_others_and_a_step_in_use_goes_on(first, folder, monkeypatch):
+    own = first.steps.descend._key
+    before = (folder / own).stat().st_mtime
+    os.utime(folder / own, (before - 100, before - 100))
+    step = kept.find(own)
+    assert (folder / own).stat().st_mtime > before - 50
+    copied = folder.parent / "copied"
+    shutil.copytree(folder / own, copied)
+    made = training(folder)
+    made.run(3)
+    monkeypatch.setattr(kept, "LIMIT", 1)
+    kept.keep("another", step)
+    assert [path.name for path in folder.iterdir()] == ["another"]
+    made.run_to(46)
+    assert torch.equal(losses(made)[-1:], losses(first)[-1:])
+    shutil.rmtree(folder)
+    folder.mkdir()
+    copied.rename(folder / own)
