@@ -2,12 +2,14 @@
 //
 // Blocks of c stay in registers while k runs: as many rows of a as fit, by up to three vectors of
 // columns of b. If the columns of b, not its rows, lie together, they are first transposed block by
-// block; with few rows of a, sums over k of both are faster.
+// block; with few rows of a, sums over k of both are faster. If the columns of a lie together, k is
+// divided, and the sums so far are read from c: each number of a row is in another line of the cache.
 
 #include <cstdint>
 #include <algorithm>
 #include <vector>
 #define UNROLL _Pragma("GCC unroll 16")
+constexpr int64_t DEEP = 128;  // the most numbers along k at a time, if k is divided
 #if defined(__AVX512F__)
 #include <immintrin.h>
 typedef __m512 vec; typedef __mmask16 mask;
@@ -53,12 +55,11 @@ static inline void zip(vec a, vec b, vec& low, vec& high) {
 // R rows and V vectors of columns of c; the rows of b lie together, a has any strides.
 template <int64_t R, int64_t V>
 static void outer(const float* a, int64_t am, int64_t ak, const float* b, int64_t bk,
-                  const float* bias, float* c, int64_t cm, int64_t K, mask last) {
+                  const float* bias, int64_t biasm, float* c, int64_t cm, int64_t K, mask last) {
   vec sum[R][V];
-  UNROLL for (int64_t v = 0; v < V; v++) {
-    vec start = bias ? get(bias + v * W, v == V - 1 ? last : upto(W)) : zero();
-    UNROLL for (int64_t r = 0; r < R; r++) sum[r][v] = start;
-  }
+  UNROLL for (int64_t v = 0; v < V; v++)
+    UNROLL for (int64_t r = 0; r < R; r++)
+      sum[r][v] = bias ? get(bias + r * biasm + v * W, v == V - 1 ? last : upto(W)) : zero();
   for (int64_t k = 0; k < K; k++) {
     vec row[V];
     UNROLL for (int64_t v = 0; v < V; v++) row[v] = get(b + k * bk + v * W, v == V - 1 ? last : upto(W));
@@ -73,16 +74,17 @@ static void outer(const float* a, int64_t am, int64_t ak, const float* b, int64_
 
 template <int64_t V>
 static void columns(const float* a, int64_t am, int64_t ak, const float* b, int64_t bk,
-                    const float* bias, float* c, int64_t cm, int64_t M, int64_t K, mask last) {
+                    const float* bias, int64_t biasm, float* c, int64_t cm, int64_t M, int64_t K,
+                    mask last) {
   int64_t m = 0;
   while (m < M) {
-    const float* x = a + m * am;
+    const float *x = a + m * am, *start = bias ? bias + m * biasm : nullptr;
     float* y = c + m * cm;
     int64_t left = M - m;
-    if (left >= ROWS) outer<ROWS, V>(x, am, ak, b, bk, bias, y, cm, K, last), m += ROWS;
-    else if (left >= 4) outer<4, V>(x, am, ak, b, bk, bias, y, cm, K, last), m += 4;
-    else if (left >= 2) outer<2, V>(x, am, ak, b, bk, bias, y, cm, K, last), m += 2;
-    else outer<1, V>(x, am, ak, b, bk, bias, y, cm, K, last), m += 1;
+    if (left >= ROWS) outer<ROWS, V>(x, am, ak, b, bk, start, biasm, y, cm, K, last), m += ROWS;
+    else if (left >= 4) outer<4, V>(x, am, ak, b, bk, start, biasm, y, cm, K, last), m += 4;
+    else if (left >= 2) outer<2, V>(x, am, ak, b, bk, start, biasm, y, cm, K, last), m += 2;
+    else outer<1, V>(x, am, ak, b, bk, start, biasm, y, cm, K, last), m += 1;
   }
 }
 
@@ -144,22 +146,25 @@ extern "C" void kernel(const float* a, const float* b, const float* bias, float*
   }
   int64_t vectors = (N + W - 1) / W, panels = (vectors + 2) / 3;
   int64_t each = (vectors + panels - 1) / panels, width = each * W;
-  #pragma omp parallel for if (M * K * N > 1000000)
-  for (int64_t p = 0; p < panels; p++) {
-    static thread_local std::vector<float> room;
-    int64_t n = p * width, left = std::min((N - n + W - 1) / W, each);
-    if (left <= 0) continue;
-    const float* from = b + n * bn;
-    int64_t step = bk;
-    if (bn != 1) {
-      room.resize(std::max<int64_t>(room.size(), K * width));
-      transpose(from, bn, K, std::min(N - n, width), width, room.data());
-      from = room.data(), step = width;
+  int64_t blocks = ak == 1 ? 1 : (K + DEEP - 1) / DEEP, deep = (K + blocks - 1) / blocks;
+  for (int64_t k = 0; k < K; k += deep) {
+    int64_t some = std::min(deep, K - k), next = k ? N : 0;
+    #pragma omp parallel for if (M * some * N > 1000000)
+    for (int64_t p = 0; p < panels; p++) {
+      static thread_local std::vector<float> room;
+      int64_t n = p * width, left = std::min((N - n + W - 1) / W, each), step = bk;
+      if (left <= 0) continue;
+      const float *x = a + k * ak, *from = b + k * bk + n * bn;
+      if (bn != 1) {
+        room.resize(std::max<int64_t>(room.size(), some * width));
+        transpose(from, bn, some, std::min(N - n, width), width, room.data());
+        from = room.data(), step = width;
+      }
+      mask last = upto(N - n - (left - 1) * W);
+      const float* first = k ? c + n : biased ? bias + n : nullptr;
+      if (left == 3) columns<3>(x, am, ak, from, step, first, next, c + n, N, M, some, last);
+      if (left == 2) columns<2>(x, am, ak, from, step, first, next, c + n, N, M, some, last);
+      if (left == 1) columns<1>(x, am, ak, from, step, first, next, c + n, N, M, some, last);
     }
-    mask last = upto(N - n - (left - 1) * W);
-    const float* first = start ? start + n : nullptr;
-    if (left == 3) columns<3>(a, am, ak, from, step, first, c + n, N, M, K, last);
-    if (left == 2) columns<2>(a, am, ak, from, step, first, c + n, N, M, K, last);
-    if (left == 1) columns<1>(a, am, ak, from, step, first, c + n, N, M, K, last);
   }
 }

@@ -7,6 +7,7 @@ once on a machine with AVX2 or AVX-512. All are timed on the sizes of the step. 
 beside the compiled code, so that the same code is used, and found again, the next time.
 """
 
+import hashlib
 import importlib
 import json
 import platform
@@ -20,6 +21,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._ops import OpOverload
 from torch.fx import Graph, GraphModule, Node
 
 from priorzoo.inference.saving import replace_file
@@ -119,22 +121,21 @@ def our_product() -> Any:
 @lru_cache
 def _compiled() -> Multiply | None:
     """By our own code for float32; None where it cannot be compiled."""
-    kernel = our_product()
-    if kernel is None:
+    if our_product() is None:
         return None
+    return lambda a, b, bias: _fill(a.new_empty(len(a), b.shape[1]), a, b, bias)
 
-    def multiply(a: Tensor, b: Tensor, bias: Tensor | None) -> Tensor:
-        (rows, inner), columns = a.shape, b.shape[1]
-        if 1 not in b.stride():
-            b = b.contiguous()
-        if b.stride(1) != 1 and a.stride(1) != 1 and rows < FEW:
-            a = a.contiguous()
-        found = a.new_empty(rows, columns)
-        sizes, biased = (rows, inner, columns), bias is not None
-        kernel(a, b, bias if biased else a, found, *sizes, *a.stride(), *b.stride(), biased)
-        return found
 
-    return multiply
+def _fill(found: Tensor, a: Tensor, b: Tensor, bias: Tensor | None) -> Tensor:
+    """Write a product by our own code."""
+    (rows, inner), columns = a.shape, b.shape[1]
+    if 1 not in b.stride():
+        b = b.contiguous()
+    if b.stride(1) != 1 and a.stride(1) != 1 and rows < FEW:
+        a = a.contiguous()
+    sizes, biased = (rows, inner, columns), bias is not None
+    our_product()(a, b, bias if biased else a, found, *sizes, *a.stride(), *b.stride(), biased)
+    return found
 
 
 def _operands(node: Node) -> Operands | None:
@@ -212,7 +213,7 @@ def _measured() -> _Measured:
 def _key(a: Tensor, b: Tensor, bias: Tensor | None) -> str:
     """What the times of a product depend on."""
     layouts = [part is not None and (tuple(part.shape), part.stride()) for part in (a, b, bias)]
-    return json.dumps([_machine(), torch.get_num_threads(), str(a.dtype), layouts])
+    return json.dumps([_machine(), _source(), torch.get_num_threads(), str(a.dtype), layouts])
 
 
 def fastest_of(
@@ -245,15 +246,27 @@ def _machine() -> str:
     return f"{platform.processor() or platform.machine()}, torch {torch.__version__}"
 
 
+@lru_cache
+def _source() -> str:
+    """A digest of our own code."""
+    return hashlib.sha256(SOURCE.read_bytes()).hexdigest()[:16]
+
+
 def _timed(
     node: Node, a: Tensor, b: Tensor, bias: Tensor | None
 ) -> dict[str, Callable[[], object]]:
-    """All ways to compute a product."""
-    own, before = node.target, () if bias is None else (bias,)
-    assert callable(own)
-    found: dict[str, Callable[[], object]] = {"torch": partial(own, *before, a, b)}
+    """All ways to compute a product, in memory that is used again if a step of native calls does.
+
+    New memory of a large product takes longer than the product.
+    """
+    assert isinstance(node.target, OpOverload)
+    before, out = () if bias is None else (bias,), a.new_empty(*a.shape[:-1], b.shape[-1])
+    own = node.target.overloadpacket.out
+    found: dict[str, Callable[[], object]] = {"torch": partial(own, *before, a, b, out=out)}
     for name, way in ways().items():
-        if name != "compiled" or a.dtype == torch.float32:
+        if name == "compiled" and a.dim() == 2 and a.dtype == torch.float32:
+            found[name] = partial(_fill, out, a, b, bias)
+        elif name != "compiled" or a.dtype == torch.float32:
             found[name] = partial(way, a, b, bias)
     return found
 

@@ -142,7 +142,7 @@ def test_products_are_computed_in_the_fastest_way(operands, afresh, monkeypatch,
 def test_our_own_products_are_right_for_all_sizes_and_layouts(rows, columns):
     """Transposed or not, with strides and zeros of them, with a bias, in float64's first digits."""
     multiply, made = products._compiled(), torch.Generator().manual_seed(rows * 100 + columns)
-    for inner in (1, 5, 16, 33):
+    for inner, near in ((1, 1e-5), (5, 1e-5), (16, 1e-5), (33, 1e-5), (300, 1e-4)):
         a, b = (torch.randn(shape, generator=made) for shape in ((rows, inner), (inner, columns)))
         bias = torch.randn(columns, generator=made)
         wide = torch.randn(2 * rows, 2 * inner, generator=made)[::2, ::2]
@@ -154,7 +154,7 @@ def test_our_own_products_are_right_for_all_sizes_and_layouts(rows, columns):
                 for add in (None, bias):
                     exact = left.double() @ right.double() + (0 if add is None else add)
                     found = multiply(left, right, add)
-                    torch.testing.assert_close(found.double(), exact, rtol=1e-5, atol=1e-5)
+                    torch.testing.assert_close(found.double(), exact, rtol=1e-5, atol=near)
 
 
 def test_a_choice_is_kept_beside_the_compiled_code(operands, afresh):
