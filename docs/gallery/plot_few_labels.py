@@ -6,8 +6,6 @@ Of 1,400 images of digits, few have a label. Like Kingma et al. (2014), we let a
 from all images, and M2 learn from all codes: the digit of those without label is summed out.
 """
 
-from functools import partial
-
 import matplotlib.pyplot as plt
 import torch
 from sklearn.datasets import load_digits
@@ -20,11 +18,10 @@ from priorzoo.inference import ELBO, Classification, cluster_probabilities, code
 digits = load_digits()
 x, digit = torch.tensor(digits.data / 16, dtype=torch.float32), torch.tensor(digits.target)
 test, test_digit, x, digit = x[1400:], digit[1400:], x[:1400], digit[:1400]
-adam = partial(torch.optim.Adam, lr=2e-3)
 
 torch.manual_seed(0)
 vae, guide = VAE(MLP(8, 64, [128]), Gaussian(0.3, spread="shared"), 8), Code(MLP(64, 16, [128]))
-fit(vae, guide, x, steps=1500, optimiser=adam)
+fit(vae, guide, x, steps=1500, lr=2e-3)
 z, test_z = codes(vae, guide, x), codes(vae, guide, test)
 
 # %%
@@ -40,7 +37,7 @@ for each in counts:
     m2 = M2(MLP(4, 8, [64], clusters=10), Gaussian(0.5, spread="shared"), code=4, clusters=10)
     pair = m2, ClusterThenCode(MLP(8, 10, [64]), MLP(8, 8, [64], clusters=10))
     objective = ELBO(*pair, penalties={"labels": Classification(50.0)})
-    fit(*pair, z, objective=objective, labels={"y": labels}, steps=700, optimiser=adam)
+    fit(*pair, z, objective=objective, labels={"y": labels}, steps=700, lr=2e-3)
 
     found = cluster_probabilities(*pair, test_z).argmax(1)
     right[names[0]].append((found == test_digit).float().mean().item())

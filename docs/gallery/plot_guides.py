@@ -44,7 +44,7 @@ for (name, guide_of), row in zip(guides.items(), axes, strict=True):
     torch.manual_seed(0)
     model = GMVAE(MLP(8, 64, H), Gaussian(0.3, spread="shared"), code=8, clusters=10)
     guide = guide_of(model)
-    fit(model, guide, train, steps=1000, optimiser=lambda p: torch.optim.Adam(p, lr=3e-3))
+    fit(model, guide, train, steps=1000, lr=3e-3)
     clusters = cluster_probabilities(model, guide, test).argmax(1)
     bounds[name] = evaluate(model, guide, test)["elbo"]
     scores[name] = adjusted_rand_score(test_digit, clusters)

@@ -6,8 +6,6 @@ Half of all pixels are missing, in training and in test images. The mask ``obser
 ones; the model learns from the others alone, and then says what may have been in the gaps.
 """
 
-from functools import partial
-
 import matplotlib.pyplot as plt
 import torch
 from sklearn.datasets import load_digits
@@ -27,8 +25,7 @@ train, test, truth = holes[:1400], holes[1400:], whole[1400:]
 
 model = GMVAE(MLP(8, 64, [128]), Gaussian(0.3, spread="shared"), code=8, clusters=10)
 guide = CodeThenCluster(MLP(64, 16, [128], masked=True), model)
-adam = partial(torch.optim.Adam, lr=2e-3)
-fit(model, guide, train, context={"observed": ~train.isnan()}, steps=1500, optimiser=adam)
+fit(model, guide, train, context={"observed": ~train.isnan()}, steps=1500, lr=2e-3)
 imputed = impute(model, guide, test, context={"observed": ~test.isnan()})
 
 others = torch.tensor(KNNImputer(n_neighbors=10).fit(train).transform(test))

@@ -40,7 +40,7 @@ class DelayedShapes(torch.nn.Module):
 
 model = DelayedShapes(3)
 guide = ClusterThenCode(MLP(30, 3, [64]), MLP(30, 2, [64], clusters=3))
-fit(model, guide, x, steps=2000, optimiser=lambda p: torch.optim.Adam(p, lr=2e-3))
+fit(model, guide, x, steps=2000, lr=2e-3)
 shape, delay = cluster_probabilities(model, guide, x).argmax(1), codes(model, guide, x)
 
 figure, axes = plt.subplots(2, 3, figsize=(8, 4.6), sharex=True, sharey=True, layout="constrained")

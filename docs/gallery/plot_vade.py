@@ -11,8 +11,8 @@ import torch
 from sklearn.datasets import load_digits
 from sklearn.decomposition import PCA
 from sklearn.metrics import adjusted_rand_score
-from sklearn.mixture import GaussianMixture
 
+from priorzoo import place_mixture
 from priorzoo.guides import CodeThenCluster
 from priorzoo.inference import Autoencoder, cluster_probabilities, codes, fit
 from priorzoo.models import GMVAE, MLP, Gaussian
@@ -43,9 +43,7 @@ figure, axes = plt.subplots(1, 3, figsize=(10, 3.8), layout="constrained")
 fit(model, guide, x, objective=Autoencoder(model, guide), steps=1000)
 draw(axes[0], "autoencoder")
 
-mixture = GaussianMixture(10, covariance_type="diag", n_init=5, random_state=0)
-mixture.fit(codes(model, guide, x))
-model.set_components(torch.tensor(mixture.means_), torch.tensor(mixture.covariances_))
+place_mixture(model, guide, x, seed=0)
 draw(axes[1], "mixture of its codes")
 
 fit(model, guide, x, steps=1500)

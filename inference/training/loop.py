@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -42,7 +42,14 @@ from priorzoo.inference.training.nonfinite import (
     rescale,
     scale_rates,
 )
-from priorzoo.inference.training.settings import Unit, check_counts, check_schedule, check_sites
+from priorzoo.inference.training.settings import (
+    MakesOptimiser,
+    Unit,
+    check_counts,
+    check_schedule,
+    check_sites,
+    maker_of,
+)
 from priorzoo.inference.training.step import Precision, check_step, take_step
 from priorzoo.inference.training.watch import Trouble, Undo, Watch
 
@@ -85,7 +92,8 @@ class Training:
     Args:
         model, guide, data: as in :func:`fit`.
         objective: of the same model and guide; ``ELBO(model, guide)`` if None.
-        optimiser: makes an optimiser of parameters; Adam with learning rate 0.001 if None.
+        optimiser: makes an optimiser of parameters; Adam if None.
+        lr: Adam's learning rate, 0.001 if None; another optimiser has its own.
         schedule: makes a learning rate schedule of that optimiser. ``ReduceLROnPlateau`` gets the
             negative validation bound after each validation.
         schedule_unit: any other schedule is stepped after each pass over the data (``epoch``) or
@@ -130,7 +138,8 @@ class Training:
         data: Tensor | Iterables,
         *,
         objective: Objective | None = None,
-        optimiser: Callable[[Iterable[nn.Parameter]], Optimizer] | None = None,
+        optimiser: MakesOptimiser | None = None,
+        lr: float | None = None,
         schedule: Callable[[Optimizer], LRScheduler] | None = None,
         schedule_unit: Unit = "epoch",
         labels: Labels | None = None,
@@ -170,7 +179,7 @@ class Training:
         create_parameters(model, guide, self.batches, seed)
         parameters = self._learnt()
         self.execution = choose(step, self.device, self.in_memory, processes.count > 1)
-        self.optimiser = (optimiser or _adam)(parameters)
+        self.optimiser = maker_of(optimiser, lr)(parameters)
         self.rates, self.remedy = rates_of(self.optimiser), Remedy(on_nonfinite, rollbacks)
         prepare(self.optimiser, self.execution)
         self.schedule = None if schedule is None else schedule(self.optimiser)
@@ -449,10 +458,6 @@ class Training:
         check_schedule(self.optimiser, self.schedule, self.schedule_unit, self.validation)
         if self.batches.labelled or (isinstance(self.objective, ELBO) and self.objective.kl):
             check_sites(self.objective, self.batches)
-
-
-def _adam(parameters: Iterable[nn.Parameter]) -> Optimizer:
-    return torch.optim.Adam(parameters, lr=1e-3)
 
 
 def _shown(row: Row) -> list[str]:

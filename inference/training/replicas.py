@@ -1,18 +1,18 @@
 """Several trainings at once: each step updates the stacked parameters of all of them."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.fx import GraphModule
-from torch.optim import Optimizer
 
 from priorzoo.inference.batch import Batch, Transform
 from priorzoo.inference.objectives.contract import Objective
 from priorzoo.inference.randomness import Stream
 from priorzoo.inference.training.execution import prepare
 from priorzoo.inference.training.lowering import Run, lower
+from priorzoo.inference.training.settings import MakesOptimiser, maker_of
 from priorzoo.inference.training.state import state_of
 from priorzoo.inference.training.step import Precision, apply_gradients
 from priorzoo.inference.training.tracing import Traced, record, trace
@@ -32,8 +32,8 @@ class Replicas:
             ones, and are replaced by the trained ones after :meth:`run`.
         data: rows ``(N, P)`` on the device of the parameters.
         optimiser: makes an optimiser of parameters, which here have R as their first dimension. It
-            must update each element separately, as Adam and SGD do. Adam with learning rate 0.001
-            if None.
+            must update each element separately, as Adam and SGD do. Adam if None.
+        lr: Adam's learning rate, 0.001 if None.
         batch_size, transform, precision: as in :class:`Training`.
         step: ``eager`` or ``compiled``; the last batch of a pass, if smaller, is never compiled.
         seed: seed of orders, transforms and draws.
@@ -51,7 +51,8 @@ class Replicas:
         objectives: Sequence[Objective],
         data: Tensor,
         *,
-        optimiser: Callable[[Iterable[nn.Parameter]], Optimizer] | None = None,
+        optimiser: MakesOptimiser | None = None,
+        lr: float | None = None,
         batch_size: int = 100,
         transform: Transform | None = None,
         precision: Precision = "float32",
@@ -69,7 +70,7 @@ class Replicas:
             objective.to(data.device)
         self.state = _stack(objectives)
         learnt = [tensor for tensor in self.state.values() if isinstance(tensor, nn.Parameter)]
-        self.optimiser = (optimiser or _adam)(learnt)
+        self.optimiser = maker_of(optimiser, lr)(learnt)
         prepare(self.optimiser, "compiled")
         self.stream = Stream(seed, data.device)
         self.order, self.place = data.new_empty((len(objectives), 0), dtype=torch.int64), 0
@@ -198,7 +199,3 @@ def _functional(graph: GraphModule) -> GraphModule:
         nodes.erase_node(node)
     graph.recompile()
     return graph
-
-
-def _adam(parameters: Iterable[nn.Parameter]) -> Optimizer:
-    return torch.optim.Adam(parameters, lr=1e-3)

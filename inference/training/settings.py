@@ -1,10 +1,14 @@
 """Checks of a training's settings before its first step."""
 
 import inspect
+import math
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Literal, get_args
 
 import pyro.distributions as dist
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
@@ -20,6 +24,21 @@ from priorzoo.inference.sites import is_enumerated, latent_sites
 from priorzoo.models.contract import accepted
 
 Unit = Literal["epoch", "step"]
+MakesOptimiser = Callable[[Iterable[nn.Parameter]], Optimizer]
+RATE = 1e-3  # of Adam
+
+
+def maker_of(optimiser: MakesOptimiser | None, lr: float | None) -> MakesOptimiser:
+    """What makes the optimiser: the user's, or Adam with a learning rate, 0.001 if None.
+
+    Raises:
+        ValueError: for a rate beside an optimiser, which has its own, or one that is not positive.
+    """
+    if optimiser is not None and lr is not None:
+        raise ValueError(f"Expected an optimiser or lr but got both; give lr={lr} to the former.")
+    if lr is not None and not 0 < lr < math.inf:
+        raise ValueError(f"Expected a positive learning rate lr but got {lr}.")
+    return optimiser or partial(torch.optim.Adam, lr=RATE if lr is None else lr)
 
 
 def check_counts(**settings: object) -> None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from priorzoo.benchmarks.data.tables import dataset_of
-from priorzoo.benchmarks.recipes import Part, Recipe, part
+from priorzoo.benchmarks.recipes import Recipe, part
 from priorzoo.benchmarks.recipes.building import build_training
 from priorzoo.benchmarks.recipes.changes import apply
 from priorzoo.benchmarks.runs.course import Course
@@ -18,10 +18,8 @@ from priorzoo.benchmarks.runs.machine import pick_device
 from priorzoo.benchmarks.tables.choosing import recipe_for
 from priorzoo.benchmarks.tables.sizing import quick
 from priorzoo.inference import Classification, evaluate
-from priorzoo.inference.construction import locate
 from priorzoo.inference.data.tables.schema import Table
 from priorzoo.inference.randomness import derive
-from priorzoo.models import Columns
 
 RATE = 3e-3  # of Adam at most, where a training goes on
 HELD = 200  # rows from which on one in ten is held out
@@ -122,7 +120,6 @@ def suited(table: Table, choice: Choice, labelled: int = 0) -> Recipe:
         recipe = apply(recipe, {"guide": choice.guide})
     recipe = replace(
         recipe,
-        encoder=_reading(recipe),
         n_init=choice.starts,
         init_steps=max(1, steps // 4),
     )
@@ -130,22 +127,6 @@ def suited(table: Table, choice: Choice, labelled: int = 0) -> Recipe:
         return recipe
     penalties = {"classification": part(Classification, weight=PRICE)}
     return replace(recipe, labels={"y": "y"}, labelled=labelled, penalties=penalties)
-
-
-def _reading(recipe: Recipe) -> Part:
-    """The encoder, which reads counts by their logarithm and each category as a number of its own.
-
-    Values of other columns are scaled numbers.
-    """
-    likelihood = recipe.likelihood
-    if "columns" not in likelihood.init_args or "features" in recipe.encoder.init_args:
-        return recipe.encoder
-    parts = [
-        locate(each.class_path)(**each.init_args) for each in likelihood.init_args["likelihoods"]
-    ]
-    features = Columns(parts, likelihood.init_args["columns"]).features
-    told = {**recipe.encoder.init_args, "features": features}
-    return replace(recipe.encoder, init_args=told)
 
 
 def _split(rows: int, seed: int) -> tuple[Tensor, Tensor]:

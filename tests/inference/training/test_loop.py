@@ -2,6 +2,7 @@
 
 import random
 from contextlib import nullcontext
+from functools import partial
 
 import numpy as np
 import pyro
@@ -365,6 +366,19 @@ def test_the_gradient_is_cut_to_its_norm(zoo):
     assert free.norm() > 0.5
     torch.testing.assert_close(moved(0.25), free * (0.25 / free.norm()), rtol=1e-4, atol=1e-6)
     assert torch.equal(moved(1e6), free)
+
+
+def test_the_learning_rate_is_adams(zoo):
+    x, ends = zoo["gmvae"].rows(10), []
+    for how in ({"lr": 0.02}, {"optimiser": partial(torch.optim.Adam, lr=0.02)}, {}):
+        pair = made(zoo["gmvae"])
+        fit(*pair, x, steps=2, **how)
+        ends.append(torch.cat([p.detach().flatten() for m in pair for p in m.parameters()]))
+    assert torch.equal(ends[0], ends[1])
+    assert not torch.equal(ends[0], ends[2])
+    for bad in ({"lr": 0.1, "optimiser": torch.optim.SGD}, {"lr": 0.0}, {"lr": float("nan")}):
+        with pytest.raises(ValueError, match="lr"):
+            fit(*made(zoo["gmvae"]), x, steps=1, **bad)
 
 
 def test_the_step_size_follows_its_schedule_by_passes(zoo):
