@@ -41,6 +41,7 @@ from priorzoo.inference.prediction import (
     reconstructions,
 )
 from priorzoo.inference.randomness import Stream
+from priorzoo.inference.reseeding import reseed_clusters
 from priorzoo.inference.saving import load, save
 from priorzoo.inference.serving.export import export
 from priorzoo.inference.serving.predictor import Predictor, serve
@@ -115,6 +116,7 @@ __all__ = [
     "reconstructions",
     "reconstructions_through",
     "remember",
+    "reseed_clusters",
     "save",
     "seed_components",
     "serve",

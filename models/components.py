@@ -102,3 +102,10 @@ class Components(nn.Module):
         factor = torch.linalg.cholesky(covariance)
         self.raw.copy_(raw_variance(factor.diagonal(dim1=-2, dim2=-1).square()))
         self.lower.copy_(factor.tril(-1))
+
+
+@torch.no_grad()
+def even_weight(logits: Tensor, k: int) -> None:
+    """Give category k of K the probability 1/K, in place, and leave the others in proportion."""
+    others = logits[torch.arange(len(logits), device=logits.device) != k]
+    logits[k] = others.logsumexp(0) - math.log(max(1, len(others)))

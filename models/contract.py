@@ -97,6 +97,22 @@ class CountsData(Protocol):
     counted: Tensor
 
 
+@runtime_checkable
+class PlacesClusters(Protocol):
+    """A model with a finite mixture as prior of its code ``z``, whose clusters ``y`` can be placed.
+
+    ``clusters`` is K.
+    """
+
+    clusters: int
+
+    def place_cluster(self, k: int, loc: Tensor, variance: Tensor) -> None:
+        """Make p(z | y = k) a Gaussian with mean and variances ``(D,)``, in place.
+
+        Where weights are learnt, cluster k gets the weight 1/K.
+        """
+
+
 class Likelihood(Protocol):
     """Maps the decoder's output to p(x | z); reads ``width`` outputs for each value of x.
 

@@ -9,8 +9,9 @@ import torch
 from pyro.ops.indexing import Vindex
 from torch import Tensor, nn
 
+from priorzoo.models.components import even_weight
 from priorzoo.models.contract import Beside, decodes
-from priorzoo.models.distributions.gaussian import diagonal_normal, standard_normal
+from priorzoo.models.distributions.gaussian import diagonal_normal, raw_variance, standard_normal
 from priorzoo.models.likelihoods import Bernoulli
 from priorzoo.models.networks import MLP
 from priorzoo.models.observation import sample_x
@@ -75,3 +76,14 @@ class DilokthanakulGMVAE(nn.Module):
             heads = self.heads(w).unflatten(-1, (self.clusters, 2 * self.code))
             z = pyro.sample("z", diagonal_normal(Vindex(heads)[..., y, :]))
             return sample_x(x, beside, self.likelihood, self.decoder, z)
+
+    @torch.no_grad()
+    def place_cluster(self, k: int, loc: Tensor, variance: Tensor) -> None:
+        """See :class:`PlacesClusters`; mean and variances do not depend on ``w`` at first."""
+        last = self.heads.layers[-1]
+        assert isinstance(last, nn.Linear)
+        own = slice(2 * self.code * k, 2 * self.code * (k + 1))
+        last.weight[own] = 0.0
+        last.bias[own] = torch.cat([loc, raw_variance(variance)])
+        if self.learn_weights:
+            even_weight(self.logits, k)

@@ -7,8 +7,9 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
-from priorzoo.models.components import Components, Covariance, CovariateShift
+from priorzoo.models.components import Components, Covariance, CovariateShift, even_weight
 from priorzoo.models.contract import Beside, decodes
+from priorzoo.models.distributions.gaussian import raw_variance
 from priorzoo.models.likelihoods import Bernoulli
 from priorzoo.models.observation import sample_x
 from priorzoo.models.plates import data_plate
@@ -62,3 +63,14 @@ class GMVAE(Components):
             shift = None if self.shift is None else self.shift(beside["covariates"])
             z = pyro.sample("z", self.component(y, shift))
             return sample_x(x, beside, self.likelihood, self.decoder, z)
+
+    @torch.no_grad()
+    def place_cluster(self, k: int, loc: Tensor, variance: Tensor) -> None:
+        """See :class:`PlacesClusters`; the covariance of tied components stays as it is."""
+        self.loc[k] = loc - self.shared[0]
+        if self.covariance != "tied":
+            self.raw[k] = raw_variance(variance) - self.shared[1]
+        if self.covariance == "full":
+            self.lower[k] = 0.0
+        if self.learn_weights:
+            even_weight(self.logits, k)

@@ -46,6 +46,7 @@ class Cell:
         length: in the recipe's unit, steps or epochs; of a clustering, rows. None for its own.
         changes: settings that differ from the recipe's, see :func:`apply`.
         extra, importance: see :class:`Line`.
+        asked: whether the number of importance samples was asked for, and is not its line's.
     """
 
     recipe: str
@@ -55,6 +56,7 @@ class Cell:
     changes: Changes = field(default_factory=dict)
     extra: Mapping[str, Extra] = field(default_factory=dict)
     importance: int = 0
+    asked: bool = False
 
     @cached_property
     def key(self) -> str:
@@ -82,7 +84,9 @@ class Cell:
         """What makes the row again, for any seed."""
         changes = [f"{name}={as_text(value)}" for name, value in self.changes.items()]
         sets = ["--set", *changes] if changes else []
-        return shlex.join(["priorzoo", "bench", self.recipe, "--budget", self.budget, *sets])
+        samples = ["--importance-samples", str(self.importance)] if self.asked else []
+        words = ["priorzoo", "bench", self.recipe, "--budget", self.budget, *samples, *sets]
+        return shlex.join(words)
 
     def origin(self) -> Row:
         """What a row says of its cell."""
@@ -165,6 +169,7 @@ def work(cell: Cell, out: Path, root: str | None, device: str) -> Row:
     row |= {key: of(run, dataset, cell.budget == "quick") for key, of in cell.extra.items()}
     if cell.importance:
         row["importance"] = score(run, dataset, cell.importance)["terms"]
+        row["importance_samples"] = cell.importance
     row["history"] = f"history/{cell.name}.jsonl"
     (out / "history").mkdir(exist_ok=True)
     (out / row["history"]).write_bytes((folder / HISTORY).read_bytes())

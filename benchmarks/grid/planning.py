@@ -11,6 +11,7 @@ from priorzoo.benchmarks.papers import PAPERS, RECIPES
 from priorzoo.benchmarks.papers.paper import BUDGETS, Budget, Line, Paper
 from priorzoo.benchmarks.recipes.changes import read_value
 from priorzoo.benchmarks.recipes.parts import unknown_name
+from priorzoo.inference.data.tensors import check_count
 
 MOST = 100_000  # seeds
 
@@ -21,6 +22,7 @@ def plan(
     sets: Mapping[str, Sequence[object]],
     budget: Budget,
     papers: Sequence[Paper] = PAPERS,
+    importance: int | None = None,
 ) -> list[Cell]:
     """The cells of a grid, checked.
 
@@ -30,20 +32,26 @@ def plan(
         seeds: of each cell.
         sets: for each option the values that it takes; cells are made of all combinations.
         budget: how long the cells are.
+        importance: samples of the bound on log p(x); those of the lines if None.
 
     Raises:
-        ValueError: for unknown names and options, and for no seeds or cells.
+        ValueError: for unknown names and options, for no seeds or cells, and for a negative number
+            of samples.
     """
     if not names:
         raise ValueError("Expected recipes, papers or all; priorzoo list recipes names them.")
     if not seeds:
         raise ValueError("Expected at least one seed but the range is empty; write --seeds 0:5.")
+    if importance is not None:
+        check_count(importance, "--importance-samples", 0)
     found: dict[tuple[str, int], Cell] = {}
     for line in _lines(names, budget, papers):
         for values in product(*sets.values()):
             changes = {**line.changes, **dict(zip(sets, values, strict=True))}
             length = line.lengths.get(budget)
             cell = Cell(line.recipe, 0, budget, length, changes, line.extra, line.importance)
+            if importance is not None:
+                cell = replace(cell, importance=importance, asked=True)
             cell = replace(cell, changes=cell.needed())
             found |= {(cell.key, seed): replace(cell, seed=seed) for seed in seeds}
     if not found:

@@ -22,7 +22,7 @@ from priorzoo.models.likelihoods import outputs_of
 # Arguments that every network may take, the last one if it is an encoder.
 OF_NETWORKS = ("inputs", "outputs", "clusters", "shape", "features")
 OF_TRAINING = (
-    *("schedule_unit", "batch_size", "clip", "precision", "step", "every"),
+    *("schedule_unit", "batch_size", "clip", "average", "precision", "step", "every"),
     *("on_nonfinite", "rollbacks"),
 )
 LAYERS = ("code", "clusters", "hidden", "channels")  # sizes that a recipe chooses

@@ -92,13 +92,16 @@ class Recipe:
         stages: what comes before the training proper, in order.
         n_init, init_steps: starts, and steps of each; the one with the best bound goes on.
         moves: functions by name, called between two steps, at every row of the history but the
-            last, with model, guide, training rows, ``seed``, and ``transform`` of batches; what
-            each returns is a row of the history.
+            last, with model, guide, training rows, ``seed``, and ``transform`` of batches or the
+            share of the training that is ``done`` if it names them; what each returns, if
+            anything, is a row of the history.
         batch_size: rows a step.
         steps, epochs: how long; exactly one of the two.
         every: steps between two rows of the history; one pass over the data if None.
         curve: whether test rows are scored at every row of the history; nothing is chosen by them.
         clip: norm to which the gradient is cut.
+        average: decay of the moving average of the parameters, such as 0.999, which are evaluated
+            and saved in place of the latest ones; in each stage with steps too.
         on_nonfinite: what to do about a step with NaN or infinity: ``raise`` (end), ``skip`` (leave
             it out) or ``rollback`` (back to the last row, and on with half the learning rate).
         rollbacks: how often ``rollback`` goes back before the training ends.
@@ -142,6 +145,7 @@ class Recipe:
     every: int | None = None
     curve: bool = False
     clip: float | None = None
+    average: float | None = None
     on_nonfinite: OnNonfinite = "raise"
     rollbacks: int = 3
     patience: int | None = None

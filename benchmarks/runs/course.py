@@ -187,9 +187,12 @@ class Course:
 
         def checkpoint() -> None:
             if watched is not None:
-                mark({"step": training.step, "split": "test"} | watched())
+                with training.averaged():
+                    scores = watched()
+                mark({"step": training.step, "split": "test"} | scores)
             if moved and training.step < total and not training.stopped:
-                self._move(training.step, mark)
+                self._move(training.step, total, mark)
+                training.moved()
             keeping.save()
 
         training.record, training.checkpoint = mark, checkpoint
@@ -202,20 +205,24 @@ class Course:
         self.step += training.step
         self.seconds += training.seconds
 
-    def _move(self, step: int, record: Callable[[Row], None]) -> None:
+    def _move(self, step: int, total: int, record: Callable[[Row], None]) -> None:
         """What the recipe does to model and guide between two steps, and rows of what it did."""
         for name, chosen in self.recipe.moves.items():
             begun = time.perf_counter()
-            done = self._call(chosen, derive(self.seed, MOVES + step))
+            done = self._call(chosen, derive(self.seed, MOVES + step), step / total)
             self.seconds += time.perf_counter() - begun
-            record({"step": step, "split": "moves", "moves": name, **done})
+            if done:
+                record({"step": step, "split": "moves", "moves": name, **done})
 
-    def _call(self, chosen: Part, seed: int) -> Row:
-        """Call a function of the recipe on model, guide and rows; returns what it did."""
+    def _call(self, chosen: Part, seed: int, share: float = 0.0) -> Row:
+        """Call a function of the recipe on model, guide and rows; returns what it did.
+
+        ``share`` of the training is over.
+        """
         function = locate_function(chosen.class_path)
         labels = {site: label.to(self.where) for site, label in self.labels.items()}
         offered: dict[str, object] = {"labels": labels, "context": self.prepared.context}
-        offered["transform"] = self.rows.unpacking
+        offered |= {"transform": self.rows.unpacking, "done": share}
         named = inspect.signature(function).parameters
         settings = {name: offered[name] for name in offered if name in named}
         settings |= {"seed": seed, **chosen.init_args}

@@ -9,7 +9,7 @@ from priorzoo.inference.files import parse
 from priorzoo.inference.schema import Map, Plain, check
 
 FREE = ("clip", "on_nonfinite", "optimiser.lr", "optimiser.rate", "rollbacks")
-LATER = {"on_nonfinite": "raise", "rollbacks": 3}  # settings that older checkpoints do not have
+LATER = {"on_nonfinite": "raise", "rollbacks": 3, "average": None}  # older checkpoints lack these
 
 State = dict[str, Any]
 Changed = dict[str, list[Any]]  # the old and the new value of settings by name

@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 
 from priorzoo.inference.data.batches import Batches
 from priorzoo.inference.schema import Flag, Many, Number, Record, Schema, Text, Whole
+from priorzoo.inference.training.averaging import MovingAverage
 from priorzoo.inference.training.loop import Training, TrainingState
 
 FAILURES = (RuntimeError, TypeError, LookupError, ArithmeticError, AttributeError, ValueError)
@@ -64,6 +65,8 @@ def check_state(found: object, training: Training, place: str) -> None:
     _check_sums(found["sums"], place)
     _check_best(found["best"], found["latest"], own["objective"], place)
     _check_moments(found["optimiser"]["state"], training.optimiser, place)
+    if training.average is not None:
+        _check_average(found["average"], training.average, place)
 
 
 def check_alike(found: object, own: object, place: str, *, more: bool = False) -> None:
@@ -148,6 +151,16 @@ def _check_best(found: object, latest: object, own: Mapping[str, Tensor], place:
     for kept in (parameters, latest):
         if kept != {}:
             check_parameters(kept, own, f"best of {place}")
+
+
+def _check_average(found: object, own: MovingAverage, place: str) -> None:
+    """How many steps are averaged, and the averages, of which there are none before the first."""
+    if not isinstance(found, Mapping) or found.keys() != own.state().keys():
+        raise _wrong(own.state(), f"average of {place}", found)
+    if problem := Whole().problem(found["steps"], "average"):
+        raise ValueError(f"{problem}, in {place}; train again.")
+    wanted = own.learnt() if found["steps"] else {}
+    check_parameters(found["values"], wanted, f"average of {place}")
 
 
 def _check_moments(found: object, optimiser: Optimizer, place: str) -> None:

@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -22,6 +23,7 @@ from priorzoo.inference.processes import ALONE, Processes
 from priorzoo.inference.progress import Progress, say
 from priorzoo.inference.randomness import Stream
 from priorzoo.inference.running import PROGRAM_LOCK, keeping_state
+from priorzoo.inference.training.averaging import MovingAverage
 from priorzoo.inference.training.compiled import Compiled, unheard
 from priorzoo.inference.training.dry_run import check_last_batch, create_parameters
 from priorzoo.inference.training.execution import (
@@ -108,6 +110,8 @@ class Training:
         size: number N of data in the data set, required for an iterable of batches.
         transform: applied to each batch, such as :func:`binarised` for dynamic binarisation.
         clip: maximal norm of the gradient; None for no clipping.
+        average: decay of the :class:`MovingAverage` of the parameters, such as 0.999, which are
+            evaluated and left after :meth:`run` in place of the latest; None for the latest.
         precision: see :func:`descend`.
         step: how a step is run. ``eager``; ``compiled``, see :class:`Compiled`; ``cudagraph``, see
             :class:`Captured`; or ``auto``, the fastest of them for the device and the data.
@@ -148,6 +152,7 @@ class Training:
         size: int | None = None,
         transform: Transform | None = None,
         clip: float | None = None,
+        average: float | None = None,
         precision: Precision = "float32",
         step: Execution = "eager",
         seed: int = 0,
@@ -169,6 +174,7 @@ class Training:
         first = next(self.objective.parameters(), data if isinstance(data, Tensor) else None)
         self.device = torch.device("cpu") if first is None else first.device
         self.objective.to(self.device).train()  # a loaded pair is in evaluation mode
+        self.average = None if average is None else MovingAverage(self.objective, average)
         self.seed, self.every, self.patience = seed, every, patience
         check_count(batch_size, "batch_size")
         check_counts(every=every, patience=patience)
@@ -209,7 +215,7 @@ class Training:
         self.history: list[Row] = []
         self.step, self.seconds, self.stopped = 0, 0.0, False
         self._best: tuple[float, int, State] = (-math.inf, 0, {})
-        self._latest: State = {}  # to continue from, once the best parameters were restored
+        self._latest: State = {}  # to continue from, once the best or averages took their place
 
     def length(self, steps: int | None = None, epochs: float | None = None) -> int:
         """The number of steps in ``steps`` steps or ``epochs`` passes over the data.
@@ -242,6 +248,7 @@ class Training:
         self.objective.clock.total = last
         if self._latest:
             self.objective.load_state_dict(self._latest)
+            self._latest = {}
         if self.remedy.good is None or not self.steps.count:
             self.remedy.keep(self._changing)
         if isinstance(self.steps, Recorded):
@@ -260,10 +267,27 @@ class Training:
                         self._report(bar)
                 bar.update(self.step - bar.n)
         _, since, best = self._best
-        self._latest = self._state() if since else {}
+        self._latest = self._state() if since or self.average is not None else {}
         if since:
             self.objective.load_state_dict(best)
+        elif self.average is not None:
+            self.average.put()
         return self.history
+
+    def averaged(self) -> AbstractContextManager[None]:
+        """Inside ``with``, the parameters are those to evaluate: their averages, if there are any.
+
+        No step may be taken there, and no :meth:`state`.
+        """
+        return nullcontext() if self.average is None else self.average.in_place()
+
+    def moved(self) -> None:
+        """Tell the training that its parameters were changed between two steps, as moves do.
+
+        Averages begin anew: those of components at two places would be of neither.
+        """
+        if self.average is not None:
+            self.average.restart()
 
     def state(self) -> TrainingState:
         """The state from which a new training with the same settings can continue, without history.
@@ -291,7 +315,7 @@ class Training:
 
     def _changing(self) -> TrainingState:
         """What steps change, but for the position in an iterable."""
-        saved = self.objective.state_dict()
+        saved, average = self.objective.state_dict(), self.average
         buffers = self.objective.named_buffers()
         return {
             "objective": saved,
@@ -303,7 +327,10 @@ class Training:
             "clock": self.objective.clock.step,
             "step": self.step,
             "stopped": self.stopped,
-        } | ({"batches": self.batches.state()} if self.batches.resumable else {})
+        } | {
+            **({"batches": self.batches.state()} if self.batches.resumable else {}),
+            **({} if average is None else {"average": average.state()}),
+        }
 
     def _change(self, state: TrainingState) -> None:
         self.objective.load_state_dict(state["objective"])
@@ -317,6 +344,8 @@ class Training:
         buffers = dict(self.objective.named_buffers())
         for name, tensor in state.get("buffers", {}).items():
             buffers[name].copy_(tensor)
+        if self.average is not None:
+            self.average.restore(state["average"])
         self.stream.state = state["random"]
         self.objective.clock.step.copy_(state["clock"])
         self.step, self.stopped = state["step"], state["stopped"]
@@ -330,13 +359,17 @@ class Training:
             self.stream.let_others_run()
             taken = self.steps.take(self._ahead(until))
             self.step += taken
+            if self.average is not None:
+                self.average.take()
             bar.update(taken)
             self._move_schedule()
             if self.due is not None and self.due():
                 break
 
     def _ahead(self, until: int) -> int:
-        """The number of steps up to a step, or up to where the schedule moves."""
+        """The number of steps up to a step, or up to where schedule or average move."""
+        if self.average is not None:
+            return 1
         if self.schedule is None or isinstance(self.schedule, ReduceLROnPlateau):
             return until - self.step
         unit = 1 if self.schedule_unit == "step" else self.epoch
@@ -366,7 +399,8 @@ class Training:
                 "a smaller every."
             )
         try:
-            held = {} if self.validation is None else self._evaluated(self.validation)
+            with self.averaged():
+                held = {} if self.validation is None else self._evaluated(self.validation)
         except FloatingPointError as error:
             if self.remedy.policy != "rollback":
                 raise
@@ -374,7 +408,8 @@ class Training:
         if terms:
             self._keep(self._row("train", **terms) | {"seconds": round(self.seconds, 3)})
         if held:
-            self._validate(held)
+            with self.averaged():
+                self._validate(held)
         if self.checkpoint is not None:
             self.checkpoint()
         self.remedy.keep(self._changing)

@@ -25,6 +25,7 @@ def bench_command(words: Sequence[str]) -> None:
       --seeds RANGE                    such as 0:5; 0:1 if quick, else 0:3
       --set KEY=A,B ...                settings to vary
       --budget quick|standard|paper    length of each run [quick]
+      --importance-samples N           of the bound on log p(x), in place of the paper's
       --runner local|ray               processes of this machine, or tasks of Ray [local]
       --jobs N                         cells at a time; 1 if left out, on Ray as many as fit
       --address NAME                   of a Ray cluster, or auto; this machine alone if left out
@@ -53,7 +54,8 @@ def bench_command(words: Sequence[str]) -> None:
     settings = Parser("bench", bench_command).parse(words)
     budget = settings.budget
     seeds = planning.read_seeds(settings.seeds or ("0:1" if budget == "quick" else "0:3"))
-    cells = planning.plan(settings.names, seeds, planning.read_sets(settings.set or []), budget)
+    sets, samples = planning.read_sets(settings.set or []), settings.importance_samples
+    cells = planning.plan(settings.names, seeds, sets, budget, importance=samples)
     require(*{NEEDS[cell.recipe] for cell in cells if cell.recipe in NEEDS})
     if settings.shard is not None:
         cells = planning.share(cells, *planning.read_shard(settings.shard))

@@ -66,6 +66,7 @@ TRAININGS = {
     "conjugate": replace(RECIPES["digits-factorial"], **SMALL, stages=()),
     "memory": replace(RECIPES["digits-nonparametric"], **SMALL, memory=50),
     "curve": replace(RECIPES["digits-sb-vae"], **SMALL, curve=True),
+    "average": replace(RECIPES["digits-gmvae"], **SMALL, average=0.9),
 }
 DIVERGING = {"optimiser": part(torch.optim.SGD, lr=0.3), "rollbacks": 20}
 TRAININGS["rollback"] = replace(

@@ -246,6 +246,17 @@ def test_a_row_of_train_is_one_of_a_grid(tmp_path):
     assert not Line("", "digits-gmvae", {}).fits(row)
 
 
+def test_importance_samples_may_be_asked_for():
+    """In place of those of the line, and as a part of the command."""
+    (cell,) = plan(["sb-vae"], [0], {}, "quick")
+    assert (cell.importance, "importance" in cell.command) == (100, False)
+    (cell,) = plan(["sb-vae"], [0], {}, "quick", importance=7)
+    assert cell.importance == 7
+    assert cell.command == "priorzoo bench sb-vae --budget quick --importance-samples 7"
+    with pytest.raises(ValueError, match="--importance-samples"):
+        plan(["sb-vae"], [0], {}, "quick", importance=-1)
+
+
 def test_the_command_of_a_cell_makes_the_same_cell():
     changes = {"encoder.hidden": [400, 200], "kl.z.weight": {"start": 0.0, "end": 1.0, "steps": 9}}
     (cell,) = plan(["gmvae"], [0], {k: [v] for k, v in changes.items()}, "quick")

@@ -17,7 +17,7 @@ from priorzoo.benchmarks.runs import run as runs
 from priorzoo.benchmarks.runs.course import Course, derive
 from priorzoo.benchmarks.runs.folder import Checkpoints
 from priorzoo.guides import ClusterThenCode, CodeThenCluster
-from priorzoo.inference import Autoencoder, Classification, codes, move_clusters
+from priorzoo.inference import Autoencoder, Classification, codes, move_clusters, reseed_clusters
 from priorzoo.models import GMVAE, MLP, VAE, NGGPMixture
 from priorzoo.models.distributions.gaussian import deviation
 
@@ -49,6 +49,7 @@ GROWING = replace(
     steps=60,
     every=20,
 )
+RESEEDED = {"moves": {"starved": part(reseed_clusters, rows=100, starved=3.0, until=1.0)}}
 
 
 @pytest.fixture
@@ -74,7 +75,19 @@ class Interrupted(Exception):
 
 @pytest.mark.parametrize(
     ("recipe", "rows"),
-    [(SMALL, 2), (SMALL, 5), (STAGED, 3), (STAGED, 5), (STAGED, 9), (GROWING, 3), (GROWING, 7)],
+    [
+        *(
+            (SMALL, 2),
+            (SMALL, 5),
+            (STAGED, 3),
+            (STAGED, 5),
+            (STAGED, 9),
+            (GROWING, 3),
+            (GROWING, 7),
+        ),
+        (replace(STAGED, average=0.9), 5),
+        (replace(STAGED, average=0.9, **RESEEDED), 9),
+    ],
 )
 def test_an_interrupted_run_goes_on_as_if_it_had_not_been(recipe, rows, digits, tmp_path):
     """To the last bit, wherever it was broken off, and with a history without gap or double."""

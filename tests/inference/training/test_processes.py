@@ -127,7 +127,7 @@ def test_so_do_compiled_steps(tmp_path):
 @pytest.mark.slow
 @pytest.mark.usefixtures("_one_thread")
 def test_so_do_recipes_with_moves_stages_and_starts(tmp_path):
-    names = ["moves", "stages", "starts", "memory", "labels"]
+    names = ["moves", "stages", "starts", "memory", "average", "labels"]
     found = trained(tmp_path, "recipes", names)
     for name in names:
         one = together.train_recipe(name, tmp_path / "one")

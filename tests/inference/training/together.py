@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from priorzoo.inference import ELBO, Training, evaluate, move_clusters
+from priorzoo.inference import ELBO, Training, evaluate, move_clusters, reseed_clusters
 from priorzoo.inference.objectives.conjugate import bound
 from priorzoo.inference.processes import ALONE, joined
 from priorzoo.models import MLP, NGGPMixture
@@ -66,12 +66,14 @@ def recipes():
     small = {"encoder": part(MLP, hidden=[8]), "decoder": part(MLP, hidden=[8]), "validation": 31}
     small |= {"train": 203, "batch_size": 50, "steps": 50, "epochs": None, "every": 25}
     moves = {"clusters": part(move_clusters, rows=60, rounds=1)}
+    reseeded = {"starved": part(reseed_clusters, rows=60, starved=3.0, until=1.0)}
     mixture = part(NGGPMixture, code=3, clusters=6, start=2)
     return {
         "moves": replace(known["digits-nggp"], **small, model=mixture, moves=moves),
         "stages": replace(known["digits-factorial"], **small),
         "starts": replace(known["digits-gmvae"], **small, n_init=2, init_steps=5, patience=1),
         "memory": replace(known["digits-nonparametric"], **small, memory=50),
+        "average": replace(known["digits-vade"], **small, average=0.9, moves=reseeded),
         "labels": replace(known["m2-semi"], **small, data="digits", labelled=40),
     }
 
