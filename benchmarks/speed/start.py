@@ -16,6 +16,7 @@ from priorzoo.benchmarks.runs.machine import machine
 from priorzoo.benchmarks.speed.kernels import training_of
 
 IMPORTS = "import torch, pyro"
+OPTIMISER = f"{IMPORTS}; torch.optim.Adam([torch.zeros(1)])"  # torch then imports its compiler
 STEP = "import sys; from priorzoo.benchmarks.speed.start import first_step; first_step(sys.argv[1])"
 
 
@@ -50,7 +51,7 @@ def timed(code: str, recipe: str, folder: str) -> tuple[float, float, float]:
 
 
 def measure_start(settings: Namespace) -> None:
-    """Time a process to its first compiled step: without kept code, with it, and imports alone.
+    """Time a process to its first compiled step: without kept code, with it, and torch alone.
 
     usage: priorzoo bench speed-start [--OPTION VALUE ...]
 
@@ -63,7 +64,10 @@ def measure_start(settings: Namespace) -> None:
             first = [timed(STEP, recipe, folder)]
             later = [timed(STEP, recipe, folder) for _ in range(settings.rounds)]
             imports = [timed(IMPORTS, recipe, folder) for _ in range(settings.rounds)]
-        for start, found in (("first", first), ("later", later), ("torch and pyro", imports)):
+            optimiser = [timed(OPTIMISER, recipe, folder) for _ in range(settings.rounds)]
+        starts = {"first": first, "later": later, "torch and pyro": imports}
+        starts["torch, pyro and an optimiser"] = optimiser
+        for start, found in starts.items():
             clock, processor, peaks = zip(*found, strict=True)
             row: dict[str, Any] = {"kind": "speed-start", "recipe": recipe, "start": start}
             row |= {"clock_seconds": rounded(clock), "cpu_seconds": rounded(processor)}
