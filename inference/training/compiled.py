@@ -1,7 +1,7 @@
 """The training step as one compiled graph, without the Python overhead of a Pyro program."""
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -14,22 +14,16 @@ from priorzoo.inference.data.batches import Picked
 from priorzoo.inference.objectives.contract import Objective, Terms
 from priorzoo.inference.randomness import Stream
 from priorzoo.inference.running import PROGRAM_LOCK
-from priorzoo.inference.training.lowering import Run, lower
+from priorzoo.inference.training.graphs import OneGraph, TwoGraphs
+from priorzoo.inference.training.lowering import lower
 from priorzoo.inference.training.native.kept import find
 from priorzoo.inference.training.native.making import keep_step, key_of, played, restored
-from priorzoo.inference.training.native.player import Player
 from priorzoo.inference.training.products import choose_products, count_products
 from priorzoo.inference.training.state import UntraceableError
-from priorzoo.inference.training.step import (
-    Precision,
-    apply_gradients,
-    check_step,
-    finish_step,
-    take_step,
-)
+from priorzoo.inference.training.step import Precision, check_step, take_step
 from priorzoo.inference.training.tracing import Traced, trace
 from priorzoo.inference.training.watch import Watch
-from priorzoo.inference.training.whole import Whole, whole_step
+from priorzoo.inference.training.whole import whole_step
 
 COMPILING = "compiling the training step, about half a minute the first time"
 
@@ -78,7 +72,7 @@ class Compiled:
         self._layout: tuple[object, ...] | None = None
         self.native = True  # whether steps may be native calls; if not, Python makes each call
         self._key: str | None = None  # of what is kept for other processes
-        self._made: _Whole | _Split | None = None
+        self._made: OneGraph | TwoGraphs | None = None
 
     def __call__(self, given: Batch | Picked) -> Terms:
         means, _ = self.step(given)
@@ -109,7 +103,7 @@ class Compiled:
         ready = self.watch.finite is not None and not self.watch.counts and self._layout == layout
         return (
             ready
-            and isinstance(made, _Whole)
+            and isinstance(made, OneGraph)
             and made.player is not None
             and made.player.is_native
             and made.is_current
@@ -124,7 +118,7 @@ class Compiled:
             sums: of the means of the terms, to which those of the steps are added.
         """
         with PROGRAM_LOCK:
-            assert isinstance(self._made, _Whole)
+            assert isinstance(self._made, OneGraph)
             self.restore_tensors()
             self._made.repeat(given, count, sums)
 
@@ -155,7 +149,7 @@ class Compiled:
             return
         self.names, self.products = self._made.traced.terms, self._made.products
 
-    def _kept(self, given: Batch | Picked, batch: Batch) -> "_Whole | None":
+    def _kept(self, given: Batch | Picked, batch: Batch) -> OneGraph | None:
         """The step as an earlier process has compiled it."""
         if not self.native:
             return None
@@ -165,15 +159,18 @@ class Compiled:
         if kept is None:
             return None
         found = restored(kept, *own, given, batch, self.clip, self.precision)
-        return None if found is None else _Whole(self, found[0], given, found[1], kept.products)
+        if found is None:
+            return None
+        whole, player = found
+        return OneGraph(self.watch, whole, given, player, kept.products)
 
-    def _compiled(self, given: Batch | Picked, batch: Batch) -> "_Whole | _Split":
+    def _compiled(self, given: Batch | Picked, batch: Batch) -> OneGraph | TwoGraphs:
         self.tell(COMPILING)
         traced = trace(self.objective, batch, self.precision)
         try:
             whole = whole_step(self.objective, self.optimiser, traced, given, self.clip)
         except UntraceableError:
-            return _Split(self, traced, batch)
+            return self._two_graphs(traced, batch)
         graph, inputs = whole.graph, whole.trial(given)
         assert isinstance(graph, GraphModule)
         own = len(inputs) - len(given.tensors)
@@ -184,7 +181,18 @@ class Compiled:
         player = None if by_python else played(run, inputs, own)
         if player is not None and self._key is not None:
             keep_step(self._key, whole, player, products)
-        return _Whole(self, whole, given, player or run, products)
+        return OneGraph(self.watch, whole, given, player or run, products)
+
+    def _two_graphs(self, traced: Traced, batch: Batch) -> TwoGraphs:
+        given = [*traced.inputs, *batch.tensors]
+        graph, second = traced.graph, traced.second
+        assert isinstance(graph, GraphModule)
+        first, later = lower(graph, given, self.precision), None
+        if isinstance(second, GraphModule):
+            later = lower(second, given, self.precision)
+        products = count_products(choose_products(graph))
+        own = self.objective, self.optimiser, self.clip, self.watch
+        return TwoGraphs(traced, (first, later), *own, products)
 
 
 def unheard(text: str) -> None:
@@ -196,120 +204,3 @@ def _is_shared(given: Batch | Picked) -> bool:
     return given.tensors[0].device.type != "cpu" or (
         isinstance(given, Batch) and given.share is not None
     )
-
-
-class _Whole:
-    """A compiled step of one graph, by native calls if these could be recorded.
-
-    Args:
-        owner, whole, given: what steps, and its first batch.
-        run: the code.
-        products: the number of matrix products by the library that computes them.
-    """
-
-    def __init__(
-        self,
-        owner: Compiled,
-        whole: Whole,
-        given: Batch | Picked,
-        run: Run | Player,
-        products: Mapping[str, int],
-    ) -> None:
-        self.watch, self.whole = owner.watch, whole
-        self.traced, self.updates = whole.traced, whole.updates
-        self.run, self.products = run, dict(products)
-        self.player = run if isinstance(run, Player) else None
-        self.plan = self.updates.plan
-        inputs = whole.inputs(given)
-        self.inputs = inputs[: len(inputs) - len(given.tensors)]
-        if self.player is not None:
-            self.player.bind(inputs)
-
-    @property
-    def is_current(self) -> bool:
-        """Whether the step is the one that was recorded, also after the optimiser was restored."""
-        if not self.updates.is_bound:
-            self.updates.bind()
-            self.inputs = [*self.traced.inputs, *self.updates.tensors]
-            if self.player is not None and self.updates.plan == self.plan:
-                self._give(0, self.inputs)
-        return self.updates.plan == self.plan
-
-    def step(self, given: Batch | Picked) -> tuple[Tensor, Tensor]:
-        """Take a step, see :meth:`Compiled.step`."""
-        self.updates.prepare()
-        with torch.no_grad():
-            if self.player is None:
-                means, finite = self.run(*self.inputs, *given.tensors)
-            else:
-                self._give(len(self.inputs), given.tensors)
-                means, finite = self.player.step()
-        self.updates.advance()
-        return means, self.watch.add(self.traced.terms, finite)
-
-    def repeat(self, given: Picked, count: int, sums: Tensor) -> None:
-        """Take steps, see :meth:`Compiled.repeat`."""
-        player, watch, first = self.player, self.watch, len(self.traced.inputs)
-        assert player is not None
-        assert watch.finite is not None
-        self._give(len(self.inputs), given.tensors)
-        moves = {len(player.inputs) - 1: given.index.numel() * given.index.itemsize}
-        tables = {first + n: table for n, table in self.updates.tables(count).items()}
-        for number, table in tables.items():
-            player.give(number, table[0])
-            moves[number] = table.stride(0) * table.itemsize
-        with torch.no_grad():
-            player.steps(count, moves, (sums, watch.finite, watch.lasted))
-        for number in tables:
-            player.give(number, self.inputs[number])
-        self.updates.advance(count)
-
-    def _give(self, first: int, tensors: Sequence[Tensor]) -> None:
-        assert self.player is not None
-        for number, tensor in enumerate(tensors, first):
-            if self.player.inputs[number] is not tensor:
-                self.player.give(number, tensor)
-
-
-class _Split:
-    """A compiled graph of loss and gradients, which the optimiser and the objective follow."""
-
-    def __init__(self, owner: Compiled, traced: Traced, batch: Batch) -> None:
-        self.owner, self.traced, self.inputs = owner, traced, traced.inputs
-        given = [*traced.inputs, *batch.tensors]
-        graph, second = traced.graph, traced.second
-        assert isinstance(graph, GraphModule)
-        self.first = lower(graph, given, owner.precision)
-        self.second = None
-        if isinstance(second, GraphModule):
-            self.second = lower(second, given, owner.precision)
-        self.products = count_products(choose_products(graph))
-        self.is_current = True
-        self.learnt = [traced.state[name] for name in traced.learnt]
-
-    def step(self, given: Batch | Picked) -> tuple[Tensor, Tensor]:
-        """Take a step, see :meth:`Compiled.step`."""
-        traced, owner = self.traced, self.owner
-        inputs = [*self.inputs, *given.batch.tensors]
-        with torch.no_grad():
-            means, *found = self.first(*inputs)
-        carry = dict(zip(traced.carry, found, strict=False))
-        replaced, gradients = found[len(carry) :], found[len(carry) + len(traced.replaced) :]
-        store(traced.state, traced.replaced, replaced)
-        pairs = zip(self.learnt, gradients, strict=True)
-        apply_gradients(owner.optimiser, pairs, owner.clip, owner.watch)
-        natural: dict[str, Tensor] = {}
-        if self.second is not None:
-            with torch.no_grad():
-                outputs = self.second(*inputs)
-            natural = dict(zip(traced.natural, outputs, strict=False))
-            store(traced.state, traced.replaced_again, outputs[len(natural) :])
-        finish_step(owner.objective, owner.optimiser, natural, carry, owner.watch)
-        return means, owner.watch.take(traced.terms, means)
-
-
-@torch.no_grad()
-def store(state: Mapping[str, Tensor], names: Sequence[str], values: Sequence[Tensor]) -> None:
-    """Copy the values by which a program has replaced parameters and buffers into these."""
-    for name, value in zip(names, values, strict=False):
-        state[name].copy_(value)

@@ -24,15 +24,14 @@ from priorzoo.inference.progress import Progress, say
 from priorzoo.inference.randomness import Stream
 from priorzoo.inference.running import PROGRAM_LOCK, keeping_state
 from priorzoo.inference.training.averaging import MovingAverage
+from priorzoo.inference.training.captured import Captured
 from priorzoo.inference.training.compiled import Compiled, unheard
 from priorzoo.inference.training.dry_run import check_last_batch, create_parameters
 from priorzoo.inference.training.execution import (
-    Captured,
     Execution,
     Recorded,
     Steps,
     choose,
-    prepare,
 )
 from priorzoo.inference.training.given import batches_of, check_given, held_out
 from priorzoo.inference.training.nonfinite import (
@@ -51,6 +50,7 @@ from priorzoo.inference.training.settings import (
     check_schedule,
     check_sites,
     maker_of,
+    prepare,
 )
 from priorzoo.inference.training.step import Precision, check_step, take_step
 from priorzoo.inference.training.watch import Trouble, Undo, Watch

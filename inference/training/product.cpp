@@ -149,7 +149,7 @@ extern "C" void kernel(const float* a, const float* b, const float* bias, float*
   int64_t blocks = ak == 1 ? 1 : (K + DEEP - 1) / DEEP, deep = (K + blocks - 1) / blocks;
   for (int64_t k = 0; k < K; k += deep) {
     int64_t some = std::min(deep, K - k), next = k ? N : 0;
-    #pragma omp parallel for if (M * some * N > 1000000)
+    #pragma omp parallel for if (M * some * N > 4000000)
     for (int64_t p = 0; p < panels; p++) {
       static thread_local std::vector<float> room;
       int64_t n = p * width, left = std::min((N - n + W - 1) / W, each), step = bk;

@@ -10,9 +10,8 @@ from torch.fx import GraphModule
 from priorzoo.inference.batch import Batch, Transform
 from priorzoo.inference.objectives.contract import Objective
 from priorzoo.inference.randomness import Stream
-from priorzoo.inference.training.execution import prepare
 from priorzoo.inference.training.lowering import Run, lower
-from priorzoo.inference.training.settings import MakesOptimiser, maker_of
+from priorzoo.inference.training.settings import MakesOptimiser, maker_of, prepare
 from priorzoo.inference.training.state import state_of
 from priorzoo.inference.training.step import Precision, apply_gradients
 from priorzoo.inference.training.tracing import Traced, record, trace

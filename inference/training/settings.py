@@ -1,4 +1,4 @@
-"""Checks of a training's settings before its first step."""
+"""Checks of a training's settings before its first step, and its optimiser."""
 
 import inspect
 import math
@@ -21,6 +21,7 @@ from priorzoo.inference.objectives.contract import Objective
 from priorzoo.inference.pairs import run_pair, without_side_effects
 from priorzoo.inference.prediction import draw
 from priorzoo.inference.sites import is_enumerated, latent_sites
+from priorzoo.inference.training.execution import Execution
 from priorzoo.models.contract import accepted
 
 Unit = Literal["epoch", "step"]
@@ -113,3 +114,30 @@ def _check_needs_no_arguments(made: Optimizer | LRScheduler | None) -> None:
             f"Expected an optimiser and a schedule whose step needs no arguments but "
             f"{type(made).__name__} needs {', '.join(names[1:])}; choose another."
         )
+
+
+def prepare(optimiser: Optimizer, step: Execution) -> None:
+    """Set an optimiser to its fused implementation, unless its user has chosen another one.
+
+    For ``cudagraph`` the learning rate becomes a tensor, so that a schedule can still change it.
+
+    Raises:
+        ValueError: for ``cudagraph`` with an optimiser that cannot be captured.
+    """
+    if step == "eager":
+        return
+    for group in optimiser.param_groups:
+        open_kind = group.get("fused", True) is None and not group.get("foreach")
+        if open_kind and not group.get("differentiable"):
+            group["fused"] = True
+        if step != "cudagraph":
+            continue
+        if "capturable" in group:
+            group["capturable"] = True
+        elif not group.get("fused"):
+            raise ValueError(
+                f"Expected an optimiser that can be captured but got {type(optimiser).__name__}; "
+                "choose one of torch's with capturable or fused, such as Adam, or step='compiled'."
+            )
+        device = group["params"][0].device
+        group["lr"] = torch.as_tensor(group["lr"], dtype=torch.float32, device=device)

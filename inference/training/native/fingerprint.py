@@ -6,29 +6,21 @@ into a notebook, has no key, and its code is not kept for another process.
 
 import functools
 import hashlib
-import os
-import sys
-import sysconfig
-import time
 from collections.abc import Callable, Iterator, Mapping
 from enum import Enum
-from pathlib import Path
 from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
 import numpy as np
-import pyro
 import torch
 from torch import Tensor, nn
 
 from priorzoo.inference.objectives.schedules import Clock
-from priorzoo.inference.training.caching import PLACE, cache_folder, temporary_folder
 from priorzoo.inference.training.native.script import UnknownCallError
+from priorzoo.inference.training.native.sources import check_source, digest, process
 
 PLAIN = (bool, int, float, complex, str, bytes, type(None))
 NAMED = (torch.dtype, torch.device, torch.layout, torch.memory_format, torch.Size, np.generic)
-HOUSE = "priorzoo"
-IMPORTED = time.time()
 VERSIONED = ("torch", "pyro", "numpy", "builtins", "functools", "collections", "abc", "typing")
 MODULE = ("_parameters", "_buffers", "_modules")
 LENGTHS = ("_epoch", "_total")  # of a clock, whose steps read them as a tensor
@@ -37,13 +29,13 @@ RATES = ("params", "lr", "initial_lr")  # of a group of an optimiser: numbers th
 
 def fingerprint(*values: object) -> str | None:
     """A key of values, of the programs in them, and of this process; None if there is none."""
-    digest = hashlib.sha256()
+    found = hashlib.sha256()
     try:
-        for part in (*_process(), *Describer().described(list(values))):
-            digest.update(repr(part).encode())
+        for part in (*process(), *Describer().described(list(values))):
+            found.update(repr(part).encode())
     except UnknownCallError:
         return None
-    return digest.hexdigest()[:40]
+    return found.hexdigest()[:40]
 
 
 def optimiser_settings(optimiser: torch.optim.Optimizer) -> list[object]:
@@ -91,7 +83,7 @@ class Describer:
         yield tuple(value.shape), value.stride(), str(value.dtype), value.requires_grad
         yield str(value.device)
         if not isinstance(value, (nn.Parameter, nn.Buffer)) and value.device.type == "cpu":
-            yield _digest(value.detach().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+            yield digest(value.detach().contiguous().reshape(-1).view(torch.uint8).numpy().data)
 
     def _state(self, value: Tensor | None) -> Iterator[object]:
         """A tensor whose values are inputs of a step."""
@@ -128,7 +120,7 @@ class Describer:
         yield sorted(repr(list(Describer().described(part))) for part in value)
 
     def _function(self, value: FunctionType) -> Iterator[object]:
-        yield _check_source(value.__module__, value.__qualname__)
+        yield check_source(value.__module__, value.__qualname__)
         yield value.__module__, value.__qualname__
         yield from _code(value.__code__)
         yield from self.described([value.__defaults__, value.__kwdefaults__])
@@ -149,7 +141,7 @@ class Describer:
             top = kind.__module__.partition(".")[0]
             if top in VERSIONED or id(kind) in self.seen:
                 continue
-            yield _check_source(kind.__module__, kind.__qualname__)
+            yield check_source(kind.__module__, kind.__qualname__)
             self.seen[id(kind)] = len(self.seen)
             self.kept.append(kind)
             for name, part in vars(kind).items():
@@ -176,7 +168,7 @@ class Describer:
         yield str(value)
 
     def _array(self, value: Any) -> Iterator[object]:
-        yield value.shape, str(value.dtype), _digest(np.ascontiguousarray(value).data)
+        yield value.shape, str(value.dtype), digest(np.ascontiguousarray(value).data)
 
     def _object(self, value: object) -> Iterator[object]:
         if not hasattr(value, "__dict__") or isinstance(value, ModuleType):
@@ -209,78 +201,3 @@ def _code(code: CodeType) -> Iterator[object]:
             yield from _code(each)
         else:
             yield repr(sorted(map(repr, each)) if isinstance(each, frozenset) else each)
-
-
-def _check_source(module: str | None, name: str) -> tuple[object, ...]:
-    """The version of the installed package that has a module; nothing for source that
-    :func:`_process` includes.
-
-    Raises:
-        UnknownCallError: if the module has no file, such as a notebook.
-    """
-    found = sys.modules.get(module or "")
-    file = getattr(found, "__file__", None)
-    if file is None:
-        raise UnknownCallError(f"the source of {name} is not known")
-    if not _is_installed(Path(file)):
-        return ()
-    place = Path(file).stat()
-    return file, place.st_mtime_ns, place.st_size
-
-
-def _process() -> Iterator[object]:
-    """Versions, settings and the source of all code that is not of an installed package."""
-    yield torch.__version__, torch.version.git_version, pyro.__version__, np.__version__
-    yield sys.version, torch.get_num_threads(), str(torch.get_default_dtype())
-    yield torch.are_deterministic_algorithms_enabled(), torch.get_float32_matmul_precision()
-    yield torch.backends.mkldnn.enabled, torch.is_autocast_enabled("cpu")
-    yield sorted((name, repr(value)) for name, value in pyro.settings.get().items())
-    yield bool(torch.distributions.Distribution._validate_args)
-    told = ("TORCHINDUCTOR_", "TORCH_COMPILE", "CXX")
-    yield sorted(i for i in os.environ.items() if i[0].startswith(told) and "CACHE" not in i[0])
-    for path in sorted(_sources()):
-        if path.stat().st_mtime > _started():
-            raise UnknownCallError(f"{path} may have changed after it was read")
-        yield path.name, _digest(path.read_bytes())
-
-
-@functools.cache
-def _started() -> float:
-    """When this process began, or a minute before this module was read."""
-    try:
-        ticks = Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19]
-        booted = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
-        return booted + int(ticks) / os.sysconf("SC_CLK_TCK")
-    except (OSError, AttributeError, ValueError, IndexError):  # of other systems than Linux
-        return IMPORTED - 60
-
-
-def _sources() -> Iterator[Path]:
-    """The files of priorzoo, and those of loaded modules that are in no installed package."""
-    for floor in ("models", "guides", "inference"):
-        for root in __import__(f"{HOUSE}.{floor}", fromlist=["_"]).__path__:
-            yield from (p for p in Path(root).rglob("*") if p.suffix in (".py", ".cpp"))
-    places = os.environ.get(PLACE), cache_folder(), temporary_folder()
-    generated = tuple(str(Path(place).resolve()) for place in places if place)
-    for name, module in list(sys.modules.items()):
-        file = getattr(module, "__file__", None)
-        if not file or name.startswith(HOUSE) or _is_installed(Path(file)):
-            continue
-        if Path(file).is_file() and not str(Path(file).resolve()).startswith(generated):
-            yield Path(file)
-
-
-@functools.cache
-def _roots() -> tuple[str, ...]:
-    names = ("stdlib", "platstdlib", "purelib", "platlib")
-    places = {sysconfig.get_paths()[name] for name in names}
-    places |= {str(Path(torch.__file__).parents[1]), str(Path(os.__file__).parent)}
-    return tuple(places | {str(Path(place).resolve()) for place in places})
-
-
-def _is_installed(path: Path) -> bool:
-    return str(path).startswith(_roots()) or str(path.parent).startswith(_roots())
-
-
-def _digest(content: Any) -> str:
-    return hashlib.sha256(content).hexdigest()

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree
 
+from priorzoo.inference.training.multiplying import operator_of
 from priorzoo.inference.training.native.memory import layout, spans
 from priorzoo.inference.training.native.replacing import STATE, calls_library, loaded
 from priorzoo.inference.training.native.script import (
@@ -20,7 +21,6 @@ from priorzoo.inference.training.native.script import (
     UnknownCallError,
     View,
 )
-from priorzoo.inference.training.products import operator_of
 
 LONGEST = 256  # arguments of a native call
 RANDOM = 2_504  # bytes of the state of torch's generator in calls.cpp

@@ -10,8 +10,9 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from priorzoo.inference.training.multiplying import our_product
 from priorzoo.inference.training.native.script import Native, Place, UnknownCallError
-from priorzoo.inference.training.products import fastest_of, our_product
+from priorzoo.inference.training.products import fastest_of
 
 SOURCE = Path(__file__).with_name("calls.cpp")
 STATE = Place(-2)  # of torch's generator

@@ -24,7 +24,8 @@ from priorzoo.inference import (
 )
 from priorzoo.inference.batch import Batch
 from priorzoo.inference.data.pixels import Pixels
-from priorzoo.inference.training.execution import Captured, choose
+from priorzoo.inference.training.captured import Captured
+from priorzoo.inference.training.execution import choose
 from priorzoo.inference.training.tracing import trace
 from priorzoo.models import MLP, VAE, data_plate
 

@@ -8,7 +8,7 @@ from scipy import special
 from torch._inductor.decomposition import select_decomp_table
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from priorzoo.inference.training import products, rewriting
+from priorzoo.inference.training import multiplying, products, rewriting
 
 F32, F64 = torch.float32, torch.float64
 
@@ -141,7 +141,7 @@ def test_products_are_computed_in_the_fastest_way(operands, afresh, monkeypatch,
 @pytest.mark.parametrize("columns", [1, 4, 15, 16, 17, 50])
 def test_our_own_products_are_right_for_all_sizes_and_layouts(rows, columns):
     """Transposed or not, with strides and zeros of them, with a bias, in float64's first digits."""
-    multiply, made = products._compiled(), torch.Generator().manual_seed(rows * 100 + columns)
+    multiply, made = multiplying._compiled(), torch.Generator().manual_seed(rows * 100 + columns)
     for inner, near in ((1, 1e-5), (5, 1e-5), (16, 1e-5), (33, 1e-5), (300, 1e-4)):
         a, b = (torch.randn(shape, generator=made) for shape in ((rows, inner), (inner, columns)))
         bias = torch.randn(columns, generator=made)

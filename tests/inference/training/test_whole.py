@@ -10,7 +10,7 @@ from torch.optim import SGD, Adam, AdamW, RMSprop
 from priorzoo.guides import Code
 from priorzoo.inference import ELBO, Training, binarised
 from priorzoo.inference.data.pixels import Pixels
-from priorzoo.inference.training import compiled
+from priorzoo.inference.training import compiled, graphs
 from priorzoo.inference.training.optimisers import RobbinsMonro
 from priorzoo.inference.training.updates import Updates, can_record
 from priorzoo.models import MLP, VAE
@@ -128,7 +128,7 @@ def test_a_whole_step_is_an_eager_one(zoo, transform, clip):
     name = "vae" if transform else "vae-gaussian"
     expected = trained(zoo, name, "eager", settings)
     found = trained(zoo, name, "compiled", settings)
-    assert isinstance(found.steps.descend._made, compiled._Whole)
+    assert isinstance(found.steps.descend._made, graphs.OneGraph)
     torch.testing.assert_close(losses(found), losses(expected), rtol=1e-4, atol=1e-4)
     one, other = found.optimiser.state_dict(), expected.optimiser.state_dict()
     torch.testing.assert_close(one["state"], other["state"], rtol=1e-3, atol=1e-4)
@@ -193,13 +193,13 @@ def test_what_cannot_be_recorded_stays_outside(zoo):
     torch.testing.assert_close(*map(losses, runs), rtol=1e-4, atol=1e-4)
     settings = {"optimiser": torch.optim.Adagrad, "transform": binarised}
     other = trained(zoo, "vae", "compiled", settings)
-    assert isinstance(other.steps.descend._made, compiled._Split)
+    assert isinstance(other.steps.descend._made, graphs.TwoGraphs)
     torch.testing.assert_close(losses(other), losses(trained(zoo, "vae", "eager", settings)))
     pair = VAE(MLP(D, P, (8,)), code=D), Code(MLP(P, 2 * D, (8,)))
     tallied = Tallied(*pair)
     training = Training(*pair, zoo["vae"].rows(20), objective=tallied, step="compiled")
     training.run(5)
-    assert isinstance(training.steps.descend._made, compiled._Split)
+    assert isinstance(training.steps.descend._made, graphs.TwoGraphs)
     assert tallied.seen == 5
 
 
@@ -217,5 +217,5 @@ def test_bytes_labels_and_frozen_parameters_are_part_of_the_graph(zoo):
         training.run(7)
         ends.append((losses(training), model.state_dict(), guide.state_dict()))
         assert len(training.optimiser.state) == sum(p.requires_grad for p in training._learnt())
-    assert isinstance(training.steps.descend._made, compiled._Whole)
+    assert isinstance(training.steps.descend._made, graphs.OneGraph)
     torch.testing.assert_close(ends[1], ends[0], rtol=1e-4, atol=1e-4)

@@ -14,7 +14,7 @@ import torch
 from priorzoo.guides import Code
 from priorzoo.inference import ELBO, Training, binarised
 from priorzoo.inference.training import caching, compiled
-from priorzoo.inference.training.native import fingerprint, kept
+from priorzoo.inference.training.native import fingerprint, kept, sources
 from priorzoo.models import MLP, VAE
 
 P, D = 30, 4
@@ -29,7 +29,7 @@ def folder(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         for name, module in list(sys.modules.items()):
             file = Path(getattr(module, "__file__", None) or "")
-            if file.is_file() and file.stat().st_mtime > fingerprint._started():
+            if file.is_file() and file.stat().st_mtime > sources._started():
                 patch.delitem(sys.modules, name)
         patch.setenv("PRIORZOO_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield caching.cache_folder() / "steps"
@@ -147,14 +147,14 @@ def test_changed_code_has_another_key(first, folder, monkeypatch):
         patch.setattr(import_module(VAE.__module__), "dist", 3.0)
         assert key(training(folder)) != own
     with monkeypatch.context() as patch:
-        digest = fingerprint._digest
-        patch.setattr(fingerprint, "_digest", lambda content: digest(bytes(content) + b" "))
+        digest = sources.digest
+        patch.setattr(sources, "digest", lambda content: digest(bytes(content) + b" "))
         assert key(training(folder)) != own
     with monkeypatch.context() as patch:
         patch.setattr(torch, "__version__", "0")
         assert key(training(folder)) != own
     with monkeypatch.context() as patch:  # as if a file had been written since the process began
-        patch.setattr(fingerprint, "_started", lambda: 0.0)
+        patch.setattr(sources, "_started", lambda: 0.0)
         assert key(training(folder)) is None
     assert key(training(folder)) == own
 
