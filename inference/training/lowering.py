@@ -16,7 +16,7 @@ from priorzoo.inference.training.step import Precision
 Run = Callable[..., Sequence[Tensor]]  # compiled code: tensors in, tensors out
 # fallback_random: the same draws as eager code. inplace_buffers: a kernel may overwrite an input
 # too early; with two threads, torch 2.15 then lost part of a mixture's gradient without an error.
-# min_chunk_size: values of a kernel for each thread, below which one thread computes it. All wait for
+# min_chunk_size: values of a kernel for each thread; with fewer it has one. All threads wait for
 # the last thread, which takes milliseconds where another process has its core.
 OPTIONS = {
     "fallback_random": True,
