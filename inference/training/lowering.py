@@ -21,7 +21,7 @@ Run = Callable[..., Sequence[Tensor]]  # compiled code: tensors in, tensors out
 OPTIONS = {
     "fallback_random": True,
     "inplace_buffers": False,
-    "cpp.min_chunk_size": 16_384,
+    "cpp.min_chunk_size": 32_768,
 }
 TOLERANCE = {"float32": 0.01, "bf16": 0.3}  # fused kernels round to bfloat16 less often
 
