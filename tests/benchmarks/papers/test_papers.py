@@ -13,6 +13,13 @@ LINES = {
     for line in reversed(paper.lines)
     if not line.optional and line.recipe in {*RECIPES, *CLUSTERINGS}
 }
+ALIKE = {  # which differ from another by their data, K or binarisation alone
+    "dilokthanakul-reseeded-16",
+    "factorial-annealed-dynamic",
+    "factorial-annealed-omniglot",
+    "sb-vae-annealed",
+}
+EACH = [pytest.param(r, marks=[pytest.mark.slow] if r in ALIKE else []) for r in LINES]
 TRAIN, TEST = 240, 40
 PARTS = ("train", "test")
 
@@ -58,7 +65,7 @@ def test_a_line_s_changes_all_make_a_difference(paper):
             assert Cell(line.recipe, changes=line.changes).needed() == line.changes
 
 
-@pytest.mark.parametrize("recipe", LINES)
+@pytest.mark.parametrize("recipe", EACH)
 def test_a_step_of_every_recipe_makes_a_whole_row(recipe, root, tmp_path):
     line = LINES[recipe]
     if recipe in CLUSTERINGS:
