@@ -33,6 +33,8 @@ class Task:
             None.
         beside: where nothing is published, a measure of the same runs to compare with.
         binary: whether the rows of the runs must be binarised.
+        inferred: whether components that were merged to as many as there are classes do not count,
+            since the number is to be inferred.
     """
 
     title: str
@@ -42,6 +44,7 @@ class Task:
     clusters: tuple[int, int] | None = None
     beside: Measure | None = None
     binary: bool = False
+    inferred: bool = False
 
 
 TASKS = (
@@ -101,6 +104,7 @@ TASKS = (
         NMI.beside(0.94, "NMI, K inferred"),
         DPM,
         (1, 30),
+        inferred=True,
     ),
     Task("MNIST, a tree of clusters", "mnist", PURITY.beside(0.879, TREE_PROTOCOL), TREE),
     Task(

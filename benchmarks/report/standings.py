@@ -22,8 +22,9 @@ NOTE = (
 def standings_table(papers: Sequence[Paper], rows: Sequence[Row]) -> Table:
     """A row for each task: published, ours, and which is ahead."""
     groups = group_rows(papers, [row for row in rows if _counts(row)]).values()
-    made = [*_with_merged(group for found in groups for group in found if group.rows)]
-    lines = [(task, _best(task, made)) for task in TASKS]
+    made = [group for found in groups for group in found if group.rows]
+    merged = [*_merged(made)]
+    lines = [(task, _best(task, made if task.inferred else made + merged)) for task in TASKS]
     columns = {
         "task": lambda line: Cell(line[0].title),
         "measure": lambda line: Cell(line[0].measure.title),
@@ -40,10 +41,9 @@ def standings_table(papers: Sequence[Paper], rows: Sequence[Row]) -> Table:
     return build(lines, columns, (NOTE,))
 
 
-def _with_merged(groups: Iterable[Group]) -> Iterator[Group]:
-    """The groups, and those of the same runs whose components were merged, with their metrics."""
+def _merged(groups: Iterable[Group]) -> Iterator[Group]:
+    """The groups of runs whose components were merged to as many as classes, with their metrics."""
     for group in groups:
-        yield group
         if all(row.get("merged") for row in group.rows):
             merged = tuple(row | {"metrics": row["merged"]} for row in group.rows)
             line = replace(group.line, title=f"{group.line.title}, merged")

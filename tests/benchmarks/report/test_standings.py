@@ -83,6 +83,7 @@ def test_runs_whose_components_were_merged_count_with_the_metrics_of_both(stand)
     assert stand(task(0.7), partly)["where we stand"] == "no rows"
     wide = Task("many", "mnist", HUNGARIAN.beside(0.3, "best run"), "someone", (20, 30))
     assert stand(wide, found)["by line"] == "many"
+    assert stand(task(0.7, inferred=True), found)["where we stand"] == "no rows"
 
 
 def test_less_may_be_better(stand):
