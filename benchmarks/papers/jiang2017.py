@@ -103,15 +103,19 @@ def _spread(model: Components, shares: Tensor, own: Tensor) -> Tensor:
 
 
 def as_vade(recipe: Recipe) -> Recipe:
-    """A recipe whose model is a :class:`GMVAE` with the guide and the stages of VaDE; others as
-    they are.
+    """A recipe whose model is a :class:`GMVAE` with the weights, the guide and the stages of VaDE;
+    others as they are.
 
-    The lengths of the stages are those of a single step.
+    The lengths of the stages are those of a single step. Covariances contain the variance of
+    q(z | x), and the weights of the clusters are learnt: with more clusters than there are groups
+    of rows, both reach a higher held-out bound, and clusters that are not needed stay empty.
     """
     if not issubclass(locate(recipe.model.class_path), GMVAE):
         return recipe
+    model = replace(recipe.model, init_args={**recipe.model.init_args, "learn_weights": True})
     first = Stage("autoencoder", steps=1, objective=part(Autoencoder))
-    return replace(recipe, guide=part(CodeThenCluster), stages=(first, _MIXTURE))
+    second = Stage("mixture", begin=part(place_mixture, floor=1e-3, spread=True))
+    return replace(recipe, model=model, guide=part(CodeThenCluster), stages=(first, second))
 
 
 SOURCE = "Jiang et al., Variational Deep Embedding, 2017"
