@@ -154,15 +154,15 @@ class Standing(NamedTuple):
         It is judged with all components refitted, but only if it may pass by what it gains where it
         touches, and by what refitting gains without it.
         """
-        now, held, *rest = self
-        if not tried(bound, now, proposal).on(held).may_pass(*rest):
+        now, held, level, idle = self
+        if not tried(bound, now, proposal).on(held).may_pass(level, idle):
             return None
         mixture = bound.refit(proposal, now.codes)
         after = bound.assigned(mixture, held.codes)
         if not bound.passes(held.mixture, mixture, bound.gain(held, after)):
             return None
         own = bound.assigned(mixture, now.codes)
-        fitted = bound.gain(now, own)._replace(error=torch.zeros_like(rest[0]))
+        fitted = bound.gain(now, own)._replace(error=torch.zeros_like(level))
         if adds(held.mixture, mixture) and not bound.passes(held.mixture, mixture, fitted):
             return None
         return Standing.of(bound, own, after)
