@@ -64,7 +64,7 @@ def describe(table: Table, q: Tensor, z: Tensor | None) -> list[Cluster]:
                 float(q[:, k].mean()),
                 float(q[own, k].mean()) if own.any() else 0.0,
                 tuple(telling),
-                () if z is None or places is None else _prototypes(z.double(), places[k], own),
+                _prototypes(table, z, places, k, own),
                 () if places is None else _nearest(places, k, spread, assigned),
                 _classes(table, own),
             )
@@ -82,10 +82,18 @@ def _spread(z: Tensor, places: Tensor, assigned: Tensor) -> float:
     return max(float((z - places[assigned]).square().mean().sqrt()), 1e-9)
 
 
-def _prototypes(z: Tensor, place: Tensor, own: Tensor) -> tuple[int, ...]:
+def _prototypes(
+    table: Table, z: Tensor | None, places: Tensor | None, k: int, own: Tensor
+) -> tuple[int, ...]:
+    """The rows nearest to the mean code; of the nearest tenth, those with fewest missing cells."""
+    if z is None or places is None:
+        return ()
     rows = own.nonzero().flatten()
-    order = (z[rows] - place).square().sum(1).argsort()
-    return tuple(rows[order[:PROTOTYPES]].tolist())
+    rows = rows[(z[rows].double() - places[k]).square().sum(1).argsort()]
+    if table.observed is not None:
+        rows = rows[: max(PROTOTYPES, len(rows) // 10)]
+        rows = rows[(~table.observed[rows]).sum(1).argsort(stable=True)]
+    return tuple(rows[:PROTOTYPES].tolist())
 
 
 def _nearest(

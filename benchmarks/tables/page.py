@@ -151,6 +151,7 @@ class Description:
             "categories": any(trait.category for trait in cluster.traits),
             "bars": [(t, sign(t), round(100 * abs(t.score) / top)) for t in cluster.traits],
             "prototypes": self._prototypes(cluster),
+            "texts": {column.name for column in self.table.schema.data if column.categories},
             "images": self._images(cluster),
         }
 

@@ -96,15 +96,17 @@ def test_the_page_loads_nothing_and_escapes_names(people, tmp_path):
 
 def test_numbers_are_written_without_exponents_and_missing_cells_as_a_dash(people, tmp_path):
     rng = np.random.default_rng(0)
-    columns = {
-        "income": np.exp(rng.normal(10 + np.arange(200) % 2, 0.2)),
-        "age": np.where(rng.random(200) < 0.5, np.nan, rng.normal(50, 10, 200)),
-    }
-    table, q = read_table(columns, columns="income=positive"), people[1]
-    made = Description("Clusters", {}, table, describe(table, q, q), q, None)
+    income, age = np.exp(rng.normal(10 + np.arange(200) % 2, 0.2)), rng.normal(50, 10, 200)
+    pages, q = [], people[1]
+    for missing in (rng.random(200) < 0.5, np.arange(200) >= 4):
+        columns = {"income": income, "age": np.where(missing, np.nan, age)}
+        table = read_table(columns, columns="income=positive")
+        made = Description("Clusters", {}, table, describe(table, q, q), q, None)
+        pages.append(made.page())
+    assert "\N{EN DASH}</td>" not in pages[0]  # typical rows are complete ones if there are any
     assert "e+0" not in made.page()
     assert "category" not in made.page()
-    assert "<td>\N{EN DASH}</td>" in made.page()
+    assert '<td class="number">\N{EN DASH}</td>' in pages[1]
     assert re.search(r"income \d\d,\d{3} \(all rows \d\d,\d{3}\)", "\n".join(made.lines()))
 
 
