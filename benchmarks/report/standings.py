@@ -45,7 +45,7 @@ def _merged(groups: Iterable[Group]) -> Iterator[Group]:
     """The groups of runs whose components were merged to as many as classes, with their metrics."""
     for group in groups:
         if all(row.get("merged") for row in group.rows):
-            merged = tuple(row | {"metrics": row["merged"]} for row in group.rows)
+            merged = tuple({**row, "metrics": row["merged"]} for row in group.rows)
             line = replace(group.line, title=f"{group.line.title}, merged")
             yield replace(group, line=line, rows=merged)
 
