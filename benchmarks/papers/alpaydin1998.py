@@ -11,19 +11,27 @@ from priorzoo.benchmarks.recipes import Changes, Stage, digits, part
 from priorzoo.benchmarks.scores import metrics
 from priorzoo.benchmarks.scores.run import Result, Run
 from priorzoo.guides import ClusterThenCode, CodeThenCluster, CollapsedCode, MeanField
-from priorzoo.inference import KL, Collapsed, StandardPrior, move_clusters
+from priorzoo.inference import KL, Collapsed, Linear, StandardPrior, move_clusters
 from priorzoo.models import GMVAE, NGGPMixture
 
 SIZE = 20  # of the code; the first stage leaves some of its dimensions without use
 one_cycle = partial(part, torch.optim.lr_scheduler.OneCycleLR, cycle_momentum=False)
+# The settings have the highest bound of 200 held-out digits, 39.6 nats on average under seeds 0 and
+# 1. It is 38.3 without the warm-up of this stage, 39.2 with half the step size in the last, 39.5
+# with twice as much, 36.4 with diagonal covariances, 34.1 with 10 dimensions and 32.9 with 256
+# hidden units, which overfit.
 _PLAIN = Stage(
-    "plain", steps=2_000, objective=part(StandardPrior), kl={}, schedule=one_cycle(max_lr=2e-3)
+    "plain",
+    steps=2_000,
+    objective=part(StandardPrior),
+    kl={"z": KL(Linear(0.0, 1.0, fraction=0.5), analytic=True)},
+    schedule=one_cycle(max_lr=2e-3),
 )
 _MOVES = part(move_clusters, rows=1_200, margin=0.3)
 _digits = partial(
     digits,
     optimiser=part(torch.optim.Adam, lr=2e-3, fused=True),
-    schedule=one_cycle(max_lr=1e-3),
+    schedule=one_cycle(max_lr=2e-3),
     schedule_unit="step",
     batch_size=100,
     steps=2_000,
