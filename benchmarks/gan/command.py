@@ -47,7 +47,7 @@ def measure_infogan(settings: Namespace) -> None:
 
       --data NAME        of grey images with labels [fashion_mnist]
       --seeds A,B        [10]
-      --steps N          in all; a checkpoint in --out is continued [5000]
+      --steps N          in all; a checkpoint in --out is continued [3000]
       --channels N       of the layer next to the image; the paper has 64 [32]
       --batch-size N     the paper has 128 [64]
       --samples N        of each category, for the classifier [500]
