@@ -2,7 +2,7 @@
 
 import time
 from argparse import Namespace
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -156,29 +156,29 @@ def draw_beside(shown: Sequence[Drawn], dataset: Dataset, path: Path) -> Path:
 
     assert dataset.y_test is not None
     caption = (
-        "A row is a category and shows samples of it, with the most frequent class of its test "
-        "images. Good: all samples of a row are of that class, and all classes occur."
+        "A row is a category, of more than 20 the fullest, and shows samples of it, with the most "
+        "frequent class of its test images. Good: all samples of a row are of that class, and all "
+        "classes occur."
     )
     with axes.look():
         panels = axes.new_row(len(shown), "Samples of each category, by its class", caption)
         most = max(min(drawn.probabilities.shape[1], axes.LEGIBLE) for drawn in shown)
         axes.figure_of(panels[0]).set_figheight(0.42 * most + 1.2)
         for ax, drawn in zip(panels, shown, strict=True):
-            rows = list(_ordered(drawn, dataset.y_test))[: axes.LEGIBLE]
+            rows = _ordered(drawn, dataset.y_test, axes.LEGIBLE)
             images = torch.cat([drawn.samples[k, :SHOWN] for k, _ in rows])
             names = [f"class {label}" for _, label in rows]
-            pictures.draw_grid(images, dataset.shape, SHOWN, ax, names)
+            pictures.draw_grid(images, dataset.shape, SHOWN, ax, names).set_anchor("N")
             used = len(drawn.probabilities.argmax(-1).unique())
             ax.set_title(f"{drawn.name}, {used} categories in use")
         return axes.save(panels[0], path)
 
 
-def _ordered(drawn: Drawn, labels: Tensor) -> Iterator[tuple[int, int]]:
-    """The categories in use with their classes, in the order of these; larger ones first."""
-    table = metrics.contingency(
-        drawn.probabilities.argmax(-1), labels, drawn.probabilities.shape[1]
-    )
+def _ordered(drawn: Drawn, labels: Tensor, most: int) -> list[tuple[int, int]]:
+    """The fullest categories with their classes, in the order of these."""
+    assigned, count = drawn.probabilities.argmax(-1), drawn.probabilities.shape[1]
+    table = metrics.contingency(assigned, labels, count)
     classes = labels[labels >= 0].unique()[table.argmax(-1)].tolist()
-    sizes = table.sum(-1).tolist()
-    used = [k for k, size in enumerate(sizes) if size > 0]
-    yield from ((k, classes[k]) for k in sorted(used, key=lambda k: (classes[k], -sizes[k])))
+    sizes = table.sum(-1)
+    fullest = sizes.argsort(descending=True, stable=True)[: min(most, int((sizes > 0).sum()))]
+    return sorted(((k, classes[k]) for k in fullest.tolist()), key=lambda pair: pair[1])
