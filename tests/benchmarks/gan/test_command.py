@@ -1,11 +1,16 @@
 """``priorzoo bench infogan``: rows of InfoGAN and of runs, their table and their figure."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
+from priorzoo.benchmarks.papers import RECIPES
+from priorzoo.benchmarks.recipes.changes import apply
 from priorzoo.benchmarks.report.drawn import samples_table
 from priorzoo.benchmarks.rows.files import read_rows
+from priorzoo.benchmarks.runs.run import train
 from priorzoo.cli import main as cli
 from priorzoo.inference import Stream
 
@@ -24,9 +29,10 @@ def images(tmp_path_factory):
 
 
 def test_infogan_and_a_run_beside_it_are_judged_alike(images, tmp_path, capsys):
-    train = ["train", "digits-nggp", "--data", images, "--out", str(tmp_path / "run")]
-    train += ["--encoder.hidden", "[8]", "--decoder.hidden", "[8]", "--steps", "4", "--train", "80"]
-    assert cli.main([*train, "--stages", "[]", "--validation", "0", "--seed", "4"]) == 0
+    small = {"encoder.hidden": [8], "decoder.hidden": [8], "steps": 4, "train": 80}
+    recipe = apply(RECIPES["digits-nggp"], {"data": images, "validation": 0, **small})
+    recipe = replace(recipe, stages=())
+    train("digits-nggp", recipe, tmp_path / "run", seed=4, device="cpu", command="priorzoo train")
     words = ["bench", "infogan", "--data", images, "--channels", "2", "--batch-size", "8"]
     words += ["--samples", "6", "--out", str(tmp_path / "gan"), "--rows", str(tmp_path / "rows")]
     assert cli.main([*words, "--steps", "3"]) == 0
@@ -45,7 +51,7 @@ def test_infogan_and_a_run_beside_it_are_judged_alike(images, tmp_path, capsys):
     table = samples_table([first, again, run])
     assert len(table.rows) == 3
     assert "of 6 samples" in table.notes[0]
-    assert table.rows[2][0].commands[0].startswith("priorzoo train digits-nggp")
+    assert table.rows[2][0].commands[0].startswith("priorzoo train")
 
 
 def test_points_have_no_categories_to_draw(capsys):

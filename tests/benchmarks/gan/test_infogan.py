@@ -103,7 +103,7 @@ def test_categories_of_two_images_are_told_apart_by_information():
     images = (torch.rand(2, 64, generator=torch.Generator().manual_seed(0)) > 0.5).float()
     gan = InfoGAN(Sizes(8, 8, channels=4, noise=2, categories=2), 16, seed=0)
     x = images.repeat(20, 1)
-    gan.train(x, 200, every=1_000)
+    gan.train(x, 120, every=1_000)
     q = gan.recognised(x).unflatten(0, (20, 2))
     assert (q.argmax(-1) == q[0].argmax(-1)).all()
     assert set(q[0].argmax(-1).tolist()) == {0, 1}
