@@ -47,7 +47,7 @@ def measure_infogan(settings: Namespace) -> None:
 
       --data NAME        of grey images with labels [fashion_mnist]
       --seeds A,B        [10]
-      --steps N          in all; a checkpoint in --out is continued [3000]
+      --steps N          in all, after those of a checkpoint in --out; 0 for the runs alone [3000]
       --channels N       of the layer next to the image; the paper has 64 [32]
       --batch-size N     the paper has 128 [64]
       --samples N        of each category, for the classifier [500]
@@ -69,7 +69,7 @@ def measure_infogan(settings: Namespace) -> None:
     right = judged(judge, dataset.x_test).argmax(-1) == dataset.y_test
     told = {"judge_accuracy": right.double().mean().item(), "samples": count}
     shown: list[Drawn] = []
-    for seed in map(int, settings.seeds):
+    for seed in map(int, settings.seeds if int(settings.steps) else ()):
         drawn, more = _trained(settings, dataset, seed, count)
         shown += [drawn] if not shown else []
         _tell(_row(drawn, judge, dataset) | told | more, settings)
