@@ -4,7 +4,6 @@ from collections.abc import Iterator
 
 from priorzoo.benchmarks.papers.paper import HUNGARIAN, MAJORITY, NMI, Line, Measure, Paper, lengths
 
-_EPOCHS = 20
 _PROTOCOL = (
     "one run of 1,000 epochs of the autoencoder, on all 70,000 images, on which it is scored too"
 )
@@ -20,7 +19,7 @@ def _lines(data: str, title: str) -> Iterator[Line]:
         MAJORITY,
         NMI.beside(nmi, _PROTOCOL),
     )
-    changes = {"epochs": _EPOCHS} | ({} if data == "mnist" else {"data": data})
+    changes = {} if data == "mnist" else {"data": data}
     yield Line(
         f"{title}, autoencoder, UMAP, mixture", "n2d", _LENGTHS, changes, shown, optional=True
     )
@@ -32,6 +31,7 @@ PAPER = Paper(
     "McConville et al., N2D: (Not Too) Deep Clustering via Clustering the Local Manifold of an "
     "Autoencoded Embedding, 2021",
     (*_lines("mnist", "MNIST"), *_lines("fashion_mnist", "Fashion-MNIST")),
-    "Ours learns from the first 20,000 training images, and is scored on the 10,000 test images, "
+    "Ours learns from the first 20,000 training images, with 6.7 epochs of the autoencoder where "
+    "the paper has 1,000, and is scored on the 10,000 test images, "
     "which UMAP places afterwards.",
 )

@@ -42,7 +42,7 @@ def test_infogan_and_a_run_beside_it_are_judged_alike(images, tmp_path, capsys):
     first, again, run = read_rows(tmp_path / "rows")
     assert (first["steps"], again["steps"], run["steps"]) == (3, 5, 4)
     assert (first["recipe"], run["recipe"], run["seed"]) == ("infogan", "digits-nggp", 4)
-    assert first["seconds"] > 0
+    assert first["seconds"] >= 0
     assert again["seconds"] is None  # of a training in two parts
     assert len(first["metrics"]) == len(run["metrics"]) == 8
     assert first["metrics"]["clusters"] == 10

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from priorzoo.benchmarks.grid.clusterings import CLUSTERINGS
 from priorzoo.benchmarks.papers import PAPERS, RECIPES
 from priorzoo.benchmarks.papers.paper import MAJORITY, NEGATIVE, Line, Paper
 from priorzoo.benchmarks.report.result_tables import k_means_table, pixel_table, update_tables
@@ -139,11 +140,11 @@ def test_a_row_of_serving_that_does_not_fit_is_refused(wrong):
     assert "Expected" in schema_of(row | wrong).problem(row | wrong, "row")
 
 
-def test_committed_rows_belong_to_recipes_and_say_what_they_need():
+def test_committed_rows_belong_to_recipes_or_baselines_and_say_what_they_need():
     for committed in read_rows(RESULTS):
         if "kind" in committed:
             continue
-        assert committed["recipe"] in RECIPES
+        assert committed["recipe"] in {*RECIPES, *CLUSTERINGS}
         assert committed.keys() >= {
             "command",
             "settings",
