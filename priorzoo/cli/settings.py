@@ -22,6 +22,7 @@ IDLE = {  # settings that another value of a setting leaves without effect
     "schedule_unit": ("schedule", None),
 }
 SINGLE = ("particles", "n_init")  # which are shown from two on
+SAME = ("fused", "cycle_momentum")  # arguments that change no result of Adam
 FIELDS = [item.name for item in fields(Recipe) if item.name not in PROSE]
 
 
@@ -83,7 +84,8 @@ def as_yaml(recipe: Recipe) -> str:
 def settings_help(recipe: Recipe, everything: bool) -> str:
     """A line for each setting with its value, and its type and meaning if everything is asked for.
 
-    Without, settings are left out that are empty, and arguments at the defaults of their class.
+    Without, settings are left out that are empty or that change no result, and arguments at the
+    defaults of their class.
     """
     lines: list[str] = []
     for place, value, kind, told, chosen in _settings(recipe):
@@ -122,7 +124,8 @@ def _settings(recipe: Recipe) -> Iterator[tuple[str, object, str, str, bool]]:
             kind = "any value" if one.annotation is one.empty else named(one.annotation)
             default = "" if one.default is one.empty else one.default
             given = value.init_args.get(key, default)
-            yield f"{name}.{key}", given, kind, of_class.get(key, ""), key in value.init_args
+            chosen = key in value.init_args and key not in SAME
+            yield f"{name}.{key}", given, kind, of_class.get(key, ""), chosen
 
 
 def described(kind: Callable[..., object], section: str = "Args") -> dict[str, str]:
