@@ -81,6 +81,11 @@ class Group:
         return f"short by {text if float(text) else f'{gap:.1g}'}"
 
 
+def is_run(row: Row) -> bool:
+    """Whether a row is the result of a run; rows of measurements are of a ``kind``."""
+    return "metrics" in row and "kind" not in row
+
+
 def group_rows(papers: Sequence[Paper], rows: Sequence[Row]) -> dict[str, list[Group]]:
     """The groups of each paper, by its name, and those of recipes that no paper names, ``other``.
 

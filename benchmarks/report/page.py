@@ -8,6 +8,7 @@ from jinja2 import StrictUndefined, Template
 
 from priorzoo.benchmarks.charts.axes import look
 from priorzoo.benchmarks.papers.paper import BUDGETS, Paper
+from priorzoo.benchmarks.report.groups import is_run
 from priorzoo.benchmarks.report.sections import Section, count_verdicts, of_measurements, of_papers
 from priorzoo.benchmarks.report.table import escaped, to_csv, to_markdown
 from priorzoo.benchmarks.rows.files import Row, read_folders
@@ -28,7 +29,7 @@ def write_report(folders: Path | Sequence[Path], out: Path, papers: Sequence[Pap
         ValueError: for rows that cannot be read, see :func:`read_folders`; nothing is written.
     """
     rows = read_folders([folders] if isinstance(folders, Path) else folders)
-    results = [row for row in rows if "metrics" in row]
+    results = [row for row in rows if is_run(row)]
     with look():
         sections = [*of_papers(papers, results), *of_measurements(rows)]
     files = {"index.html": _page(sections, rows), "tables.md": _markdown(sections)}
@@ -51,7 +52,7 @@ def _page(sections: Sequence[Section], rows: Sequence[Row]) -> str:
 
 
 def _facts(rows: Sequence[Row]) -> dict[str, str]:
-    counts = Counter(row["budget"] for row in rows if "metrics" in row)
+    counts = Counter(row["budget"] for row in rows if is_run(row))
     versions = {f"{name} {text}" for row in rows for name, text in row.get("versions", {}).items()}
     return {
         "runs": f"{counts.total():,}",

@@ -17,6 +17,7 @@ from priorzoo.benchmarks.papers.paper import Paper
 from priorzoo.benchmarks.report import charts as draw
 from priorzoo.benchmarks.report import measured, scaled
 from priorzoo.benchmarks.report.clustered import clustering_tables
+from priorzoo.benchmarks.report.drawn import samples_table
 from priorzoo.benchmarks.report.groups import Group, group_rows
 from priorzoo.benchmarks.report.paper_tables import paper_tables
 from priorzoo.benchmarks.report.table import Table, build
@@ -131,8 +132,10 @@ def _thumbnails(group: Group) -> list[Image]:
 def of_measurements(rows: Sequence[Row]) -> Iterator[Section]:
     """Sections of speed, serving, tables, gradient variance, precision and runs that failed."""
     kinds = [row for row in rows if "kind" in row]
-    if speed := [row for row in kinds if row["kind"] != "counts"]:
+    if speed := [row for row in kinds if row["kind"].startswith("speed")]:
         yield _speed(speed)
+    if samples := [row for row in kinds if row["kind"] == "samples"]:
+        yield Section("samples", "Samples of categories", tables=[samples_table(samples)])
     if counts := [row for row in kinds if row["kind"] == "counts"]:
         yield Section("counts", "Counts", tables=[measured.counts_table(counts)])
     if gradients := [row for row in rows if "estimator" in row]:

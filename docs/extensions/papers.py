@@ -20,7 +20,7 @@ from priorzoo.benchmarks import PAPERS
 from priorzoo.benchmarks.charts.axes import look
 from priorzoo.benchmarks.recipes import Part, Recipe
 from priorzoo.benchmarks.report.charts import longest
-from priorzoo.benchmarks.report.groups import group_rows
+from priorzoo.benchmarks.report.groups import group_rows, is_run
 from priorzoo.benchmarks.report.sections import Image, Section, of_papers
 from priorzoo.benchmarks.report.table import Cell, Table
 from priorzoo.benchmarks.rows.files import RESULTS, read_folder
@@ -34,7 +34,7 @@ KINDS = ("clusters", "clusters_1", "words", "samples")  # of the pictures of a r
 @cache
 def sections() -> Mapping[str, Section]:
     """The section of each paper, by the paper's name, with pictures of the paper's lines only."""
-    rows = [row for row in read_folder(RESULTS) if "metrics" in row]
+    rows = [row for row in read_folder(RESULTS) if is_run(row)]
     groups = group_rows(PAPERS, rows)
     with look():
         found = {section.key: section for section in of_papers(PAPERS, rows)}

@@ -1,6 +1,7 @@
 import csv
 import json
 import math
+import shutil
 from html.parser import HTMLParser
 
 import numpy as np
@@ -15,7 +16,7 @@ from priorzoo.benchmarks.report.page import write_report
 from priorzoo.benchmarks.report.paper_tables import paper_table, paper_tables
 from priorzoo.benchmarks.report.sections import of_papers
 from priorzoo.benchmarks.report.table import Cell
-from priorzoo.benchmarks.rows.files import FORMAT, read_folder
+from priorzoo.benchmarks.rows.files import FORMAT, RESULTS, read_folder
 
 ELBO = Measure("-ELBO", ("terms", "elbo"), {100: 97.0}, protocol="7 runs", higher=False, sign=-1)
 ACCURACY = Measure("accuracy", ("metrics", "accuracy_majority"), 0.7, spread=0.05)
@@ -552,3 +553,10 @@ def test_a_folder_without_rows_gives_a_page_that_says_so(tmp_path):
     (tmp_path / "rows").mkdir()
     text = write_report(tmp_path / "rows", tmp_path / "out", [paper()]).read_text()
     assert "no rows yet" in text
+
+
+def test_judged_samples_have_a_section_of_their_own_beside_the_runs(folder, tmp_path):
+    shutil.copy(RESULTS / "samples.jsonl", folder / "samples.jsonl")
+    text = write_report(folder, tmp_path / "out", PAPERS).read_text()
+    assert "Samples of categories" in text
+    assert "infogan on fashion_mnist" in (tmp_path / "out" / "samples.csv").read_text()
