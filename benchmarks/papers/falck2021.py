@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from priorzoo.benchmarks.data.sets import Dataset
+from priorzoo.benchmarks.papers.jiang2017 import fitted_mixture
 from priorzoo.benchmarks.papers.paper import NEGATIVE, Line, Measure, Paper, lengths
 from priorzoo.benchmarks.papers.paquet2018 import place_factors
 from priorzoo.benchmarks.recipes import REFERENCE, Stage, part
@@ -21,6 +22,7 @@ from priorzoo.inference import (
     codes,
 )
 from priorzoo.inference.batch import Context
+from priorzoo.inference.data.repeats import repeated
 from priorzoo.models import FacetMixture, FactorialMixture, Gaussian, LadderDecoder, LadderEncoder
 
 SOURCE = "Falck et al., Multi-Facet Clustering Variational Autoencoders, 2021"
@@ -46,23 +48,20 @@ def place_facets(
         starts: of each mixture, of which the likeliest is taken.
         rows: how many of the rows the mixtures are fit to, from the first.
         floor: added to the variances.
-        context: what model and guide are told beside x, each ``(N, ...)``.
+        context: what model and guide are told beside x, each ``(N, ...)``; a row of weight w
+            counts as w rows.
 
     Raises:
         ValueError: for another model, and for fewer rows than clusters.
     """
-    from sklearn.mixture import GaussianMixture
-
     if not isinstance(model, FacetMixture):
         raise ValueError(f"Expected a FacetMixture to place but got {type(model).__name__}.")
-    told = {name: value[:rows] for name, value in (context or {}).items()}
+    x, told = repeated(x[:rows], {name: value[:rows] for name, value in (context or {}).items()})
     for j, (facet, logits) in enumerate(zip(model.facets, model.logits, strict=True), 1):
-        z = codes(model, guide, x[:rows], site=f"z_{j}", context=told).cpu().double().numpy()
-        count = len(logits)
-        if len(z) < count:
+        z = codes(model, guide, x, site=f"z_{j}", context=told).cpu().double().numpy()
+        if len(z) < (count := len(logits)):
             raise ValueError(f"Expected at least {count} rows to place clusters but got {len(z)}.")
-        how = {"covariance_type": "diag", "n_init": starts, "reg_covar": floor}
-        mixture = GaussianMixture(count, random_state=seed, **how).fit(z)
+        mixture = fitted_mixture(facet, z, seed=seed, starts=starts, floor=floor)
         found = (mixture.means_, mixture.covariances_, mixture.weights_)
         means, variances, weights = (torch.as_tensor(values).to(logits) for values in found)
         facet.set_components(means, variances)

@@ -3,9 +3,11 @@
 import warnings
 from dataclasses import replace
 from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from priorzoo.benchmarks.data.sets import Dataset
@@ -27,6 +29,9 @@ from priorzoo.inference.batch import Context
 from priorzoo.inference.construction import locate
 from priorzoo.inference.data.repeats import repeated
 from priorzoo.models import GMVAE, Components
+
+if TYPE_CHECKING:
+    from sklearn.mixture import GaussianMixture
 
 MERGED = 20_000  # training rows by which components are merged
 
@@ -64,34 +69,46 @@ def place_mixture(
     Raises:
         ValueError: for another model.
     """
-    from sklearn.exceptions import ConvergenceWarning
-    from sklearn.mixture import GaussianMixture
-
     if not (isinstance(model, Components) and "logits" in model.state_dict()):
         raise ValueError(
             f"Expected a GMVAE to place the components of but got {type(model).__name__}."
         )
     x, told = repeated(x[:rows], {name: value[:rows] for name, value in (context or {}).items()})
     z = codes(model, guide, x, context=told).cpu().double().numpy()
-    if len(z) < model.clusters:  # scikit-learn wants as many
-        z = np.resize(z, (model.clusters, z.shape[1]))
-    kind = {"diagonal": "diag"}.get(model.covariance, model.covariance)
-    mixture = GaussianMixture(
-        model.clusters, covariance_type=kind, n_init=starts, random_state=seed, reg_covar=floor
-    )
-    with warnings.catch_warnings():  # of fewer distinct codes than clusters, some are empty
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        mixture.fit(z)
+    mixture = fitted_mixture(model, z, seed=seed, starts=starts, floor=floor)
     found = (mixture.means_, mixture.covariances_, mixture.weights_)
     means, variances, weights = (torch.as_tensor(values).to(model.loc) for values in found)
     if spread:
         shares = torch.as_tensor(mixture.predict_proba(z)).to(model.loc)
-        own = code_variances(model, guide, x, context=told).to(model.loc)[: len(shares)]
-        variances = variances + _spread(model, shares[: len(own)], own)
+        own = code_variances(model, guide, x, context=told).to(model.loc)
+        variances = variances + _spread(model, shares, own)
     model.set_components(means, variances)
     if isinstance(model.logits, nn.Parameter):
         with torch.no_grad():
             model.logits.copy_(weights.log())
+
+
+def fitted_mixture(
+    components: Components, z: NDArray[np.float64], *, seed: int, starts: int, floor: float
+) -> "GaussianMixture":
+    """scikit-learn's mixture of codes ``(N, D)``, with covariances of the components' kind.
+
+    Args:
+        components: how many there are, and the kind of their covariances.
+        z: codes; fewer than there are components are repeated.
+        seed, starts, floor: as in :func:`place_mixture`.
+    """
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.mixture import GaussianMixture
+
+    if len(z) < components.clusters:  # scikit-learn wants as many
+        z = np.resize(z, (components.clusters, z.shape[1]))
+    kind = {"diagonal": "diag"}.get(components.covariance, components.covariance)
+    how = {"covariance_type": kind, "n_init": starts, "reg_covar": floor}
+    mixture = GaussianMixture(components.clusters, random_state=seed, **how)
+    with warnings.catch_warnings():  # of fewer distinct codes than clusters, some are empty
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        return mixture.fit(z)
 
 
 def _spread(model: Components, shares: Tensor, own: Tensor) -> Tensor:
