@@ -9,7 +9,7 @@ import numpy as np
 
 from priorzoo.benchmarks.data.parts import Parts, Request, halves
 from priorzoo.inference import StoredRows
-from priorzoo.inference.data.stored.files import column_names
+from priorzoo.inference.data.stored.parquet import column_names
 
 SAMPLE = 20_000  # training rows in memory, for charts, stages and moves
 LABEL = "y"

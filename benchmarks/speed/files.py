@@ -4,6 +4,7 @@ import tempfile
 import time
 from argparse import Namespace
 from concurrent.futures import ProcessPoolExecutor
+from importlib import import_module
 from itertools import product
 from multiprocessing import get_context
 from pathlib import Path
@@ -64,6 +65,8 @@ def timed(form: Format, path: str, where: str, steps: int) -> dict[str, float]:
     how: dict[str, Any] = {"transform": Pixels(binarise=True) if form == "bytes" else None}
     some = torch.zeros(BATCH * WARM, width, dtype=torch.uint8 if form == "bytes" else None)
     Training(model, guide, some, batch_size=BATCH, **how).run(WARM)
+    if form == "parquet":
+        import_module("pyarrow.parquet")  # imports are not counted
     before = peak_mib()
     stored = StoredRows(path, batch_size=BATCH)
     data = _in_memory(stored) if where == "memory" else stored

@@ -1,20 +1,15 @@
-"""Files that are read in pieces: Parquet by row groups, and ``.npy``."""
+"""Files that are read in pieces, and those of arrays: ``.npy``."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Lock
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from torch import Tensor
 
 from priorzoo.inference.data.tensors import as_tensor
-
-if TYPE_CHECKING:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
 
 Part = dict[str, Tensor]  # rows under "x", and what belongs to them under its own name
 NUMBERS = "biuf"  # NumPy's kinds of dtypes
@@ -34,8 +29,8 @@ class File(Protocol):
     groups: Sequence[Sequence[int]]
     shape: tuple[int, ...]
 
-    def read(self, group: int, piece: int) -> Part:
-        """The rows of a piece. The pieces of a group are read fastest in their order."""
+    def read(self, group: int, first: int = 0) -> Iterator[Part]:
+        """The pieces of a group from one on. What reading them needs is kept by the iterator."""
         ...
 
 
@@ -119,10 +114,12 @@ class NpyFile:
                     f"but got shape {values.shape}; give one for each row."
                 )
 
-    def read(self, group: int, piece: int) -> Part:
+    def read(self, group: int, first: int = 0) -> Iterator[Part]:
+        """See :meth:`File.read`; each group is one piece."""
+        assert first == 0
         rows = slice(group * self.piece, (group + 1) * self.piece)
         found = {"x": self.array, **self.beside}
-        return {name: as_tensor(values[rows], name) for name, values in found.items()}
+        yield {name: as_tensor(values[rows], name) for name, values in found.items()}
 
 
 class _RowsRead:
@@ -143,104 +140,6 @@ class _RowsRead:
         return found.reshape(last - first, *self.shape[1:])
 
 
-class ParquetFile:
-    """Rows of a Parquet file: a column for each value, or one column of lists of equal length.
-
-    Pieces of a row group are read one after the other, so that a row group that is larger than
-    memory can be read too.
-
-    Raises:
-        ImportError: without pyarrow.
-        ValueError: for a file that is damaged, missing columns, and columns that are not numbers.
-    """
-
-    def __init__(self, path: Path, names: Names, piece: int) -> None:
-        self.path, self.piece, self.lock = path, piece, Lock()
-        self.file = _opened(path)
-        self.beside = dict(names.beside)
-        self.columns = self._columns(names.columns)
-        meta = self.file.metadata
-        counts = [meta.row_group(group).num_rows for group in range(meta.num_row_groups)]
-        self.groups: Sequence[Sequence[int]] = [sized(rows, piece) for rows in counts if rows]
-        self.numbers = [number for number, rows in enumerate(counts) if rows]
-        if not self.groups:
-            raise ValueError(f"Expected at least one row in {path} but got none; leave it out.")
-        self._readers: dict[int, tuple[int, Iterator[pa.RecordBatch]]] = {}  # by group
-        self.shape: tuple[int, ...] = tuple(self._first()["x"].shape[1:])
-
-    def _columns(self, wanted: Sequence[str] | None) -> list[str]:
-        known = self.file.schema_arrow.names
-        others = [*self.beside.values()]
-        found = [name for name in known if name not in others] if wanted is None else list(wanted)
-        missing = [name for name in (*found, *others) if name not in known]
-        if missing or not found:
-            raise ValueError(
-                f"Expected columns {', '.join(missing) or 'of x'} in {self.path} but it has "
-                f"{', '.join(known[:20])}; name columns that it has."
-            )
-        for name in (*found, *others):
-            kind = self.file.schema_arrow.field(name).type
-            if not _is_number(kind):
-                raise ValueError(
-                    f"Expected numbers in column {name!r} of {self.path} but got {kind}; convert "
-                    "it, or choose the columns of x by columns=[...]."
-                )
-        return found
-
-    def _first(self) -> Part:
-        rows = next(self._batches(0, 1))
-        return self._tensors(rows)
-
-    def read(self, group: int, piece: int) -> Part:
-        with self.lock:
-            at, batches = self._readers.pop(group, (-1, iter(())))
-            if at != piece:
-                batches = self._batches(group, self.piece)
-                for _ in range(piece):
-                    next(batches)
-            rows = next(batches)
-            if piece + 1 < len(self.groups[group]):
-                self._readers[group] = piece + 1, batches
-        return self._tensors(rows)
-
-    def _batches(self, group: int, rows: int) -> "Iterator[pa.RecordBatch]":
-        """Batches of a row group, of exactly as many rows but for the last."""
-        import pyarrow as pa
-
-        wanted = list(dict.fromkeys([*self.columns, *self.beside.values()]))
-        held: list[pa.RecordBatch] = []
-        # StoredRows has threads of its own; those of pyarrow would take longer in all.
-        pieces = self.file.iter_batches(rows, [self.numbers[group]], wanted, use_threads=False)
-        for batch in pieces:
-            held.append(batch)
-            while sum(map(len, held)) >= rows:
-                whole = pa.concat_batches(held)
-                yield whole.slice(0, rows)
-                held = [whole.slice(rows)]
-        if sum(map(len, held)):
-            yield pa.concat_batches(held)
-
-    def _tensors(self, rows: "pa.RecordBatch") -> Part:
-        x = [self._array(rows, name) for name in self.columns]
-        whole = x[0] if len(x) == 1 and x[0].ndim > 1 else np.stack(x, 1)
-        beside = {name: self._array(rows, column) for name, column in self.beside.items()}
-        return {name: as_tensor(v, name) for name, v in {"x": whole, **beside}.items()}
-
-    def _array(self, rows: "pa.RecordBatch", name: str) -> np.ndarray:
-        column = rows.column(name)
-        kind = column.type
-        if not hasattr(kind, "value_type"):
-            return np.asarray(column.to_numpy(zero_copy_only=False))
-        flat = np.asarray(column.flatten().to_numpy(zero_copy_only=False))
-        each, rest = divmod(len(flat), len(rows))
-        if rest or column.null_count or (column.value_lengths().to_numpy() != each).any():
-            raise ValueError(
-                f"Expected lists of one length in column {name!r} of {self.path} but got several; "
-                "give each row as many values."
-            )
-        return flat.reshape(len(rows), each)
-
-
 def numeric(array: Rows, path: Path) -> Rows:
     """The array, if it holds numbers.
 
@@ -252,37 +151,6 @@ def numeric(array: Rows, path: Path) -> Rows:
             f"Expected an array of numbers in {path} but got {array.dtype}; convert it."
         )
     return array
-
-
-def column_names(path: Path) -> list[str]:
-    """Names of the columns of a Parquet file, or of the first one in a folder."""
-    files = [path] if path.is_file() else sorted(path.glob("*.parquet"))
-    return list(_opened(files[0]).schema_arrow.names) if files else []
-
-
-def _opened(path: Path) -> "pq.ParquetFile":
-    try:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-    except ImportError as error:
-        raise ImportError(
-            "Expected pyarrow to read Parquet files but it is missing; pip install "
-            "'priorzoo[tables]'."
-        ) from error
-    try:
-        return pq.ParquetFile(path, pre_buffer=False, buffer_size=1 << 20)
-    except (pa.ArrowException, OSError) as error:
-        if isinstance(error, FileNotFoundError):
-            raise
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"Expected a Parquet file at {path} but got: {reason}") from error
-
-
-def _is_number(kind: "pa.DataType") -> bool:
-    import pyarrow.types as types
-
-    inner = getattr(kind, "value_type", kind)
-    return bool(types.is_integer(inner) or types.is_floating(inner) or types.is_boolean(inner))
 
 
 def _mapped(path: Path) -> np.memmap[Any, Any]:

@@ -5,7 +5,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from priorzoo.inference.data.stored.chunked import ZarrFile
-from priorzoo.inference.data.stored.files import File, Names, NpyFile, ParquetFile
+from priorzoo.inference.data.stored.files import File, Names, NpyFile
+from priorzoo.inference.data.stored.parquet import ParquetFile
 
 Paths = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 KINDS: Mapping[str, Callable[[Path, Names, int], File]] = {

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, TypedDict, final
 
 import torch
 
+from priorzoo.inference.data.stored.files import Part
 from priorzoo.inference.data.stored.numbered import Numbered, joined
 from priorzoo.inference.randomness import derive
 
@@ -51,6 +52,7 @@ class Passes:
             if self._offset >= len(self._order):
                 self._take_window()
             chosen = self._order[self._offset : self._offset + left]
+            assert self._held is not None
             parts.append(self._held.at(chosen))
             self._offset += len(chosen)
             left -= len(chosen)
@@ -78,7 +80,9 @@ class Passes:
     def _begin(self) -> None:
         self._windows = self._planned(self.number)
         self._order = torch.empty(0, dtype=torch.int64)
+        self._held: Numbered | None = None
         self._ahead: list[Future[Numbered] | Numbered] = []
+        self._rest: tuple[Piece, Iterator[Part]] | None = None
         self._next, skipped = 0, 0
         for runs in self._windows:
             rows = sum(self.rows.rows_in(piece) for run in runs for piece in run)
@@ -106,7 +110,9 @@ class Passes:
 
     def _take_window(self) -> None:
         """Go to the next window of the pass, and begin to read the one after."""
+        self._held = None  # all its batches are given; it needs no memory beside the next
         runs = self._ahead or self._start(self._next)
+        self._ahead = []
         self._held = joined([run if isinstance(run, Numbered) else run.result() for run in runs])
         generator = _generator(self.rows.seed, self.number, self._next)
         self._order = torch.randperm(len(self._held.numbers), generator=generator)
@@ -115,12 +121,23 @@ class Passes:
         self._ahead = self._start(self._next) if self._pool else []
 
     def _start(self, index: int) -> list[Future[Numbered] | Numbered]:
-        if index == len(self._windows):
-            return []
-        runs = self._windows[index]
+        runs = self._windows[index] if index < len(self._windows) else []
         if self._pool is None:
-            return [self.rows.read(run) for run in runs]
-        return [self._pool.submit(self.rows.read, run) for run in runs]
+            return [self.rows.read(run, self._parts(run)) for run in runs]
+        return [self._pool.submit(self.rows.read, run, self._parts(run)) for run in runs]
+
+    def _parts(self, run: list[Piece]) -> Iterator[Part]:
+        """What reads a run: what read the pieces before it, if the window before ended there.
+
+        All that a file keeps while a group is read is in it, so that few are alive at a time.
+        """
+        rest, self._rest = self._rest, None
+        parts = rest[1] if rest and rest[0] == run[0] else self.rows.parts(run[0])
+        file, group, last = run[-1]
+        following = (file, group, last + 1)
+        if self.rows.has(following):
+            self._rest = following, parts
+        return parts
 
 
 def _generator(seed: int, *place: int) -> torch.Generator:

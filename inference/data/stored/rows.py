@@ -11,7 +11,7 @@ import torch
 from priorzoo.inference.batch import Batch
 from priorzoo.inference.data.beside import as_labels
 from priorzoo.inference.data.stored.files import Names, Part
-from priorzoo.inference.data.stored.numbered import Numbered, joined
+from priorzoo.inference.data.stored.numbered import Numbered, filled, joined
 from priorzoo.inference.data.stored.opening import Paths, opened_files
 from priorzoo.inference.data.stored.passes import Passes, Piece
 from priorzoo.inference.data.tensors import check_count
@@ -36,8 +36,7 @@ class StoredRows:
             unknown), or the name of a ``.npy`` or ``.zarr`` file beside the rows' file.
         context: likewise for keyword arguments of the programs, such as an exposure.
         batch_size: rows in a batch; the last of a pass may be smaller.
-        buffer: rows in memory that are shuffled together; at most twice as many are held, and as
-            many again are read ahead.
+        buffer: rows in memory that are shuffled together; as many again are read ahead.
         seed: of the order.
         workers: threads that read ahead; 0 to read when rows are needed.
 
@@ -139,8 +138,8 @@ class StoredRows:
     def in_order(self, rows: int) -> Iterator[Numbered]:
         """One pass in the order of the files, by so many rows but for the last."""
         held: list[Numbered] = []
-        for piece in self._pieces:
-            held.append(self.read([piece]))
+        for piece, parts in self._opened():
+            held.append(self.read([piece], parts))
             while sum(len(part.numbers) for part in held) >= rows:
                 whole = joined(held)
                 yield whole.at(slice(rows))
@@ -148,33 +147,53 @@ class StoredRows:
         if sum(len(part.numbers) for part in held):
             yield joined(held)
 
+    def _opened(self) -> Iterator[tuple[Piece, Iterator[Part]]]:
+        for run in self.runs():
+            parts = self.parts(run[0])
+            yield from ((piece, parts) for piece in run)
+
     def first(self, rows: int) -> Numbered:
         """The first rows of the first piece."""
         return self.read(self._pieces[:1]).at(slice(rows))
 
+    def parts(self, piece: Piece) -> Iterator[Part]:
+        """The pieces of a group from one on, whole."""
+        file, group, number = piece
+        return self.files[file].read(group, number)
+
     def runs(self) -> list[list[Piece]]:
         """Pieces in the order of the files, in runs that are read from their beginning."""
         return [[*run] for _, run in groupby(self._pieces, lambda piece: piece[:2])]
+
+    def has(self, piece: Piece) -> bool:
+        """Whether there is such a piece, of which rows are kept."""
+        return piece in self._kept
 
     def rows_in(self, piece: Piece) -> int:
         """Number of rows of a piece."""
         rows = self._kept[piece]
         return int(rows.stop - rows.start)
 
-    def read(self, pieces: Sequence[Piece]) -> Numbered:
-        """The rows of some pieces, in this order."""
-        found: list[Part] = []
-        numbers = []
-        for piece in pieces:
-            file, group, number = piece
-            whole = self.files[file].read(group, number)
-            found.append({name: values[self._kept[piece]] for name, values in whole.items()})
-            start = self._starts[bisect_right(self._pieces, piece) - 1]
-            numbers.append(torch.arange(start, start + self.rows_in(piece)))
-        joined = {name: torch.cat([part[name] for part in found]) for name in found[0]}
-        labels = {name: as_labels(joined[name], name) for name in self.labels}
-        context = {name: joined[name] for name in self.context}
-        return Numbered(Batch(joined["x"], self.size, labels, context), torch.cat(numbers))
+    def read(self, pieces: Sequence[Piece], parts: Iterator[Part] | None = None) -> Numbered:
+        """The rows of pieces that follow one another in a group.
+
+        Args:
+            pieces: in their order.
+            parts: what :meth:`parts` gives from the first of them on, to go on with; opened if
+                None.
+        """
+        parts = self.parts(pieces[0]) if parts is None else parts
+        kept = (
+            {name: values[self._kept[piece]] for name, values in next(parts).items()}
+            for piece in pieces
+        )
+        start = self._starts[bisect_right(self._pieces, pieces[0]) - 1]
+        count = sum(map(self.rows_in, pieces))
+        whole = filled(kept, count)
+        labels = {name: as_labels(whole[name], name) for name in self.labels}
+        context = {name: whole[name] for name in self.context}
+        rows = Batch(whole["x"], self.size, labels, context)
+        return Numbered(rows, torch.arange(start, start + count))
 
     def where(self, number: int) -> str:
         """The file of a row, and its number there."""
