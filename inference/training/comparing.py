@@ -12,7 +12,8 @@ from torch.optim import Optimizer
 from priorzoo.inference.data.batches import Batches
 from priorzoo.inference.schema import Flag, Many, Number, Record, Schema, Text, Whole
 from priorzoo.inference.training.averaging import MovingAverage
-from priorzoo.inference.training.loop import Training, TrainingState
+from priorzoo.inference.training.descent import TrainingState
+from priorzoo.inference.training.loop import Training
 
 FAILURES = (RuntimeError, TypeError, LookupError, ArithmeticError, AttributeError, ValueError)
 NUMBERS: Mapping[str, Schema] = {

@@ -1,63 +1,48 @@
 """The training loop: batches, history, evaluation, early stopping, and errors for NaN."""
 
-import math
-import time
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+from torch.optim.lr_scheduler import LRScheduler
 
 from priorzoo.inference.batch import Batch, Context, Labels, Transform
-from priorzoo.inference.checking import check_pair
 from priorzoo.inference.data.stored.rows import StoredRows
 from priorzoo.inference.data.streams import Iterables
 from priorzoo.inference.data.tensors import check_count
 from priorzoo.inference.evaluation import evaluate
-from priorzoo.inference.objectives.contract import Objective, Terms
+from priorzoo.inference.objectives.contract import Objective
 from priorzoo.inference.objectives.elbo import ELBO
 from priorzoo.inference.processes import ALONE, Processes
 from priorzoo.inference.progress import Progress, say
 from priorzoo.inference.randomness import Stream
 from priorzoo.inference.running import PROGRAM_LOCK, keeping_state
 from priorzoo.inference.training.averaging import MovingAverage
-from priorzoo.inference.training.captured import Captured
-from priorzoo.inference.training.compiled import Compiled, unheard
+from priorzoo.inference.training.compiled import unheard
+from priorzoo.inference.training.descent import Descent, TrainingState, steps_of
 from priorzoo.inference.training.dry_run import check_last_batch, create_parameters
-from priorzoo.inference.training.execution import (
-    Execution,
-    Recorded,
-    Steps,
-    choose,
-)
+from priorzoo.inference.training.execution import Execution, Recorded, choose
 from priorzoo.inference.training.given import batches_of, check_given, held_out
-from priorzoo.inference.training.nonfinite import (
-    SMALLER,
-    OnNonfinite,
-    Place,
-    Remedy,
-    rates_of,
-    rescale,
-    scale_rates,
-)
+from priorzoo.inference.training.leaving import Leaving
+from priorzoo.inference.training.nonfinite import OnNonfinite, Remedy, rates_of, rescale
+from priorzoo.inference.training.reporting import Reports, Row
+from priorzoo.inference.training.scheduling import Schedule
 from priorzoo.inference.training.settings import (
     MakesOptimiser,
     Unit,
     check_counts,
+    check_objective,
+    check_patience,
     check_schedule,
-    check_sites,
+    learnt_parameters,
+    length_of,
     maker_of,
     prepare,
 )
-from priorzoo.inference.training.step import Precision, check_step, take_step
-from priorzoo.inference.training.watch import Trouble, Undo, Watch
-
-Row = dict[str, Any]
-State = Mapping[str, Tensor]
-TrainingState = dict[str, Any]
+from priorzoo.inference.training.step import Precision, check_step
 
 
 def fit(
@@ -181,41 +166,54 @@ class Training:
         given = data, labels, context, batch_size, size, transform, self.device
         self.batches = batches_of(model, *given, processes)
         self.size, self.epoch = self.batches.size, self.batches.epoch
-        self.in_memory = isinstance(self.batches.data, Tensor)
         create_parameters(model, guide, self.batches, seed)
-        parameters = self._learnt()
-        self.execution = choose(step, self.device, self.in_memory, processes.count > 1)
+        parameters = learnt_parameters(self.objective, self.batches)
+        in_memory = isinstance(self.batches.data, Tensor)
+        self.execution = choose(step, self.device, in_memory, processes.count > 1)
         self.optimiser = maker_of(optimiser, lr)(parameters)
         self.rates, self.remedy = rates_of(self.optimiser), Remedy(on_nonfinite, rollbacks)
         prepare(self.optimiser, self.execution)
         self.schedule = None if schedule is None else schedule(self.optimiser)
-        self.schedule_unit, self.clip, self.precision = schedule_unit, clip, precision
         self.record, self.checkpoint, self.due, self.pause = record, checkpoint, due, pause
         check_given(model, guide, self.batches)
         held = validation, validation_context, transform, self.device
         self.validation = held_out(model, guide, *held)
-        self._check()
-        self._begin()
+        check_step(clip, precision)
+        check_objective(self.objective, model, guide, self.batches)
+        check_schedule(self.optimiser, self.schedule, schedule_unit, self.validation)
+        check_patience(patience, self.validation)
+        self._begin(schedule_unit, clip, precision)
         check_last_batch(self.objective, self.batches, precision, seed)
 
-    def _learnt(self) -> list[nn.Parameter]:
-        parameters = [p for p in self.objective.parameters() if p.requires_grad]
-        if not parameters:
-            check_pair(
-                self.model, self.guide, context=self.batches.context
-            )  # says why it cannot run
-            raise ValueError("Expected trainable parameters but model and guide have none.")
-        return parameters
-
-    def _begin(self) -> None:
+    def _begin(self, unit: Unit, clip: float | None, precision: Precision) -> None:
         """Initialise everything that changes during the training."""
         self.objective.clock.restart(self.epoch)
         self.stream = Stream(self.seed, self.device)
-        self.steps = self._steps()
-        self.history: list[Row] = []
-        self.step, self.seconds, self.stopped = 0, 0.0, False
-        self._best: tuple[float, int, State] = (-math.inf, 0, {})
-        self._latest: State = {}  # to continue from, once the best or averages took their place
+        skips = self.remedy.policy == "skip"
+        own = self.objective, self.optimiser, self.batches, self.execution
+        self.steps = steps_of(*own, clip=clip, precision=precision, skips=skips)
+        schedule = Schedule(self.schedule, unit, self.epoch)
+        moved = self.objective, self.optimiser, schedule, self.average
+        self.descent = Descent(*moved, self.steps, self.execution, self.stream)
+        self.leaving = Leaving(self.objective, self.average, self.patience)
+        validate = None if self.validation is None else self._validated
+        self.reports = Reports(self.descent, self.remedy, self.leaving, validate, self._tell)
+        self.history = self.reports.rows
+
+    @property
+    def step(self) -> int:
+        """The number of steps taken."""
+        return self.descent.step
+
+    @property
+    def stopped(self) -> bool:
+        """Whether the training has stopped early."""
+        return self.descent.stopped
+
+    @property
+    def seconds(self) -> float:
+        """Seconds in which steps were taken, without evaluation."""
+        return self.descent.seconds
 
     def length(self, steps: int | None = None, epochs: float | None = None) -> int:
         """The number of steps in ``steps`` steps or ``epochs`` passes over the data.
@@ -223,18 +221,7 @@ class Training:
         Raises:
             ValueError: unless exactly one of the two is given, and it is finite and positive.
         """
-        given = steps if epochs is None else epochs
-        if given is None or (steps is not None and epochs is not None):
-            raise ValueError(
-                f"Expected steps or epochs but got steps={steps}, epochs={epochs}; give one."
-            )
-        unit = self.epoch if steps is None else 1
-        if not math.isfinite(given) or round(given * unit) < 1:
-            raise ValueError(
-                f"Expected a length of at least one step but got steps={steps}, epochs={epochs}; "
-                "train for longer."
-            )
-        return round(given * unit)
+        return length_of(steps, epochs, self.epoch)
 
     def run(
         self, steps: int | None = None, epochs: float | None = None, *, progress: bool = False
@@ -246,32 +233,22 @@ class Training:
         """Train up to a step, also from a :meth:`state` of which only the row is missing."""
         every = self.epoch if self.every is None else self.every
         self.objective.clock.total = last
-        if self._latest:
-            self.objective.load_state_dict(self._latest)
-            self._latest = {}
+        self.leaving.put_back()
         if self.remedy.good is None or not self.steps.count:
-            self.remedy.keep(self._changing)
+            self.remedy.keep(self.descent.state)
         if isinstance(self.steps, Recorded):
             self.steps.descend.tell = say if progress else unheard
         with Progress(shown=progress, total=last, initial=self.step, unit="step") as bar:
             while (self.step < last or self.steps.count) and not self.stopped:
-                begun = time.perf_counter()
                 until = min(last, ((self.step - self.steps.count) // every + 1) * every)
-                with self.stream:
-                    self._advance(until, bar)
-                self.seconds += time.perf_counter() - begun
-                if not self._gone_back():
+                self.descent.advance(until, bar, self.due)
+                if not self.reports.gone_back():
                     if self.pause is not None:
                         self.pause()
                     if self.step == until:
                         self._report(bar)
                 bar.update(self.step - bar.n)
-        _, since, best = self._best
-        self._latest = self._state() if since or self.average is not None else {}
-        if since:
-            self.objective.load_state_dict(best)
-        elif self.average is not None:
-            self.average.put()
+        self.leaving.put()
         return self.history
 
     def averaged(self) -> AbstractContextManager[None]:
@@ -279,7 +256,7 @@ class Training:
 
         No step may be taken there, and no :meth:`state`.
         """
-        return nullcontext() if self.average is None else self.average.in_place()
+        return self.leaving.averaged()
 
     def moved(self) -> None:
         """Tell the training that its parameters were changed between two steps, as moves do.
@@ -296,8 +273,8 @@ class Training:
             ValueError: for an iterable, which cannot be resumed in the middle of a pass.
         """
         own: TrainingState = {"batches": self.batches.state(), "seconds": self.seconds}
-        own |= {"rates": self.rates, "best": self._best, "latest": self._latest}
-        return self._changing() | own | {"remedy": self.remedy.state(bool(self.steps.count))}
+        own |= {"rates": self.rates} | self.leaving.state()
+        return self.descent.state() | own | {"remedy": self.remedy.state(bool(self.steps.count))}
 
     def restore(self, state: TrainingState) -> None:
         """Continue from a :meth:`state`, exactly as without the interruption.
@@ -305,195 +282,39 @@ class Training:
         If this training began with other learning rates than that of the state, the rates that were
         reached change in the same proportion.
         """
-        self._change(state)
-        bound, since, best = state["best"]
-        self._best, self._latest = (bound, since, best), state["latest"]
-        self.seconds = state["seconds"]
+        self.descent.restore(state)
+        self.descent.seconds = state["seconds"]
+        self.leaving.restore(state)
         if "remedy" in state:
             self.remedy.restore(state["remedy"])
             rescale(self.optimiser, self.schedule, state["rates"], self.rates)
 
-    def _changing(self) -> TrainingState:
-        """What steps change, but for the position in an iterable."""
-        saved, average = self.objective.state_dict(), self.average
-        buffers = self.objective.named_buffers()
-        return {
-            "objective": saved,
-            "buffers": {n: b for n, b in buffers if n not in saved and not n.startswith("clock.")},
-            "optimiser": self.optimiser.state_dict(),
-            "schedule": None if self.schedule is None else self.schedule.state_dict(),
-            "sums": self.steps.state(),
-            "random": self.stream.state,
-            "clock": self.objective.clock.step,
-            "step": self.step,
-            "stopped": self.stopped,
-        } | {
-            **({"batches": self.batches.state()} if self.batches.resumable else {}),
-            **({} if average is None else {"average": average.state()}),
-        }
-
-    def _change(self, state: TrainingState) -> None:
-        self.objective.load_state_dict(state["objective"])
-        self.optimiser.load_state_dict(state["optimiser"])
-        prepare(self.optimiser, self.execution)
-        self.steps.restore(state["sums"])
-        if self.schedule is not None and state["schedule"] is not None:
-            self.schedule.load_state_dict(state["schedule"])
-        if "batches" in state:
-            self.batches.restore(state["batches"])
-        buffers = dict(self.objective.named_buffers())
-        for name, tensor in state.get("buffers", {}).items():
-            buffers[name].copy_(tensor)
-        if self.average is not None:
-            self.average.restore(state["average"])
-        self.stream.state = state["random"]
-        self.objective.clock.step.copy_(state["clock"])
-        self.step, self.stopped = state["step"], state["stopped"]
-
-    def _state(self) -> State:
-        return {name: tensor.clone() for name, tensor in self.objective.state_dict().items()}
-
-    def _advance(self, until: int, bar: Progress) -> None:
-        """Train until a step, or to where a pause is due, without host synchronisation."""
-        while self.step < until:
-            self.stream.let_others_run()
-            taken = self.steps.take(self._ahead(until))
-            self.step += taken
-            if self.average is not None:
-                self.average.take()
-            bar.update(taken)
-            self._move_schedule()
-            if self.due is not None and self.due():
-                break
-
-    def _ahead(self, until: int) -> int:
-        """The number of steps up to a step, or up to where schedule or average move."""
-        if self.average is not None:
-            return 1
-        if self.schedule is None or isinstance(self.schedule, ReduceLROnPlateau):
-            return until - self.step
-        unit = 1 if self.schedule_unit == "step" else self.epoch
-        return min(until - self.step, unit - self.step % unit)
-
-    def _gone_back(self) -> bool:
-        """Whether steps were not finite and were undone, so that a row is still to be reached."""
-        if self.remedy.policy == "skip" or (trouble := self.steps.trouble()) is None:
-            return False
-        self._go_back(self.remedy.described(trouble, self._place(trouble)))
-        return True
-
-    def _go_back(self, said: str) -> None:
-        lost, good = self.step, self.remedy.go_back(said)
-        self._change(good)
-        scale_rates(self.optimiser, self.schedule, SMALLER)
-        self.remedy.keep(self._changing)
-        self._keep(self._row("nonfinite", done="rollback", lost=lost - self.step, said=said))
-
     def _report(self, bar: Progress) -> None:
-        """Average the terms since the last row into a new one, and validate."""
+        """Add a row to the history, and keep the state."""
         self.processes.level(self.objective)  # running statistics of each share's own rows differ
-        terms = self.steps.means(self._skipped())
-        if not all(map(math.isfinite, terms.values())):
-            raise FloatingPointError(
-                f"Expected terms whose sum over steps is finite but got {terms}; choose "
-                "a smaller every."
-            )
-        try:
-            with self.averaged():
-                held = {} if self.validation is None else self._evaluated(self.validation)
-        except FloatingPointError as error:
-            if self.remedy.policy != "rollback":
-                raise
-            return self._go_back(f"after step {self.step} those of held-out rows are not: {error}")
-        if terms:
-            self._keep(self._row("train", **terms) | {"seconds": round(self.seconds, 3)})
-        if held:
-            with self.averaged():
-                self._validate(held)
+        terms = self.reports.report()
+        if terms is None:
+            return
         if self.checkpoint is not None:
             self.checkpoint()
-        self.remedy.keep(self._changing)
-        bar.set_postfix({k: f"{v:.4g}" for k, v in terms.items() if k in _shown(terms)})
+        self.remedy.keep(self.descent.state)
+        bar.set_postfix({k: f"{v:.4g}" for k, v in terms.items() if _is_shown(k)})
 
-    def _skipped(self) -> int:
-        """The number of steps since the last row that were skipped, with a row that says so."""
-        trouble = self.steps.trouble()
-        if trouble is None:
-            return 0
-        count, said = trouble.steps, self.remedy.described(trouble, self._place(trouble))
-        self.remedy.skipped(count, self.steps.count, said)
-        self._keep(self._row("nonfinite", done="skip", lost=count, said=said))
-        return count
+    def _tell(self, row: Row) -> None:
+        """Call ``record``, which may be set at any time."""
+        if self.record is not None:
+            self.record(row)
 
-    def _row(self, split: str, **values: object) -> Row:
-        return {"step": self.step, "epoch": self.step / self.epoch, "split": split, **values}
-
-    def _place(self, trouble: Trouble) -> Place:
-        before = self.step - self.steps.count + trouble.after
-        passed, batch = divmod(before, self.epoch)
-        rows = self.steps.rows_of(trouble.after, batch)
-        return Place(before + 1, batch + 1, passed + 1, rows)
-
-    def _move_schedule(self) -> None:
-        due = self.schedule_unit == "step" or self.step % self.epoch == 0
-        if self.schedule is not None and due and not isinstance(self.schedule, ReduceLROnPlateau):
-            self.schedule.step()
-
-    def _steps(self) -> Steps:
-        undo = Undo(self.objective, self.optimiser) if self.remedy.policy == "skip" else None
-        self.watch = Watch(self.objective, counts=undo is not None)
-        if self.execution == "eager":
-            return Steps(self._take_step, self.batches, self.watch, undo)
-        compiled = Compiled(
-            self.objective,
-            self.optimiser,
-            clip=self.clip,
-            precision=self.precision,
-            watch=self.watch,
-            rows=min(self.batches.batch_size, self.batches.rows) if self.in_memory else None,
-        )
-        kind = Captured if self.execution == "cudagraph" else Recorded
-        return kind(compiled, self.batches, self.watch, undo)
-
-    def _take_step(self, batch: Batch) -> Terms:
-        how: dict[str, Any] = {"clip": self.clip, "precision": self.precision}
-        return take_step(self.objective, self.optimiser, batch, **how, watch=self.watch)
-
-    def _evaluated(self, held: Batch | StoredRows) -> dict[str, float]:
+    def _validated(self) -> dict[str, float]:
+        """The terms of the held-out rows, in nats per datum."""
+        held = self.validation
+        assert held is not None
         x, context = (held.x, held.context) if isinstance(held, Batch) else (held, None)
         with PROGRAM_LOCK, keeping_state(self.model, self.guide):
             how: dict[str, Any] = {"transform": self.transform, "seed": self.seed}
             how["processes"] = self.processes
             return evaluate(self.model, self.guide, x, context=context, **how)
 
-    def _validate(self, terms: dict[str, float]) -> None:
-        if isinstance(self.schedule, ReduceLROnPlateau):
-            self.schedule.step(-terms["elbo"])
-        self._keep(self._row("valid", **terms) | {"seconds": round(self.seconds, 3)})
-        if self.patience is None:
-            return
-        best, since, state = self._best
-        if terms["elbo"] > best:
-            self._best = (terms["elbo"], 0, self._state())
-        else:
-            self._best = (best, since + 1, state)
-            self.stopped = since + 1 >= self.patience
 
-    def _keep(self, row: Row) -> None:
-        self.history.append(row)
-        if self.record is not None:
-            self.record(row)
-
-    def _check(self) -> None:
-        if self.objective.model is not self.model or self.objective.guide is not self.guide:
-            raise ValueError("Expected an objective of the same model and guide but got another.")
-        if self.patience is not None and self.validation is None:
-            raise ValueError("Expected validation rows with patience but got none; give some.")
-        check_step(self.clip, self.precision)
-        check_schedule(self.optimiser, self.schedule, self.schedule_unit, self.validation)
-        if self.batches.labelled or (isinstance(self.objective, ELBO) and self.objective.kl):
-            check_sites(self.objective, self.batches)
-
-
-def _shown(row: Row) -> list[str]:
-    return [name for name in row if name in ("elbo", "reconstruction") or name.startswith("kl[")]
+def _is_shown(term: str) -> bool:
+    return term in ("elbo", "reconstruction") or term.startswith("kl[")

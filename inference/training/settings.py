@@ -13,11 +13,13 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from priorzoo.inference.batch import Batch
+from priorzoo.inference.checking import check_pair
 from priorzoo.inference.data.batches import Batches
 from priorzoo.inference.data.beside import check_labels
 from priorzoo.inference.data.stored.rows import StoredRows
 from priorzoo.inference.data.tensors import check_count
 from priorzoo.inference.objectives.contract import Objective
+from priorzoo.inference.objectives.elbo import ELBO
 from priorzoo.inference.pairs import run_pair, without_side_effects
 from priorzoo.inference.prediction import draw
 from priorzoo.inference.sites import is_enumerated, latent_sites
@@ -53,6 +55,26 @@ def check_counts(**settings: object) -> None:
             check_count(value, name)
 
 
+def length_of(steps: int | None, epochs: float | None, epoch: int) -> int:
+    """The number of steps in ``steps`` steps or in ``epochs`` passes of ``epoch`` steps each.
+
+    Raises:
+        ValueError: unless exactly one of the two is given, and it is finite and positive.
+    """
+    given = steps if epochs is None else epochs
+    if given is None or (steps is not None and epochs is not None):
+        raise ValueError(
+            f"Expected steps or epochs but got steps={steps}, epochs={epochs}; give one."
+        )
+    unit = epoch if steps is None else 1
+    if not math.isfinite(given) or round(given * unit) < 1:
+        raise ValueError(
+            f"Expected a length of at least one step but got steps={steps}, epochs={epochs}; "
+            "train for longer."
+        )
+    return round(given * unit)
+
+
 def check_schedule(
     optimiser: Optimizer, schedule: LRScheduler | None, unit: str, validation: object
 ) -> None:
@@ -72,6 +94,43 @@ def check_schedule(
             "Expected validation rows with ReduceLROnPlateau, which needs their bound, but got "
             "none; give validation, or choose another schedule."
         )
+
+
+def learnt_parameters(objective: Objective, batches: Batches) -> list[nn.Parameter]:
+    """The parameters to train.
+
+    Raises:
+        ValueError: if there are none, or if the pair cannot run and so could not make them.
+    """
+    learnt = [p for p in objective.parameters() if p.requires_grad]
+    if not learnt:
+        check_pair(objective.model, objective.guide, context=batches.context)  # says why
+        raise ValueError("Expected trainable parameters but model and guide have none.")
+    return learnt
+
+
+def check_patience(patience: int | None, validation: object) -> None:
+    """Check that there are validation rows for early stopping.
+
+    Raises:
+        ValueError: for patience without rows.
+    """
+    if patience is not None and validation is None:
+        raise ValueError("Expected validation rows with patience but got none; give some.")
+
+
+def check_objective(
+    objective: Objective, model: nn.Module, guide: nn.Module, batches: Batches
+) -> None:
+    """Check that an objective is that of a pair, and its settings and the labels of the data.
+
+    Raises:
+        ValueError: for an objective of another pair, and as :func:`check_sites`.
+    """
+    if objective.model is not model or objective.guide is not guide:
+        raise ValueError("Expected an objective of the same model and guide but got another.")
+    if batches.labelled or (isinstance(objective, ELBO) and objective.kl):
+        check_sites(objective, batches)
 
 
 def check_sites(objective: Objective, batches: Batches) -> None:

@@ -90,7 +90,7 @@ def test_training_itself_does_not_see_the_average():
         ]
         assert rows[0] == rows[1]
     assert averaged.history != plain.history
-    same(list(averaged._latest.values()), list(plain.objective.state_dict().values()))
+    same(list(averaged.leaving.latest.values()), list(plain.objective.state_dict().values()))
 
 
 def test_held_out_rows_are_scored_with_the_averages_and_the_best_are_kept():

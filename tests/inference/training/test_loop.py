@@ -432,4 +432,14 @@ def test_the_checks_before_a_training_leave_the_networks_alone(zoo):
         assert norm.training
 
 
+def test_what_a_training_calls_may_be_set_before_it_runs(zoo):
+    """As by a recipe's run, which needs the training to say what shall be called."""
+    rows, saved = [], []
+    training = Training(*zoo["vae"].pair(), zoo["vae"].rows(20), batch_size=10, every=1)
+    training.record, training.checkpoint = rows.append, lambda: saved.append(training.step)
+    training.run(3)
+    assert rows == training.history
+    assert saved == [1, 2, 3]
+
+
 # Refusals

@@ -216,6 +216,8 @@ def test_bytes_labels_and_frozen_parameters_are_part_of_the_graph(zoo):
         training = Training(model, guide, pixels, batch_size=10, step=step, **settings)
         training.run(7)
         ends.append((losses(training), model.state_dict(), guide.state_dict()))
-        assert len(training.optimiser.state) == sum(p.requires_grad for p in training._learnt())
+        assert len(training.optimiser.state) == sum(
+            p.requires_grad for p in training.objective.parameters()
+        )
     assert isinstance(training.steps.descend._made, graphs.OneGraph)
     torch.testing.assert_close(ends[1], ends[0], rtol=1e-4, atol=1e-4)
