@@ -10,9 +10,8 @@ from torch.nn.parameter import is_lazy
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves, tree_map
 
+from priorzoo.inference.failures import FAILURES
 from priorzoo.inference.files import MIB
-
-FAILURES = (RuntimeError, TypeError, ValueError, LookupError, AttributeError)
 
 SMALL = 2**17  # values that a call may return before its shape is known
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from priorzoo.inference.auxiliary import marginal_sites, unmatched
 from priorzoo.inference.batch import Batch, Context, in_precision
+from priorzoo.inference.failures import FAILURES, first_line
 from priorzoo.inference.gradients import Unbiased, bias, missing_gradient, unlisted
 from priorzoo.inference.pairs import (
     check_traces,
@@ -91,9 +92,9 @@ def _check_amortised(guide: nn.Module) -> None:
 def _attempt(program: nn.Module, on: str, run: Callable[[], Result]) -> Result:
     try:
         return run()
-    except (RuntimeError, TypeError, IndexError, AttributeError, ValueError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ValueError(f"{type(program).__name__} cannot run on {on}: {reason}") from error
+    except FAILURES as error:
+        name = type(program).__name__
+        raise ValueError(f"{name} cannot run on {on}: {first_line(error)}") from error
 
 
 def _problems(of_model: Mapping[str, Site], of_guide: Mapping[str, Site]) -> Iterator[str]:

@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn.utils.parametrize import type_before_parametrizations
 
 from priorzoo.inference.annotations import schema_of
+from priorzoo.inference.failures import one_line
 from priorzoo.inference.rebuilding import without_compilation
 from priorzoo.inference.schema import Either, Many, Map, Plain, Record, Text, check
 from priorzoo.inference.trust import KNOWN, OWN, PATH, is_within
@@ -111,7 +112,7 @@ def _constructed(
     try:
         module = kind(parts) if kind is nn.ModuleList else kind(*parts, **arguments)
     except Exception as error:  # of any type, from constructors
-        said = " ".join(str(error).split())
+        said = one_line(error)
         raise ValueError(
             f"Expected {entry['class_path']} as it was saved but it has changed: {said:.300}"
         ) from error

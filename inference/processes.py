@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, distributed, nn
 
+from priorzoo.inference.failures import first_line
 from priorzoo.inference.randomness import random_states, set_random_states
 from priorzoo.inference.shares import Share
 
@@ -120,7 +121,7 @@ def joined() -> Iterator[Processes]:
             raise
         raise SystemExit(128 + next(iter(error.args), signal.SIGINT)) from error
     except RuntimeError as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         if not LOST.search(reason):
             raise
         raise ConnectionError(

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from priorzoo.inference.batch import Batch
+from priorzoo.inference.failures import FAILURES
 from priorzoo.inference.pairs import run_pair, without_side_effects
 from priorzoo.inference.prediction import draw
 from priorzoo.inference.sites import log_prob, sample_sites
@@ -14,7 +15,6 @@ from priorzoo.models.contract import needed
 
 Pair = tuple[nn.Module, nn.Module]
 WRAPPED = "_orig_mod."  # where torch.compile keeps the module
-FAILURES = (RuntimeError, TypeError, LookupError, ArithmeticError, AttributeError, ValueError)
 CHANGED = "Expected a pair as its constructors build it"
 REMEDY = (
     "an attribute, a hook or a function was changed after construction, or a class defined again: "

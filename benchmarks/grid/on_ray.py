@@ -17,6 +17,7 @@ from priorzoo.benchmarks.grid.cells import Cell
 from priorzoo.benchmarks.grid.places import Place
 from priorzoo.benchmarks.rows.files import Row
 from priorzoo.benchmarks.runs.interruption import handling, stop
+from priorzoo.inference.failures import first_line
 
 RETRIES = 5  # of a cell whose worker or node died; it goes on from its checkpoint
 PATIENCE = 10.0  # seconds that a worker has to save a last checkpoint in
@@ -95,7 +96,7 @@ def _one_line(address: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         raise ConnectionError(
             f"Expected a Ray cluster at {address} but found none ({reason}); start one with "
             "ray start --head, or leave out --address for a Ray of this machine alone."

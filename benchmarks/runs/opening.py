@@ -11,8 +11,8 @@ from priorzoo.benchmarks.runs.machine import pick_device
 from priorzoo.benchmarks.runs.schemas import OF_RESULT
 from priorzoo.benchmarks.scores.run import Run
 from priorzoo.inference import Stream, check_pair, draw, load
+from priorzoo.inference.failures import FAILURES, one_line
 from priorzoo.inference.files import read_json, read_lines
-from priorzoo.inference.rebuilding import FAILURES
 from priorzoo.inference.schema import check
 from priorzoo.models.contract import needed
 
@@ -59,7 +59,7 @@ def _check_program(run: Run) -> None:
             check_pair(run.model, run.guide)
             width = draw(run.model, 2).flatten(1).shape[1]
     except FAILURES as error:
-        said = " ".join(str(error).split())
+        said = one_line(error)
         raise ValueError(
             f"Expected a pair that works in {run.folder} but got {said:.300}; train it again."
         ) from error

@@ -20,6 +20,7 @@ from priorzoo.benchmarks.scores import metrics
 from priorzoo.benchmarks.scores.run import Result, Run
 from priorzoo.inference import cluster_probabilities, codes, enumerates
 from priorzoo.inference.batch import Labels
+from priorzoo.inference.failures import first_line
 
 FITTED = 20_000  # training rows to whose codes k-means is fit
 
@@ -114,7 +115,7 @@ def optional(what: str, make: Callable[[], Result]) -> Result:
 
 def tell(what: str, error: Exception) -> None:
     """Say on the error stream what is left out, and why."""
-    reason = (str(error).splitlines() or [type(error).__name__])[0]
+    reason = first_line(error)
     print(f"warning: {what}: {reason}", file=sys.stderr)
 
 

@@ -16,7 +16,8 @@ from torch.distributions import constraints
 from priorzoo.inference.batch import Context
 from priorzoo.inference.data.missing import OBSERVED
 from priorzoo.inference.data.pictures import flat_rows
-from priorzoo.inference.data.tensors import FOREIGN, check_finite
+from priorzoo.inference.data.tensors import check_finite
+from priorzoo.inference.failures import FAILURES, first_line
 from priorzoo.inference.randomness import Stream
 from priorzoo.inference.sites import evaluating, latent_sites, site_of
 from priorzoo.inference.supports import in_words
@@ -61,15 +62,15 @@ class Accepts:
                 pyro.validation_enabled(False),
             ):
                 trace = poutine.trace(model).get_trace(size=1, **given)
-                site = site_of(trace, "x")
+        except FAILURES as error:
+            raise ValueError(f"{name} cannot run on size=1: {first_line(error)}") from error
+        try:
+            site = site_of(trace, "x")
         except KeyError as error:
             raise ValueError(
                 f"Expected a model that samples a site 'x' but {name} has no site {error}; name "
                 "the data's site x."
             ) from error
-        except FOREIGN as error:
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
-            raise ValueError(f"{name} cannot run on size=1: {reason}") from error
         choices = {
             name: len(other["fn"].enumerate_support(expand=False))
             for name, other in latent_sites(trace).items()

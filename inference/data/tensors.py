@@ -7,6 +7,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from priorzoo.inference.failures import first_line
+
 UNSIGNED = (torch.uint16, torch.uint32, torch.uint64)  # torch computes little with these
 FOREIGN = (RuntimeError, TypeError, ValueError, NotImplementedError, AttributeError, OverflowError)
 
@@ -30,7 +32,7 @@ def as_tensor(value: object, name: str) -> Tensor:
     except _NotNumbersError:
         raise
     except FOREIGN as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         raise ValueError(
             f"Expected numbers in {name}, all rows of one shape, but got {_shown(value)}: "
             f"{reason}; give an array or a tensor."

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from priorzoo.inference.batch import Batch, Transform
 from priorzoo.inference.data.tensors import FOREIGN
+from priorzoo.inference.failures import first_line
 from priorzoo.inference.randomness import Stream, derive
 
 BLOCK = 100  # rows that are transformed at a time, whatever the batch size
@@ -62,7 +63,7 @@ def applied(transform: Transform, x: Tensor, name: str = "x") -> Tensor:
     try:
         made = transform(x)
     except FOREIGN as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         raise ValueError(
             f"Expected a transform of {name}, {x.dtype} of shape {tuple(x.shape)}, but it failed: "
             f"{reason}; change the transform or the data."

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from priorzoo.inference.batch import Context
+from priorzoo.inference.failures import first_line
 from priorzoo.inference.saving import replace_file
 from priorzoo.inference.serving.predictor import Recorded, recorded
 
@@ -107,7 +108,7 @@ def _reason(error: BaseException) -> str:
         error = inner
     if missing := re.search(r"(?:aten|prims)\.(\w+)", str(error)):
         return f"the format has no {missing[1]}"
-    return (str(error).splitlines() or [type(error).__name__])[0]
+    return first_line(error)
 
 
 @contextmanager

@@ -10,12 +10,12 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from priorzoo.inference.data.batches import Batches
+from priorzoo.inference.failures import FAILURES, one_line
 from priorzoo.inference.schema import Flag, Many, Number, Record, Schema, Text, Whole
 from priorzoo.inference.training.averaging import MovingAverage
 from priorzoo.inference.training.descent import TrainingState
 from priorzoo.inference.training.loop import Training
 
-FAILURES = (RuntimeError, TypeError, LookupError, ArithmeticError, AttributeError, ValueError)
 NUMBERS: Mapping[str, Schema] = {
     "step": Whole(),
     "seconds": Number(0),
@@ -41,7 +41,7 @@ def resume(training: Training, state: TrainingState, place: object) -> None:
         with training.stream:  # which refuses a random state that is none
             pass
     except FAILURES as error:
-        said = " ".join(str(error).split())
+        said = one_line(error)
         raise ValueError(
             f"Expected a checkpoint in {place} that fits this training but got {said:.300}; train "
             "again."

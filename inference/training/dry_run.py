@@ -11,6 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from priorzoo.inference.batch import Batch
 from priorzoo.inference.data.batches import Batches
+from priorzoo.inference.failures import FAILURES, first_line
 from priorzoo.inference.objectives.contract import Objective
 from priorzoo.inference.pairs import run_pair
 from priorzoo.inference.prediction import draw
@@ -20,7 +21,6 @@ from priorzoo.inference.sites import evaluating
 from priorzoo.inference.training.step import Precision, autocast
 from priorzoo.models.contract import needed
 
-FAILURES = (RuntimeError, TypeError, LookupError, ArithmeticError, AttributeError, ValueError)
 FEW = 10  # values, from which a variance has a relative standard error of about a half
 
 
@@ -72,7 +72,7 @@ def check_last_batch(
                 raise
             if not in_memory and not last:
                 return  # batches of the iterable may have other sizes
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            reason = first_line(error)
             raise ValueError(
                 f"Expected a loss that can be computed on {which} but got the error: {reason}; "
                 f"{advice}."

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule
 
+from priorzoo.inference.failures import first_line
 from priorzoo.inference.randomness import Stream
 from priorzoo.inference.training.caching import use_cache
 from priorzoo.inference.training.products import choose_products
@@ -52,7 +53,7 @@ def lower(
             run: Run = torch._inductor.compile(choose_products(graph), [*inputs], options)
             missed = disagreement(graph, run, inputs, changing)
     except Exception as error:  # of any type: the eager step is the fallback
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         raise UntraceableError(f"inductor reports {reason}") from error
     if missed > TOLERANCE[precision]:
         raise UntraceableError(f"inductor's code gives gradients that are wrong by {missed:.1%}")

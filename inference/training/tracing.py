@@ -14,6 +14,7 @@ from torch.fx import GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from priorzoo.inference.batch import Batch
+from priorzoo.inference.failures import first_line
 from priorzoo.inference.objectives.contract import Objective
 from priorzoo.inference.pairs import plate_depth
 from priorzoo.inference.training.state import Attributes, State, UntraceableError
@@ -143,7 +144,7 @@ def record(step: Callable[..., object], inputs: Sequence[Tensor]) -> GraphModule
         operation = str(error.func).splitlines()[0]  # Pyro adds shapes on further lines
         raise UntraceableError(f"{operation} depends on the values of a tensor") from error
     except (RuntimeError, TypeError, ValueError, NotImplementedError, AssertionError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         raise UntraceableError(reason) from error
     graph.graph.eliminate_dead_code()
     graph.recompile()

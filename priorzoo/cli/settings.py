@@ -12,6 +12,7 @@ import yaml
 from priorzoo.benchmarks.recipes.changes import PROSE, read_value, written
 from priorzoo.benchmarks.recipes.parts import arguments, find, named, option, public, unknown_name
 from priorzoo.benchmarks.recipes.recipe import Part, Recipe
+from priorzoo.inference.failures import one_line
 from priorzoo.inference.files import read_text
 from priorzoo.inference.schema import Plain, check
 
@@ -65,7 +66,7 @@ def read_file(path: str) -> dict[str, object]:
     except RecursionError:
         raise ValueError(f"Expected YAML in {path} but it is nested too deep.") from None
     except yaml.YAMLError as error:
-        said = " ".join(str(error).split())
+        said = one_line(error)
         raise ValueError(f"Expected YAML in {path} but got {said}") from error
     if not isinstance(found, dict):
         raise ValueError(f"Expected options and values in {path} but got a {type(found).__name__}.")

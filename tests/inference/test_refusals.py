@@ -199,3 +199,17 @@ def test_a_discrete_site_may_be_a_point_within_its_support():
     check_pair(gmvae(), Point(K - 1))
     with pytest.raises(ValueError, match=f"'y' is a point outside its support, {K} values"):
         check_pair(gmvae(), Point(K))
+
+
+@pytest.mark.parametrize("error", [KeyError("width"), ZeroDivisionError("by zero")])
+def test_an_error_of_a_model_is_not_taken_for_a_missing_site(error):
+    """Programs may look up or divide by anything; what they raise is told as theirs."""
+
+    class Fails(VAE):
+        def forward(self, x=None, size=None, **beside):
+            raise error
+
+    model = Fails(MLP(D, P, ()), code=D)
+    for refuse in (lambda: check_data(model, torch.zeros(3, P)), lambda: check_pair(model, model)):
+        with pytest.raises(ValueError, match=r"Fails cannot run on size=\d: .*(width|by zero)"):
+            refuse()

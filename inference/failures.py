@@ -1,0 +1,22 @@
+"""Errors of code that is not ours: which ones are caught, and what they say in one line."""
+
+# What programs of the user and torch's functions raise for values that they cannot use.
+FAILURES = (RuntimeError, TypeError, LookupError, ArithmeticError, AttributeError, ValueError)
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message, or the name of its class if it has none.
+
+    >>> first_line(ValueError("no rows\\nin this file")), first_line(KeyboardInterrupt())
+    ('no rows', 'KeyboardInterrupt')
+    """
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def one_line(error: BaseException) -> str:
+    """The whole message of an error on one line, or the name of its class if it has none.
+
+    >>> one_line(ValueError("no rows\\n  in this file")), one_line(RuntimeError())
+    ('no rows in this file', 'RuntimeError')
+    """
+    return " ".join(str(error).split()) or type(error).__name__
