@@ -55,6 +55,13 @@ def append_row(row: Row, path: Path) -> None:
             raise
 
 
+def tell_row(row: Row, path: Path | None) -> None:
+    """Print a row of a measurement, and append it to a file if there is one."""
+    print(row, flush=True)
+    if path is not None:
+        append_row(row, path)
+
+
 def read_rows(path: Path, *, torn: bool = False) -> list[Row]:
     """The rows of a file, or of all ``.jsonl`` files directly in a folder.
 

@@ -11,7 +11,7 @@ import torch
 
 from priorzoo.benchmarks.data.sets import transform_of
 from priorzoo.benchmarks.recipes.building import build_pair
-from priorzoo.benchmarks.rows.files import append_row
+from priorzoo.benchmarks.rows.files import tell_row
 from priorzoo.benchmarks.rows.peaks import peak_mib
 from priorzoo.benchmarks.runs.machine import machine
 from priorzoo.benchmarks.speed.arms import draw_data
@@ -56,22 +56,20 @@ def measure_bound(settings: Namespace) -> None:
       --rounds N      evaluations of each [3]
       --rows FILE     file of rows to append to
     """
-    limits = settings.images, settings.rounds
+    rows, rounds = settings.images, settings.rounds
     for clusters in map(int, settings.clusters):
         samples = max(2, settings.samples // clusters)
         found: dict[str, dict[str, Any]] = {}
         for way in WAYS:
             with ProcessPoolExecutor(1, get_context("spawn")) as pool:
-                each = pool.submit(timed, clusters, way, limits[0], samples, limits[1])
+                each = pool.submit(timed, clusters, way, rows, samples, rounds)
                 found[way] = each.result()
         expected = torch.tensor(found["eager"]["values"])
         for way, one in found.items():
-            rates = sorted(round(limits[0] * samples / each, 1) for each in one["seconds"])
+            rates = sorted(round(rows * samples / each, 1) for each in one["seconds"])
             apart = (torch.tensor(one["values"]) / expected - 1).abs().max().item()
             row = {"kind": "speed-bound", "recipe": "gmvae", "clusters": clusters, "step": way}
-            row |= {"rows": limits[0], "samples": samples, "draws_per_cpu_second": rates}
+            row |= {"rows": rows, "samples": samples, "draws_per_cpu_second": rates}
             row |= {"difference": float(f"{apart:.1e}"), "peak_mib": one["peak_mib"]}
             row |= {"command": settings.command, **machine(torch.device("cpu"))}
-            print(row, flush=True)
-            if settings.rows is not None:
-                append_row(row, settings.rows)
+            tell_row(row, settings.rows)

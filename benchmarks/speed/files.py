@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 import torch
 
-from priorzoo.benchmarks.rows.files import append_row
+from priorzoo.benchmarks.rows.files import tell_row
 from priorzoo.benchmarks.rows.peaks import peak_mib
 from priorzoo.benchmarks.runs.machine import machine
 from priorzoo.guides import Code
@@ -110,9 +110,7 @@ def measure_files(settings: Namespace) -> None:
             raise ValueError(f"Expected formats among {get_args(Format)} but got {form!r}.")
         for row in _measured(form, int(size), settings):
             row |= {"command": settings.command, **machine(torch.device("cpu"))}
-            print(row, flush=True)
-            if settings.rows is not None:
-                append_row(row, settings.rows)
+            tell_row(row, settings.rows)
 
 
 def _measured(form: Format, size: int, settings: Namespace) -> list[dict[str, Any]]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from priorzoo.benchmarks.rows.files import append_row
+from priorzoo.benchmarks.rows.files import tell_row
 from priorzoo.benchmarks.runs.machine import machine
 from priorzoo.inference import Stream
 from priorzoo.inference.nggp.collapsed_bound import Codes, CollapsedBound, Mixture
@@ -68,6 +68,4 @@ def measure_moves(settings: Namespace) -> None:
     for clusters, rows in product(settings.clusters, settings.sizes):
         row = timed(settings.family, int(clusters), int(rows))
         row |= {"commit": settings.commit, "command": settings.command}
-        print(row, flush=True)
-        if settings.rows is not None:
-            append_row(row, settings.rows)
+        tell_row(row, settings.rows)

@@ -8,7 +8,7 @@ import torch
 
 from priorzoo.benchmarks.papers import RECIPES
 from priorzoo.benchmarks.recipes.building import build_pair, build_training
-from priorzoo.benchmarks.rows.files import append_row
+from priorzoo.benchmarks.rows.files import tell_row
 from priorzoo.benchmarks.runs.machine import machine, pick_device
 from priorzoo.inference import Stream
 from priorzoo.inference.processes import Processes, joined
@@ -65,6 +65,4 @@ def measure_processes(settings: Namespace) -> None:
         row = timed(settings.recipe, settings.step, int(settings.steps), processes, where)
     if processes.is_first:
         row |= {"command": settings.command, **machine(where)}
-        print(row, flush=True)
-        if settings.rows is not None:
-            append_row(row, settings.rows)
+        tell_row(row, settings.rows)

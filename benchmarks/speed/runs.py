@@ -14,7 +14,7 @@ import torch
 from priorzoo.benchmarks.data.sets import transform_of
 from priorzoo.benchmarks.papers import RECIPES
 from priorzoo.benchmarks.recipes.building import build_objective, build_pair
-from priorzoo.benchmarks.rows.files import RESULTS, append_row
+from priorzoo.benchmarks.rows.files import RESULTS, tell_row
 from priorzoo.benchmarks.runs.machine import machine, pick_device
 from priorzoo.benchmarks.speed import measure
 from priorzoo.benchmarks.speed.arms import ROWS, Arm, draw_data, seconds_of, train_arm
@@ -79,5 +79,4 @@ def measure_runs(settings: Namespace) -> None:
     share = 60 * settings.minutes / (len(LONG) + len(REPLICAS))
     for measured in long_runs(device):
         row = timed(measured, share, device) | {"command": settings.command}
-        append_row(row, settings.rows or RESULTS / "speed.jsonl")
-        print(row, flush=True)
+        tell_row(row, settings.rows or RESULTS / "speed.jsonl")

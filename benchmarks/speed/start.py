@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from priorzoo.benchmarks.papers import RECIPES
-from priorzoo.benchmarks.rows.files import append_row
+from priorzoo.benchmarks.rows.files import tell_row
 from priorzoo.benchmarks.runs.machine import machine
 from priorzoo.benchmarks.speed.kernels import training_of
 
@@ -70,14 +70,12 @@ def measure_start(settings: Namespace) -> None:
         for start, found in starts.items():
             clock, processor, peaks = zip(*found, strict=True)
             row: dict[str, Any] = {"kind": "speed-start", "recipe": recipe, "start": start}
-            row |= {"clock_seconds": rounded(clock), "cpu_seconds": rounded(processor)}
+            row |= {"clock_seconds": _rounded(clock), "cpu_seconds": _rounded(processor)}
             row |= {"peak_mib": round(max(peaks), 1), "command": settings.command}
             row |= machine(torch.device("cpu"))
-            print(row, flush=True)
-            if settings.rows is not None:
-                append_row(row, settings.rows)
+            tell_row(row, settings.rows)
 
 
-def rounded(values: tuple[float, ...]) -> list[float]:
-    """In their order, to hundredths."""
+def _rounded(values: tuple[float, ...]) -> list[float]:
+    """To hundredths, the smallest first."""
     return sorted(round(value, 2) for value in values)
