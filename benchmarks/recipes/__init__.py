@@ -1,6 +1,6 @@
 """What a recipe is, and how a model, a guide and an objective are built from it."""
 
-from priorzoo.benchmarks.recipes.common import DIGITS, REFERENCE, cosine, digits, mlps
+from priorzoo.benchmarks.recipes.common import DIGITS, REFERENCE, cosine, digits, mlps, one_cycle
 from priorzoo.benchmarks.recipes.recipe import Changes, Part, Recipe, Stage, part
 
 __all__ = [
@@ -13,5 +13,6 @@ __all__ = [
     "cosine",
     "digits",
     "mlps",
+    "one_cycle",
     "part",
 ]

@@ -30,6 +30,11 @@ def mlps(*hidden: int, **more: object) -> dict[str, Any]:
     return {name: part(MLP, hidden=[*sizes], **more) for name, sizes in both.items()}
 
 
+def one_cycle(**arguments: object) -> Part:
+    """A learning rate that rises and falls once, and leaves the momentum as it is."""
+    return part(torch.optim.lr_scheduler.OneCycleLR, cycle_momentum=False, **arguments)
+
+
 def cosine(peak: float | list[float], last: float = 0.01, held: float = 0.0) -> Part:
     """A learning rate that stays at its peak, and then falls by half a cosine; moved at each step.
 
@@ -39,7 +44,7 @@ def cosine(peak: float | list[float], last: float = 0.01, held: float = 0.0) -> 
         held: the share of the steps in which it stays.
     """
     rise = {"div_factor": 1.0, "final_div_factor": 1 / last, "pct_start": held}
-    return part(torch.optim.lr_scheduler.OneCycleLR, max_lr=peak, cycle_momentum=False, **rise)
+    return one_cycle(max_lr=peak, **rise)
 
 
 DIGITS = replace(

@@ -1,15 +1,17 @@
 """Checks before a run is resumed: the same data, and the same settings except those of steps."""
 
 from collections.abc import Mapping
+from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
 
 from priorzoo.benchmarks.data.fingerprints import Fingerprint, differing
+from priorzoo.benchmarks.recipes.recipe import Part, Recipe, Stage
+from priorzoo.benchmarks.rows.files import plain
 from priorzoo.inference.files import parse
 from priorzoo.inference.schema import Map, Plain, check
 
 FREE = ("clip", "on_nonfinite", "optimiser.lr", "optimiser.rate", "rollbacks")
-LATER = {"on_nonfinite": "raise", "rollbacks": 3, "average": None}  # older checkpoints lack these
 
 State = dict[str, Any]
 Changed = dict[str, list[Any]]  # the old and the new value of settings by name
@@ -67,10 +69,22 @@ def counted(history: list[State]) -> State:
 
 
 def _by_option(settings: Mapping[str, Any]) -> State:
-    """Settings by name, the arguments of the optimiser each by their own."""
-    found: State = {**LATER, **settings}
+    """Settings by name, the arguments of the optimiser each by their own.
+
+    Settings that were added after a checkpoint was written have their defaults.
+    """
+    found: State = {**_defaults(Recipe), **settings}
+    if isinstance(stages := found.get("stages"), list):
+        later = _defaults(Stage)
+        found["stages"] = [{**later, **s} if isinstance(s, dict) else s for s in stages]
     chosen = found.get("optimiser")
     if isinstance(chosen, dict) and isinstance(arguments := chosen.get("init_args"), dict):
         found |= {f"optimiser.{name}": value for name, value in arguments.items()}
         found["optimiser"] = chosen.get("class_path")
     return found
+
+
+def _defaults(kind: type[Recipe] | type[Stage]) -> State:
+    """The defaults of a dataclass, but for those that are classes with arguments."""
+    known = {each.name: each.default for each in fields(kind)}
+    return plain({k: v for k, v in known.items() if v is not MISSING and not isinstance(v, Part)})

@@ -8,8 +8,11 @@ import pytest
 import torch
 
 from priorzoo.benchmarks.papers import RECIPES
+from priorzoo.benchmarks.recipes import one_cycle
+from priorzoo.benchmarks.recipes.changes import written
 from priorzoo.benchmarks.recipes.recipe import part
 from priorzoo.benchmarks.runs import run as runs
+from priorzoo.benchmarks.runs.resuming import check_same
 from priorzoo.cli import main as cli
 from priorzoo.models import MLP
 
@@ -64,6 +67,26 @@ def test_a_run_that_failed_goes_on_with_a_smaller_rate(spoilt, tmp_path):
         train(tmp_path, high, resume=True)
     again = train(tmp_path, replace(low, clip=5.0), resume=True)
     assert again.result["resumed"] == [changes]
+
+
+def test_settings_added_since_a_checkpoint_was_written_have_their_defaults(tmp_path):
+    """Those of a recipe and of its stages; another value of one is a difference."""
+    recipe = RECIPES["digits-vade"]
+    kept = {"seed": 0, **written(recipe)}
+    for name in ("average", "rollbacks", "curve"):
+        del kept[name]
+    for stage in kept["stages"]:
+        del stage["schedule"]
+    state = {"settings": json.dumps(kept), "stage": 0}
+    assert check_same(state, {"seed": 0, **written(recipe)}, tmp_path) == {}
+    for changed in (replace(recipe, average=0.9), replace(recipe, curve=True)):
+        with pytest.raises(ValueError, match=r"but (average|curve) differ"):
+            check_same(state, {"seed": 0, **written(changed)}, tmp_path)
+    first, *others = recipe.stages
+    falling = replace(first, schedule=one_cycle(max_lr=0.1))
+    changed = replace(recipe, stages=(falling, *others))
+    with pytest.raises(ValueError, match="but stages differ"):
+        check_same(state, {"seed": 0, **written(changed)}, tmp_path)
 
 
 def test_a_run_that_failed_goes_on_with_another_policy(spoilt, tmp_path):
