@@ -15,6 +15,7 @@ from priorzoo import guides, models
 from priorzoo.benchmarks.recipes.recipe import Part, Recipe, Stage, part
 from priorzoo.inference import Objective, Penalty, StoredRows, Training, check_pair
 from priorzoo.inference.construction import locate
+from priorzoo.inference.training.settings import length_of
 from priorzoo.models.contract import DeclaresNetworks, Sizes
 from priorzoo.models.inlets import Feature
 from priorzoo.models.likelihoods import outputs_of
@@ -156,9 +157,10 @@ def _schedule(recipe: Recipe, data: Tensor | StoredRows) -> Part | None:
         return chosen
     if "total_steps" not in inspect.signature(locate(chosen.class_path, LRScheduler)).parameters:
         return chosen
-    a_pass = math.ceil(len(data) / recipe.batch_size)
-    steps = round((recipe.epochs or 0) * a_pass) if recipe.steps is None else recipe.steps
-    total = steps if recipe.schedule_unit == "step" else steps // a_pass
+    in_memory = isinstance(data, Tensor)  # the length of rows in files is a number of batches
+    epoch = math.ceil(len(data) / recipe.batch_size) if in_memory else len(data)
+    steps = length_of(recipe.steps, recipe.epochs, epoch)
+    total = steps if recipe.schedule_unit == "step" else steps // epoch
     return replace(chosen, init_args={"total_steps": max(1, total), **chosen.init_args})
 
 

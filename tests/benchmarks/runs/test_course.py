@@ -3,6 +3,7 @@
 import json
 from dataclasses import asdict, replace
 
+import numpy as np
 import pytest
 import torch
 from sklearn.mixture import GaussianMixture
@@ -11,13 +12,22 @@ from priorzoo.benchmarks.data.labels import keep_labels, repeat_labelled
 from priorzoo.benchmarks.data.sets import load
 from priorzoo.benchmarks.papers import RECIPES
 from priorzoo.benchmarks.papers.jiang2017 import place_mixture
+from priorzoo.benchmarks.recipes import one_cycle
+from priorzoo.benchmarks.recipes.building import build_pair, build_training
 from priorzoo.benchmarks.recipes.recipe import Stage, part
 from priorzoo.benchmarks.rows.files import plain
 from priorzoo.benchmarks.runs import run as runs
 from priorzoo.benchmarks.runs.course import Course, derive
 from priorzoo.benchmarks.runs.folder import Checkpoints
 from priorzoo.guides import ClusterThenCode, CodeThenCluster
-from priorzoo.inference import Autoencoder, Classification, codes, move_clusters, reseed_clusters
+from priorzoo.inference import (
+    Autoencoder,
+    Classification,
+    StoredRows,
+    codes,
+    move_clusters,
+    reseed_clusters,
+)
 from priorzoo.models import GMVAE, MLP, VAE, NGGPMixture
 from priorzoo.models.distributions.gaussian import deviation
 
@@ -244,7 +254,7 @@ def test_a_mixture_may_hold_the_variance_of_the_codes_posterior(digits, covarian
 
 def test_a_schedule_lasts_as_long_as_its_stage(digits):
     """Its own ``total_steps``, where it is told any, stay."""
-    cycle = part(torch.optim.lr_scheduler.OneCycleLR, max_lr=0.1, cycle_momentum=False)
+    cycle = one_cycle(max_lr=0.1)
     fixed = replace(cycle, init_args={**cycle.init_args, "total_steps": 99})
     first = Stage("first", steps=8, objective=part(Autoencoder), schedule=fixed)
     second = Stage("second", epochs=2)
@@ -257,6 +267,18 @@ def test_a_schedule_lasts_as_long_as_its_stage(digits):
     last = trainings[2]
     last.run(11)
     assert last.schedule.get_last_lr()[0] < 1e-5  # at the last step
+
+
+@pytest.mark.parametrize(("unit", "total"), [("step", 12), ("epoch", 2)])
+def test_a_schedule_lasts_as_long_for_rows_in_files(unit, total, tmp_path, digits):
+    np.save(tmp_path / "x.npy", digits.x_train.numpy())
+    stored = StoredRows(tmp_path / "x.npy").batched(50, seed=0)
+    cycle = one_cycle(max_lr=0.1)
+    recipe = replace(SMALL, steps=None, epochs=2, schedule=cycle, schedule_unit=unit, batch_size=50)
+    for data in (stored, digits.x_train):
+        training = build_training(recipe, *build_pair(recipe, digits.shape), data)
+        assert training.length(epochs=2) == 12
+        assert training.schedule.total_steps == total
 
 
 def test_a_mixture_of_another_model_is_refused():
