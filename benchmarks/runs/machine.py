@@ -32,7 +32,7 @@ def pick_device(name: str) -> torch.device:
 def machine(where: torch.device) -> Result:
     """The machine and the versions that a row of results was made with."""
     return {
-        "device": torch.cuda.get_device_name(where) if where.type == "cuda" else "cpu",
+        "device": torch.cuda.get_device_name(where) if where.type == "cuda" else where.type,
         "threads": torch.get_num_threads(),
         "versions": versions(),
     }

@@ -12,7 +12,7 @@ from priorzoo.benchmarks.recipes.changes import written
 from priorzoo.benchmarks.recipes.recipe import Recipe
 from priorzoo.benchmarks.rows.locks import locked
 from priorzoo.benchmarks.runs.course import Course
-from priorzoo.benchmarks.runs.folder import LOCK, Checkpoints, State, check_free
+from priorzoo.benchmarks.runs.folder import LOCK, RESULT, Checkpoints, State, check_free
 from priorzoo.benchmarks.runs.machine import machine, pick_device
 from priorzoo.benchmarks.runs.reading import read_again, sources
 from priorzoo.benchmarks.runs.reference import write_table
@@ -164,5 +164,5 @@ def _finish(run: Run, dataset: data.Dataset, course: Course) -> Run:
     if staged:
         result["stages"] = {row["stage"]: row for row in staged}
     text = json.dumps(result, indent=2) + "\n"
-    replace_file(run.folder / "result.json", lambda file: file.write_text(text))
+    replace_file(run.folder / RESULT, lambda file: file.write_text(text))
     return run

@@ -11,7 +11,7 @@ import torch
 from priorzoo.benchmarks.rows import peaks
 from priorzoo.benchmarks.rows.locks import holder, locked
 from priorzoo.benchmarks.runs import interruption
-from priorzoo.benchmarks.runs.machine import pick_device
+from priorzoo.benchmarks.runs.machine import machine, pick_device
 from priorzoo.cli import main as cli
 
 ABSENT = ("fcntl", "grp", "pwd", "resource", "termios")
@@ -92,7 +92,7 @@ def test_signals_are_those_that_the_system_has(monkeypatch):
 def test_the_gpu_of_a_mac_is_chosen_by_name_alone(monkeypatch, capsys):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
-    assert pick_device("mps").type == "mps"
+    assert pick_device("mps").type == machine(pick_device("mps"))["device"] == "mps"
     assert pick_device("auto").type == "cpu"
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
     assert cli.main(["train", "digits-vae", "--device", "mps"]) == 2
