@@ -2,11 +2,11 @@
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from itertools import product
 
 from priorzoo.benchmarks.grid.cells import Cell
-from priorzoo.benchmarks.grid.clusterings import CLUSTERINGS
+from priorzoo.benchmarks.grid.clusterings import CLUSTERINGS, Clustering
 from priorzoo.benchmarks.papers import PAPERS, RECIPES
 from priorzoo.benchmarks.papers.paper import BUDGETS, Budget, Line, Paper
 from priorzoo.benchmarks.recipes.changes import read_value
@@ -30,7 +30,8 @@ def plan(
         names: recipes, clusterings, papers, or ``all`` for every line of every paper whose recipe
             there is and that is not optional.
         seeds: of each cell.
-        sets: for each option the values that it takes; cells are made of all combinations.
+        sets: for each option the values that it takes; cells are made of all combinations. Those
+            that only recipes have, such as ``step``, leave the clusterings of a paper as they are.
         budget: how long the cells are.
         importance: samples of the bound on log p(x); those of the lines if None.
 
@@ -45,9 +46,11 @@ def plan(
     if importance is not None:
         check_count(importance, "--importance-samples", 0)
     found: dict[tuple[str, int], Cell] = {}
-    for line in _lines(names, budget, papers):
-        for values in product(*sets.values()):
-            changes = {**line.changes, **dict(zip(sets, values, strict=True))}
+    lines = list(_lines(names, budget, papers))
+    for line in lines:
+        own = _taken(line.recipe, sets, [one.recipe for one in lines])
+        for values in product(*own.values()):
+            changes = {**line.changes, **dict(zip(own, values, strict=True))}
             length = line.lengths.get(budget)
             cell = Cell(line.recipe, 0, budget, length, changes, line.extra, line.importance)
             if importance is not None:
@@ -58,6 +61,19 @@ def plan(
         said = f"Expected lines of {', '.join(names)} with budget {budget} but there are none"
         raise ValueError(f"{said}; choose another of {', '.join(BUDGETS)}.")
     return list(found.values())
+
+
+def _taken(
+    recipe: str, sets: Mapping[str, Sequence[object]], all_recipes: Sequence[str]
+) -> Mapping[str, Sequence[object]]:
+    """The options that a recipe takes: of a clustering those that it has, if others take the rest.
+
+    A clustering beside the recipes of a paper has no steps and no optimiser.
+    """
+    if recipe not in CLUSTERINGS or all(one in CLUSTERINGS for one in all_recipes):
+        return sets
+    known = {each.name for each in fields(Clustering)}
+    return {name: values for name, values in sets.items() if name in known}
 
 
 def _lines(names: Sequence[str], budget: Budget, papers: Sequence[Paper]) -> Iterator[Line]:

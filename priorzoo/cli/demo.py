@@ -42,7 +42,7 @@ def demo_command(words: Sequence[str]) -> None:
     story = locate(PAPER.recipes["digits-full"].model.class_path).forward
     cells = planning.plan([PAPER.name], seeds, {}, settings.budget)
     print(f"The model of the first three trainings:\n\n{dedent(inspect.getsource(story))}")
-    say(f"{len(cells)} clusterings of 1,200 digits; two minutes on two cores")
+    say(f"{len(cells)} clusterings of the digits, {settings.jobs} at a time")
     _, failed = runner.run_grid(cells, out, jobs=int(settings.jobs))
     if failed:
         raise FloatingPointError(f"{failed} of {len(cells)} failed; see {out}/failures.jsonl.")

@@ -193,6 +193,19 @@ def test_what_a_recipe_says_itself_is_no_change():
     assert (k_means.changes, own.changes) == ({"clusters": 4}, {})
 
 
+def test_settings_of_trainings_leave_the_clusterings_of_a_paper_as_they_are():
+    """A clustering has no steps; one that is asked for alone refuses them."""
+    sets = {"step": ["eager", "compiled"], "data": ["digits"]}
+    cells = plan(["alpaydin1998"], [0], sets, "quick")
+    beside, *trained = (dict(cell.changes) for cell in cells)
+    assert beside == {"data": "digits"}  # once
+    assert [c.get("step", "eager") for c in trained] == ["eager", "compiled"] * 4
+    with pytest.raises(ValueError, match="Unknown option '--step'"):
+        plan(["k-means", "lda"], [0], sets, "quick")
+    with pytest.raises(ValueError, match="Unknown option '--stepp'"):
+        plan(["alpaydin1998"], [0], {"stepp": ["eager"]}, "quick")
+
+
 def test_a_length_that_is_asked_for_counts_beside_the_budget_s():
     own = RECIPES["digits-gmvae"].steps
     line = Line("a", "digits-gmvae", {"quick": 7})
