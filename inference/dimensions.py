@@ -178,7 +178,7 @@ def _check_shape(name: str, site: Site, summed: Mapping[int, tuple[str, Site]]) 
             f"Expected plate 'data' at dim -1 but it is at {plates['data']} around site {name!r}; "
             "give your own plates dims to its left."
         )
-    for dim in _varying(shape):
+    for dim in varying(shape):
         if dim in summed:
             above, home = summed[dim][0], plates_of(summed[dim][1])
             if not home.keys() <= plates.keys():
@@ -200,5 +200,6 @@ def _is_summable(site: Site, summed: Mapping[int, tuple[str, Site]]) -> bool:
     return not is_local(site) and not summed and PARTICLES not in plates_of(site)
 
 
-def _varying(shape: torch.Size) -> Iterator[int]:
+def varying(shape: torch.Size) -> Iterator[int]:
+    """The dimensions that have more than one entry, as negative numbers."""
     return (dim for dim in range(-len(shape), 0) if shape[dim] > 1)

@@ -5,6 +5,7 @@ from torch import Tensor, nn
 
 from priorzoo.inference.batch import Context, Transform
 from priorzoo.inference.data.checks import admit
+from priorzoo.inference.data.choosing import chosen_rows
 from priorzoo.inference.data.portions import portions
 from priorzoo.inference.data.repeats import repeated
 from priorzoo.inference.data.tensors import check_count
@@ -69,11 +70,8 @@ def reseed_clusters(
         return {}
     check_count(rows, "rows")
     whole = admit(model, x, context=context, transform=transform, dry_run=False)
-    order = torch.randperm(len(whole.x), generator=torch.Generator().manual_seed(seed))
-    index = order[:rows].to(whole.x.device)
-    chosen = whole.x[index] if transform is None else transform(whole.x[index])
-    beside = {name: value[index] for name, value in whole.context.items()}
-    chosen, told = repeated(chosen, beside)
+    some = chosen_rows(whole, rows, seed, transform)
+    chosen, told = repeated(some.x, some.context)
     q = cluster_probabilities(model, guide, chosen, context=told)
     share = q.mean(0)
     hungry = [k for k in share.argsort().tolist() if share[k] < starved / model.clusters]

@@ -21,6 +21,7 @@ from torch import Tensor
 from priorzoo.guides.nggp import CollapsedCode
 from priorzoo.inference.batch import Batch, Context, Transform
 from priorzoo.inference.data.checks import admit
+from priorzoo.inference.data.choosing import chosen_rows
 from priorzoo.inference.data.repeats import repeated
 from priorzoo.inference.data.tensors import check_count
 from priorzoo.inference.nggp.collapsed_bound import (
@@ -267,21 +268,21 @@ def move_clusters(
     """
     check_count(rows, "rows")
     whole = admit(model, x, context=context, transform=transform, dry_run=False)
-    x = whole.x
-    check_rows(len(x))
-    order = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))
-    index = order[: 2 * rows].to(x.device)
-    chosen = x[index] if transform is None else transform(x[index])
-    proposing, held = chosen.tensor_split(2)
-    first, second = index.tensor_split(2)
-    beside = [{n: v[part] for n, v in whole.context.items()} for part in (first, second)]
-    told: dict[str, Context] = {"context": beside[0], "held_context": beside[1]}
-    kept = grow_model(model, guide, proposing, held, len(x), rounds, margin, **told)
+    count = len(whole.x)
+    check_rows(count)
+    chosen = chosen_rows(whole, 2 * rows, seed, transform)
+    proposing, held = chosen.x.tensor_split(2)
+    halves = {name: value.tensor_split(2) for name, value in chosen.context.items()}
+    told: dict[str, Context] = {
+        "context": {name: half[0] for name, half in halves.items()},
+        "held_context": {name: half[1] for name, half in halves.items()},
+    }
+    kept = grow_model(model, guide, proposing, held, count, rounds, margin, **told)
     with torch.no_grad():
         return kept | {
             "clusters": int(model.active.sum()),
-            "occupied": float(model.occupancy(len(x)).occupied.sum()),
-            "log u": float(model.law_of_v(len(x)).mean),
+            "occupied": float(model.occupancy(count).occupied.sum()),
+            "log u": float(model.law_of_v(count).mean),
         }
 
 

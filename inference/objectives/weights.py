@@ -8,6 +8,7 @@ from pyro import poutine
 from torch import Tensor
 
 from priorzoo.inference.batch import Batch
+from priorzoo.inference.dimensions import varying
 from priorzoo.inference.sites import (
     PARTICLES,
     Site,
@@ -128,8 +129,7 @@ class Weights:
     def unplated_sizes(self, site: Site) -> dict[int, int]:
         """The sizes of the dimensions of a site that belong to no plate and no enumerated site."""
         shape, known = shape_of(site), {*plates_of(site).values(), *self.log_q}
-        varying = (dim for dim in range(-len(shape), 0) if shape[dim] > 1)
-        return {dim: shape[dim] for dim in varying if dim not in known}
+        return {dim: shape[dim] for dim in varying(shape) if dim not in known}
 
     def _expected(self, cost: Tensor, plates: Mapping[str, int], before: Collection[str]) -> Tensor:
         """The cost with enumerated sites summed out, ``(1, ..., 1, [S,] ..., B)``."""

@@ -11,6 +11,7 @@ from priorzoo.inference.data.batches import Picked
 from priorzoo.inference.objectives.contract import Objective
 from priorzoo.inference.training.lowering import Run
 from priorzoo.inference.training.native.player import Player
+from priorzoo.inference.training.state import store
 from priorzoo.inference.training.step import apply_gradients, finish_step
 from priorzoo.inference.training.tracing import Traced
 from priorzoo.inference.training.watch import Watch
@@ -137,10 +138,3 @@ class TwoGraphs:
             store(traced.state, traced.replaced_again, outputs[len(natural) :])
         finish_step(self.objective, self.optimiser, natural, carry, self.watch)
         return means, self.watch.take(traced.terms, means)
-
-
-@torch.no_grad()
-def store(state: Mapping[str, Tensor], names: Sequence[str], values: Sequence[Tensor]) -> None:
-    """Copy the values by which a program has replaced parameters and buffers into these."""
-    for name, value in zip(names, values, strict=False):
-        state[name].copy_(value)

@@ -1,6 +1,6 @@
 """The state of programs between calls: parameters, buffers and other attributes of modules."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -76,6 +76,19 @@ class State:
 def state_of(module: nn.Module) -> dict[str, Tensor]:
     """Parameters and buffers by name, including buffers that are not persistent."""
     return dict(module.named_parameters()) | dict(module.named_buffers())
+
+
+@torch.no_grad()
+def store(state: Mapping[str, Tensor], names: Sequence[str], values: Sequence[Tensor]) -> None:
+    """Copy the values by which a program has replaced parameters and buffers into these.
+
+    Args:
+        state: parameters and buffers by name.
+        names: of those that were replaced.
+        values: as many, and perhaps others after them.
+    """
+    for name, value in zip(names, values, strict=False):
+        state[name].copy_(value)
 
 
 class Attributes:

@@ -1,6 +1,6 @@
 """The whole training step as one graph: batch, loss, gradients, optimiser and state."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import torch
@@ -10,7 +10,7 @@ from torch.optim import Optimizer
 from priorzoo.inference.batch import Batch
 from priorzoo.inference.data.batches import Picked
 from priorzoo.inference.objectives.contract import Objective
-from priorzoo.inference.training.state import UntraceableError
+from priorzoo.inference.training.state import UntraceableError, store
 from priorzoo.inference.training.tracing import Graph, Traced, record_checked
 from priorzoo.inference.training.updates import Updates, can_record
 from priorzoo.inference.training.watch import Watch, all_finite
@@ -86,7 +86,7 @@ def whole_program(
         carry = dict(zip(traced.carry, found, strict=False))
         replaced = found[len(carry) :]
         gradients = replaced[len(traced.replaced) :]
-        _store(values, traced.replaced, replaced)
+        store(values, traced.replaced, replaced)
         named = dict(zip(traced.learnt, gradients, strict=True))
         norms = {name: torch.linalg.vector_norm(gradient) for name, gradient in named.items()}
         updates.apply(numbers, values, clipped(named, norms, clip))
@@ -95,11 +95,11 @@ def whole_program(
             named = dict(zip(traced.natural, natural, strict=False))
             norms |= {name: torch.linalg.vector_norm(each) for name, each in named.items()}
             updates.apply(numbers, values, named)
-            _store(values, traced.replaced_again, natural[len(traced.natural) :])
+            store(values, traced.replaced_again, natural[len(traced.natural) :])
         with traced.kept.replaced_by(values) as committed:
             objective.commit(carry)
             objective.clock.tick()
-        _store(values, list(committed), list(committed.values()))
+        store(values, list(committed), list(committed.values()))
         every = [norms.get(name, means.new_zeros(())) for name in watched]
         return means, all_finite(means, [norm.to(means.dtype) for norm in every])
 
@@ -120,8 +120,3 @@ def clipped(
     norm = torch.linalg.vector_norm(torch.stack(list(norms.values())))
     scale = (clip / (norm + 1e-6)).clamp(max=1.0)
     return {name: gradient * scale.to(gradient.dtype) for name, gradient in gradients.items()}
-
-
-def _store(values: Mapping[str, Tensor], names: list[str], found: Sequence[Tensor]) -> None:
-    for name, value in zip(names, found, strict=False):
-        values[name].copy_(value)

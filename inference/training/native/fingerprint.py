@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from priorzoo.inference.objectives.schedules import Clock
 from priorzoo.inference.training.native.script import UnknownCallError
 from priorzoo.inference.training.native.sources import check_source, digest, process
+from priorzoo.inference.training.state import PLAIN
 
-PLAIN = (bool, int, float, complex, str, bytes, type(None))
 NAMED = (torch.dtype, torch.device, torch.layout, torch.memory_format, torch.Size, np.generic)
 VERSIONED = ("torch", "pyro", "numpy", "builtins", "functools", "collections", "abc", "typing")
 MODULE = ("_parameters", "_buffers", "_modules")
