@@ -13,8 +13,7 @@ from torch.optim.lr_scheduler import OneCycleLR
 
 from priorzoo.benchmarks.data import sets as data
 from priorzoo.benchmarks.runs.machine import machine
-from priorzoo.benchmarks.scores import metrics
-from priorzoo.benchmarks.scores.beside import k_means_of_words
+from priorzoo.benchmarks.scores import beside, metrics
 from priorzoo.guides import Code
 from priorzoo.inference import Autoencoder, Stream, codes, fit
 from priorzoo.models import MLP, VAE, Bernoulli
@@ -97,7 +96,7 @@ def n2d(settings: Clustering, x: Array, asked: Array, seed: int) -> Array:
 
 def tf_idf(settings: Clustering, x: Array, asked: Array, seed: int) -> Array:
     """k-means of word counts, weighted by how few documents hold the word."""
-    return np.asarray(k_means_of_words(x, asked, settings.clusters, seed, settings.n_init))
+    return beside.k_means_of_words(x, asked, settings.clusters, seed, settings.n_init)
 
 
 def topics(settings: Clustering, x: Array, asked: Array, seed: int) -> Array:
@@ -159,7 +158,4 @@ def _principal(settings: Clustering, x: Array, asked: Array, seed: int) -> tuple
 
 
 def _nearest(settings: Clustering, x: Array, asked: Array, seed: int) -> Array:
-    from sklearn.cluster import KMeans
-
-    made = KMeans(settings.clusters, n_init=settings.n_init, random_state=seed).fit(x)
-    return np.eye(settings.clusters)[made.predict(asked)]
+    return beside.k_means(x, asked, settings.clusters, seed, settings.n_init)

@@ -176,7 +176,7 @@ def _draw_runs(folders: Sequence[Path], out: Path, trust: Sequence[str]) -> None
     with axes.look():
         axes.save(planar.draw_regions(views)[0], out / "regions.png", DPI)
         axes.save(planar.draw_floor(histories, floor), out / "floor.png", 90)
-    axes.save(planar.draw_guides(histories)[0], out / "terms.png", 90)
+        axes.save(planar.draw_guides(histories)[0], out / "terms.png", 90)
 
 
 def _line(title: str, recipe: str, mean: float, spread: float, changes: Changes) -> Line:

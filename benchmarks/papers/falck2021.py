@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from priorzoo.benchmarks.data.sets import Dataset
-from priorzoo.benchmarks.papers.jiang2017 import fitted_mixture
+from priorzoo.benchmarks.papers.jiang2017 import first_rows, place_components
 from priorzoo.benchmarks.papers.paper import NEGATIVE, Line, Measure, Paper, lengths
 from priorzoo.benchmarks.papers.paquet2018 import place_factors
 from priorzoo.benchmarks.recipes import REFERENCE, Stage, part
@@ -22,8 +22,8 @@ from priorzoo.inference import (
     codes,
 )
 from priorzoo.inference.batch import Context
-from priorzoo.inference.data.repeats import repeated
 from priorzoo.models import FacetMixture, FactorialMixture, Gaussian, LadderDecoder, LadderEncoder
+from priorzoo.models.factorial import factors
 
 SOURCE = "Falck et al., Multi-Facet Clustering Variational Autoencoders, 2021"
 
@@ -56,37 +56,32 @@ def place_facets(
     """
     if not isinstance(model, FacetMixture):
         raise ValueError(f"Expected a FacetMixture to place but got {type(model).__name__}.")
-    x, told = repeated(x[:rows], {name: value[:rows] for name, value in (context or {}).items()})
+    x, told = first_rows(x, context, rows)
     for j, (facet, logits) in enumerate(zip(model.facets, model.logits, strict=True), 1):
-        z = codes(model, guide, x, site=f"z_{j}", context=told).cpu().double().numpy()
+        z = codes(model, guide, x, site=f"z_{j}", context=told)
         if len(z) < (count := len(logits)):
             raise ValueError(f"Expected at least {count} rows to place clusters but got {len(z)}.")
-        mixture = fitted_mixture(facet, z, seed=seed, starts=starts, floor=floor)
-        found = (mixture.means_, mixture.covariances_, mixture.weights_)
-        means, variances, weights = (torch.as_tensor(values).to(logits) for values in found)
-        facet.set_components(means, variances)
-        with torch.no_grad():
-            logits.copy_(weights.log())
+        place_components(facet, logits, z, seed=seed, starts=starts, floor=floor)
 
 
 def facet_scores(run: Run, dataset: Dataset, quick: bool) -> Result:
     """Metrics of each facet's clusters of the test rows, by the name of its site.
 
-    ``best`` is the largest majority accuracy among them, which only labels can tell.
+    With labels, ``best`` is the largest majority accuracy among them, which only labels can tell.
     """
     x = dataset.x_test.to(run.device)
     found: Result = {}
-    for j, _ in enumerate(_counts(run.model), 1):
+    for j in range(1, _facets(run.model) + 1):
         q = cluster_probabilities(run.model, run.guide, x, f"r_{j}").cpu()
         found[f"r_{j}"] = metrics.score(q, dataset.y_test)
-    best = max((each.get("accuracy_majority", 0.0) for each in found.values()), default=0.0)
-    return found | {"best": {"accuracy_majority": best}}
+    told = [each["accuracy_majority"] for each in found.values() if "accuracy_majority" in each]
+    return found | ({"best": {"accuracy_majority": max(told)}} if told else {})
 
 
-def _counts(model: nn.Module) -> list[int]:
-    """K of each facet."""
+def _facets(model: nn.Module) -> int:
+    """How many facets there are."""
     assert isinstance(model, FacetMixture | FactorialMixture)
-    return [model.clusters] if isinstance(model.clusters, int) else list(model.clusters)
+    return len(factors(model.code, model.clusters))
 
 
 _mfcvae = replace(

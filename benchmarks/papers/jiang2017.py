@@ -2,7 +2,6 @@
 
 import warnings
 from dataclasses import replace
-from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,7 +19,16 @@ from priorzoo.benchmarks.papers.paper import (
     Paper,
     lengths,
 )
-from priorzoo.benchmarks.recipes import REFERENCE, Changes, Recipe, Stage, digits, mlps, part
+from priorzoo.benchmarks.recipes import (
+    REFERENCE,
+    Changes,
+    Recipe,
+    Stage,
+    digits,
+    mlps,
+    one_cycle,
+    part,
+)
 from priorzoo.benchmarks.scores import metrics, registry
 from priorzoo.benchmarks.scores.run import Result, Run
 from priorzoo.guides import CodeThenCluster
@@ -73,31 +81,55 @@ def place_mixture(
         raise ValueError(
             f"Expected a GMVAE to place the components of but got {type(model).__name__}."
         )
-    x, told = repeated(x[:rows], {name: value[:rows] for name, value in (context or {}).items()})
-    z = codes(model, guide, x, context=told).cpu().double().numpy()
-    mixture = fitted_mixture(model, z, seed=seed, starts=starts, floor=floor)
-    found = (mixture.means_, mixture.covariances_, mixture.weights_)
-    means, variances, weights = (torch.as_tensor(values).to(model.loc) for values in found)
-    if spread:
-        shares = torch.as_tensor(mixture.predict_proba(z)).to(model.loc)
-        own = code_variances(model, guide, x, context=told).to(model.loc)
-        variances = variances + _spread(model, shares, own)
-    model.set_components(means, variances)
-    if isinstance(model.logits, nn.Parameter):
-        with torch.no_grad():
-            model.logits.copy_(weights.log())
+    x, told = first_rows(x, context, rows)
+    z = codes(model, guide, x, context=told)
+    own = code_variances(model, guide, x, context=told) if spread else None
+    logits = model.logits if isinstance(model.logits, nn.Parameter) else None
+    place_components(model, logits, z, own, seed=seed, starts=starts, floor=floor)
 
 
-def fitted_mixture(
-    components: Components, z: NDArray[np.float64], *, seed: int, starts: int, floor: float
-) -> "GaussianMixture":
-    """scikit-learn's mixture of codes ``(N, D)``, with covariances of the components' kind.
+def first_rows(x: Tensor, context: Context | None, rows: int) -> tuple[Tensor, dict[str, Tensor]]:
+    """The first rows and what is told beside them, each as often as its weight says."""
+    return repeated(x[:rows], {name: value[:rows] for name, value in (context or {}).items()})
+
+
+def place_components(
+    components: Components,
+    logits: nn.Parameter | None,
+    z: Tensor,
+    spread: Tensor | None = None,
+    *,
+    seed: int,
+    starts: int,
+    floor: float,
+) -> None:
+    """Put components where a Gaussian mixture of their kind fits codes, in place.
 
     Args:
-        components: how many there are, and the kind of their covariances.
-        z: codes; fewer than there are components are repeated.
+        components: of a mixture.
+        logits: of its weights ``(K,)``; None where these stay as they are.
+        z: codes ``(N, D)``.
+        spread: variances ``(N, D)`` of the codes, whose means over each component are added to its
+            covariance.
         seed, starts, floor: as in :func:`place_mixture`.
     """
+    known = z.cpu().double().numpy()
+    mixture = _fitted(components, known, seed=seed, starts=starts, floor=floor)
+    found = (mixture.means_, mixture.covariances_, mixture.weights_)
+    means, variances, weights = (torch.as_tensor(values).to(components.loc) for values in found)
+    if spread is not None:
+        shares = torch.as_tensor(mixture.predict_proba(known)).to(components.loc)
+        variances = variances + _spread(components, shares, spread.to(components.loc))
+    components.set_components(means, variances)
+    if logits is not None:
+        with torch.no_grad():
+            logits.copy_(weights.log())
+
+
+def _fitted(
+    components: Components, z: NDArray[np.float64], *, seed: int, starts: int, floor: float
+) -> "GaussianMixture":
+    """scikit-learn's mixture of codes; fewer codes than there are components are repeated."""
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.mixture import GaussianMixture
 
@@ -154,7 +186,6 @@ _VADE = replace(
     every=600,
     published={"accuracy_hungarian, best run": 0.945, "of 20 seeds, a re-run": 0.716},
 )
-_one_cycle = partial(part, torch.optim.lr_scheduler.OneCycleLR, cycle_momentum=False)
 RECIPES = {
     "vade": _VADE,
     "vade-merged": replace(
@@ -162,14 +193,14 @@ RECIPES = {
         summary="VaDE with 25 components of any covariance, which are merged to ten clusters",
         model=part(GMVAE, code=10, clusters=25, learn_weights=True, covariance="full"),
         batch_size=256,
-        schedule=_one_cycle(max_lr=1e-3),
+        schedule=one_cycle(max_lr=1e-3),
         schedule_unit="step",
         stages=(
             Stage(
                 "autoencoder",
                 epochs=12,
                 objective=part(Autoencoder),
-                schedule=_one_cycle(max_lr=2e-3),
+                schedule=one_cycle(max_lr=2e-3),
             ),
             Stage("mixture", begin=part(place_mixture, starts=3, floor=1e-3)),
         ),

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from priorzoo.benchmarks.charts.run_charts import Charts, charts, code_charts, common_charts
 from priorzoo.benchmarks.data.sets import Dataset
-from priorzoo.benchmarks.papers.paper import Line, Measure, Paper, lengths, metric
+from priorzoo.benchmarks.papers.paper import LIKELIHOOD, Line, Measure, Paper, lengths, metric
 from priorzoo.benchmarks.recipes import REFERENCE, cosine, digits, mlps, part
 from priorzoo.benchmarks.scores import metrics
 from priorzoo.benchmarks.scores.registry import scores
@@ -120,10 +120,10 @@ def _(model: nn.Module, run: Run, dataset: Dataset, x: Tensor, y: Tensor | None)
 
 _PROTOCOL = "error of k nearest neighbours on latents, fully trained"
 _HOW = {"protocol": _PROTOCOL, "higher": False, "digits": 4}
-_BOUND = Measure("-log p(x), nats", ("importance", "log p(x)"), higher=False, sign=-1, digits=2)
+_NEGATIVE = replace(LIKELIHOOD, title="-log p(x), nats", higher=False, sign=-1)
 _MEASURES = (
     *(metric(f"knn_error_{k}", f"error, k = {k}", published=v, **_HOW) for k, v in ERRORS.items()),
-    _BOUND.beside(
+    _NEGATIVE.beside(
         98.01,
         "100 importance samples, fully trained, on grey pixels and with a KL cut short in "
         "training, which is no bound",

@@ -145,6 +145,7 @@ PSEUDO = Measure(
     digits=2,
 )
 BOUND = Measure("ELBO, nats", ("terms", "elbo"), digits=2)
+LIKELIHOOD = Measure("log p(x), nats", ("importance", "log p(x)"), digits=2)
 MAJORITY = metric("accuracy_majority", "majority accuracy")
 BEST = metric("accuracy_best_example", "best-example accuracy")
 HUNGARIAN = metric("accuracy_hungarian", "Hungarian accuracy")

@@ -13,7 +13,15 @@ from priorzoo import inference
 from priorzoo.benchmarks.charts import run_charts
 from priorzoo.benchmarks.charts.run_charts import Charts
 from priorzoo.benchmarks.data.sets import Dataset
-from priorzoo.benchmarks.papers.paper import BOUND, Line, Measure, Paper, lengths, metric
+from priorzoo.benchmarks.papers.paper import (
+    BOUND,
+    LIKELIHOOD,
+    Line,
+    Measure,
+    Paper,
+    lengths,
+    metric,
+)
 from priorzoo.benchmarks.recipes import Part, Recipe, Stage, cosine, digits, mlps, part
 from priorzoo.benchmarks.scores import metrics, registry
 from priorzoo.benchmarks.scores.run import Result, Run
@@ -457,12 +465,11 @@ def _faster(k: int) -> Line:
 def _annealed(title: str, recipe: str, k: int, usual: int = 512) -> Line:
     """A line of a recipe whose step size falls; 5,000 importance samples are for a GPU."""
     changes = {} if k == usual else {"model.clusters": k}
-    measures = (BOUND, _LIKELIHOOD, _SAMPLES, *_KL)
+    measures = (BOUND, LIKELIHOOD, _SAMPLES, *_KL)
     title, lasts = f"{title}, annealed, K = {k}", lengths(20, 2_000, 20_000)
     return Line(title, recipe, lasts, changes, measures, importance=10)
 
 
-_LIKELIHOOD = Measure("log p(x), nats", ("importance", "log p(x)"), digits=2)
 _SAMPLES = Measure("importance samples", ("importance_samples",), digits=0)
 _ONE, _LABELLED = "one factor", "eyes, pose and a free factor, 40 % labelled"
 _FIVE = "CelebA: gender, glasses, smile and two free factors, 40 % labelled"

@@ -2,7 +2,16 @@
 
 from dataclasses import dataclass
 
-from priorzoo.benchmarks.papers.paper import BEST, BOUND, HUNGARIAN, MAJORITY, NMI, Measure, metric
+from priorzoo.benchmarks.papers.paper import (
+    BEST,
+    BOUND,
+    HUNGARIAN,
+    LIKELIHOOD,
+    MAJORITY,
+    NMI,
+    Measure,
+    metric,
+)
 
 MIXTURE = "Shu's GMVAE, mean of six logged runs after 250,000 steps"
 UMAP = (
@@ -123,9 +132,7 @@ TASKS = (
     Task(
         "binary MNIST, density by importance samples",
         "mnist",
-        Measure("log p(x), nats", ("importance", "log p(x)"), digits=2).beside(
-            -85.79, "importance samples"
-        ),
+        LIKELIHOOD.beside(-85.79, "importance samples"),
         "VampPrior (Tomczak & Welling, 2018), in Pythae's table",
         binary=True,
     ),

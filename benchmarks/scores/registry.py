@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from priorzoo.benchmarks.data.sets import Dataset
 from priorzoo.benchmarks.scores import metrics
+from priorzoo.benchmarks.scores.beside import k_means
 from priorzoo.benchmarks.scores.run import Result, Run
 from priorzoo.inference import cluster_probabilities, codes, enumerates
 from priorzoo.inference.batch import Labels
@@ -86,8 +87,6 @@ def k_means_scores(run: Run, dataset: Dataset, clusters: int) -> Result:
     After a stage of autoencoding this is the baseline of an autoencoder alone. Both sets of rows
     are as they are, not binarised. Nothing without labels, or with fewer codes than clusters.
     """
-    from sklearn.cluster import KMeans
-
     if dataset.y_test is None or not (dataset.y_test >= 0).any():
         return {}
     z, z_test = (
@@ -96,9 +95,8 @@ def k_means_scores(run: Run, dataset: Dataset, clusters: int) -> Result:
     )
     if len(np.unique(z, axis=0)) < clusters:
         return {}
-    means = KMeans(clusters, n_init=5, random_state=run.seed % 2**32).fit(z)
-    certain = torch.eye(clusters, dtype=torch.float64)[means.predict(z_test)]
-    return {"k-means": metrics.score(certain, dataset.y_test)}
+    found = torch.from_numpy(k_means(z, z_test, clusters, run.seed))
+    return {"k-means": metrics.score(found, dataset.y_test)}
 
 
 def optional(what: str, make: Callable[[], Result]) -> Result:
