@@ -88,8 +88,11 @@ class Line:
 
     def fits(self, row: Mapping[str, Any]) -> bool:
         """Whether a row is of this line, however long and in whatever precision it was trained."""
-        changes = {name: value for name, value in row["changes"].items() if name not in HOW}
-        return row["recipe"] == self.recipe and changes == self.changes
+        theirs, ours = (
+            {name: value for name, value in changes.items() if name not in HOW}
+            for changes in (row["changes"], self.changes)
+        )
+        return row["recipe"] == self.recipe and theirs == ours
 
 
 @dataclass(frozen=True)

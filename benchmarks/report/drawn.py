@@ -24,13 +24,16 @@ def samples_table(rows: Sequence[Row]) -> Table:
         return row["recipe"], row["settings"]["data"], row["steps"], changes, row["command"]
 
     lines = [_line(mine) for mine in grouped(rows, place).values()]
-    judges = [row["judge_accuracy"] for row in rows]
-    counts = sorted({row["samples"] for row in rows})
-    notes = (
-        f"Shares are of {', '.join(map(str, counts))} samples of each category, by a convolutional "
-        f"classifier that is right on {mean(judges):.1%} of the test images.",
+    return Table(HEAD, tuple(lines), (_note(rows),) if rows else (), "Samples of each category")
+
+
+def _note(rows: Sequence[Row]) -> str:
+    counts = ", ".join(map(str, sorted({row["samples"] for row in rows})))
+    right = mean(row["judge_accuracy"] for row in rows)
+    return (
+        f"Shares are of {counts} samples of each category, by a convolutional classifier that is "
+        f"right on {right:.1%} of the test images."
     )
-    return Table(HEAD, tuple(lines), notes if rows else (), "Samples of each category")
 
 
 def _line(mine: Sequence[Row]) -> tuple[Cell, ...]:

@@ -1,6 +1,7 @@
 """N2D: its parts in their order, and what is said without UMAP."""
 
 import sys
+from dataclasses import asdict
 from types import ModuleType
 
 import numpy as np
@@ -8,6 +9,8 @@ import pytest
 from sklearn.decomposition import PCA
 
 from priorzoo.benchmarks.grid.clusterings import Clustering, n2d
+from priorzoo.benchmarks.grid.planning import plan
+from priorzoo.benchmarks.rows.files import RESULTS, read_rows
 from priorzoo.cli import main as cli
 
 ROWS, CLUSTERS = 300, 3
@@ -70,3 +73,12 @@ def test_without_umap_one_line_names_the_extra(monkeypatch, tmp_path, capsys):
     said = "umap is not installed; run: pip install 'priorzoo[umap]'"
     assert capsys.readouterr().err == f"priorzoo bench: error: {said}\n"
     assert not (tmp_path / "out").exists()
+
+
+def test_the_committed_rows_are_what_the_paper_s_lines_make_now():
+    """Their settings, which the lines state, and not options of a command that someone typed."""
+    rows = [row for row in read_rows(RESULTS / "baselines.jsonl") if row["recipe"] == "n2d"]
+    cells = {cell.key: cell for cell in plan(["mcconville2021"], [10], {}, "standard")}
+    assert rows
+    for row in rows:
+        assert row["settings"] == asdict(cells[row["cell"]].clustering())

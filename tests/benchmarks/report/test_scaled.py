@@ -1,5 +1,6 @@
 """Tables of files, shared steps, bounds and starts, from the rows that the benchmarks write."""
 
+from priorzoo.benchmarks.report.drawn import samples_table
 from priorzoo.benchmarks.report.result_tables import update_tables
 from priorzoo.benchmarks.rows.files import append_row, read_folder
 
@@ -64,3 +65,8 @@ def test_bounds_have_their_ratio_and_starts_the_median(tmp_path):
     document.write_text("<!-- start: rows.jsonl -->\n<!-- /start -->\n")
     update_tables(document, tmp_path)
     assert "| vae | later | 4.00 | 2.50 | 700 | `y` |" in document.read_text()
+
+
+def test_samples_of_no_model_make_a_table_without_lines():
+    table = samples_table([])
+    assert (table.rows, table.notes) == ((), ())
