@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from priorzoo.models.components import Components
 from priorzoo.models.contract import Beside, decodes
 from priorzoo.models.factorial import factors
+from priorzoo.models.joining import side_by_side
 from priorzoo.models.likelihoods import Bernoulli
 from priorzoo.models.observation import sample_x
 from priorzoo.models.plates import data_plate
@@ -67,6 +68,5 @@ class FacetMixture(nn.Module):
             for j, (logits, facet) in enumerate(zip(self.logits, self.facets, strict=True), 1):
                 r = pyro.sample(f"r_{j}", dist.Categorical(logits=logits))
                 z.append(pyro.sample(f"z_{j}", facet.component(r)))
-            batch = torch.broadcast_shapes(*(part.shape[:-1] for part in z))
-            code = torch.cat([part.expand(*batch, -1) for part in z], -1)
+            code = side_by_side(z)
             return sample_x(x, beside, self.likelihood, self.decoder, code)

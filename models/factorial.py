@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from priorzoo.models.contract import Beside, decodes
 from priorzoo.models.distributions.expected import Choice, Component, DiagonalComponent
 from priorzoo.models.distributions.exponential import Dirichlet, NormalGamma, conjugate
+from priorzoo.models.joining import side_by_side
 from priorzoo.models.likelihoods import Bernoulli
 from priorzoo.models.observation import sample_x
 from priorzoo.models.plates import data_plate
@@ -76,8 +77,7 @@ class FactorialMixture(nn.Module):
             for i, (weights, components) in enumerate(mixtures, 1):
                 r = pyro.sample(f"r_{i}", Choice(weights))
                 z.append(pyro.sample(f"z_{i}", DiagonalComponent(components.at(r), 1)))
-            batch = torch.broadcast_shapes(*(part.shape[:-1] for part in z))
-            code = torch.cat([part.expand(*batch, -1) for part in z], -1)
+            code = side_by_side(z)
             return sample_x(x, beside, self.likelihood, self.decoder, code)
 
     def _mixture(self, i: int, clusters: int, size: int) -> tuple[Tensor, Component]:
@@ -142,8 +142,7 @@ class FactorialPredictive(nn.Module):
                 scale = ((s + 1) / s * b / a).sqrt()
                 df, loc, scale = ((part.to(unit.dtype)[r]) for part in (2 * a, m, scale))
                 z.append(pyro.sample(f"z_{i}", dist.StudentT(df, loc, scale).to_event(1)))
-            batch = torch.broadcast_shapes(*(part.shape[:-1] for part in z))
-            code = torch.cat([part.expand(*batch, -1) for part in z], -1)
+            code = side_by_side(z)
             return sample_x(x, beside, self.model.likelihood, self.model.decoder, code)
 
     def used(self, i: int) -> Tensor:

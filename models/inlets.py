@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from priorzoo.models.joining import side_by_side
 from priorzoo.models.words import TfIdf, Weighting
 
 Feature = Literal["number", "log"] | int
@@ -147,10 +148,7 @@ class Inlet(nn.Module):
             parts.append(torch.ones_like(x) if observed is None else observed.to(x.dtype))
         if covariates is not None and self.covariates and not self.centred:
             parts.append(covariates.to(x.dtype))
-        if len(parts) == 1:
-            return parts[0]
-        batch = torch.broadcast_shapes(*(part.shape[:-1] for part in parts))
-        return torch.cat([part.expand(*batch, -1) for part in parts], -1)
+        return parts[0] if len(parts) == 1 else side_by_side(parts)
 
     def _centred(
         self, features: Tensor, observed: Tensor | None, covariates: Tensor | None

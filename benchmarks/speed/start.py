@@ -12,6 +12,7 @@ import torch
 
 from priorzoo.benchmarks.papers import RECIPES
 from priorzoo.benchmarks.rows.files import tell_row
+from priorzoo.benchmarks.rows.peaks import in_mib
 from priorzoo.benchmarks.runs.machine import machine
 from priorzoo.benchmarks.speed.kernels import training_of
 
@@ -45,9 +46,8 @@ def timed(code: str, recipe: str, folder: str) -> tuple[float, float, float]:
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         raise RuntimeError(f"Expected a process that ends well but got {process.returncode}.")
-    unit = 2**20 if sys.platform == "darwin" else 2**10
     seconds = time.perf_counter() - begun
-    return seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / unit
+    return seconds, usage.ru_utime + usage.ru_stime, in_mib(usage.ru_maxrss)
 
 
 def measure_start(settings: Namespace) -> None:

@@ -10,6 +10,7 @@ from pyro.distributions import TorchDistribution, constraints
 from torch import Tensor, nn
 
 from priorzoo.models.inlets import Feature
+from priorzoo.models.joining import side_by_side
 from priorzoo.models.observation import average, cells, doubt, marginal, told
 
 
@@ -34,8 +35,7 @@ class Layout(NamedTuple):
 
     def join(self, pieces: Sequence[Tensor]) -> Tensor:
         """``(..., P)`` from the columns of each part."""
-        batch = torch.broadcast_shapes(*(piece.shape[:-1] for piece in pieces))
-        whole = torch.cat([piece.expand(*batch, -1) for piece in pieces], -1)
+        whole = side_by_side(pieces)
         return whole if self.back is None else whole.index_select(-1, self.back)
 
 

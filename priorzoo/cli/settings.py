@@ -23,7 +23,7 @@ IDLE = {  # settings that another value of a setting leaves without effect
     "schedule_unit": ("schedule", None),
 }
 SINGLE = ("particles", "n_init")  # which are shown from two on
-SAME = ("fused", "cycle_momentum")  # arguments that change no result of Adam
+SAME = ("fused",)  # arguments that change how a step is computed, and not what
 FIELDS = [item.name for item in fields(Recipe) if item.name not in PROSE]
 
 
