@@ -40,6 +40,11 @@ class Sizes:
             )
 
     @property
+    def hidden(self) -> int:
+        """Width of the hidden layer."""
+        return 16 * self.channels
+
+    @property
     def smallest(self) -> tuple[int, int, int]:
         """Channels, height and width after two convolutions."""
         return 2 * self.channels, self.height // 4, self.width // 4
@@ -51,7 +56,7 @@ class Generator(nn.Module):
     def __init__(self, sizes: Sizes) -> None:
         super().__init__()
         self.sizes = sizes
-        flat, hidden = math.prod(sizes.smallest), 16 * sizes.channels
+        flat, hidden = math.prod(sizes.smallest), sizes.hidden
         self.layers = nn.Sequential(
             *_dense(sizes.noise + sizes.categories + sizes.continuous, hidden),
             *_dense(hidden, flat),
@@ -80,7 +85,7 @@ class Discriminator(nn.Module):
     def __init__(self, sizes: Sizes) -> None:
         super().__init__()
         self.sizes = sizes
-        flat, hidden = math.prod(sizes.smallest), 16 * sizes.channels
+        flat, hidden = math.prod(sizes.smallest), sizes.hidden
         self.body = nn.Sequential(
             nn.Unflatten(1, (1, sizes.height, sizes.width)),
             nn.Conv2d(1, sizes.channels, 4, 2, 1),

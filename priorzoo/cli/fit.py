@@ -16,9 +16,8 @@ from priorzoo.benchmarks.runs import run as runs
 from priorzoo.benchmarks.runs.reading import SPLIT
 from priorzoo.benchmarks.tables.choosing import base_of, chosen, model_for, recipe_for
 from priorzoo.cli.options import Parser, print_next, print_table, repeatable, require
-from priorzoo.cli.scores import print_scores, print_warning
 from priorzoo.cli.settings import read_words
-from priorzoo.cli.train import HOW, KEEPING, append_result, resumable
+from priorzoo.cli.train import HOW, KEEPING, resumable, tell_result
 from priorzoo.inference.data.tables.schema import Table
 
 SMALL = 2**16  # units of a layer in all rows of a batch, for which one thread is enough
@@ -125,10 +124,7 @@ def train(
     width = max(recipe.encoder.init_args.get("hidden", [1]))
     with resumable(words, folder, "fit"), threads_for(recipe.batch_size * width):
         run, _ = runs.train(name, recipe, folder, **how)
-    if settings.rows is not None:
-        append_result(name, changes, run.row, settings.rows)
-    print_scores(run.result)
-    print_warning(run.result)
+    tell_result(name, changes, run, settings.rows)
     print_next(
         f"priorzoo predict {folder} {settings.file} --out clusters.csv",
         f"priorzoo describe {folder}",

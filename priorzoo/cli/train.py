@@ -12,6 +12,7 @@ from priorzoo.benchmarks.recipes.changes import apply, differences, import_paths
 from priorzoo.benchmarks.recipes.parts import unknown_name
 from priorzoo.benchmarks.recipes.recipe import Recipe
 from priorzoo.benchmarks.rows.files import Row, append_row
+from priorzoo.benchmarks.scores.run import Run
 from priorzoo.cli.options import Parser, print_next, repeatable, require, trusting
 from priorzoo.cli.scores import print_scores, print_warning
 from priorzoo.cli.settings import WIDTH, as_yaml, read_file, read_words, settings_help
@@ -104,10 +105,7 @@ def _train(name: str, recipe: Recipe, settings: argparse.Namespace, words: Seque
         run, dataset = runs.train(name, recipe, folder, command=command, processes=processes, **how)
     if not processes.is_first:
         return
-    if settings.rows is not None:
-        append_result(name, changes, run.row, settings.rows)
-    print_scores(run.result)
-    print_warning(run.result)
+    tell_result(name, changes, run, settings.rows)
     print("charts", flush=True)
     for path in charts.draw_run(run, dataset):
         print(f"  {path}")
@@ -115,18 +113,21 @@ def _train(name: str, recipe: Recipe, settings: argparse.Namespace, words: Seque
     print_next(f"priorzoo evaluate {folder}{trust}", f"priorzoo sample {folder}{trust}")
 
 
-def append_result(name: str, changes: Mapping[str, object], row: Row, file: Path) -> None:
-    """Append a run's row to a file of rows.
+def tell_result(name: str, changes: Mapping[str, object], run: Run, file: Path | None) -> None:
+    """Print the scores of a finished run, and append its row to a file of rows if there is one.
 
     Args:
         name, changes: of the recipe, and what was changed in it.
-        row: of the run.
+        run: the run.
         file: of rows.
     """
-    from priorzoo.benchmarks.grid.cells import Cell
+    if file is not None:
+        from priorzoo.benchmarks.grid.cells import Cell
 
-    more: Row = {"peak_mib": None, "history": None, "figures": []}
-    append_row({**more, **row, **Cell(name, changes=changes).origin()}, file)
+        more: Row = {"peak_mib": None, "history": None, "figures": []}
+        append_row({**more, **run.row, **Cell(name, changes=changes).origin()}, file)
+    print_scores(run.result)
+    print_warning(run.result)
 
 
 @contextmanager
