@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -85,7 +86,7 @@ class NpyFile:
             ValueError: for a file that holds no array.
         """
         array = _mapped(path)
-        return _RowsRead(path, array) if array.flags.c_contiguous else array
+        return (_RowsRead if array.flags.c_contiguous else _ColumnsRead)(path, array)
 
     @staticmethod
     def least(array: Rows) -> int:
@@ -132,12 +133,28 @@ class _RowsRead:
 
     def __getitem__(self, rows: slice) -> np.ndarray:
         first, last, _ = rows.indices(self.shape[0])
-        each = math.prod(self.shape[1:])
-        begin = self.start + first * each * self.dtype.itemsize
-        found = np.fromfile(self.path, self.dtype, (last - first) * each, offset=begin)
-        if len(found) < (last - first) * each:
+        found = np.empty((last - first, *self.shape[1:]), self.dtype)
+        with self.path.open("rb") as file:
+            self._read(file, first * math.prod(self.shape[1:]), found.reshape(-1))
+        return found
+
+    def _read(self, file: BufferedReader, first: int, into: np.ndarray) -> None:
+        file.seek(self.start + first * self.dtype.itemsize)
+        if file.readinto(into.view(np.uint8)) < into.nbytes:
             raise ValueError(f"Expected {self.shape[0]} rows in {self.path} but it ends before.")
-        return found.reshape(last - first, *self.shape[1:])
+
+
+class _ColumnsRead(_RowsRead):
+    """Rows of an array in Fortran's order, in which each column's numbers follow one another."""
+
+    def __getitem__(self, rows: slice) -> np.ndarray:
+        first, last, _ = rows.indices(self.shape[0])
+        starts = range(first, math.prod(self.shape), self.shape[0])
+        columns = np.empty((len(starts), last - first), self.dtype)
+        with self.path.open("rb") as file:
+            for column, start in zip(columns, starts, strict=True):
+                self._read(file, start, column)
+        return columns.reshape(*self.shape[:0:-1], last - first).T
 
 
 def numeric(array: Rows, path: Path) -> Rows:

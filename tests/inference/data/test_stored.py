@@ -214,16 +214,24 @@ def test_bytes_of_which_some_make_bad_values_are_checked_in_each_batch(tmp_path)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads memory from /proc")
-def test_arrays_that_were_read_do_not_stay_in_memory(tmp_path):
+@pytest.mark.parametrize("by_columns", [False, True])
+def test_arrays_that_were_read_do_not_stay_in_memory(tmp_path, by_columns):
     """As pages of a memory map do, which count as the process's until others need the memory."""
-    x = np.lib.format.open_memmap(tmp_path / "x.npy", "w+", np.uint8, (200_000, 784))
-    x[:] = 1
-    del x
-    rows = StoredRows(tmp_path / "x.npy", batch_size=5000, buffer=10_000, workers=0)
+    how = {"dtype": np.uint8, "shape": (1_500_000, 100), "fortran_order": by_columns}
+    np.lib.format.open_memmap(tmp_path / "x.npy", "w+", **how)[:] = 1
+    rows = StoredRows(tmp_path / "x.npy", batch_size=30_000, buffer=75_000, workers=0)
     before = _resident()
     for _ in rows:
         pass
     assert _resident() - before < 60  # of 150
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, ">f4", np.int64])
+def test_rows_of_arrays_by_columns_are_those_of_arrays_by_rows(tmp_path, dtype):
+    x = np.arange(60, dtype=dtype).reshape(10, 3, 2)
+    np.save(tmp_path / "x.npy", np.asfortranarray(x))
+    found = next(StoredRows(tmp_path / "x.npy", buffer=16).in_order(10)).batch.x
+    assert found.tolist() == x.tolist()
 
 
 def _resident() -> float:
