@@ -140,7 +140,7 @@ class _RowsRead:
 
     def _read(self, file: BufferedReader, first: int, into: np.ndarray) -> None:
         file.seek(self.start + first * self.dtype.itemsize)
-        if file.readinto(into.view(np.uint8)) < into.nbytes:
+        if file.readinto(into.view(np.uint8).data) < into.nbytes:
             raise ValueError(f"Expected {self.shape[0]} rows in {self.path} but it ends before.")
 
 
