@@ -25,13 +25,13 @@ SHOWN = 8  # samples of a category in the figure
 
 
 class Drawn(NamedTuple):
-    """What is judged of a model.
+    """Samples of a trained model, and what is needed to judge them.
 
     Args:
         name: of the recipe.
-        samples: ``(K, S, P)``, of each category.
-        probabilities: ``(N, K)`` of the categories of test rows.
-        settings: what tells the model and its training.
+        samples: ``(K, S, P)``, S from each category.
+        probabilities: ``(N, K)`` of the categories, given the test rows.
+        settings: of the model and its training, for the row of results.
     """
 
     name: str
@@ -104,7 +104,11 @@ def _trained(
 
 
 def _of_run(folder: Path, settings: Namespace, count: int) -> tuple[Drawn, dict[str, Any]]:
-    """A run whose clusters are drawn from; rows that have none are given to the nearest."""
+    """Samples of the clusters of a trained run, and what else its row says.
+
+    Of a model for which a row may belong to no cluster, only clusters with rows are kept, and their
+    probabilities are normalised.
+    """
     run = open_run(folder, "cpu")
     if run.settings["data"] != settings.data:
         wanted = f"Expected a run on {settings.data}"
@@ -127,7 +131,7 @@ def _of_run(folder: Path, settings: Namespace, count: int) -> tuple[Drawn, dict[
 
 
 def _row(drawn: Drawn, judge: nn.Module, dataset: Dataset) -> dict[str, Any]:
-    """What is said of a model: its clusters of the test rows, and its samples."""
+    """A row of results: scores of the model's clusters of the test rows, and of its samples."""
     assert dataset.y_test is not None
     found = metrics.score(drawn.probabilities, dataset.y_test)
     kept = ("clusters", "used_clusters", "accuracy_majority", "accuracy_hungarian", "nmi")

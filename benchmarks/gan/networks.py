@@ -51,7 +51,10 @@ class Sizes:
 
 
 class Generator(nn.Module):
-    """Images of noise ``(N, 62)``, categories ``(N,)`` and continuous codes ``(N, 2)``."""
+    """Images ``(N, P)`` from noise ``(N, R)``, categories ``(N,)`` and continuous codes ``(N, C)``.
+
+    R and C are ``noise`` and ``continuous`` of the sizes.
+    """
 
     def __init__(self, sizes: Sizes) -> None:
         super().__init__()
@@ -104,7 +107,7 @@ class Discriminator(nn.Module):
         )
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Logits ``(N,)`` of being data, logits ``(N, K)``, mean and log scale, each ``(N, 2)``."""
+        """Logits ``(N,)`` of being data, logits ``(N, K)``, mean and log scale, each ``(N, C)``."""
         h = self.body(x)
         parts = [self.sizes.categories, self.sizes.continuous, self.sizes.continuous]
         logits, mean, log_scale = self.recogniser(h).split(parts, -1)

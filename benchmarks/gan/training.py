@@ -46,7 +46,12 @@ class InfoGAN:
         }
 
     def codes(self, size: int, random: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-        """Noise, categories and continuous codes as the prior has them."""
+        """Noise ``(N, R)``, categories ``(N,)`` and continuous codes ``(N, C)`` of the prior.
+
+        Args:
+            size: N.
+            random: where the random numbers come from.
+        """
         noise = torch.randn(size, self.sizes.noise, generator=random)
         category = torch.randint(self.sizes.categories, (size,), generator=random)
         continuous = 2 * torch.rand(size, self.sizes.continuous, generator=random) - 1
@@ -94,7 +99,10 @@ class InfoGAN:
                     save_state(checkpoint, self.state())
 
     def recognised(self, x: Tensor) -> Tensor:
-        """Q(c given x), ``(N, K)``, of rows, normalised by 1,000 of them at a time."""
+        """Q(c given x) ``(N, K)`` of rows ``(N, P)``.
+
+        Batches of 1,000 rows are normalised by their own statistics.
+        """
         with torch.no_grad():
             return torch.cat([self.discriminator(rows)[1].softmax(-1) for rows in x.split(1_000)])
 
@@ -110,7 +118,7 @@ class InfoGAN:
         return found.unflatten(0, (categories, each))
 
     def state(self) -> dict[str, Any]:
-        """All that a training is continued from."""
+        """What a training can be continued from: weights, optimisers, steps and random state."""
         return {
             "sizes": asdict(self.sizes),
             "batch": self.batch,

@@ -28,7 +28,10 @@ def use_cache() -> None:
 
 
 def temporary_folder() -> str:
-    """Inductor's own, which it names in the environment as soon as it is asked; empty before."""
+    """Inductor's cache in the system's temporary folder; empty before inductor is imported.
+
+    Inductor writes this path to the environment as soon as it needs its cache.
+    """
     loaded = sys.modules.get("torch._inductor.runtime.cache_dir_utils")
     return "" if loaded is None else os.path.abspath(loaded.default_cache_dir())
 

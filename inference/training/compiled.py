@@ -196,7 +196,7 @@ class Compiled:
 
 
 def unheard(text: str) -> None:
-    """What is told to nobody."""
+    """Drop a message: what :attr:`Compiled.tell` does until it is set."""
 
 
 def _is_shared(given: Batch | Picked) -> bool:

@@ -46,8 +46,10 @@ class Kept:
 
 
 def keep(key: str, kept: Kept) -> None:
-    """Write a step to its folder, if there is none yet; what fails, such as a full disk, is not
-    an error."""
+    """Write a step to its folder unless there is one already.
+
+    Where that fails, such as on a full disk, nothing is kept and no error is raised.
+    """
     folder = cache_folder() / "steps" / key
     with suppress(OSError, UnknownCallError):
         if folder.exists():

@@ -49,7 +49,7 @@ class Part:
 
 
 class Player:
-    """What runs a :class:`Script`, on the inputs to which it is bound.
+    """Runs a :class:`Script` on the inputs to which it is bound.
 
     Args:
         script: the calls.

@@ -56,7 +56,7 @@ Call = Native | Operation
 
 @dataclass
 class Script:
-    """What a step calls.
+    """The calls of a step, and the pieces of memory on which they work.
 
     Args:
         inputs: the layouts of its inputs, which are the first pieces of memory.

@@ -93,5 +93,5 @@ def _is_installed(path: Path) -> bool:
 
 
 def digest(content: Any) -> str:
-    """A name of bytes, which others do not have."""
+    """The SHA-256 of bytes in hexadecimal digits."""
     return hashlib.sha256(content).hexdigest()
