@@ -44,7 +44,7 @@ class Compiled:
     matrix products, random numbers and what inductor has generated need no Python, and steps follow
     each other without it. That list is kept in the user's cache with its code, under a key of
     everything it depends on; another process compares it with the programs on its first batch, and
-    needs not compile.
+    does not compile again.
 
     Args:
         objective, optimiser, clip, precision, watch: as in :func:`take_step`.
