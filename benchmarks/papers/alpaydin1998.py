@@ -7,12 +7,12 @@ import torch
 from priorzoo.benchmarks.data.sets import Dataset
 from priorzoo.benchmarks.papers.jiang2017 import place_mixture
 from priorzoo.benchmarks.papers.paper import BOUND, HUNGARIAN, NMI, Line, Measure, Paper, lengths
-from priorzoo.benchmarks.recipes import Changes, Stage, digits, one_cycle, part
+from priorzoo.benchmarks.recipes import Changes, Stage, digits, one_cycle, part, plain_stage
 from priorzoo.benchmarks.scores import metrics
 from priorzoo.benchmarks.scores.beside import k_means, used_by
 from priorzoo.benchmarks.scores.run import Result, Run
 from priorzoo.guides import ClusterThenCode, CodeThenCluster, CollapsedCode, MeanField
-from priorzoo.inference import KL, Collapsed, Linear, StandardPrior, move_clusters
+from priorzoo.inference import KL, Collapsed, move_clusters
 from priorzoo.models import GMVAE, NGGPMixture
 
 SIZE = 20  # of the code; the first stage leaves some of its dimensions without use
@@ -20,13 +20,7 @@ SIZE = 20  # of the code; the first stage leaves some of its dimensions without 
 # 1. It is 38.3 without the warm-up of this stage, 39.2 with half the step size in the last, 39.5
 # with twice as much, 36.4 with diagonal covariances, 34.1 with 10 dimensions and 32.9 with 256
 # hidden units, which overfit.
-_PLAIN = Stage(
-    "plain",
-    steps=2_000,
-    objective=part(StandardPrior),
-    kl={"z": KL(Linear(0.0, 1.0, fraction=0.5), analytic=True)},
-    schedule=one_cycle(max_lr=2e-3),
-)
+_PLAIN = plain_stage(2_000, schedule=one_cycle(max_lr=2e-3))
 _MOVES = part(move_clusters, rows=1_200, margin=0.3)
 _digits = partial(
     digits,

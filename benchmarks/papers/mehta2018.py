@@ -20,7 +20,7 @@ from priorzoo.benchmarks.papers.paper import (
     lengths,
     metric,
 )
-from priorzoo.benchmarks.recipes import Recipe, Stage, digits, mlps, part
+from priorzoo.benchmarks.recipes import Recipe, Stage, digits, mlps, part, plain_stage
 from priorzoo.benchmarks.scores import registry
 from priorzoo.benchmarks.scores.beside import words_as_clustered
 from priorzoo.benchmarks.scores.run import Result, Run
@@ -29,13 +29,12 @@ from priorzoo.inference import (
     KL,
     Autoencoder,
     Collapsed,
-    Linear,
-    StandardPrior,
     component_means,
     move_clusters,
     weigh_words,
 )
 from priorzoo.inference.batch import Labels
+from priorzoo.inference.construction import locate
 from priorzoo.inference.nggp.growth import check_rows
 from priorzoo.models import MLP, Gaussian, Multinomial, NGGPMixture
 from priorzoo.models.nggp.law import NGGP
@@ -126,12 +125,7 @@ _weighed = replace(
     moves={"clusters": _WORD_MOVES},
     stages=(
         Stage("words", begin=part(weigh_words)),
-        Stage(
-            "standard prior",
-            steps=800,
-            objective=part(StandardPrior),
-            kl={"z": KL(Linear(0.0, 1.0, fraction=0.5), analytic=True)},
-        ),
+        plain_stage(800, "standard prior"),
         Stage("clusters", begin=_WORD_MOVES),
     ),
     epochs=None,
@@ -163,6 +157,26 @@ RECIPES = {
     ),
     "digits-nggp": _digits,
 }
+
+
+def begun_with_moves(recipe: Recipe) -> Recipe:
+    """A recipe of an open number of clusters with the stages that suit a table; others as they are.
+
+    Clusters are first created in the codes of a plain VAE, since those of random networks have
+    none; they may have any covariance.
+
+    Args:
+        recipe: of any model; the first stage gets the length of a single step.
+    """
+    if not (issubclass(locate(recipe.model.class_path), NGGPMixture) and recipe.moves):
+        return recipe
+    moves = part(move_clusters, margin=0.3)
+    return replace(
+        recipe,
+        model=replace(recipe.model, init_args={**recipe.model.init_args, "family": "full"}),
+        moves={"clusters": moves},
+        stages=(plain_stage(1), Stage("clusters", begin=moves)),
+    )
 
 
 @registry.prepare.register(NGGPMixture)

@@ -5,8 +5,9 @@ from typing import Any
 
 import torch
 
-from priorzoo.benchmarks.recipes.recipe import Part, Recipe, part
+from priorzoo.benchmarks.recipes.recipe import Part, Recipe, Stage, part
 from priorzoo.guides import Code
+from priorzoo.inference import KL, Linear, StandardPrior
 from priorzoo.models import MLP, VAE, Gaussian
 
 REFERENCE = Recipe(
@@ -45,6 +46,18 @@ def cosine(peak: float | list[float], last: float = 0.01, held: float = 0.0) -> 
     """
     rise = {"div_factor": 1.0, "final_div_factor": 1 / last, "pct_start": held}
     return one_cycle(max_lr=peak, **rise)
+
+
+def plain_stage(steps: int, name: str = "plain", **settings: Any) -> Stage:
+    """A stage of a plain VAE with prior N(0, I), in whose codes clusters are then looked for.
+
+    The weight of its KL term rises from 0 to 1 in the first half.
+
+    Args:
+        steps, name, settings: fields of the stage.
+    """
+    rising = {"z": KL(Linear(0.0, 1.0, fraction=0.5), analytic=True)}
+    return Stage(name, steps=steps, objective=part(StandardPrior), kl=rising, **settings)
 
 
 DIGITS = replace(

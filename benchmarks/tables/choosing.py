@@ -12,7 +12,8 @@ from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from priorzoo.benchmarks.data.tables import Reading
 from priorzoo.benchmarks.papers import RECIPES
-from priorzoo.benchmarks.papers.jiang2017 import as_vade
+from priorzoo.benchmarks.papers.jiang2017 import begun_with_mixture
+from priorzoo.benchmarks.papers.mehta2018 import begun_with_moves
 from priorzoo.benchmarks.recipes.parts import unknown_name
 from priorzoo.benchmarks.recipes.recipe import Part, Recipe, Stage, part
 from priorzoo.benchmarks.tables.sizing import Rule, Sizing, thorough
@@ -82,14 +83,13 @@ def recipe_for(
         reading: how the table is read, see :class:`Recipe`.
         sizing: :func:`thorough` or :func:`quick`, for widths, steps and batches.
 
-    A Gaussian mixture begins where a mixture fits the codes of an autoencoder, with the exact
-    posterior of the cluster given the code, as in VaDE; from random places its clusters of a small
-    table stay together.
+    Mixtures begin with a plain VAE, see :func:`begun_with_mixture`; from random places the clusters
+    of a small table stay together.
 
     Raises:
         ValueError: for an unknown model, or clusters that it does not have.
     """
-    base = as_vade(RECIPES[base_of(model)])
+    base = begun_with_moves(begun_with_mixture(RECIPES[base_of(model)]))
     rows, cells = table.rows.shape
     if code is None:
         code = min(10, max(2, round(1.5 * math.sqrt(cells))))
@@ -198,8 +198,9 @@ def _networks(table: Table, hidden: list[int]) -> tuple[Part, Part]:
     read = {} if table.observed is None else {"masked": True}
     if told or read:
         read["centred"] = True
-    decoder = part(MLP, hidden=hidden[::-1], **told)
-    return part(MLP, hidden=hidden, **told, **read), decoder
+    smooth = {"activation": "tanh"}  # of rows far from the others, less than linear outputs
+    decoder = part(MLP, hidden=hidden[::-1], **smooth, **told)
+    return part(MLP, hidden=hidden, **smooth, **told, **read), decoder
 
 
 def _centring(encoder: Part, stages: tuple[Stage, ...]) -> tuple[Stage, ...]:

@@ -1,11 +1,14 @@
 """Widths of networks and lengths of trainings that suit a table, by its size."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
 HELD_OUT = 1_000  # validation rows at most
 LONG = 1_000  # steps
 WIDE = 500  # cells of a row above which there is one wide layer in place of two
+MANY = 30  # cells of a row from which on the learning rate is lower
+FAST, MODERATE = 1e-2, 3e-3  # learning rates of Adam
 
 
 @dataclass(frozen=True)
@@ -62,21 +65,22 @@ def quick(rows: int, cells: int, steps: int | None, moves: bool) -> Sizing:
 
     Four times as many steps as rows, 60 to 2,000, and one a row from 10,000 rows on. The one hidden
     layer of less than 1,000 rows is narrow: wider networks learn few rows by heart. In a training
-    that is long enough, a large rate that falls to 0 reaches the higher held-out bound.
+    that is long enough, a large learning rate that falls to 0 reaches the higher held-out bound,
+    but not with many columns.
     """
     if steps is None:
         steps = max(60, min(4 * rows, 2_000 if rows < 10_000 else rows))
     patience = 5 if rows >= 1_000 and not moves else None
     falls = steps >= LONG
     return Sizing(
-        hidden=[16] if rows < 1_000 else _hidden(rows, cells),
+        hidden=[32] if rows < 1_000 else _hidden(rows, cells),
         batch=min(rows, 256 if rows < 20_000 else 512),
         steps=steps,
         stage=max(1, steps // 2),
         every=max(1, steps // 10) if patience or moves else steps,
         validation=0,
         patience=patience,
-        rate=1e-2 if falls else min(1e-2, 2 / steps),
+        rate=min(MODERATE if cells >= MANY else FAST, math.inf if falls else 2 / steps),
         falls=falls,
     )
 
