@@ -5,12 +5,13 @@ FAILURES = (RuntimeError, TypeError, LookupError, ArithmeticError, AttributeErro
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error's message, or the name of its class if it has none.
+    """The first line of an error's message with text, or the name of its class if there is none.
 
-    >>> first_line(ValueError("no rows\\nin this file")), first_line(KeyboardInterrupt())
+    >>> first_line(ValueError("\\nno rows\\nin this file")), first_line(KeyboardInterrupt())
     ('no rows', 'KeyboardInterrupt')
     """
-    return (str(error).splitlines() or [type(error).__name__])[0]
+    lines = (line.strip() for line in str(error).splitlines())
+    return next(filter(None, lines), type(error).__name__)
 
 
 def one_line(error: BaseException) -> str:
