@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from priorzoo.inference.objectives.contract import Objective
@@ -61,10 +62,17 @@ class Leaving:
             self.average.put()
 
     def put_back(self) -> None:
-        """Put the latest parameters back, to continue from them."""
+        """Put the latest parameters back, unless those in place were changed in the meantime."""
+        self._keep_changed()
         if self.latest:
             self.objective.load_state_dict(self.latest)
             self.latest = {}
+
+    def moved(self) -> None:
+        """Let averages begin anew, since parameters were changed between two steps."""
+        self._keep_changed()
+        if self.average is not None:
+            self.average.restart()
 
     def state(self) -> dict[str, Any]:
         """The best bound with its parameters, and the latest parameters if others are in place."""
@@ -74,6 +82,14 @@ class Leaving:
         """Continue from a :meth:`state`."""
         self.bound, self.since, self.best = state["best"]
         self.latest = state["latest"]
+
+    def _keep_changed(self) -> None:
+        """Forget the latest parameters if those in place are no longer what was left."""
+        values = {} if self.average is None else self.average.values
+        left = self.best if self.since else values
+        for name, parameter in self.objective.named_parameters():
+            if name in left and not torch.equal(parameter.detach().to(left[name]), left[name]):
+                self.latest = {}
 
     def _copy(self) -> Parameters:
         return {name: tensor.clone() for name, tensor in self.objective.state_dict().items()}

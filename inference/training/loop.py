@@ -263,8 +263,7 @@ class Training:
 
         Averages begin anew: those of components at two places would be of neither.
         """
-        if self.average is not None:
-            self.average.restart()
+        self.leaving.moved()
 
     def state(self) -> TrainingState:
         """The state from which a new training with the same settings can continue, without history.

@@ -136,6 +136,22 @@ def test_an_average_begins_anew_where_parameters_were_moved():
     assert not torch.equal(parameters(moved)[0], parameters(training)[0])
 
 
+@pytest.mark.parametrize("told", [True, False])
+@pytest.mark.parametrize("settings", [{"average": 0.9}, {"patience": 9}])
+def test_a_training_goes_on_from_parameters_that_were_moved_between_two_calls(settings, told):
+    """Where the averages or the best were in place, the latest are not put back over the moved."""
+    training = trained(8, optimiser=lambda p: torch.optim.SGD(p, lr=0.0), **settings)
+    assert training.leaving.latest
+    with torch.no_grad():
+        training.model.loc.add_(1.0)
+    before, seen = parameters(training), []
+    training.pause = lambda: seen.append(parameters(training))
+    if told:
+        training.moved()
+    training.run(1)
+    same(seen[-1], before)
+
+
 @pytest.mark.parametrize("average", [0.0, 1.0, 2.0, float("nan")])
 def test_averages_of_nothing_are_refused(average):
     with pytest.raises(ValueError, match="Expected an average between 0 and 1"):
