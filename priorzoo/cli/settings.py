@@ -23,7 +23,7 @@ IDLE = {  # settings that another value of a setting leaves without effect
     "schedule_unit": ("schedule", None),
 }
 SINGLE = ("particles", "n_init")  # which are shown from two on
-SAME = ("fused",)  # arguments that change how a step is computed, and not what
+ALIKE = ("fused", "cycle_momentum")  # arguments that all recipes set alike, where they have them
 FIELDS = [item.name for item in fields(Recipe) if item.name not in PROSE]
 
 
@@ -85,8 +85,8 @@ def as_yaml(recipe: Recipe) -> str:
 def settings_help(recipe: Recipe, everything: bool) -> str:
     """A line for each setting with its value, and its type and meaning if everything is asked for.
 
-    Without, settings are left out that are empty or that change no result, and arguments at the
-    defaults of their class.
+    Without, settings are left out that are empty or have no effect, and arguments at the defaults
+    of their class or that all recipes set alike.
     """
     lines: list[str] = []
     for place, value, kind, told, chosen in _settings(recipe):
@@ -125,7 +125,7 @@ def _settings(recipe: Recipe) -> Iterator[tuple[str, object, str, str, bool]]:
             kind = "any value" if one.annotation is one.empty else named(one.annotation)
             default = "" if one.default is one.empty else one.default
             given = value.init_args.get(key, default)
-            chosen = key in value.init_args and key not in SAME
+            chosen = key in value.init_args and key not in ALIKE
             yield f"{name}.{key}", given, kind, of_class.get(key, ""), chosen
 
 
