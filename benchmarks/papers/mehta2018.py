@@ -170,7 +170,7 @@ def begun_with_moves(recipe: Recipe) -> Recipe:
     """
     if not (issubclass(locate(recipe.model.class_path), NGGPMixture) and recipe.moves):
         return recipe
-    moves = part(move_clusters, margin=0.3)
+    moves = part(move_clusters)
     return replace(
         recipe,
         model=replace(recipe.model, init_args={**recipe.model.init_args, "family": "full"}),
