@@ -37,6 +37,7 @@ from priorzoo.models import (
 SMALL = "digits-"  # recipes of this name are small enough for any table
 MODELS = tuple(name.removeprefix(SMALL) for name in RECIPES if name.startswith(SMALL))
 CLUSTERS = 10
+CROWDED = 250  # columns from which on the encoder has rectified units
 CELLS = 20_000  # from which on the number of clusters is found
 
 
@@ -193,14 +194,18 @@ def _named(likelihood: Part) -> str:
 
 
 def _networks(table: Table, hidden: list[int]) -> tuple[Part, Part]:
-    """Encoder and decoder, told of missing cells and covariates."""
+    """Encoder and decoder, told of missing cells and covariates.
+
+    Units of tanh, whose outputs stay near those of the other rows for a row far from them, reach a
+    higher held-out bound; in the encoder of very many columns they saturate.
+    """
     told = {} if table.covariates is None else {"covariates": table.covariates.shape[1]}
     read = {} if table.observed is None else {"masked": True}
     if told or read:
         read["centred"] = True
-    smooth = {"activation": "tanh"}  # of rows far from the others, less than linear outputs
-    decoder = part(MLP, hidden=hidden[::-1], **smooth, **told)
-    return part(MLP, hidden=hidden, **smooth, **told, **read), decoder
+    reading = "relu" if table.rows.shape[1] >= CROWDED else "tanh"
+    decoder = part(MLP, hidden=hidden[::-1], activation="tanh", **told)
+    return part(MLP, hidden=hidden, activation=reading, **told, **read), decoder
 
 
 def _centring(encoder: Part, stages: tuple[Stage, ...]) -> tuple[Stage, ...]:
