@@ -8,6 +8,7 @@ import pyro
 import pyro.distributions as dist
 import torch
 from pyro import poutine
+from pyro.distributions.util import broadcast_shape
 from torch import Tensor, nn
 
 from priorzoo.inference.batch import Labels
@@ -118,7 +119,8 @@ def shape_of(site: Site) -> torch.Size:
     value: torch.Size = site["value"].shape
     found = [site["fn"].batch_shape, value[: len(value) - site["fn"].event_dim]]
     found += [part.shape for part in (site["scale"], site["mask"]) if isinstance(part, Tensor)]
-    return torch.broadcast_shapes(*found)
+    # torch.broadcast_shapes imports sympy, which takes a third of a second.
+    return torch.Size(broadcast_shape(*found))
 
 
 def rows_of(site: Site, value: Tensor) -> Tensor:

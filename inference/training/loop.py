@@ -39,7 +39,7 @@ from priorzoo.inference.training.settings import (
     check_schedule,
     learnt_parameters,
     length_of,
-    maker_of,
+    optimiser_of,
     prepare,
 )
 from priorzoo.inference.training.step import Precision, check_step
@@ -170,7 +170,7 @@ class Training:
         parameters = learnt_parameters(self.objective, self.batches)
         in_memory = isinstance(self.batches.data, Tensor)
         self.execution = choose(step, self.device, in_memory, processes.count > 1)
-        self.optimiser = maker_of(optimiser, lr)(parameters)
+        self.optimiser = optimiser_of(optimiser, lr, parameters)
         self.rates, self.remedy = rates_of(self.optimiser), Remedy(on_nonfinite, rollbacks)
         prepare(self.optimiser, self.execution)
         self.schedule = None if schedule is None else schedule(self.optimiser)

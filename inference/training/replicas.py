@@ -11,7 +11,7 @@ from priorzoo.inference.batch import Batch, Transform
 from priorzoo.inference.objectives.contract import Objective
 from priorzoo.inference.randomness import Stream
 from priorzoo.inference.training.lowering import Run, lower
-from priorzoo.inference.training.settings import MakesOptimiser, maker_of, prepare
+from priorzoo.inference.training.settings import MakesOptimiser, optimiser_of, prepare
 from priorzoo.inference.training.state import state_of
 from priorzoo.inference.training.step import Precision, apply_gradients
 from priorzoo.inference.training.tracing import Traced, record, trace
@@ -69,7 +69,7 @@ class Replicas:
             objective.to(data.device)
         self.state = _stack(objectives)
         learnt = [tensor for tensor in self.state.values() if isinstance(tensor, nn.Parameter)]
-        self.optimiser = maker_of(optimiser, lr)(learnt)
+        self.optimiser = optimiser_of(optimiser, lr, learnt)
         prepare(self.optimiser, "compiled")
         self.stream = Stream(seed, data.device)
         self.order, self.place = data.new_empty((len(objectives), 0), dtype=torch.int64), 0

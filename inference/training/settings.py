@@ -31,17 +31,28 @@ MakesOptimiser = Callable[[Iterable[nn.Parameter]], Optimizer]
 RATE = 1e-3  # of Adam
 
 
-def maker_of(optimiser: MakesOptimiser | None, lr: float | None) -> MakesOptimiser:
-    """What makes the optimiser: the user's, or Adam with a learning rate, 0.001 if None.
+def optimiser_of(
+    make: MakesOptimiser | None, lr: float | None, parameters: Iterable[nn.Parameter]
+) -> Optimizer:
+    """The user's optimiser, or Adam with a learning rate, 0.001 if None.
+
+    ``torch.optim.Optimizer`` imports torch's compiler, which takes about a second, only to keep
+    ``add_param_group`` out of compiled graphs. Nothing is compiled here, so it is called without.
 
     Raises:
         ValueError: for a rate beside an optimiser, which has its own, or one that is not positive.
     """
-    if optimiser is not None and lr is not None:
+    if make is not None and lr is not None:
         raise ValueError(f"Expected an optimiser or lr but got both; give lr={lr} to the former.")
     if lr is not None and not 0 < lr < math.inf:
         raise ValueError(f"Expected a positive learning rate lr but got {lr}.")
-    return optimiser or partial(torch.optim.Adam, lr=RATE if lr is None else lr)
+    name = "add_param_group"
+    decorated = getattr(Optimizer, name)
+    setattr(Optimizer, name, inspect.unwrap(decorated))
+    try:
+        return (make or partial(torch.optim.Adam, lr=RATE if lr is None else lr))(parameters)
+    finally:
+        setattr(Optimizer, name, decorated)
 
 
 def check_counts(**settings: object) -> None:
