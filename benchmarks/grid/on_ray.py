@@ -20,7 +20,7 @@ from priorzoo.benchmarks.runs.interruption import handling, stop
 from priorzoo.inference.failures import first_line
 
 RETRIES = 5  # of a cell whose worker or node died; it goes on from its checkpoint
-PATIENCE = 10.0  # seconds that a worker has to save a last checkpoint in
+PATIENCE = 30.0  # seconds that a worker has to save a last checkpoint in
 BUSY = "busy"  # what a task returns whose cell another has
 
 

@@ -37,7 +37,6 @@ from priorzoo.models import (
 SMALL = "digits-"  # recipes of this name are small enough for any table
 MODELS = tuple(name.removeprefix(SMALL) for name in RECIPES if name.startswith(SMALL))
 CLUSTERS = 10
-CROWDED = 250  # columns from which on the encoder has rectified units
 CELLS = 20_000  # from which on the number of clusters is found
 
 
@@ -98,7 +97,7 @@ def recipe_for(
         clusters = _fewest(base.model, rows)
     sized = sizing(rows, cells, steps, bool(base.moves))
     rate = sized.rate
-    encoder, decoder = _networks(table, sized.hidden)
+    encoder, decoder = _networks(table, sized)
     stages = tuple(replace(s, steps=sized.stage) if s.steps else s for s in base.stages)
     return replace(
         base,
@@ -193,19 +192,17 @@ def _named(likelihood: Part) -> str:
     return f"{likelihood.class_path.rpartition('.')[2]} {args}".rstrip()
 
 
-def _networks(table: Table, hidden: list[int]) -> tuple[Part, Part]:
+def _networks(table: Table, sized: Sizing) -> tuple[Part, Part]:
     """Encoder and decoder, told of missing cells and covariates.
 
-    Units of tanh, whose outputs stay near those of the other rows for a row far from them, reach a
-    higher held-out bound; in the encoder of very many columns they saturate.
+    The outputs of a decoder of tanh for a row far from the others stay near theirs.
     """
     told = {} if table.covariates is None else {"covariates": table.covariates.shape[1]}
     read = {} if table.observed is None else {"masked": True}
     if told or read:
         read["centred"] = True
-    reading = "relu" if table.rows.shape[1] >= CROWDED else "tanh"
-    decoder = part(MLP, hidden=hidden[::-1], activation="tanh", **told)
-    return part(MLP, hidden=hidden, activation=reading, **told, **read), decoder
+    encoder = part(MLP, hidden=sized.hidden, activation=sized.reading, **told, **read)
+    return encoder, part(MLP, hidden=sized.hidden[::-1], activation="tanh", **told)
 
 
 def _centring(encoder: Part, stages: tuple[Stage, ...]) -> tuple[Stage, ...]:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from priorzoo.benchmarks.rows.files import append_row
+from priorzoo.benchmarks.rows.files import tell_row
 from priorzoo.benchmarks.runs.machine import machine
 from priorzoo.guides import CollapsedCode
 from priorzoo.inference import (
@@ -127,6 +127,4 @@ def measure_counts(settings: Namespace) -> None:
             for told in (True, False):
                 row = clustered(told, int(size), int(settings.steps), int(seed))
                 row |= machine(torch.device("cpu")) | {"command": settings.command}
-                print(row, flush=True)
-                if settings.rows is not None:
-                    append_row(row, settings.rows)
+                tell_row(row, settings.rows)

@@ -1,6 +1,5 @@
 """Widths of networks and lengths of trainings that suit a table, by its size."""
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -8,6 +7,7 @@ HELD_OUT = 1_000  # validation rows at most
 LONG = 1_000  # steps
 WIDE = 500  # cells of a row above which there is one wide layer in place of two
 MANY = 30  # cells of a row from which on the learning rate is lower
+CROWDED = 250  # cells of a row from which on the encoder has rectified units
 FAST, MODERATE = 1e-2, 3e-3  # learning rates of Adam
 
 
@@ -17,6 +17,7 @@ class Sizing:
 
     Args:
         hidden: widths of the encoder's hidden layers; those of the decoder, last to first.
+        reading: activation of the encoder.
         batch: rows of a step.
         steps: of the training proper.
         stage: steps of each stage before it.
@@ -29,6 +30,7 @@ class Sizing:
     """
 
     hidden: list[int]
+    reading: str
     batch: int
     steps: int
     stage: int
@@ -51,6 +53,7 @@ def thorough(rows: int, cells: int, steps: int | None, moves: bool) -> Sizing:
         steps = min(20_000, max(1_500, 60 * rows // batch))
     return Sizing(
         hidden=_hidden(rows, cells),
+        reading=_reading(cells),
         batch=batch,
         steps=steps,
         stage=max(1, steps // 3),
@@ -72,17 +75,26 @@ def quick(rows: int, cells: int, steps: int | None, moves: bool) -> Sizing:
         steps = max(60, min(4 * rows, 2_000 if rows < 10_000 else rows))
     patience = 5 if rows >= 1_000 and not moves else None
     falls = steps >= LONG
+    rate = MODERATE if cells >= MANY else FAST
+    if not falls:
+        rate = min(rate, 2 / steps)
     return Sizing(
         hidden=[32] if rows < 1_000 else _hidden(rows, cells),
+        reading=_reading(cells),
         batch=min(rows, 256 if rows < 20_000 else 512),
         steps=steps,
         stage=max(1, steps // 2),
         every=max(1, steps // 10) if patience or moves else steps,
         validation=0,
         patience=patience,
-        rate=min(MODERATE if cells >= MANY else FAST, math.inf if falls else 2 / steps),
+        rate=rate,
         falls=falls,
     )
+
+
+def _reading(cells: int) -> str:
+    """Units of tanh have the higher held-out bound; those of very many cells saturate."""
+    return "relu" if cells >= CROWDED else "tanh"
 
 
 def _hidden(rows: int, cells: int) -> list[int]:

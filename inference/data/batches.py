@@ -15,6 +15,7 @@ from priorzoo.inference.data.stored.passes import StoredPosition
 from priorzoo.inference.data.stored.rows import StoredRows
 from priorzoo.inference.data.streams import CheckedBatches, Iterables, check_size
 from priorzoo.inference.data.tensors import FOREIGN
+from priorzoo.inference.failures import first_line
 from priorzoo.inference.processes import ALONE, Processes
 
 
@@ -203,7 +204,7 @@ class Batches:
                     return batch
                 self._rest = iter(self.data)
         except FOREIGN as error:
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            reason = first_line(error)
             raise ValueError(
                 f"Expected batches from {type(self.data).__name__} but it failed: {reason}; give "
                 "one whose items are rows, or mappings with the rows under x."

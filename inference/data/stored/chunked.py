@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from priorzoo.inference.data.stored.files import NpyFile, Rows
+from priorzoo.inference.failures import first_line
 
 
 class ZarrFile(NpyFile):
@@ -28,7 +29,7 @@ class ZarrFile(NpyFile):
         try:
             return zarr.open_array(path, mode="r")
         except (OSError, ValueError, KeyError, TypeError) as error:
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            reason = first_line(error)
             raise ValueError(
                 f"Expected a Zarr array at {path} but got: {reason}; name the folder of one array."
             ) from error

@@ -11,6 +11,7 @@ import numpy as np
 from torch import Tensor
 
 from priorzoo.inference.data.tensors import as_tensor
+from priorzoo.inference.failures import first_line
 
 Part = dict[str, Tensor]  # rows under "x", and what belongs to them under its own name
 NUMBERS = "biuf"  # NumPy's kinds of dtypes
@@ -176,7 +177,7 @@ def _mapped(path: Path) -> np.memmap[Any, Any]:
     except FileNotFoundError:
         raise
     except (ValueError, OSError, EOFError) as error:
-        reason = str(error).splitlines()[0]
+        reason = first_line(error)
         raise ValueError(f"Expected an array file at {path} but got: {reason}") from error
     if not isinstance(array, np.memmap):
         raise ValueError(f"Expected one array in {path} but got several; write it as .npy.")

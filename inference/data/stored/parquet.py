@@ -10,6 +10,7 @@ import numpy as np
 
 from priorzoo.inference.data.stored.files import Names, Part, sized
 from priorzoo.inference.data.tensors import as_tensor
+from priorzoo.inference.failures import first_line
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -156,7 +157,7 @@ def _opened(path: Path) -> "pq.ParquetFile":
 
 
 def _damaged(path: Path, error: Exception) -> ValueError:
-    reason = (str(error).splitlines() or [type(error).__name__])[0]
+    reason = first_line(error)
     return ValueError(f"Expected a Parquet file at {path} but got: {reason}")
 
 
