@@ -27,7 +27,7 @@ def is_table(name: str, reading: Reading) -> bool:
     if name in CATALOGUE and not reading:
         return False
     path = expanded(name)
-    return bool(reading) or path.suffix in (*TABLES, *ANNOTATED) or is_image_folder(path)
+    return bool(reading) or path.suffix.lower() in (*TABLES, *ANNOTATED) or is_image_folder(path)
 
 
 def read(name: str, reading: Reading, schema: Schema | None = None) -> Table:

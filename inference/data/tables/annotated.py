@@ -7,7 +7,7 @@ from typing import Any, TypeGuard
 
 import numpy as np
 
-from priorzoo.inference.data.tables.cells import Frame, cells_of
+from priorzoo.inference.data.tables.cells import Cells, Frame, category_cells, cells_of
 from priorzoo.inference.data.tables.files import check_file
 from priorzoo.inference.data.tables.frames import dense, is_sparse
 from priorzoo.inference.data.tables.kinds import listed
@@ -58,15 +58,26 @@ def annotated_frame(
     held = data.X if layer is None else data.layers[layer]
     if held is None:
         raise ValueError(
-            f"Expected a matrix X in {source} but it has none; name a layer: "
-            f"{listed(list(data.layers))}."
+            f"Expected a matrix X in {source} but it has none; "
+            f"{f'name a layer: {listed(names)}' if (names := list(data.layers)) else 'write one'}."
         )
+    if hasattr(held, "to_memory"):  # a sparse matrix that is still in its file
+        held = held.to_memory()
     matrix = dense(held) if is_sparse(held) else np.asarray(held)
     names = [str(name) for name in data.var_names]
     columns = [cells_of(name, matrix[:, i], source) for i, name in enumerate(names)]
     for name in _of_rows(said, map(str, data.obs.columns), names):
-        columns.append(cells_of(name, data.obs[name].to_numpy(), source))
+        columns.append(_of_obs(name, data.obs[name], source))
     return Frame.of(columns, source=source)
+
+
+def _of_obs(name: str, column: AnnData, source: str) -> Cells:
+    """The cells of a column of ``obs``, whose text is categories, as ``write_h5ad`` makes it."""
+    ordered = getattr(column.dtype, "ordered", None)  # None of what is no categories
+    values = column.to_numpy()
+    if ordered is None and not any(isinstance(value, str) for value in values):
+        return cells_of(name, values, source)
+    return category_cells(name, values, column.cat.categories if ordered else ())
 
 
 def _of_rows(said: Mapping[str, str], rows: Iterable[str], variables: Iterable[str]) -> list[str]:

@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,8 +18,8 @@ DATE = re.compile(
     r"\d{4}[-/]\d\d?[-/]\d\d?(?:[ T]\d\d:\d\d.*)?"  # 2026-03-31, also with a time
     r"|\d\d?[/.-]\d\d?[/.-]\d{4}(?: \d\d?:\d\d.*)?|\d\d?:\d\d(?::\d\d(?:\.\d+)?)?"
 )
-# As spreadsheets show numbers: 1,234.50 and 1.234,50 and 51,26 and $10 and 5 %
-DECORATED = re.compile(r"[$€£¥]?\s?[+-]?\d+(?:[,.' ]\d{3})*(?:[.,]\d+)?\s?[%$€£¥]?")
+# As spreadsheets show numbers: 1,234.50 and 1.234,50 and 51,26 and $10 and 5 % and a minus sign
+DECORATED = re.compile(r"[$€£¥]?\s?[+\u2212-]?\d+(?:[,.' ]\d{3})*(?:[.,]\d+)?\s?[%$€£¥]?")
 # As pandas and Arrow read them, and the question mark of the UCI repository.
 MISSING = ("", "?", "#N/A", "N/A", "n/a", "NA", "<NA>", "NaN", "nan", "NULL", "null", "None", "NaT")
 
@@ -33,6 +34,8 @@ class Cells:
         texts: ``(N,)`` with None for a missing cell; None of numbers.
         dates: whether the text is dates.
         boolean: whether the numbers were true and false.
+        categories: whether the text was declared as categories, even if it looks like numbers.
+        levels: the order of such categories, where it was declared too; empty without.
     """
 
     name: str
@@ -40,6 +43,8 @@ class Cells:
     texts: Texts | None = None
     dates: bool = False
     boolean: bool = False
+    categories: bool = False
+    levels: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.present)
@@ -139,7 +144,7 @@ def cells_of(name: str, values: Sequence[object] | NDArray[np.generic], source: 
         return Cells(name, array.astype(np.float64), boolean=True)
     if array.dtype.kind in "iuf":
         return Cells(name, array.astype(np.float64))
-    if array.dtype.kind == "M":
+    if array.dtype.kind in "Mm":
         return Cells(name, texts=_texts(array.astype(str).tolist()), dates=True)
     if array.dtype.kind not in "OUST":
         raise ValueError(
@@ -147,6 +152,25 @@ def cells_of(name: str, values: Sequence[object] | NDArray[np.generic], source: 
             "convert the column, or leave it out."
         )
     return _of_objects(name, array.tolist())
+
+
+def category_cells(
+    name: str, values: Sequence[object] | NDArray[np.generic], levels: Sequence[object] = ()
+) -> Cells:
+    """A column of declared categories, whose numbers are names too: 3 is no more than 1.
+
+    Args:
+        name: of the column.
+        values: ``(N,)``.
+        levels: the categories in their order; empty without an order.
+    """
+    made = _texts([_named(value) for value in values])
+    return Cells(name, texts=made, categories=True, levels=tuple(_texts([*map(_named, levels)])))
+
+
+def _named(value: object) -> object:
+    number = isinstance(value, (int, float, np.number)) and not _is_missing(value)
+    return shown(float(cast(float, value))) if number else value
 
 
 def _column(
@@ -193,10 +217,17 @@ def is_number(text: str) -> bool:
 def _is_missing(value: object) -> bool:
     if isinstance(value, str):
         return value.strip() in MISSING
-    return value is None or value != value or str(value) in ("<NA>", "NaT")
+    # The NA of pandas is neither equal to itself nor different.
+    return value is None or str(value) in ("<NA>", "NaT") or bool(value != value)
+
+
+def _text(value: object) -> str:
+    """A value as text; bytes, as older files have them, as UTF-8."""
+    text = value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+    return text.strip()
 
 
 def _texts(values: Sequence[object]) -> Texts:
     made = np.empty(len(values), dtype=object)
-    made[:] = [None if _is_missing(value) else str(value).strip() for value in values]
+    made[:] = [None if _is_missing(value) else _text(value) for value in values]
     return made

@@ -98,11 +98,12 @@ def _codes(column: Column, cells: Cells, source: str) -> Numbers:
         row = int((made == -1).argmax())
         label = column.kind == "label"
         what = "class" if label else "category"
-        meaning = "unknown" if label else "missing"
+        meaning = "" if column.kind == "covariate" else ", leave it empty for missing"
+        meaning = ", leave it empty for unknown" if label else meaning
         raise ValueError(
             f"Expected a {what} of the training rows in column {column.name!r} of {source}, "
             f"{listed(column.categories)}, but got {cell(keys[row])} in row {row}; correct the "
-            f"cell, leave it empty for {meaning}, or train again with such rows."
+            f"cell{meaning}, or train again with such rows."
         )
     return made
 

@@ -36,14 +36,14 @@ def table_file(path: Path) -> Frame:
     import pyarrow
 
     try:
-        table = _parquet(path) if path.suffix == ".parquet" else _delimited(path)
+        table = _parquet(path) if path.suffix.lower() == ".parquet" else _delimited(path)
     except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
         reason = " ".join(str(error).split())
         encoded = "UTF8" in reason or isinstance(error, UnicodeDecodeError)
         remedy = "save it as UTF-8" if encoded else "correct the file"
         raise ValueError(f"Expected a table in {path} but got: {reason}; {remedy}.") from error
     names = [" ".join(str(name).split()) for name in table.column_names]
-    if path.suffix != ".parquet" and names and all(map(is_number, names)):
+    if path.suffix.lower() != ".parquet" and names and all(map(is_number, names)):
         raise ValueError(
             f"Expected the names of the columns in the first line of {path} but got numbers, "
             f"{', '.join(names[:4])}; add a line of names."
@@ -116,14 +116,32 @@ def _delimited(path: Path) -> "ArrowTable":
     missing["decimal_point"] = _decimal_point(path) if delimiter == ";" else "."
     options = csv.ConvertOptions(**missing)
     try:
-        return csv.read_csv(path, parse_options=parsing, convert_options=options)
+        return _closed(path, csv.read_csv(path, parse_options=parsing, convert_options=options))
     except ArrowInvalid as error:
         if "conversion error" not in str(error):
             raise
     with csv.open_csv(path, parse_options=parsing) as reader:
         types = dict.fromkeys(reader.schema.names, string())
     options = csv.ConvertOptions(column_types=types, **missing)
-    return csv.read_csv(path, parse_options=parsing, convert_options=options)
+    return _closed(path, csv.read_csv(path, parse_options=parsing, convert_options=options))
+
+
+def _closed(path: Path, table: "ArrowTable") -> "ArrowTable":
+    """The table, whose last row goes on to the end of the file if a quote is never closed.
+
+    Raises:
+        ValueError: for such a row.
+    """
+    last = table.slice(max(0, table.num_rows - 1)).to_pydict()
+    open_name = next(
+        (name for name, value in last.items() if "\n" in "".join(map(str, value))), None
+    )
+    if open_name is not None and path.read_bytes().count(b'"') % 2:
+        raise ValueError(
+            f'Expected a closing quote (") in column {open_name!r} of {path} but row '
+            f"{table.num_rows - 1} goes on to the end of the file; close the quote."
+        )
+    return table
 
 
 def _decimal_point(path: Path) -> str:
@@ -135,7 +153,7 @@ def _decimal_point(path: Path) -> str:
 
 def _delimiter(path: Path) -> str:
     """What separates the names in the first line: a tab in ``.tsv``; else comma, semicolon, tab."""
-    if path.suffix == ".tsv":
+    if path.suffix.lower() == ".tsv":
         return "\t"
     with path.open(encoding="utf-8-sig") as file:
         first = file.readline()

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from priorzoo.inference.data.tables.cells import Cells, Frame, cells_of
+from priorzoo.inference.data.tables.cells import Cells, Frame, category_cells, cells_of
 
 PORTION = 1000  # rows of a sparse matrix that are made dense at a time
 
@@ -110,10 +110,10 @@ def dense(matrix: Sparse) -> NDArray[np.float32]:
 
 def _array(data: object, source: str) -> NDArray[np.generic]:
     if isinstance(data, Tensor):
-        return data.detach().cpu().numpy()
+        return _of_tensor(data)
     try:
         made = np.asarray(data)
-        numeric = made.dtype.kind in "biufM"
+        numeric = made.dtype.kind in "biufcMm"
         if np.ma.is_masked(data):
             hidden = np.ma.getmaskarray(cast(NDArray[np.generic], data))
             return np.where(hidden, np.nan, made.astype(np.float64))
@@ -124,9 +124,14 @@ def _array(data: object, source: str) -> NDArray[np.generic]:
         ) from error
 
 
+def _of_tensor(values: Tensor) -> NDArray[np.generic]:
+    whole = values.detach().cpu().to_dense()
+    return (whole.float() if whole.dtype == torch.bfloat16 else whole).numpy()
+
+
 def _column(values: object) -> NDArray[np.generic]:
     if isinstance(values, Tensor):
-        return values.detach().cpu().numpy()
+        return _of_tensor(values)
     return np.asarray(
         values if hasattr(values, "__len__") else list(cast(Iterable[object], values))
     )
@@ -160,6 +165,10 @@ def _of_data_frame(data: object, source: str) -> Frame:
     whole = frame.collect() if isinstance(frame, nw.LazyFrame) else frame
     columns = []
     for series in whole.iter_columns():
+        if series.dtype in (nw.Categorical, nw.Enum):  # an Enum has an order
+            levels = getattr(series.dtype, "categories", ())
+            columns.append(category_cells(str(series.name), series.to_list(), levels))
+            continue
         native = series.dtype.is_numeric() or series.dtype.is_temporal()
         values = series.to_numpy() if native and series.null_count() == 0 else series.to_list()
         if native and not isinstance(values, np.ndarray) and series.dtype.is_numeric():

@@ -12,6 +12,7 @@ from priorzoo.inference.data.tables.cells import (
     Numbers,
     Texts,
     cell,
+    cells_of,
     is_number,
     option,
     shown,
@@ -40,6 +41,7 @@ LEVELS = 10  # whole numbers from 1 in sequence, such as ratings, are ordinal up
 LARGEST = 1e100  # beyond which squares of numbers are infinite
 COUNTED = 1_000  # median of whole numbers up to which they are counts, if nothing is said
 FAR = 6.0  # robust standard deviations beyond which a value asks for heavy tails
+NAMED = ("ignore", "label", "covariate", "binary", "bernoulli", "categorical", "ordinal")
 IDENTIFIER, INDEX = "all values differ, as in an identifier", "it numbers the rows"
 SHOWN = 5  # names or categories that a message lists
 
@@ -105,6 +107,8 @@ def infer(cells: Cells, said: str | None, source: str) -> Column:
         reason="as told",
     )
     name, _, order = (said or "").partition(":")
+    if cells.categories and name not in ("", *NAMED):  # numbers of which it is told that they are
+        cells = cells_of(cells.name, cast(Texts, cells.texts), source)
     if name == "ignore":
         return of_all
     if not present.any():
@@ -136,7 +140,10 @@ def finite(cells: Cells, source: str) -> Numbers:
     """
     if cells.numbers is None:
         texts = cast(Texts, cells.texts)
-        row = next(i for i, text in enumerate(texts) if text is not None and not is_number(text))
+        odd = [i for i, text in enumerate(texts) if text is not None and not is_number(text)]
+        if not odd:  # numbers that were declared as categories
+            return np.array([np.nan if text is None else float(text) for text in texts])
+        row = odd[0]
         raise ValueError(
             f"Expected numbers in column {cells.name!r} of {source} but got {cell(texts[row])} in "
             f"row {row}; correct the cell, leave it empty for missing, or say --columns "
@@ -245,7 +252,7 @@ def _of_text(column: Column, cells: Cells, distinct: Sequence[str], source: str)
     texts = cast(Texts, cells.texts)
     numeric = np.array([text is not None and is_number(text) for text in texts])
     count = int(cells.present.sum())
-    if 2 * numeric.sum() >= count:
+    if 2 * numeric.sum() >= count and not cells.categories:
         odd = (~numeric & cells.present).nonzero()[0]
         more = f" and {len(odd) - 1} more" if len(odd) > 1 else ""
         raise ValueError(
@@ -254,13 +261,16 @@ def _of_text(column: Column, cells: Cells, distinct: Sequence[str], source: str)
             f"leave them empty for missing, or say --columns {option(cells.name, 'categorical')} "
             f"or {option(cells.name, 'ignore')}."
         )
-    check_plain(cells, source)
+    if not cells.categories:
+        check_plain(cells, source)
     if len(distinct) == count:
         return replace(column, reason=IDENTIFIER)
     if len(distinct) > max(20, count // 2) or len(distinct) > MANY:
         return replace(column, reason=f"{len(distinct)} different texts in {count} rows")
-    kind: Data = "binary" if len(distinct) == 2 else "categorical"
-    return _with_categories(replace(column, kind=kind), distinct, [], source)
+    several: Data = "ordinal" if cells.levels else "categorical"
+    kind: Data = "binary" if len(distinct) == 2 else several
+    levels = cells.levels if kind == "ordinal" else ()
+    return _with_categories(replace(column, kind=kind), distinct, levels, source)
 
 
 def _with_categories(
@@ -294,7 +304,8 @@ def _distinct(cells: Cells) -> list[str]:
     if cells.numbers is not None:
         values = np.unique(cells.numbers[cells.present])
         return [shown(value) for value in values[: MANY + 1]]
-    return sorted({text for text in cast(Texts, cells.texts) if text is not None})
+    names = {text for text in cast(Texts, cells.texts) if text is not None}
+    return sorted(names, key=float) if all(map(is_number, names)) else sorted(names)
 
 
 def _numbers_rows(numbers: Numbers, rows: int) -> bool:

@@ -1,7 +1,7 @@
 """One reader for tables, files and images of any kind."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import cast
@@ -65,13 +65,15 @@ def read_table(
         ModuleNotFoundError: for a package that the extra ``tables`` or ``anndata`` installs.
     """
     said = read_said(columns)
+    if schema is None:
+        _check_asked(source, {"layer": layer}, {"size": size, "mode": mode})
     if isinstance(source, (str, os.PathLike)):
         path = Path(source).expanduser()
-        if path.is_dir() and (is_image_folder(path) or path.suffix not in SUFFIXES):
+        if path.is_dir() and (is_image_folder(path) or path.suffix.lower() not in SUFFIXES):
             return read_images(path, size, mode, schema)
         return _of_file(path, said, schema, scaling, layer)
     if is_annotated(source):
-        frame = annotated_frame(source, _known(said, schema), layer, "the AnnData")
+        frame = annotated_frame(source, _known(said, schema, source.obs), layer, "the AnnData")
         named = _table(frame, said, schema, scaling, alike=True)
         return replace(named, names=tuple(map(str, source.obs_names)))
     shape = getattr(source, "shape", ())
@@ -87,14 +89,15 @@ def _of_file(
     scaling: Scaling,
     layer: str | None,
 ) -> Table:
-    if path.suffix in TABLES:
+    suffix = path.suffix.lower()
+    if suffix in TABLES:
         return _table(table_file(path), said, schema, scaling)
-    if path.suffix in ANNOTATED:
+    if suffix in ANNOTATED:
         data = annotated_file(path)
-        frame = annotated_frame(data, _known(said, schema), layer, str(path))
+        frame = annotated_frame(data, _known(said, schema, data.obs), layer, str(path))
         named = _table(frame, said, schema, scaling, alike=True)
         return replace(named, names=tuple(map(str, data.obs_names)))
-    if path.suffix in ARRAYS:
+    if suffix in ARRAYS:
         return _of_arrays(array_file(path), path, said, schema, scaling)
     if not path.exists():
         raise FileNotFoundError(f"Expected a file or folder {path} but there is none.")
@@ -136,6 +139,8 @@ def _of_arrays(
     _check_labels(y, path)
     if y.dtype.kind in "iuf":
         return replace(table, labels=torch.from_numpy(y.astype(np.int64)))
+    if y.dtype.kind == "S":
+        y = np.char.decode(cast(NDArray[np.bytes_], y), "utf-8", "replace")
     known = table.schema.classes or tuple(sorted({str(one) for one in y}))
     numbers = {name: i for i, name in enumerate(known)}
     labels = torch.tensor([numbers.get(str(one), -1) for one in y])
@@ -160,6 +165,11 @@ def _joined(arrays: Arrays, name: str) -> NDArray[np.generic] | None:
     parts = [arrays[key] for key in (name, f"{name}_train", f"{name}_test") if key in arrays]
     if not parts:
         return None
+    if name not in arrays and len({part.shape[1:] for part in parts}) > 1:
+        raise ValueError(
+            f"Expected {name}_train and {name}_test with rows of one shape but got "
+            f"{' and '.join(str(part.shape) for part in parts)}; write rows of the same columns."
+        )
     return cast(NDArray[np.generic], parts[0] if name in arrays else np.concatenate(parts))
 
 
@@ -201,12 +211,30 @@ def _names(frame: Frame, schema: Schema) -> tuple[str, ...]:
     return ()
 
 
-def _known(said: Mapping[str, str], schema: Schema | None) -> Mapping[str, str]:
-    """What is said of the columns of ``obs``; at a prediction, what the training knew of them."""
+def _check_asked(source: object, *asked: Mapping[str, object]) -> None:
+    """Refuse a layer of what is no AnnData, and a size or mode of what is no folder."""
+    path = Path(source).expanduser() if isinstance(source, (str, os.PathLike)) else None
+    annotated = path.suffix.lower() in ANNOTATED if path else is_annotated(source)
+    folder = path is not None and path.is_dir()
+    fits = (annotated, "an AnnData"), (folder, "a folder of images")
+    for (fitting, what), settings in zip(fits, asked, strict=True):
+        unused = [name for name, value in settings.items() if value is not None]
+        if unused and not fitting:
+            got = path or type(source).__name__
+            raise ValueError(f"Expected {what} for {unused[0]} but got {got}; leave it out.")
+
+
+def _known(
+    said: Mapping[str, str], schema: Schema | None, rows: Container[str]
+) -> Mapping[str, str]:
+    """What is said of the columns of ``obs``; at a prediction, of those of the training.
+
+    Those that are not there any more are refused later, unless they may be left out.
+    """
     if schema is None:
         return said
     return {
         column.name: column.kind
         for column in schema.columns
-        if column.kind in ("label", "covariate", "exposure", "weight")
+        if column.kind in ("label", "covariate", "exposure", "weight") and column.name in rows
     }

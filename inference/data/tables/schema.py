@@ -202,10 +202,11 @@ class Schema:
             alike = {name.casefold(): name for name in frame.columns}
             other = next((alike[n.casefold()] for n in missing if n.casefold() in alike), None)
             rename = "" if other is None else f"rename {other!r}, or "
+            may = all(column.is_data for column in self.columns if column.name in missing)
+            empty = ", with empty cells for unknown values" if may else ""
             raise ValueError(
                 f"Expected the columns of the training in {frame.source} but there is no "
-                f"{listed(missing)}; {rename}add {'it' if len(missing) == 1 else 'them'}, with "
-                "empty cells for unknown values."
+                f"{listed(missing)}; {rename}add {'it' if len(missing) == 1 else 'them'}{empty}."
             )
         return frame
 
