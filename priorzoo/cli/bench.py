@@ -11,7 +11,7 @@ from priorzoo.benchmarks.papers import PAPERS
 from priorzoo.benchmarks.report.table import build, to_markdown
 from priorzoo.benchmarks.rows.files import FAILURES, append_row
 from priorzoo.benchmarks.runs.machine import pick_device
-from priorzoo.cli.options import Parser, print_next, repeatable, require
+from priorzoo.cli.options import Parser, print_next, quoted, repeatable, require
 
 Measurements = dict[str, Callable[[Namespace], None]]
 
@@ -71,7 +71,7 @@ def bench_command(words: Sequence[str]) -> None:
     print(f"{done} of {len(cells)} cells have a row in {out / ROWS}, {taken} were run")
     if failed:
         raise FloatingPointError(f"{failed} cells failed; see {out / FAILURES}.")
-    print_next(f"priorzoo report {out}")
+    print_next(f"priorzoo report {quoted(out)}")
 
 
 def _pool(settings: Namespace) -> Pool:

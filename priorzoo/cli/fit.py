@@ -15,7 +15,7 @@ from priorzoo.benchmarks.recipes.recipe import Recipe
 from priorzoo.benchmarks.runs import run as runs
 from priorzoo.benchmarks.runs.reading import SPLIT
 from priorzoo.benchmarks.tables.choosing import base_of, chosen, model_for, recipe_for
-from priorzoo.cli.options import Parser, print_next, print_table, repeatable, require
+from priorzoo.cli.options import Parser, print_next, print_table, quoted, repeatable, require
 from priorzoo.cli.settings import read_words
 from priorzoo.cli.train import HOW, KEEPING, resumable, tell_result
 from priorzoo.inference.data.tables.schema import Table
@@ -126,6 +126,6 @@ def train(
         run, _ = runs.train(name, recipe, folder, **how)
     tell_result(name, changes, run, settings.rows)
     print_next(
-        f"priorzoo predict {folder} {settings.file} --out clusters.csv",
-        f"priorzoo describe {folder}",
+        f"priorzoo predict {quoted(folder)} {quoted(settings.file)} --out clusters.csv",
+        f"priorzoo describe {quoted(folder)}",
     )

@@ -160,6 +160,11 @@ def print_table(rows: Mapping[str, str], indent: int = 0) -> None:
         print(f"{' ' * indent}{name:<{width}}  {text}".rstrip())
 
 
+def quoted(path: Path) -> str:
+    """A path as a shell reads it, in quotes where it has spaces or other signs."""
+    return shlex.quote(str(path))
+
+
 def print_next(*commands: str) -> None:
     """What to try next, on the error stream, so that output stays what was asked for."""
     print("next: " + "\n      ".join(commands), file=sys.stderr)

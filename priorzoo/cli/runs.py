@@ -14,7 +14,7 @@ from priorzoo.benchmarks.runs.opening import open_run
 from priorzoo.benchmarks.runs.reading import data_of, read_data
 from priorzoo.benchmarks.runs.scoring import score
 from priorzoo.benchmarks.scores.run import Run
-from priorzoo.cli.options import Parser, print_next, trusting
+from priorzoo.cli.options import Parser, print_next, quoted, trusting
 from priorzoo.cli.scores import print_scores, print_warning
 from priorzoo.inference import Stream, draw
 
@@ -41,7 +41,7 @@ def evaluate_command(words: Sequence[str]) -> None:
     else:
         print_scores(result)
     print_warning(result)
-    print_next(f"priorzoo plot {settings.run}{trusting(settings.trust)}")
+    print_next(f"priorzoo plot {quoted(settings.run)}{trusting(settings.trust)}")
 
 
 def plot_command(words: Sequence[str]) -> None:
@@ -59,7 +59,7 @@ def plot_command(words: Sequence[str]) -> None:
     settings = Parser("plot", plot_command).parse(words)
     for path in charts.draw_run(*_open(settings)):
         print(path)
-    print_next(f"priorzoo sample {settings.run}{trusting(settings.trust)}")
+    print_next(f"priorzoo sample {quoted(settings.run)}{trusting(settings.trust)}")
 
 
 def sample_command(words: Sequence[str]) -> None:
@@ -91,7 +91,7 @@ def sample_command(words: Sequence[str]) -> None:
     out: Path = settings.out or run.folder / "samples.png"
     out.parent.mkdir(parents=True, exist_ok=True)
     print(charts.write_rows(rows, run.shape, out))
-    print_next(f"priorzoo report {run.folder.parent}")
+    print_next(f"priorzoo report {quoted(run.folder.parent)}")
 
 
 def _open(settings: argparse.Namespace) -> tuple[Run, Dataset]:

@@ -15,7 +15,7 @@ from priorzoo.benchmarks.scores.run import Run
 from priorzoo.benchmarks.tables.describing import describe, table_of
 from priorzoo.benchmarks.tables.page import Description
 from priorzoo.benchmarks.tables.predicting import predict, schema_of, write_columns
-from priorzoo.cli.options import Parser, print_next, require, trusting
+from priorzoo.cli.options import Parser, print_next, quoted, require, trusting
 from priorzoo.inference import codes
 from priorzoo.inference.data.tables.refusing import of_new_rows
 from priorzoo.inference.data.tables.schema import Table
@@ -60,7 +60,7 @@ def predict_command(words: Sequence[str]) -> None:
         print(f"{len(table):,} rows; rows in each cluster: {sizes}")
     write_columns(found.columns(), out)
     print(out)
-    print_next(f"priorzoo describe {settings.run}{trusting(settings.trust)}")
+    print_next(f"priorzoo describe {quoted(settings.run)}{trusting(settings.trust)}")
 
 
 def describe_command(words: Sequence[str]) -> None:

@@ -13,7 +13,7 @@ from priorzoo.benchmarks.recipes.parts import unknown_name
 from priorzoo.benchmarks.recipes.recipe import Recipe
 from priorzoo.benchmarks.rows.files import Row, append_row
 from priorzoo.benchmarks.scores.run import Run
-from priorzoo.cli.options import Parser, print_next, repeatable, require, trusting
+from priorzoo.cli.options import Parser, print_next, quoted, repeatable, require, trusting
 from priorzoo.cli.scores import print_scores, print_warning
 from priorzoo.cli.settings import WIDTH, as_yaml, read_file, read_words, settings_help
 from priorzoo.inference.saving import configuration
@@ -110,7 +110,9 @@ def _train(name: str, recipe: Recipe, settings: argparse.Namespace, words: Seque
     for path in charts.draw_run(run, dataset):
         print(f"  {path}")
     trust = trusting(homes(configuration(run.model, run.guide)))
-    print_next(f"priorzoo evaluate {folder}{trust}", f"priorzoo sample {folder}{trust}")
+    print_next(
+        f"priorzoo evaluate {quoted(folder)}{trust}", f"priorzoo sample {quoted(folder)}{trust}"
+    )
 
 
 def tell_result(name: str, changes: Mapping[str, object], run: Run, file: Path | None) -> None:

@@ -22,7 +22,8 @@ class Encoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):
 
     def transform(self, X: object) -> NDArray[np.float32]:
         """``(N, D)``: posterior means of the codes."""
-        return codes_of(self.model_, self.guide_, self._table(X), self._sites[1])
+        table = self._table(X)  # refuses an estimator that is not fitted
+        return codes_of(self.model_, self.guide_, table, self._sites[1])
 
     def inverse_transform(self, X: object) -> Any:
         """Rows, in the units of the table, whose codes are ``X``, ``(N, D)``."""

@@ -27,6 +27,7 @@ from priorzoo.inference.batch import Batch
 from priorzoo.inference.data.tables.cells import Frame
 from priorzoo.inference.data.tables.refusing import of_new_rows
 from priorzoo.inference.data.tables.schema import Schema, Table
+from priorzoo.inference.data.tensors import check_count
 from priorzoo.inference.pairs import run_pair
 from priorzoo.inference.serving.outputs import predicted_sites
 from priorzoo.inference.sites import evaluating
@@ -106,7 +107,7 @@ class Estimator(BaseEstimator):
             return self.fit(X, y, sample_weight)
         frame = checked(self, X, reset=False)
         kept, weights = repeated(sample_weight, frame.rows)
-        table = self.schema_.encode(frame.take(kept))
+        table = self._encoded(frame.take(kept))
         w = None if weights is None else torch.from_numpy(weights).float()
         found = Trained(self.model_, self.guide_, self.n_iter_, self.held_out_bound_)
         self._keep(further(found, table, self._choice(), w))
@@ -129,6 +130,7 @@ class Estimator(BaseEstimator):
 
     def _draw(self, rows: int) -> Tensor:
         check_is_fitted(self)
+        check_count(rows, "n_samples")
         story, _ = predictive(self.model_, self.guide_)
         with Stream(self._seed()):
             return draw(story, rows, means=False, context=self._held(rows))
@@ -140,7 +142,9 @@ class Estimator(BaseEstimator):
 
     def _table(self, X: object) -> Table:
         check_is_fitted(self)
-        frame = checked(self, X, reset=False)
+        return self._encoded(checked(self, X, reset=False))
+
+    def _encoded(self, frame: Frame) -> Table:
         try:
             return self.schema_.encode(frame)
         except ValueError as error:

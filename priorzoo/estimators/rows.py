@@ -17,6 +17,7 @@ from priorzoo.inference.data.tables.schema import Schema, infer_schema
 
 UNKNOWN = -1
 MOST_COPIES = 10  # times as many rows as there are, that whole-numbered weights may make of them
+SMALLEST, LARGEST = 1e-6, 1e9  # of the largest weight, for gradients of float32
 ORDER = 200  # columns by which rows are sorted
 Columns = str | Mapping[str, str]
 Numbers = NDArray[np.float64]
@@ -98,18 +99,18 @@ def repeated(weights: object, rows: int) -> tuple[NDArray[np.intp], Numbers | No
     A row of weight 2 is trained on twice, and one of weight 0 is left out.
 
     Args:
-        weights: ``sample_weight`` of fit, or None.
+        weights: ``sample_weight`` of fit, one number for all rows, or None.
         rows: N.
 
     Raises:
-        ValueError: for weights of another length, negative ones, or all zero.
+        ValueError: for weights of another length, negative ones, all zero, or out of range.
     """
     everyone = np.arange(rows)
     if weights is None:
         return everyone, None
-    w = check_array(
-        np.asarray(weights, dtype=np.float64), ensure_2d=False, input_name="sample_weight"
-    )
+    w = np.asarray(weights, dtype=np.float64)
+    w = np.full(rows, w) if w.ndim == 0 else w
+    w = check_array(w, ensure_2d=False, input_name="sample_weight")
     if w.ndim != 1:
         raise ValueError("Sample weights must be 1D array or scalar")
     if w.shape != (rows,):
@@ -118,6 +119,11 @@ def repeated(weights: object, rows: int) -> tuple[NDArray[np.intp], Numbers | No
         raise ValueError(
             "Expected sample_weight of at least 0 with a positive sum but got all zero or "
             "negative numbers; give some rows a positive weight."
+        )
+    if not SMALLEST <= w.max() <= LARGEST:
+        raise ValueError(
+            f"Expected sample_weight whose largest is from {SMALLEST:g} to {LARGEST:g} but got "
+            f"{w.max():g} in row {w.argmax()}; divide all of them by their mean."
         )
     if (w == np.round(w)).all() and w.sum() <= MOST_COPIES * rows:
         return everyone.repeat(w.astype(int)), None
@@ -142,6 +148,11 @@ def in_order(frame: Frame, last: NDArray[np.int64] | None = None) -> NDArray[np.
     return np.lexsort(keys)
 
 
+def _is_missing(label: object) -> bool:
+    # The NA of pandas is neither equal to itself nor different.
+    return not isinstance(label, str) and str(label) in ("None", "nan", "<NA>", "NaT")
+
+
 def partly_known(y: object, rows: int) -> tuple[NDArray[np.generic], NDArray[np.int64]] | None:
     """Classes and their numbers, -1 for unknown, where some labels are -1; None where none is.
 
@@ -153,7 +164,7 @@ def partly_known(y: object, rows: int) -> tuple[NDArray[np.generic], NDArray[np.
     if y is None:
         return None
     labels = np.asarray(y)
-    missing = [row for row, each in enumerate(labels.ravel()) if each is None or each != each]
+    missing = [row for row, each in enumerate(labels.ravel()) if _is_missing(each)]
     if missing:
         raise ValueError(
             f"Expected -1 for an unknown label but got {labels.ravel()[missing[0]]} in row "

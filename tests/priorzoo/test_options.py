@@ -1,6 +1,7 @@
 """Options that commands share: settings in files, paths, seeds, and data found from anywhere."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from priorzoo.benchmarks.papers import RECIPES
 from priorzoo.benchmarks.recipes.changes import apply, written
 from priorzoo.cli import main as cli
 from priorzoo.cli import options, train
-from priorzoo.cli.options import Parser
+from priorzoo.cli.options import Parser, quoted
 from priorzoo.cli.settings import as_yaml, read_file, read_words
 from priorzoo.inference import Stream
 
@@ -210,3 +211,8 @@ def test_the_largest_seed_trains_and_a_run_finds_its_data_from_anywhere(
     (there / "a.npz").unlink()  # then the file of that name here is read, and told apart
     assert cli.main(["evaluate", "~/run"]) == 0
     assert "not the data" in capsys.readouterr().err
+
+
+def test_paths_in_commands_to_copy_are_quoted():
+    assert quoted(Path("runs/my run/$1")) == "'runs/my run/$1'"
+    assert quoted(Path("runs/a")) == "runs/a"
