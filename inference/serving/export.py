@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from priorzoo.inference.batch import Context
 from priorzoo.inference.failures import first_line
@@ -85,14 +85,38 @@ def _program(made: Recorded) -> "ExportedProgram":
 
 
 def _onnx(program: "ExportedProgram", made: Recorded) -> object:
+    solve = torch.ops.aten.linalg_solve_triangular.default
     return torch.onnx.export(
-        program,
+        program.run_decompositions({solve: _solved}),
         made.example,
         input_names=["x", *made.beside],
         output_names=list(made.names),
         dynamo=True,
         verbose=False,
     )
+
+
+def _solved(
+    a: Tensor, b: Tensor, *, upper: bool, left: bool = True, unitriangular: bool = False
+) -> Tensor:
+    """Solution x of ``a x = b`` by substitution, in operations that ONNX has.
+
+    Args:
+        a: triangular, ``(..., D, D)``, such as the Cholesky factor of a covariance.
+        b: ``(..., D, M)``.
+        upper, left, unitriangular: as those of :func:`torch.linalg.solve_triangular`.
+    """
+    if not left:
+        return _solved(a.mT, b.mT, upper=not upper, unitriangular=unitriangular).mT
+    shape = torch.broadcast_shapes(a.shape[:-2], b.shape[:-2])
+    b = b.expand(*shape, *b.shape[-2:])
+    found: dict[int, Tensor] = {}
+    for row in reversed(range(a.shape[-1])) if upper else range(a.shape[-1]):
+        rest = b[..., row, :]
+        for column, known in found.items():
+            rest = rest - a[..., row, column, None] * known
+        found[row] = rest if unitriangular else rest / a[..., row, row, None]
+    return torch.stack([found[row] for row in range(a.shape[-1])], -2)
 
 
 def _save_program(program: "ExportedProgram", path: Path) -> None:

@@ -11,8 +11,9 @@ from pyarrow import parquet
 from priorzoo.benchmarks.rows.files import read_rows
 from priorzoo.benchmarks.runs.opening import open_run
 from priorzoo.benchmarks.tables.choosing import MODELS, model_for, recipe_for
+from priorzoo.benchmarks.tables.predicting import schema_of
 from priorzoo.cli import main as cli
-from priorzoo.inference import evaluate, read_table
+from priorzoo.inference import cluster_probabilities, codes, evaluate, read_table
 
 SHORT = ["--steps", "40", "--optimiser.lr", "0.01"]
 
@@ -184,6 +185,33 @@ def test_clusters_are_described_as_text_table_and_page(fitted):
     assert len(records(folder / "described" / "clusters.csv")) == 2
     traits = records(folder / "described" / "traits.csv")
     assert {trait["column"] for trait in traits} <= {"age", "visits", "city", "size"}
+
+
+def predicted(file, given):
+    """The outputs of an exported file."""
+    if file.suffix == ".pt2":
+        return [each.numpy() for each in torch.export.load(file).module()(*given.values())]
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(file)
+    return session.run(None, {name: value.numpy() for name, value in given.items()})
+
+
+@pytest.mark.parametrize("ending", [".pt2", pytest.param(".onnx", marks=pytest.mark.slow)])
+def test_exported_predictions_of_incomplete_rows_are_those_of_the_run(ending, fitted):
+    folder, _ = fitted
+    file = folder / f"model{ending}"
+    printed = run("export", folder / "run", file)
+    assert "x, observed -> probabilities, codes, reconstruction" in printed
+    kept = open_run(folder / "run")
+    table = read_table(folder / "people.csv", schema=schema_of(kept))
+    for rows in (1, 7, 120):
+        some = table.take(torch.arange(rows))
+        found = predicted(file, {"x": some.rows, **some.context})
+        q = cluster_probabilities(kept.model, kept.guide, some.rows, context=some.context)
+        z = codes(kept.model, kept.guide, some.rows, context=some.context)
+        np.testing.assert_allclose(found[0], q, atol=1e-5)
+        np.testing.assert_allclose(found[1], z, atol=1e-5)
 
 
 def test_a_run_on_a_table_is_a_run_like_others(fitted, capsys):
