@@ -98,6 +98,10 @@ def load_table(
         ValueError: for too few rows, and as :func:`read_table`.
     """
     table = read(name, reading, schema) if table is None else table
+    if schema is None and len(table) < 2:
+        raise ValueError(
+            f"Expected at least 2 rows in {name}, one to hold out, but got 1; add rows."
+        )
     if table.schema.shape and binarise == "static":
         generator = torch.Generator().manual_seed(seed)
         table = replace(table, rows=torch.bernoulli(table.rows, generator=generator))

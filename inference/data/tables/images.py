@@ -49,6 +49,11 @@ def read_images(
     from PIL import Image
 
     files = _files(folder)
+    if deeper := _files(folder, ("*/*/**/*",)):
+        raise ValueError(
+            f"Expected images in {folder} or FOLDER/CLASS/NAME.png but got {len(deeper)} further "
+            f"down, the first is {deeper[0]}; give the folder of the classes, or move them there."
+        )
     if not files:
         raise ValueError(
             f"Expected images ({', '.join(ENDINGS[:4])}, ...) in {folder} but got none; put "
@@ -99,9 +104,9 @@ def image_array(array: NDArray[np.generic], source: str, schema: Schema | None =
     return Table(schema or Schema(shape=shape), rows)
 
 
-def _files(folder: Path) -> list[Path]:
+def _files(folder: Path, patterns: Sequence[str] = ("*", "*/*")) -> list[Path]:
     """Images directly in the folder or one folder below, hidden ones left out."""
-    found = [path for pattern in ("*", "*/*") for path in folder.glob(pattern)]
+    found = [path for pattern in patterns for path in folder.glob(pattern)]
     shown = [p for p in found if not any(part[0] == "." for part in p.relative_to(folder).parts)]
     return sorted(p for p in shown if p.suffix.lower() in ENDINGS and p.is_file())
 

@@ -27,6 +27,7 @@ from priorzoo.inference.data.tables.files import (
 )
 from priorzoo.inference.data.tables.frames import frame_of, is_sparse
 from priorzoo.inference.data.tables.images import Mode, image_array, is_image_folder, read_images
+from priorzoo.inference.data.tables.kinds import listed
 from priorzoo.inference.data.tables.refusing import of_new_rows
 from priorzoo.inference.data.tables.said import read_said
 from priorzoo.inference.data.tables.schema import Scaling, Schema, Table, infer_schema
@@ -141,8 +142,14 @@ def _of_arrays(
         return replace(table, labels=torch.from_numpy(y.astype(np.int64)))
     if y.dtype.kind == "S":
         y = np.char.decode(cast(NDArray[np.bytes_], y), "utf-8", "replace")
-    known = table.schema.classes or tuple(sorted({str(one) for one in y}))
+    known = table.schema.classes or tuple(sorted({str(one) for one in y} - {"", "-1"}))
     numbers = {name: i for i, name in enumerate(known)}
+    for row, one in enumerate(y):
+        if str(one) not in (*numbers, "", "-1"):
+            raise ValueError(
+                f"Expected labels y of the training, {listed(known)}, in {path} but got "
+                f"{str(one)!r} in row {row}; correct it, or write -1 for unknown."
+            )
     labels = torch.tensor([numbers.get(str(one), -1) for one in y])
     return replace(table, schema=replace(table.schema, classes=known), labels=labels)
 

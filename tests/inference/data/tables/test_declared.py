@@ -8,6 +8,7 @@ import pytest
 import torch
 from scipy import sparse
 
+from priorzoo.benchmarks.data.tables import load_table
 from priorzoo.inference.data.tables.reading import read_table
 
 N = 30
@@ -163,3 +164,21 @@ def test_parts_of_other_columns(tmp_path):
 def test_complex_numbers_of_an_array():
     with pytest.raises(ValueError, match=r"numbers or text in column 'x0'.*complex128"):
         read_table(AGES[:, None] * 1j)
+
+
+def test_classes_of_an_array_to_predict(tmp_path):
+    np.savez(tmp_path / "a.npz", x=AGES[:, None], y=["b", "a", "-1"] * 10)
+    table = read_table(tmp_path / "a.npz")
+    assert table.schema.classes == ("a", "b")
+    assert table.labels[:3].tolist() == [1, 0, -1]
+    np.savez(tmp_path / "b.npz", x=AGES[:, None], y=["", "a", "c"] * 10)
+    with pytest.raises(ValueError, match=r"labels y of the training, a, b, in .* got 'c' in row 2"):
+        read_table(tmp_path / "b.npz", schema=table.schema)
+
+
+def test_one_row_is_too_few_to_train_on(tmp_path):
+    np.save(tmp_path / "a.npy", np.zeros((1, 4, 4), dtype=np.uint8))
+    with pytest.raises(
+        ValueError, match=r"at least 2 rows in .*a\.npy, one to hold out, but got 1"
+    ):
+        load_table(str(tmp_path / "a.npy"), {})

@@ -102,3 +102,15 @@ def test_bytes_are_divided_by_255():
         read_table(x[:, :2], schema=table.schema)
     with pytest.raises(ValueError, match="within"):
         read_table(x.astype(np.float32) - 300)
+
+
+def test_images_further_down_are_refused(tmp_path):
+    for name in ("train/a/0.png", "train/a/.thumbnails/0.png", "0.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (3, 3)).save(tmp_path / name)
+    with pytest.raises(
+        ValueError, match=r"got 1 further down, the first is .*0\.png; give the fol"
+    ):
+        read_table(tmp_path)
+    assert read_table(tmp_path / "train").names == ("a/0.png",)
+    assert len(read_table(tmp_path / "train" / "a")) == 1
