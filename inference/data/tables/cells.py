@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 Numbers = NDArray[np.float64]
 Texts = NDArray[np.object_]
 
+EXACT = 2**53  # above which float64 does not hold all whole numbers
 LONG = 60  # characters of a cell in a message
 NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?")
 DATE = re.compile(
@@ -142,6 +143,8 @@ def cells_of(name: str, values: Sequence[object] | NDArray[np.generic], source: 
     array = _column(name, values, source)
     if array.dtype.kind == "b":
         return Cells(name, array.astype(np.float64), boolean=True)
+    if array.dtype.kind in "iu" and len(array) and _largest(array) > EXACT:
+        return category_cells(name, array.tolist())  # an identifier, whose neighbours it would join
     if array.dtype.kind in "iuf":
         return Cells(name, array.astype(np.float64))
     if array.dtype.kind in "Mm":
@@ -168,7 +171,13 @@ def category_cells(
     return Cells(name, texts=made, categories=True, levels=tuple(_texts([*map(_named, levels)])))
 
 
+def _largest(whole: NDArray[np.generic]) -> int:
+    return max(abs(int(cast(int, whole.max()))), abs(int(cast(int, whole.min()))))
+
+
 def _named(value: object) -> object:
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
     number = isinstance(value, (int, float, np.number)) and not _is_missing(value)
     return shown(float(cast(float, value))) if number else value
 

@@ -182,3 +182,17 @@ def test_one_row_is_too_few_to_train_on(tmp_path):
         ValueError, match=r"at least 2 rows in .*a\.npy, one to hold out, but got 1"
     ):
         load_table(str(tmp_path / "a.npy"), {})
+
+
+def test_whole_numbers_that_floats_do_not_hold_are_names(tmp_path):
+    ids = 2**53 + np.arange(N) * 7 % 31
+    (tmp_path / "a.csv").write_text(
+        "id,shop,age\n"
+        + "".join(f"{i},{2**60 + i % 2},{a}\n" for i, a in zip(ids, AGES, strict=True))
+    )
+    table = read_table(tmp_path / "a.csv")
+    assert kinds(table)["id"][0] == "ignore"
+    assert table.names == tuple(map(str, ids.tolist()))
+    assert kinds(table)["shop"] == ("binary", (str(2**60), str(2**60 + 1)))
+    told = read_table({"a": ids.astype(np.uint64), "age": AGES}, columns="a=gaussian")
+    assert kinds(told)["a"][0] == "real"
