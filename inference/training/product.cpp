@@ -8,6 +8,11 @@
 #include <cstdint>
 #include <algorithm>
 #include <vector>
+#ifdef _OPENMP
+#include <omp.h>
+#else
+static inline int omp_get_max_threads() { return 1; }
+#endif
 #define UNROLL _Pragma("GCC unroll 16")
 constexpr int64_t DEEP = 128;  // the most numbers along k at a time, if k is divided
 #if defined(__AVX512F__)
@@ -147,24 +152,30 @@ extern "C" void kernel(const float* a, const float* b, const float* bias, float*
   int64_t vectors = (N + W - 1) / W, panels = (vectors + 2) / 3;
   int64_t each = (vectors + panels - 1) / panels, width = each * W;
   int64_t blocks = ak == 1 ? 1 : (K + DEEP - 1) / DEEP, deep = (K + blocks - 1) / blocks;
+  // Threads that cannot share the panels evenly share the rows.
+  int64_t threads = omp_get_max_threads(), even = panels % threads == 0 || M < 64 * threads;
+  int64_t part = even ? std::max<int64_t>(M, 1) : (M + threads - 1) / threads;
   for (int64_t k = 0; k < K; k += deep) {
     int64_t some = std::min(deep, K - k), next = k ? N : 0;
-    #pragma omp parallel for if (M * some * N > 4000000)
+    #pragma omp parallel for collapse(2) if (M * some * N > 4000000)
+    for (int64_t m = 0; m < M; m += part)
     for (int64_t p = 0; p < panels; p++) {
       static thread_local std::vector<float> room;
       int64_t n = p * width, left = std::min((N - n + W - 1) / W, each), step = bk;
       if (left <= 0) continue;
-      const float *x = a + k * ak, *from = b + k * bk + n * bn;
+      int64_t few = std::min(part, M - m);
+      float* y = c + m * N + n;
+      const float *x = a + m * am + k * ak, *from = b + k * bk + n * bn;
       if (bn != 1) {
         room.resize(std::max<int64_t>(room.size(), some * width));
         transpose(from, bn, some, std::min(N - n, width), width, room.data());
         from = room.data(), step = width;
       }
       mask last = upto(N - n - (left - 1) * W);
-      const float* first = k ? c + n : biased ? bias + n : nullptr;
-      if (left == 3) columns<3>(x, am, ak, from, step, first, next, c + n, N, M, some, last);
-      if (left == 2) columns<2>(x, am, ak, from, step, first, next, c + n, N, M, some, last);
-      if (left == 1) columns<1>(x, am, ak, from, step, first, next, c + n, N, M, some, last);
+      const float* first = k ? y : biased ? bias + n : nullptr;
+      if (left == 3) columns<3>(x, am, ak, from, step, first, next, y, N, few, some, last);
+      if (left == 2) columns<2>(x, am, ak, from, step, first, next, y, N, few, some, last);
+      if (left == 1) columns<1>(x, am, ak, from, step, first, next, y, N, few, some, last);
     }
   }
 }

@@ -157,6 +157,25 @@ def test_our_own_products_are_right_for_all_sizes_and_layouts(rows, columns):
                     torch.testing.assert_close(found.double(), exact, rtol=1e-5, atol=near)
 
 
+@pytest.mark.parametrize("threads", [2, 3])
+@pytest.mark.parametrize("columns", [100, 200])
+def test_our_own_products_are_those_of_one_thread(threads, columns):
+    """Rows are divided where columns cannot be; no number of threads divides 401."""
+    multiply, made = multiplying._compiled(), torch.Generator().manual_seed(columns)
+    a, b = (torch.randn(shape, generator=made) for shape in ((401, 300), (300, columns)))
+    layouts = [(a, b), (a.t().contiguous().t(), b), (a, b.t().contiguous().t())]
+    bias, before = torch.randn(columns, generator=made), torch.get_num_threads()
+    found = {}
+    try:
+        for count in (1, threads):
+            torch.set_num_threads(count)
+            found[count] = [multiply(*each, add) for each in layouts for add in (None, bias)]
+    finally:
+        torch.set_num_threads(before)
+    torch.testing.assert_close(found[threads], found[1], rtol=0, atol=0)
+    torch.testing.assert_close(found[1][1], a @ b + bias, rtol=1e-4, atol=1e-4)
+
+
 def test_a_choice_is_kept_beside_the_compiled_code(operands, afresh):
     """Another process takes it over; a damaged file is measured anew."""
     graph = make_fx(network, tracing_mode="fake")(*operands)
