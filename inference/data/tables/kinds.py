@@ -305,7 +305,8 @@ def _distinct(cells: Cells) -> list[str]:
         values = np.unique(cells.numbers[cells.present])
         return [shown(value) for value in values[: MANY + 1]]
     names = {text for text in cast(Texts, cells.texts) if text is not None}
-    return sorted(names, key=float) if all(map(is_number, names)) else sorted(names)
+    by_number = all(map(is_number, names))  # those that are equal as floats differ as text
+    return sorted(names, key=lambda name: (float(name), name)) if by_number else sorted(names)
 
 
 def _numbers_rows(numbers: Numbers, rows: int) -> bool:
